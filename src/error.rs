@@ -1,0 +1,164 @@
+//! Everything a call can fail with, and what the caller is told of it.
+
+use std::time::Duration;
+
+use tonic::Code;
+
+use crate::pb::ErrorReason;
+
+/// What an operation gives: its value, or an [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything a call can fail with. `Display` is what the caller reads, so it holds no secret and no cause;
+/// the cause is the `source` and goes to the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// One or more request fields break their rule.
+    #[error("some fields are not valid: {0}")]
+    Invalid(Fields),
+    /// The request's bytes are not the message they should be.
+    #[error("the request does not decode: {0}")]
+    Malformed(String),
+    /// No live user in the caller's namespace.
+    #[error("no such user")]
+    UserNotFound,
+    /// The token opens no session.
+    #[error("no such session")]
+    SessionNotFound,
+    /// A user of the namespace, perhaps in the trash, has the id.
+    #[error("id is taken")]
+    IdTaken,
+    /// Another live user has the username.
+    #[error("username is taken")]
+    UsernameTaken {
+        /// The id of the user that has it, unless that user let go of it meanwhile.
+        holder: Option<String>,
+    },
+    /// Another live user has the e-mail address.
+    #[error("email is taken")]
+    EmailTaken {
+        /// The id of the user that has it, unless that user let go of it meanwhile.
+        holder: Option<String>,
+    },
+    /// The user changed since the caller read it.
+    #[error("the user has changed since its etag was read")]
+    EtagMismatch,
+    /// Unknown user or wrong password: one answer for both, so that names cannot be probed.
+    #[error("username or password is wrong")]
+    BadCredentials,
+    /// The password is right and the user may not sign in.
+    #[error("the user is blocked")]
+    UserBlocked,
+    /// The password could not be hashed in time.
+    #[error("password hashing is busy")]
+    HasherBusy {
+        /// When the caller may try again.
+        retry_after: Duration,
+    },
+    /// Two headers of one request name different namespaces.
+    #[error("the request names two namespaces")]
+    NamespaceMismatch,
+    /// Without keys only programs of this machine are served.
+    #[error("{0}")]
+    ForeignOrigin(&'static str),
+    /// As many calls are worked on as the server takes at a time.
+    #[error("too many calls at a time")]
+    Overloaded,
+    /// The caller's own deadline passed.
+    #[error("the deadline of the call has passed")]
+    DeadlinePassed,
+    /// The database does not answer.
+    #[error("the database does not answer")]
+    DatabaseUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A fault of ours.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// The code and the stable reason. One row a variant; this table is the whole mapping.
+    #[must_use]
+    pub fn kind(&self) -> (Code, ErrorReason) {
+        match self {
+            Self::Invalid(_) => (Code::InvalidArgument, ErrorReason::FieldInvalid),
+            Self::Malformed(_) => (Code::InvalidArgument, ErrorReason::Malformed),
+            Self::UserNotFound => (Code::NotFound, ErrorReason::UserNotFound),
+            Self::SessionNotFound => (Code::NotFound, ErrorReason::SessionNotFound),
+            Self::IdTaken => (Code::AlreadyExists, ErrorReason::IdTaken),
+            Self::UsernameTaken { .. } => (Code::AlreadyExists, ErrorReason::UsernameTaken),
+            Self::EmailTaken { .. } => (Code::AlreadyExists, ErrorReason::EmailTaken),
+            Self::EtagMismatch => (Code::Aborted, ErrorReason::EtagMismatch),
+            Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
+            Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
+            Self::HasherBusy { .. } => (Code::ResourceExhausted, ErrorReason::HasherBusy),
+            Self::NamespaceMismatch => (Code::PermissionDenied, ErrorReason::NamespaceMismatch),
+            Self::ForeignOrigin(_) => (Code::PermissionDenied, ErrorReason::ForeignOrigin),
+            Self::Overloaded => (Code::ResourceExhausted, ErrorReason::Overloaded),
+            Self::DeadlinePassed => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
+            Self::DatabaseUnavailable(_) => (Code::Unavailable, ErrorReason::DatabaseUnavailable),
+            Self::Internal(_) => (Code::Internal, ErrorReason::Internal),
+        }
+    }
+
+    /// A fault of ours, with its cause for the log.
+    pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal(cause.into())
+    }
+
+    /// One field at fault.
+    pub fn invalid(field: impl Into<String>, why: impl Into<String>) -> Self {
+        let mut fields = Fields::default();
+        fields.add(field, why);
+        Self::Invalid(fields)
+    }
+}
+
+/// The fields of one request that break their rule, each with the reason, in the order they were found.
+#[derive(Debug, Default)]
+pub struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    /// Notes that `field` is at fault.
+    pub fn add(&mut self, field: impl Into<String>, why: impl Into<String>) {
+        self.0.push((field.into(), why.into()));
+    }
+
+    /// The value, or `None` after noting why there is none.
+    pub fn check<T, E: std::fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|why| self.add(field, why.to_string())).ok()
+    }
+
+    /// [`Fields::check`] for a field that may be absent: `None` only if it is at fault.
+    #[expect(clippy::option_option, reason = "outer: at fault or not; inner: there or not")]
+    pub fn check_optional<T, E: std::fmt::Display>(
+        &mut self,
+        field: &str,
+        raw: Option<Result<T, E>>,
+    ) -> Option<Option<T>> {
+        match raw {
+            Some(parsed) => self.check(field, parsed).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// Field and reason, in the order found.
+    pub fn iter(&self) -> impl Iterator<Item = &(String, String)> {
+        self.0.iter()
+    }
+
+    /// Whether no field is at fault.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Display for Fields {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (n, (field, why)) in self.0.iter().enumerate() {
+            let gap = if n == 0 { "" } else { "; " };
+            write!(f, "{gap}{field} {why}")?;
+        }
+        Ok(())
+    }
+}

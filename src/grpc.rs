@@ -1,0 +1,4 @@
+//! The RPCs: message to domain, one operation, domain to message.
+
+pub mod codec;
+pub mod status;

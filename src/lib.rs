@@ -1,0 +1,13 @@
+//! Accounts, passwords and sessions for other services, over gRPC and JSON, on SQLite or PostgreSQL.
+
+pub mod error;
+pub mod grpc;
+
+/// The messages, clients and servers that `proto/` declares.
+#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
+pub mod pb {
+    tonic::include_proto!("users");
+}
+
+/// `proto/` compiled, with its `google.api.http` options and its comments.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/usersd.descriptors"));
