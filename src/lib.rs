@@ -4,7 +4,7 @@ pub mod error;
 pub mod grpc;
 
 /// The messages, clients and servers that `proto/` declares.
-#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
+#[expect(missing_docs, clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]
 pub mod pb {
     tonic::include_proto!("users");
 }
