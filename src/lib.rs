@@ -1,5 +1,8 @@
 //! Accounts, passwords and sessions for other services, over gRPC and JSON, on SQLite or PostgreSQL.
 
+pub mod clock;
+pub mod config;
+pub mod domain;
 pub mod error;
 pub mod grpc;
 

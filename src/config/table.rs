@@ -1,0 +1,219 @@
+//! One row a setting: how it is read and how it is shown.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Auth, Config, LogFormat};
+
+/// A setting. `deploy/usersd.toml` describes it.
+pub struct Setting {
+    /// Its key in the file, dotted.
+    pub key: &'static str,
+    /// Reads it from text; says what it must be if it is not.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// As TOML.
+    pub(super) show: fn(&Config) -> String,
+}
+
+impl Setting {
+    /// Its name in the environment.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("USERSD_{}", self.key.to_uppercase().replace('.', "_"))
+    }
+}
+
+/// A row: key, field, how to read and how to show its type.
+macro_rules! row {
+    ($key:literal, $field:ident, $read:expr, $show:expr) => {
+        Setting {
+            key: $key,
+            set: |config, text| {
+                config.$field = $read(text)?;
+                Ok(())
+            },
+            show: |config| $show(&config.$field),
+        }
+    };
+}
+
+/// Every setting, in the order of the file.
+pub const SETTINGS: &[Setting] = &[
+    row!("listen", listen, address, |v: &SocketAddr| quoted(&v.to_string())),
+    row!("database", database, database, |v: &String| quoted(&hide_password(v))),
+    row!("auth", auth, auth, show_auth),
+    row!("migrate", migrate, flag, bool::to_string),
+    row!("grace", grace, duration, show_duration),
+    row!("passwords.cost", passwords_cost, |text: &str| number(text, 10, 15), u32::to_string),
+    row!("passwords.workers", passwords_workers, workers, show_workers),
+    row!("passwords.max_wait", passwords_max_wait, duration, show_duration),
+    row!("passwords.screening", passwords_screening, flag, bool::to_string),
+    row!("passwords.min_length", passwords_min_length, |text: &str| number(text, 1, 128), usize::to_string),
+    row!("passwords.max_length", passwords_max_length, |text: &str| number(text, 8, 4096), usize::to_string),
+    row!("sessions.lifetime", sessions_lifetime, lifetime, show_duration),
+    row!("sessions.idle", sessions_idle, optional_duration, show_optional),
+    row!("trash.keep", trash_keep, optional_duration, show_optional),
+    row!("logs.keep", logs_keep, optional_duration, show_optional),
+    row!("http.max_body", http_max_body, size, usize::to_string),
+    row!("http.trusted_proxies", http_trusted_proxies, networks, show_networks),
+    row!("limits.calls", limits_calls, |text: &str| number(text, 1, 1_000_000), usize::to_string),
+    row!("limits.connections", limits_connections, |text: &str| number(text, 1, 1_000_000), usize::to_string),
+    row!("pool.connections", pool_connections, |text: &str| number(text, 2, 1_000), u32::to_string),
+    row!("log.level", log_level, log_level, |v: &String| quoted(v)),
+    row!("log.format", log_format, log_format, show_log_format),
+];
+
+fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
+    text: &str,
+    least: T,
+    most: T,
+) -> Result<T, String> {
+    match text.parse::<T>() {
+        Ok(number) if number >= least && number <= most => Ok(number),
+        _ => Err(format!("must be {least} to {most}")),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an address and port like 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+fn database(text: &str) -> Result<String, String> {
+    let known = ["sqlite:", "postgres:", "postgresql:"];
+    if !known.iter().any(|scheme| text.starts_with(scheme)) {
+        return Err("must begin with sqlite://, postgres:// or postgresql://".to_owned());
+    }
+    if text.contains(":memory:") || text.contains("mode=memory") {
+        return Err("must be a file: a database in memory loses what was acknowledged".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn auth(text: &str) -> Result<Auth, String> {
+    match text {
+        "keys" => Ok(Auth::Keys),
+        "off" => Ok(Auth::Off),
+        _ => Err("must be `keys` or `off`".to_owned()),
+    }
+}
+
+fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "must be a duration like 500ms, 30s, 2h or 7d".to_owned())
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than nothing: sessions end at once otherwise".to_owned()),
+        span => Ok(span),
+    }
+}
+
+fn optional_duration(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "off" => Ok(None),
+        _ => lifetime(text).map(Some).map_err(|_| "must be `off` or a duration like 12h or 30d".to_owned()),
+    }
+}
+
+fn workers(text: &str) -> Result<Option<usize>, String> {
+    match text {
+        "auto" => Ok(None),
+        _ => number(text, 1, 1024).map(Some).map_err(|_| "must be `auto` or 1 to 1024".to_owned()),
+    }
+}
+
+/// Bytes, or a number of KiB or MiB.
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.trim_end_matches("iB").split_at_checked(text.len().saturating_sub(3)) {
+        Some((digits, "K")) if text.ends_with("KiB") => (digits, 1024),
+        Some((digits, "M")) if text.ends_with("MiB") => (digits, 1024 * 1024),
+        _ => (text, 1),
+    };
+    let bytes = digits.trim_end().parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| (1024..=64 * 1024 * 1024).contains(bytes))
+        .ok_or_else(|| "must be a size from 1KiB to 64MiB, like 1MiB or 1048576".to_owned())
+}
+
+fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            item.parse().or_else(|_| item.parse().map(|address: std::net::IpAddr| IpNet::from(address)))
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|_| "must be addresses or networks like 10.0.0.0/8".to_owned())
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    match text.parse::<tracing_subscriber::EnvFilter>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("must be error, warn, info, debug, trace or a filter like usersd=debug".to_owned()),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be `text` or `json`".to_owned()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn show_auth(auth: &Auth) -> String {
+    quoted(match auth {
+        Auth::Keys => "keys",
+        Auth::Off => "off",
+    })
+}
+
+fn show_duration(span: &Duration) -> String {
+    quoted(&humantime::format_duration(*span).to_string())
+}
+
+fn show_optional(span: &Option<Duration>) -> String {
+    span.as_ref().map_or_else(|| quoted("off"), show_duration)
+}
+
+fn show_workers(workers: &Option<usize>) -> String {
+    workers.map_or_else(|| quoted("auto"), |workers| workers.to_string())
+}
+
+fn show_networks(networks: &Vec<IpNet>) -> String {
+    let items: Vec<String> = networks.iter().map(|network| quoted(&network.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn show_log_format(format: &LogFormat) -> String {
+    quoted(match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    })
+}
+
+/// `scheme://user:PASSWORD@host` and `?password=PASSWORD` without the password.
+fn hide_password(url: &str) -> String {
+    let mut shown = url.to_owned();
+    if let Some(at) = url.rfind('@') {
+        let start = url.find("://").map_or(0, |at| at + 3);
+        if let Some(colon) = url.get(start..at).and_then(|user| user.find(':')) {
+            shown.replace_range(start + colon + 1..at, "***");
+        }
+    }
+    if let Some(at) = shown.find("password=") {
+        let start = at + "password=".len();
+        let end = shown[start..].find('&').map_or(shown.len(), |end| start + end);
+        shown.replace_range(start..end, "***");
+    }
+    shown
+}

@@ -1,0 +1,199 @@
+//! Passwords as people type them, and what we ask of a new one.
+
+use std::fmt;
+
+use unicode_normalization::UnicodeNormalization as _;
+use zeroize::Zeroizing;
+
+use super::email::Email;
+use super::text::fold;
+use super::username::Username;
+
+/// A password in NFC, so that it is the same from every keyboard. Never trimmed, never cut, wiped when dropped.
+pub struct Password(Zeroizing<String>);
+
+/// What a new password must keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Fewest characters (Unicode code points after NFC).
+    pub min_length: usize,
+    /// Most characters.
+    pub max_length: usize,
+    /// Whether passwords that hold the user's own names are refused.
+    pub screening: bool,
+}
+
+/// Why a text cannot become a password. Says nothing about the text itself.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordInvalid {
+    /// Too short or too long.
+    #[error("must have {min} to {max} characters")]
+    Length {
+        /// Fewest characters.
+        min: usize,
+        /// Most characters.
+        max: usize,
+    },
+    /// Has a control character, which no keyboard types and C libraries stop at.
+    #[error("must not contain control characters")]
+    Control,
+    /// Holds the username or the e-mail address.
+    #[error("must not contain the username or the email")]
+    OwnName,
+}
+
+/// Shorter names are in too many good passwords by chance.
+const SHORTEST_NAME: usize = 4;
+
+impl Password {
+    /// A new password that keeps to `policy`, but for the user's names: see [`Password::screen`].
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordInvalid`]
+    pub fn parse(raw: String, policy: &Policy) -> Result<Self, PasswordInvalid> {
+        if raw.chars().any(char::is_control) {
+            return Err(PasswordInvalid::Control);
+        }
+        let password = Self::attempt(raw);
+        let length = password.0.chars().count();
+        if !(policy.min_length..=policy.max_length).contains(&length) {
+            return Err(PasswordInvalid::Length { min: policy.min_length, max: policy.max_length });
+        }
+        Ok(password)
+    }
+
+    /// A password to try: under no policy, so that stricter rules lock nobody out.
+    #[must_use]
+    pub fn attempt(raw: String) -> Self {
+        let raw = Zeroizing::new(raw);
+        if raw.is_ascii() {
+            return Self(raw);
+        }
+        // NFC makes no text more than three times as long (UAX #15); with the room reserved no unwiped copy
+        // is left behind by a growing buffer.
+        let mut composed = Zeroizing::new(String::with_capacity(raw.len() * 3));
+        composed.extend(raw.nfc());
+        Self(composed)
+    }
+
+    /// Refuses a password that holds one of the user's names, where the policy asks for it (ASVS 6.2.11).
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordInvalid::OwnName`]
+    pub fn screen(
+        &self,
+        policy: &Policy,
+        username: Option<&Username>,
+        email: Option<&Email>,
+    ) -> Result<(), PasswordInvalid> {
+        if !policy.screening {
+            return Ok(());
+        }
+        let folded = Zeroizing::new(fold(&self.0));
+        let names = [username.map(Username::as_str), email.map(Email::local)];
+        let holds = |name: &str| name.len() >= SHORTEST_NAME && folded.contains(name);
+        if names.into_iter().flatten().any(holds) { Err(PasswordInvalid::OwnName) } else { Ok(()) }
+    }
+
+    /// The bytes to hash.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// A stored password: modular-crypt text that the hasher wrote.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(String);
+
+impl PasswordHash {
+    /// Text from the hasher or from our own table.
+    #[must_use]
+    pub fn from_trusted(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for storage and for the hasher.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PasswordInvalid::*, *};
+
+    const POLICY: Policy = Policy { min_length: 8, max_length: 128, screening: true };
+
+    #[test]
+    fn length_counts_characters_and_nothing_is_cut() {
+        let length = Length { min: 8, max: 128 };
+        let (longest, too_long) = ("ä".repeat(128), "ä".repeat(129));
+        let cases = [
+            ("1234567", Err(&length)),
+            ("12345678", Ok(())),
+            ("😀😀😀😀😀😀😀😀", Ok(())),
+            ("  spaces  ", Ok(())),
+            (&longest, Ok(())),
+            (&too_long, Err(&length)),
+            ("", Err(&length)),
+            ("12345678\0", Err(&Control)),
+            ("12345678\n", Err(&Control)),
+        ];
+        for (raw, want) in cases {
+            let got = Password::parse(raw.to_owned(), &POLICY).map(|password| {
+                assert_eq!(password.expose(), raw.as_bytes(), "{raw:?} came through as it is");
+            });
+            assert_eq!(got.as_ref().map(|()| ()), want, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn composed_and_decomposed_are_one_password() {
+        let composed = Password::attempt("pässword".to_owned());
+        let decomposed = Password::attempt("pa\u{308}ssword".to_owned());
+        assert_eq!(composed.expose(), decomposed.expose());
+    }
+
+    #[test]
+    fn a_password_must_not_hold_the_users_names() {
+        let username = Username::parse("lovelace").unwrap();
+        let email = Email::parse("countess@example.com").unwrap();
+        let cases = [
+            ("xxLoveLacexx", Err(OwnName)),
+            ("my-countess-1", Err(OwnName)),
+            ("example.com-1", Ok(())),
+            ("correct horse", Ok(())),
+        ];
+        for (raw, want) in cases {
+            let password = Password::parse(raw.to_owned(), &POLICY).unwrap();
+            assert_eq!(password.screen(&POLICY, Some(&username), Some(&email)), want, "{raw:?}");
+            let lax = Policy { screening: false, ..POLICY };
+            assert_eq!(password.screen(&lax, Some(&username), Some(&email)), Ok(()), "{raw:?}");
+        }
+        let short = Username::parse("ada").unwrap();
+        let password = Password::parse("armadas and more".to_owned(), &POLICY).unwrap();
+        assert_eq!(password.screen(&POLICY, Some(&short), None), Ok(()));
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        assert_eq!(format!("{:?}", Password::attempt("secret".to_owned())), "Password(…)");
+        assert_eq!(format!("{:?}", PasswordHash::from_trusted("secret".to_owned())), "PasswordHash(…)");
+    }
+}

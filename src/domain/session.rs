@@ -1,0 +1,197 @@
+//! Signed-in users.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::time::Timestamp;
+use super::user_id::UserId;
+
+/// The secret a signed-in user carries: `ses_` and 64 hex digits. We never store it, only its
+/// [`TokenDigest`], so a leaked table opens no session.
+pub struct SessionToken(Zeroizing<String>);
+
+/// SHA-256 of a [`SessionToken`]: the key under which the session is stored and found.
+///
+/// A plain digest is enough: the token carries 256 random bits, so there is nothing to guess, and a search
+/// by digest leaks no useful timing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TokenDigest([u8; 32]);
+
+impl SessionToken {
+    /// Makes secret scanners and people recognise a leaked token. Changing it ends every session.
+    const PREFIX: &str = "ses_";
+
+    /// A new token from the system's random source.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no randomness to give.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        getrandom::fill(bytes.as_mut())?;
+        let mut text = Zeroizing::new(String::with_capacity(Self::PREFIX.len() + 64));
+        text.push_str(Self::PREFIX);
+        text.push_str(&Zeroizing::new(hex::encode(bytes.as_ref())));
+        Ok(Self(text))
+    }
+
+    /// `None` if the text cannot be one of our tokens; saves a query. Only the canonical form is one: exact
+    /// length, lower case.
+    #[must_use]
+    pub fn parse(raw: &str) -> Option<Self> {
+        let hex = raw.strip_prefix(Self::PREFIX)?;
+        let ours = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        ours.then(|| Self(Zeroizing::new(raw.to_owned())))
+    }
+
+    /// What we store and look up.
+    #[must_use]
+    pub fn digest(&self) -> TokenDigest {
+        TokenDigest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The secret, for the one reply that hands it out.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionToken(…)")
+    }
+}
+
+impl TokenDigest {
+    /// The bytes, for storage.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenDigest(…)")
+    }
+}
+
+/// Where an end user sits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// The end user's address, if known.
+    pub address: Option<IpAddr>,
+    /// The end user's `User-Agent`, at most [`Device::MAX_USER_AGENT`] bytes; empty if not known.
+    pub user_agent: String,
+}
+
+/// Why a text is not an address.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be an IPv4 or IPv6 address")]
+pub struct AddressInvalid;
+
+impl Device {
+    /// Longer ones are cut: browsers stay under it, and the rest is noise in a log.
+    pub const MAX_USER_AGENT: usize = 512;
+
+    /// An address; `None` for an empty text. An IPv4-mapped IPv6 address is the IPv4 address it stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressInvalid`]
+    pub fn parse_address(raw: &str) -> Result<Option<IpAddr>, AddressInvalid> {
+        if raw.is_empty() {
+            return Ok(None);
+        }
+        raw.parse::<IpAddr>().map(|address| Some(address.to_canonical())).map_err(|_| AddressInvalid)
+    }
+
+    /// The user agent as kept: control characters become spaces, and what is over the length is cut.
+    #[must_use]
+    pub fn clean_user_agent(raw: &str) -> String {
+        let mut text: String =
+            raw.chars().map(|c| if c.is_control() { ' ' } else { c }).take(Self::MAX_USER_AGENT).collect();
+        while text.len() > Self::MAX_USER_AGENT {
+            text.pop();
+        }
+        text
+    }
+}
+
+/// A stored session.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// Names the session; opens nothing.
+    pub public_id: String,
+    /// Whose it is.
+    pub user: UserId,
+    /// When the user signed in.
+    pub created: Timestamp,
+    /// When it ends by itself.
+    pub expires: Timestamp,
+    /// From where the user signed in.
+    pub device: Device,
+}
+
+/// A session with what its user is called now.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Names the session; opens nothing.
+    pub public_id: String,
+    /// Whose it is.
+    pub user: UserId,
+    /// The user's username now; empty if it has none.
+    pub username: String,
+    /// The user's e-mail address now; empty if it has none.
+    pub email: String,
+    /// When the user signed in.
+    pub created: Timestamp,
+    /// When it ends by itself.
+    pub expires: Timestamp,
+    /// When it was last read, as far as noted.
+    pub seen: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_token_is_one() {
+        let token = SessionToken::generate().unwrap();
+        let text = token.expose();
+        assert_eq!(text.len(), 68);
+        assert_eq!(SessionToken::parse(text).unwrap().digest(), token.digest());
+        let upper = text.to_uppercase();
+        for wrong in ["", "ses_", &text[..67], &format!("{text}0"), &upper, &format!(" {text}"), &text[4..]] {
+            assert!(SessionToken::parse(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_differ() {
+        let tokens: std::collections::HashSet<String> =
+            (0..10_000).map(|_| SessionToken::generate().unwrap().expose().to_owned()).collect();
+        assert_eq!(tokens.len(), 10_000);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let token = SessionToken::generate().unwrap();
+        assert_eq!(format!("{token:?} {:?}", token.digest()), "SessionToken(…) TokenDigest(…)");
+    }
+
+    #[test]
+    fn user_agents_are_cut_at_a_character_and_cleaned() {
+        assert_eq!(Device::clean_user_agent("a\r\nb\0"), "a  b ");
+        let kept = Device::clean_user_agent(&"ä".repeat(600));
+        assert_eq!(kept.len(), 512);
+        assert_eq!(Device::parse_address("::ffff:10.0.0.1"), Ok(Some([10, 0, 0, 1].into())));
+        assert_eq!(Device::parse_address(""), Ok(None));
+        assert_eq!(Device::parse_address("10.0.0.1:80"), Err(AddressInvalid));
+    }
+}

@@ -1,0 +1,286 @@
+//! An account and what can be asked to become of it.
+
+use std::collections::BTreeMap;
+
+use super::email::Email;
+use super::password::Password;
+use super::text::{TextInvalid, plain};
+use super::time::Timestamp;
+use super::user_id::UserId;
+use super::username::Username;
+
+/// Whether a user may sign in. The numbers are those of the proto and of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Not yet confirmed, by whatever the caller means by that; may sign in.
+    Pending = 1,
+    /// May sign in.
+    Active = 2,
+    /// May not sign in and has no sessions.
+    Blocked = 3,
+}
+
+impl Status {
+    /// The status with that number.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        [Self::Pending, Self::Active, Self::Blocked].into_iter().find(|status| *status as i32 == number)
+    }
+}
+
+/// What to call the person: at most [`Name::MAX`] characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Name(String);
+
+impl Name {
+    /// Most characters.
+    pub const MAX: usize = 128;
+
+    /// A name; the empty one is none.
+    ///
+    /// # Errors
+    ///
+    /// [`TextInvalid`]
+    pub fn parse(raw: &str) -> Result<Self, TextInvalid> {
+        plain(raw, Self::MAX).map(Self)
+    }
+
+    /// The name itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Up to [`Labels::MAX`] texts, no two alike, in the order given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Vec<String>);
+
+/// Why a list is not [`Labels`]: the position at fault, if one is, and the reason.
+pub type LabelFault = (Option<usize>, &'static str);
+
+impl Labels {
+    /// Most labels of a user.
+    pub const MAX: usize = 100;
+    /// Most characters of a label.
+    pub const MAX_CHARS: usize = 36;
+
+    /// Checks every label and says all that is wrong.
+    ///
+    /// # Errors
+    ///
+    /// The faults, in order.
+    pub fn parse(raw: Vec<String>) -> Result<Self, Vec<LabelFault>> {
+        if raw.len() > Self::MAX {
+            return Err(vec![(None, "must have at most 100 labels")]);
+        }
+        let mut faults = Vec::new();
+        let mut labels: Vec<String> = Vec::with_capacity(raw.len());
+        for (n, label) in raw.iter().enumerate() {
+            match plain(label, Self::MAX_CHARS) {
+                Ok(label) if label.is_empty() => faults.push((Some(n), "must have 1 to 36 characters")),
+                Ok(label) if labels.contains(&label) => faults.push((Some(n), "is there already")),
+                Ok(label) => labels.push(label),
+                Err(TextInvalid::Control) => faults.push((Some(n), "must not contain control characters")),
+                Err(TextInvalid::Length(_)) => faults.push((Some(n), "must have 1 to 36 characters")),
+            }
+        }
+        if faults.is_empty() { Ok(Self(labels)) } else { Err(faults) }
+    }
+
+    /// Labels from our own table.
+    #[must_use]
+    pub fn from_trusted(labels: Vec<String>) -> Self {
+        Self(labels)
+    }
+
+    /// The labels in order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// Notes of the caller's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata(BTreeMap<String, String>);
+
+/// Why a map is not [`Metadata`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataInvalid {
+    /// All keys and values together.
+    #[error("must have at most 16 KiB in all")]
+    Size,
+    /// A key's form.
+    #[error("must have keys of 1 to 128 bytes without control characters")]
+    Key,
+}
+
+impl Metadata {
+    /// Most bytes of all keys and values.
+    pub const MAX_BYTES: usize = 16 * 1024;
+
+    /// Checks size and keys.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataInvalid`]
+    pub fn parse(raw: BTreeMap<String, String>) -> Result<Self, MetadataInvalid> {
+        let bytes: usize = raw.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > Self::MAX_BYTES {
+            return Err(MetadataInvalid::Size);
+        }
+        let fits = |key: &String| (1..=128).contains(&key.len()) && !key.chars().any(char::is_control);
+        if raw.keys().all(fits) { Ok(Self(raw)) } else { Err(MetadataInvalid::Key) }
+    }
+
+    /// Notes from our own table.
+    #[must_use]
+    pub fn from_trusted(map: BTreeMap<String, String>) -> Self {
+        Self(map)
+    }
+
+    /// The notes by key.
+    #[must_use]
+    pub fn as_map(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+/// A user to create.
+#[derive(Debug)]
+pub struct NewUser {
+    /// The id the caller chose; we make one if it chose none.
+    pub id: Option<UserId>,
+    /// At least one of username and e-mail is there.
+    pub username: Option<Username>,
+    /// At least one of username and e-mail is there.
+    pub email: Option<Email>,
+    /// What to call the person.
+    pub name: Name,
+    /// Whether it may sign in.
+    pub status: Status,
+    /// Labels.
+    pub labels: Labels,
+    /// Notes.
+    pub metadata: Metadata,
+    /// Whether password log-in is refused.
+    pub sso_enabled: bool,
+    /// There unless `sso_enabled`.
+    pub password: Option<Password>,
+}
+
+/// A user as stored, without its password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Never changes.
+    pub id: UserId,
+    /// At least one of username and e-mail is there.
+    pub username: Option<Username>,
+    /// At least one of username and e-mail is there.
+    pub email: Option<Email>,
+    /// What to call the person.
+    pub name: Name,
+    /// Whether it may sign in.
+    pub status: Status,
+    /// Whether the address was proven.
+    pub email_verified: bool,
+    /// When the password was last set; `None` if there is none.
+    pub password_updated: Option<Timestamp>,
+    /// A JSON object, as text.
+    pub prefs: String,
+    /// Labels.
+    pub labels: Labels,
+    /// Notes.
+    pub metadata: Metadata,
+    /// Whether password log-in is refused.
+    pub sso_enabled: bool,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it last changed.
+    pub updated: Timestamp,
+    /// When it went to the trash; `None` while it lives.
+    pub deleted: Option<Timestamp>,
+    /// 1 when created, and one more with each change.
+    pub version: i64,
+    /// Random, one for each creation, so that the etag of a purged user never fits another one of the same id.
+    pub generation: i64,
+}
+
+impl User {
+    /// Names this state of the user: an HTTP entity tag (RFC 9110 §8.8.3), quotes and all.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        format!("\"{:x}-{}\"", self.generation, self.version)
+    }
+
+    /// Writes `changes` and names the fields that are not what they were. A changed address is not verified.
+    pub fn apply(&mut self, changes: &Changes) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        write("username", &mut self.username, changes.username.as_ref(), &mut changed);
+        write("email", &mut self.email, changes.email.as_ref(), &mut changed);
+        if changed.contains(&"email") {
+            self.email_verified = false;
+        }
+        write("name", &mut self.name, changes.name.as_ref(), &mut changed);
+        write("labels", &mut self.labels, changes.labels.as_ref(), &mut changed);
+        write("metadata", &mut self.metadata, changes.metadata.as_ref(), &mut changed);
+        write("sso_enabled", &mut self.sso_enabled, changes.sso_enabled.as_ref(), &mut changed);
+        changed
+    }
+}
+
+fn write<T: Clone + PartialEq>(
+    name: &'static str,
+    field: &mut T,
+    new: Option<&T>,
+    changed: &mut Vec<&'static str>,
+) {
+    if let Some(new) = new.filter(|new| *new != field) {
+        field.clone_from(new);
+        changed.push(name);
+    }
+}
+
+/// What of a user is to change; `None` is left alone.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// `Some(None)` clears it.
+    pub username: Option<Option<Username>>,
+    /// `Some(None)` clears it.
+    pub email: Option<Option<Email>>,
+    /// The empty name clears it.
+    pub name: Option<Name>,
+    /// Replaces them all.
+    pub labels: Option<Labels>,
+    /// Replaces it all.
+    pub metadata: Option<Metadata>,
+    /// Sets or clears the flag.
+    pub sso_enabled: Option<bool>,
+    /// A new password.
+    pub password: Option<Password>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_name_every_fault() {
+        let raw = ["a", "", "a", "b\n", &"ä".repeat(36), &"ä".repeat(37)].map(str::to_owned).to_vec();
+        let faults: Vec<_> = Labels::parse(raw).unwrap_err().into_iter().map(|(n, _)| n.unwrap()).collect();
+        assert_eq!(faults, [1, 2, 3, 5]);
+        let many = (0..101).map(|n| n.to_string()).collect();
+        assert_eq!(Labels::parse(many).unwrap_err()[0].0, None);
+        assert!(Labels::parse((0..100).map(|n| n.to_string()).collect()).is_ok());
+    }
+
+    #[test]
+    fn metadata_has_an_exact_limit() {
+        let of = |bytes: usize| BTreeMap::from([("k".to_owned(), "v".repeat(bytes - 1))]);
+        assert!(Metadata::parse(of(16 * 1024)).is_ok());
+        assert_eq!(Metadata::parse(of(16 * 1024 + 1)), Err(MetadataInvalid::Size));
+        let empty_key = BTreeMap::from([(String::new(), String::new())]);
+        assert_eq!(Metadata::parse(empty_key), Err(MetadataInvalid::Key));
+    }
+}
