@@ -23,6 +23,15 @@ pub enum Auth {
     Off,
 }
 
+impl Auth {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -30,6 +39,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl LogFormat {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 /// Every setting. `deploy/usersd.toml` says what each is for.

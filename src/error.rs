@@ -146,10 +146,13 @@ impl Fields {
         self.0.iter()
     }
 
-    /// Whether no field is at fault.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Nothing, if no field is at fault.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with all that are.
+    pub fn none(self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(Error::Invalid(self)) }
     }
 }
 

@@ -5,6 +5,9 @@ pub mod config;
 pub mod domain;
 pub mod error;
 pub mod grpc;
+pub mod hasher;
+pub mod ops;
+pub mod store;
 
 /// The messages, clients and servers that `proto/` declares.
 #[expect(missing_docs, clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]

@@ -1,6 +1,7 @@
 //! One row a setting: how it is read and how it is shown.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -43,36 +44,58 @@ macro_rules! row {
 pub const SETTINGS: &[Setting] = &[
     row!("listen", listen, address, |v: &SocketAddr| quoted(&v.to_string())),
     row!("database", database, database, |v: &String| quoted(&hide_password(v))),
-    row!("auth", auth, auth, show_auth),
+    row!("auth", auth, auth, |v: &Auth| quoted(v.name())),
     row!("migrate", migrate, flag, bool::to_string),
     row!("grace", grace, duration, show_duration),
-    row!("passwords.cost", passwords_cost, |text: &str| number(text, 10, 15), u32::to_string),
-    row!("passwords.workers", passwords_workers, workers, show_workers),
+    row!("passwords.cost", passwords_cost, |text: &str| number(text, &(10..=15)), u32::to_string),
+    row!("passwords.workers", passwords_workers, workers, |v: &Option<usize>| {
+        v.map_or_else(|| quoted("auto"), |workers| workers.to_string())
+    }),
     row!("passwords.max_wait", passwords_max_wait, duration, show_duration),
     row!("passwords.screening", passwords_screening, flag, bool::to_string),
-    row!("passwords.min_length", passwords_min_length, |text: &str| number(text, 1, 128), usize::to_string),
-    row!("passwords.max_length", passwords_max_length, |text: &str| number(text, 8, 4096), usize::to_string),
+    row!(
+        "passwords.min_length",
+        passwords_min_length,
+        |text: &str| number(text, &(1..=128)),
+        usize::to_string
+    ),
+    row!(
+        "passwords.max_length",
+        passwords_max_length,
+        |text: &str| number(text, &(8..=4096)),
+        usize::to_string
+    ),
     row!("sessions.lifetime", sessions_lifetime, lifetime, show_duration),
-    row!("sessions.idle", sessions_idle, optional_duration, show_optional),
-    row!("trash.keep", trash_keep, optional_duration, show_optional),
-    row!("logs.keep", logs_keep, optional_duration, show_optional),
+    row!("sessions.idle", sessions_idle, optional_duration, |v: &Option<Duration>| {
+        v.as_ref().map_or_else(|| quoted("off"), show_duration)
+    }),
+    row!("trash.keep", trash_keep, optional_duration, |v: &Option<Duration>| {
+        v.as_ref().map_or_else(|| quoted("off"), show_duration)
+    }),
+    row!("logs.keep", logs_keep, optional_duration, |v: &Option<Duration>| {
+        v.as_ref().map_or_else(|| quoted("off"), show_duration)
+    }),
     row!("http.max_body", http_max_body, size, usize::to_string),
-    row!("http.trusted_proxies", http_trusted_proxies, networks, show_networks),
-    row!("limits.calls", limits_calls, |text: &str| number(text, 1, 1_000_000), usize::to_string),
-    row!("limits.connections", limits_connections, |text: &str| number(text, 1, 1_000_000), usize::to_string),
-    row!("pool.connections", pool_connections, |text: &str| number(text, 2, 1_000), u32::to_string),
+    row!("http.trusted_proxies", http_trusted_proxies, networks, |v: &Vec<IpNet>| show_networks(v)),
+    row!("limits.calls", limits_calls, |text: &str| number(text, &(1..=1_000_000)), usize::to_string),
+    row!(
+        "limits.connections",
+        limits_connections,
+        |text: &str| number(text, &(1..=1_000_000)),
+        usize::to_string
+    ),
+    row!("pool.connections", pool_connections, |text: &str| number(text, &(2..=1_000)), u32::to_string),
     row!("log.level", log_level, log_level, |v: &String| quoted(v)),
-    row!("log.format", log_format, log_format, show_log_format),
+    row!("log.format", log_format, log_format, |v: &LogFormat| quoted(v.name())),
 ];
 
 fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
     text: &str,
-    least: T,
-    most: T,
+    range: &RangeInclusive<T>,
 ) -> Result<T, String> {
     match text.parse::<T>() {
-        Ok(number) if number >= least && number <= most => Ok(number),
-        _ => Err(format!("must be {least} to {most}")),
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!("must be {} to {}", range.start(), range.end())),
     }
 }
 
@@ -124,7 +147,7 @@ fn optional_duration(text: &str) -> Result<Option<Duration>, String> {
 fn workers(text: &str) -> Result<Option<usize>, String> {
     match text {
         "auto" => Ok(None),
-        _ => number(text, 1, 1024).map(Some).map_err(|_| "must be `auto` or 1 to 1024".to_owned()),
+        _ => number(text, &(1..=1024)).map(Some).map_err(|_| "must be `auto` or 1 to 1024".to_owned()),
     }
 }
 
@@ -170,35 +193,13 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn show_auth(auth: &Auth) -> String {
-    quoted(match auth {
-        Auth::Keys => "keys",
-        Auth::Off => "off",
-    })
-}
-
 fn show_duration(span: &Duration) -> String {
     quoted(&humantime::format_duration(*span).to_string())
 }
 
-fn show_optional(span: &Option<Duration>) -> String {
-    span.as_ref().map_or_else(|| quoted("off"), show_duration)
-}
-
-fn show_workers(workers: &Option<usize>) -> String {
-    workers.map_or_else(|| quoted("auto"), |workers| workers.to_string())
-}
-
-fn show_networks(networks: &Vec<IpNet>) -> String {
+fn show_networks(networks: &[IpNet]) -> String {
     let items: Vec<String> = networks.iter().map(|network| quoted(&network.to_string())).collect();
     format!("[{}]", items.join(", "))
-}
-
-fn show_log_format(format: &LogFormat) -> String {
-    quoted(match format {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    })
 }
 
 /// `scheme://user:PASSWORD@host` and `?password=PASSWORD` without the password.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::email::Email;
-use super::password::Password;
+use super::password::{Password, PasswordHash};
 use super::text::{TextInvalid, plain};
 use super::time::Timestamp;
 use super::user_id::UserId;
@@ -216,17 +216,17 @@ impl User {
 
     /// Writes `changes` and names the fields that are not what they were. A changed address is not verified.
     pub fn apply(&mut self, changes: &Changes) -> Vec<&'static str> {
-        let mut changed = Vec::new();
-        write("username", &mut self.username, changes.username.as_ref(), &mut changed);
-        write("email", &mut self.email, changes.email.as_ref(), &mut changed);
-        if changed.contains(&"email") {
+        let mut names = Vec::new();
+        write("username", &mut self.username, changes.username.as_ref(), &mut names);
+        write("email", &mut self.email, changes.email.as_ref(), &mut names);
+        if names.contains(&"email") {
             self.email_verified = false;
         }
-        write("name", &mut self.name, changes.name.as_ref(), &mut changed);
-        write("labels", &mut self.labels, changes.labels.as_ref(), &mut changed);
-        write("metadata", &mut self.metadata, changes.metadata.as_ref(), &mut changed);
-        write("sso_enabled", &mut self.sso_enabled, changes.sso_enabled.as_ref(), &mut changed);
-        changed
+        write("name", &mut self.name, changes.name.as_ref(), &mut names);
+        write("labels", &mut self.labels, changes.labels.as_ref(), &mut names);
+        write("metadata", &mut self.metadata, changes.metadata.as_ref(), &mut names);
+        write("sso_enabled", &mut self.sso_enabled, changes.sso_enabled.as_ref(), &mut names);
+        names
     }
 }
 
@@ -234,12 +234,21 @@ fn write<T: Clone + PartialEq>(
     name: &'static str,
     field: &mut T,
     new: Option<&T>,
-    changed: &mut Vec<&'static str>,
+    names: &mut Vec<&'static str>,
 ) {
     if let Some(new) = new.filter(|new| *new != field) {
         field.clone_from(new);
-        changed.push(name);
+        names.push(name);
     }
+}
+
+/// A user and its password.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// All of it that callers may see.
+    pub user: User,
+    /// `None` if it has no password.
+    pub password: Option<PasswordHash>,
 }
 
 /// What of a user is to change; `None` is left alone.

@@ -1,0 +1,392 @@
+//! Messages to checked values, naming every field at fault, and records to messages.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use prost_types::value::Kind;
+
+use crate::domain::email::Email;
+use crate::domain::page::Page;
+use crate::domain::password::{Password, Policy};
+use crate::domain::session::{Device, Session, SessionToken};
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Changes, Labels, Metadata, Name, NewUser, Status, User};
+use crate::domain::user_id::UserId;
+use crate::domain::username::Username;
+use crate::error::{Error, Fields, Result};
+use crate::ops::passwords::PasswordChange;
+use crate::ops::sessions::Attempt;
+use crate::ops::users::Key;
+use crate::pb;
+
+/// Most bytes of a page of users: clients refuse replies over 4 MiB unless told otherwise.
+const MAX_REPLY: usize = 3 * 1024 * 1024;
+
+/// An id that is needed.
+pub(super) fn user_id(field: &str, raw: &str) -> Result<UserId> {
+    UserId::parse(raw).map_err(|why| Error::invalid(field, why.to_string()))
+}
+
+/// A session token that is needed. Whether it can be one of ours is the operation's to say.
+pub(super) fn token(raw: String) -> Result<String> {
+    if raw.is_empty() { Err(Error::invalid("session_id", "is required")) } else { Ok(raw) }
+}
+
+/// The text, unless it is empty.
+fn given(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+pub(super) fn new_user(request: pb::CreateRequest, policy: &Policy) -> Result<NewUser> {
+    let mut fields = Fields::default();
+    let id = fields.check_optional("id", given(&request.id).map(UserId::parse));
+    let username = fields.check_optional("username", given(&request.username).map(Username::parse));
+    let email = fields.check_optional("email", given(&request.email).map(Email::parse));
+    if request.username.is_empty() && request.email.is_empty() {
+        fields.add("username", "or email is required");
+    }
+    let name = fields.check("name", Name::parse(&request.name));
+    let status = status(request.status, &mut fields);
+    let labels = labels(request.labels, &mut fields);
+    let metadata = fields.check("metadata", Metadata::parse(request.metadata));
+    let names = (username.clone().flatten(), email.clone().flatten());
+    let password = new_password("password", request.password, policy, &names, &mut fields);
+    if matches!(password, Some(None)) && !request.sso_enabled {
+        fields.add("password", "is required unless sso_enabled is set");
+    }
+    let (Some(id), Some(username), Some(email), Some(name)) = (id, username, email, name) else {
+        return Err(Error::Invalid(fields));
+    };
+    let (Some(status), Some(labels), Some(metadata), Some(password)) = (status, labels, metadata, password)
+    else {
+        return Err(Error::Invalid(fields));
+    };
+    let sso_enabled = request.sso_enabled;
+    fields.none().map(|()| NewUser {
+        id,
+        username,
+        email,
+        name,
+        status,
+        labels,
+        metadata,
+        sso_enabled,
+        password,
+    })
+}
+
+fn status(raw: i32, fields: &mut Fields) -> Option<Status> {
+    match raw {
+        0 => Some(Status::Active),
+        other => fields.check("status", Status::from_number(other).ok_or("is not a status")),
+    }
+}
+
+fn labels(raw: Vec<String>, fields: &mut Fields) -> Option<Labels> {
+    match Labels::parse(raw) {
+        Ok(labels) => Some(labels),
+        Err(faults) => {
+            for (at, why) in faults {
+                fields.add(at.map_or_else(|| "labels".to_owned(), |at| format!("labels[{at}]")), why);
+            }
+            None
+        }
+    }
+}
+
+/// A new password for a user of these names; the empty text is none.
+fn new_password(
+    field: &str,
+    raw: String,
+    policy: &Policy,
+    (username, email): &(Option<Username>, Option<Email>),
+    fields: &mut Fields,
+) -> Option<Option<Password>> {
+    if raw.is_empty() {
+        return Some(None);
+    }
+    let password = Password::parse(raw, policy)
+        .and_then(|password| password.screen(policy, username.as_ref(), email.as_ref()).map(|()| password));
+    fields.check(field, password).map(Some)
+}
+
+/// The three ways to name a user in Read.
+impl TryFrom<pb::ReadRequest> for Key {
+    type Error = Error;
+
+    fn try_from(request: pb::ReadRequest) -> Result<Self> {
+        let pb::ReadRequest { id, username, email } = request;
+        match (given(&id), given(&username), given(&email)) {
+            (Some(id), None, None) => user_id("id", id).map(Key::Id),
+            (None, Some(username), None) => {
+                let username = Username::parse(username);
+                username.map(Key::Username).map_err(|why| Error::invalid("username", why.to_string()))
+            }
+            (None, None, Some(email)) => {
+                Email::parse(email).map(Key::Email).map_err(|why| Error::invalid("email", why.to_string()))
+            }
+            (None, None, None) => Err(Error::invalid("id", "or username or email is required")),
+            given => Err(one_too_many(given.0.is_some(), given.1.is_some(), given.2.is_some())),
+        }
+    }
+}
+
+fn one_too_many(id: bool, username: bool, email: bool) -> Error {
+    let mut fields = Fields::default();
+    for (name, given) in [("id", id), ("username", username), ("email", email)] {
+        if given {
+            fields.add(name, "must be the only one of id, username and email");
+        }
+    }
+    Error::Invalid(fields)
+}
+
+/// Every field that a mask can name.
+const WRITABLE: [&str; 7] = ["username", "email", "name", "labels", "metadata", "sso_enabled", "password"];
+
+/// Which fields an Update writes.
+enum Mask {
+    /// Those that are there.
+    Present,
+    /// Those named, there or not.
+    Named(Vec<String>),
+    /// All that can be written; a password only if there is one, since it cannot be cleared.
+    All,
+}
+
+impl Mask {
+    fn parse(mask: Option<prost_types::FieldMask>, fields: &mut Fields) -> Self {
+        let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+        if paths.is_empty() {
+            return Self::Present;
+        }
+        if paths.iter().any(|path| path == "*") {
+            return Self::All;
+        }
+        for path in &paths {
+            if !WRITABLE.contains(&path.as_str()) {
+                // The path comes from the caller: shown, but not at any length.
+                let shown: String = path.chars().take(64).collect();
+                fields
+                    .add("update_mask", format!("names `{}`, which cannot be written", shown.escape_debug()));
+            }
+        }
+        Self::Named(paths)
+    }
+
+    fn writes(&self, field: &str, present: bool) -> bool {
+        match self {
+            Self::Present => present,
+            Self::Named(paths) => paths.iter().any(|path| path == field),
+            Self::All => present || field != "password",
+        }
+    }
+}
+
+pub(super) fn changes(request: pb::UpdateRequest, policy: &Policy) -> Result<(UserId, String, Changes)> {
+    let mut fields = Fields::default();
+    let id = fields.check("id", UserId::parse(&request.id));
+    let mask = Mask::parse(request.update_mask, &mut fields);
+    // An empty text counts as absent: callers of the first contract send every field.
+    let username = request.username.filter(|text| !text.is_empty());
+    let email = request.email.filter(|text| !text.is_empty());
+    let password = request.password.filter(|text| !text.is_empty());
+    let name = request.name.filter(|text| !text.is_empty());
+    let mut changes = Changes::default();
+    if mask.writes("username", username.is_some()) {
+        changes.username = fields.check_optional("username", username.as_deref().map(Username::parse));
+    }
+    if mask.writes("email", email.is_some()) {
+        changes.email = fields.check_optional("email", email.as_deref().map(Email::parse));
+    }
+    if mask.writes("name", name.is_some()) {
+        changes.name = fields.check("name", Name::parse(&name.unwrap_or_default()));
+    }
+    if mask.writes("labels", !request.labels.is_empty()) {
+        changes.labels = labels(request.labels, &mut fields);
+    }
+    if mask.writes("metadata", !request.metadata.is_empty()) {
+        changes.metadata = fields.check("metadata", Metadata::parse(request.metadata));
+    }
+    if mask.writes("sso_enabled", request.sso_enabled.is_some()) {
+        changes.sso_enabled = Some(request.sso_enabled.unwrap_or_default());
+    }
+    if mask.writes("password", password.is_some()) {
+        changes.password = fields.check("password", replacement(password.unwrap_or_default(), policy));
+    }
+    match id {
+        Some(id) => fields.none().map(|()| (id, request.etag, changes)),
+        None => Err(Error::Invalid(fields)),
+    }
+}
+
+/// A new password that is needed. Whether it holds the user's names is the operation's to say.
+fn replacement(raw: String, policy: &Policy) -> Result<Password, String> {
+    if raw.is_empty() {
+        return Err("is required".to_owned());
+    }
+    Password::parse(raw, policy).map_err(|why| why.to_string())
+}
+
+pub(super) fn search(request: &pb::SearchRequest) -> Result<(String, String, Page)> {
+    let mut fields = Fields::default();
+    let username = prefix("username", &request.username, Username::MAX, &mut fields);
+    let email = prefix("email", &request.email, Email::MAX_BYTES, &mut fields);
+    let limit = match request.limit {
+        0 => Page::DEFAULT_LIMIT,
+        other => other,
+    };
+    let limit = fields.check("limit", Page::limit(limit));
+    let offset = fields.check("offset", Page::offset(request.offset));
+    match (username, email, limit, offset) {
+        (Some(username), Some(email), Some(limit), Some(offset)) => {
+            Ok((username, email, Page { limit, offset }))
+        }
+        _ => Err(Error::Invalid(fields)),
+    }
+}
+
+/// What a name begins with, folded as names are.
+fn prefix(field: &str, raw: &str, most: usize, fields: &mut Fields) -> Option<String> {
+    if raw.len() > most {
+        fields.add(field, format!("must have at most {most} bytes"));
+        return None;
+    }
+    if raw.chars().any(char::is_control) {
+        fields.add(field, "must not contain control characters");
+        return None;
+    }
+    Some(raw.to_ascii_lowercase())
+}
+
+pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Policy) -> Result<PasswordChange> {
+    let mut fields = Fields::default();
+    let user = fields.check("user_id", UserId::parse(&request.user_id));
+    if request.old_password.is_empty() {
+        fields.add("old_password", "is required");
+    }
+    if !request.confirm_password.is_empty() && request.confirm_password != request.new_password {
+        fields.add("confirm_password", "must be equal to new_password");
+    }
+    let new = fields.check("new_password", replacement(request.new_password, policy));
+    let (Some(user), Some(new)) = (user, new) else { return Err(Error::Invalid(fields)) };
+    fields.none().map(|()| PasswordChange {
+        user,
+        old: Password::attempt(request.old_password),
+        new,
+        keep: SessionToken::parse(&request.keep_session),
+        etag: request.etag,
+    })
+}
+
+impl TryFrom<pb::LoginRequest> for Attempt {
+    type Error = Error;
+
+    fn try_from(request: pb::LoginRequest) -> Result<Self> {
+        let mut fields = Fields::default();
+        if request.username.is_empty() && request.email.is_empty() {
+            fields.add("username", "or email is required");
+        }
+        let said = request.device.unwrap_or_default();
+        let address = fields.check("device.address", Device::parse_address(&said.address));
+        let Some(address) = address else { return Err(Error::Invalid(fields)) };
+        fields.none().map(|()| Self {
+            username: given(&request.username).map(str::to_owned),
+            email: given(&request.email).map(str::to_owned),
+            password: Password::attempt(request.password),
+            device: Device { address, user_agent: Device::clean_user_agent(&said.user_agent) },
+        })
+    }
+}
+
+impl From<Status> for pb::UserStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Pending => Self::Pending,
+            Status::Active => Self::Active,
+            Status::Blocked => Self::Blocked,
+        }
+    }
+}
+
+impl From<User> for pb::User {
+    fn from(user: User) -> Self {
+        let seconds = |at: Option<Timestamp>| at.map_or(0, Timestamp::seconds);
+        Self {
+            etag: user.etag(),
+            username: user.username.as_ref().map_or("", Username::as_str).to_owned(),
+            email: user.email.as_ref().map_or("", Email::as_str).to_owned(),
+            created: user.created.seconds(),
+            updated: user.updated.seconds(),
+            name: user.name.as_str().to_owned(),
+            status: pb::UserStatus::from(user.status).into(),
+            email_verified: user.email_verified,
+            password_updated: seconds(user.password_updated),
+            prefs: Some(json_object(&user.prefs)),
+            labels: user.labels.as_slice().to_vec(),
+            metadata: user.metadata.as_map().clone(),
+            sso_enabled: user.sso_enabled,
+            deleted: seconds(user.deleted),
+            id: user.id.as_str().to_owned(),
+        }
+    }
+}
+
+/// The users of one reply, as many as it can hold.
+pub(super) fn reply_page(users: Vec<User>, include_prefs: bool) -> Vec<pb::User> {
+    let mut left = MAX_REPLY;
+    let shown = users.into_iter().map(|user| {
+        let mut user = pb::User::from(user);
+        if !include_prefs {
+            user.prefs = None;
+        }
+        user
+    });
+    shown
+        .take_while(|user| {
+            let size = user.encoded_len() + 8; // and the field's tag and length
+            left = left.saturating_sub(size);
+            left > 0
+        })
+        .collect()
+}
+
+pub(super) fn session(session: Session, token: String) -> pb::Session {
+    pb::Session {
+        id: token,
+        username: session.username,
+        email: session.email,
+        created: session.created.seconds(),
+        expires: session.expires.seconds(),
+        user_id: session.user.as_str().to_owned(),
+        public_id: session.public_id,
+    }
+}
+
+/// A stored JSON object as a message. Only objects are stored.
+fn json_object(text: &str) -> prost_types::Struct {
+    match serde_json::from_str(text) {
+        Ok(serde_json::Value::Object(map)) => structure(map),
+        _ => prost_types::Struct::default(),
+    }
+}
+
+fn structure(map: serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
+    let fields: BTreeMap<_, _> = map.into_iter().map(|(key, item)| (key, value(item))).collect();
+    prost_types::Struct { fields }
+}
+
+fn value(json: serde_json::Value) -> prost_types::Value {
+    use serde_json::Value as Json;
+    let kind = match json {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(flag) => Kind::BoolValue(flag),
+        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Json::String(text) => Kind::StringValue(text),
+        Json::Array(items) => {
+            Kind::ListValue(prost_types::ListValue { values: items.into_iter().map(value).collect() })
+        }
+        Json::Object(map) => Kind::StructValue(structure(map)),
+    };
+    prost_types::Value { kind: Some(kind) }
+}

@@ -1,0 +1,149 @@
+//! How a stored password is written.
+//!
+//! bcrypt reads 72 bytes. Passwords of up to 72 bytes are stored as plain `$2b$`; longer ones as passlib's
+//! `$bcrypt-sha256$v=2`: bcrypt of base64(HMAC-SHA-256(key = the salt's 22 characters, password)).
+//!
+//! Sources: OpenBSD's bcrypt.c for `$2b$`; passlib's documentation of `bcrypt_sha256`, "Algorithm", version 2.
+
+use base64::Engine as _;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::{NO_PAD, STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::domain::password::PasswordHash;
+
+use super::pool::{Digest, Key, Salt};
+
+/// bcrypt's own base64.
+const BASE64: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::BCRYPT, NO_PAD);
+
+/// Most bytes of a password that bcrypt reads.
+const MAX_PLAIN: usize = 72;
+
+const PLAIN: &str = "$2b$";
+const LONG: &str = "$bcrypt-sha256$v=2,t=2b,r=";
+
+/// What of the password goes into bcrypt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The password itself.
+    Plain,
+    /// A keyed digest of it.
+    Long,
+}
+
+impl Form {
+    /// The form that reads every byte of `password`.
+    pub(super) fn of(password: &[u8]) -> Self {
+        if password.len() <= MAX_PLAIN { Self::Plain } else { Self::Long }
+    }
+
+    /// bcrypt's key for `password`.
+    pub(super) fn key(self, salt: &Salt, password: &[u8]) -> Key {
+        match self {
+            Self::Plain => Key::new(password),
+            Self::Long => {
+                let mut text = Zeroizing::new([0_u8; 44]);
+                if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(BASE64.encode(salt).as_bytes()) {
+                    mac.update(password);
+                    let mut digest = mac.finalize().into_bytes();
+                    let written = STANDARD.encode_slice(digest, text.as_mut());
+                    digest.as_mut_slice().zeroize();
+                    debug_assert_eq!(written, Ok(44), "32 bytes are 44 characters");
+                }
+                Key::new(text.as_ref())
+            }
+        }
+    }
+}
+
+/// A stored password, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) form: Form,
+    pub(super) cost: u32,
+    pub(super) salt: Salt,
+    pub(super) digest: Digest,
+}
+
+impl Stored {
+    /// Reads what [`Stored::to_text`] writes; `None` if it is anything else.
+    pub(super) fn from_text(hash: &PasswordHash) -> Option<Self> {
+        let (form, rest) = match hash.as_str().strip_prefix(LONG) {
+            Some(rest) => (Form::Long, rest),
+            None => (Form::Plain, hash.as_str().strip_prefix(PLAIN)?),
+        };
+        let (cost, rest) = rest.split_once('$')?;
+        let (salt, digest) = match form {
+            Form::Plain => rest.split_at_checked(22)?,
+            Form::Long => rest.split_once('$')?,
+        };
+        let cost = cost.parse().ok().filter(|cost| (4..=31).contains(cost))?;
+        Some(Self { form, cost, salt: decode(salt)?, digest: decode(digest)? })
+    }
+
+    /// The text to store.
+    pub(super) fn to_text(&self) -> PasswordHash {
+        let (salt, digest) = (BASE64.encode(self.salt), BASE64.encode(self.digest));
+        PasswordHash::from_trusted(match self.form {
+            Form::Plain => format!("{PLAIN}{:02}${salt}{digest}", self.cost),
+            Form::Long => format!("{LONG}{}${salt}${digest}", self.cost),
+        })
+    }
+
+    /// Whether bcrypt's `digest` of `password` is ours, in constant time. A password that bcrypt could not read
+    /// whole is never right.
+    pub(super) fn matches(&self, digest: &Digest, password: &[u8]) -> bool {
+        let whole = self.form == Form::Long || password.len() <= MAX_PLAIN;
+        bool::from(self.digest.ct_eq(digest)) && whole
+    }
+}
+
+fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+    BASE64.decode(text).ok()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_right(hash: &str, password: &str) -> bool {
+        let stored = Stored::from_text(&PasswordHash::from_trusted(hash.to_owned())).unwrap();
+        let key = stored.form.key(&stored.salt, password.as_bytes());
+        let digest = super::super::pool::bcrypt(stored.cost, stored.salt, &key);
+        stored.matches(&digest, password.as_bytes())
+    }
+
+    /// From OpenBSD's and Openwall's published vectors, and passlib's documentation.
+    #[test]
+    fn hashes_of_others_are_read() {
+        let vectors = [
+            ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
+            ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "U*U*"),
+            ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy", ""),
+        ];
+        for (hash, password) in vectors {
+            assert!(is_right(hash, password), "{hash}");
+            assert!(!is_right(hash, "something else"), "{hash}");
+        }
+    }
+
+    #[test]
+    fn texts_read_back_and_others_are_refused() {
+        for form in [Form::Plain, Form::Long] {
+            let stored = Stored { form, cost: 12, salt: [7; 16], digest: [9; 23] };
+            assert_eq!(Stored::from_text(&stored.to_text()), Some(stored));
+        }
+        let good = Stored { form: Form::Plain, cost: 12, salt: [7; 16], digest: [9; 23] }.to_text();
+        let good = good.as_str();
+        assert_eq!(good.len(), 60);
+        for broken in
+            ["", "$2b$", &good[..59], &format!("{good}."), &good.replace("$12$", "$99$"), "$2b$12$é"]
+        {
+            assert_eq!(Stored::from_text(&PasswordHash::from_trusted(broken.to_owned())), None, "{broken:?}");
+        }
+    }
+}

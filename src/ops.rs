@@ -1,0 +1,96 @@
+//! What the service does: hashing, then a transaction of changes and their event.
+
+mod housekeeping;
+pub mod passwords;
+pub mod sessions;
+pub mod users;
+
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::domain::caller::Caller;
+use crate::domain::event::{Action, Event};
+use crate::domain::password::{PasswordHash, Policy};
+use crate::domain::session::Device;
+use crate::domain::user::{Account, Status, User};
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Result};
+use crate::hasher::Hasher;
+use crate::store::{self, Store};
+
+/// The rules that are settings.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What a new password must keep to.
+    pub policy: Policy,
+    /// How long a session lives.
+    pub session_lifetime: Duration,
+    /// How long a session lives unread; `None`: as long as any.
+    pub session_idle: Option<Duration>,
+    /// How long a user lies in the trash; `None`: until it is purged.
+    pub trash_keep: Option<Duration>,
+    /// How long an event is kept; `None`: for good.
+    pub logs_keep: Option<Duration>,
+}
+
+/// Everything the service can do.
+///
+/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind.
+#[derive(Clone)]
+pub struct Operations {
+    store: Store,
+    hasher: Hasher,
+    clock: Clock,
+    rules: Rules,
+}
+
+impl Operations {
+    /// The service over a migrated database.
+    #[must_use]
+    pub fn new(store: Store, hasher: Hasher, clock: Clock, rules: Rules) -> Self {
+        Self { store, hasher, clock, rules }
+    }
+
+    /// What a new password must keep to.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.rules.policy
+    }
+
+    /// Notes a refusal: the same one row whether the user is known or not.
+    async fn note_refusal(
+        &self,
+        caller: &Caller,
+        action: Action,
+        user: Option<UserId>,
+        device: Device,
+    ) -> Result<()> {
+        let event = Event::new(self.clock.now(), action, user).from(device);
+        let tx = self.store.begin().await?;
+        store::events::append(&tx, caller, &event).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// The password that may sign in `account`: none if the user has none or must sign in elsewhere.
+fn password_of(account: Option<&Account>) -> Option<&PasswordHash> {
+    account.filter(|account| !account.user.sso_enabled).and_then(|account| account.password.as_ref())
+}
+
+/// The account, if the password that was checked before this transaction is still the one that counts.
+/// Anything else fails like a wrong password.
+fn still_proven(account: Option<Account>, proven: Option<&PasswordHash>) -> Result<User> {
+    let account = account.ok_or(Error::BadCredentials)?;
+    if password_of(Some(&account)) != proven || proven.is_none() {
+        return Err(Error::BadCredentials);
+    }
+    match account.user.status {
+        Status::Blocked => Err(Error::UserBlocked),
+        Status::Pending | Status::Active => Ok(account.user),
+    }
+}
+
+/// Whether the user is as it was when the caller read `etag`; an empty one fits always.
+fn check_etag(user: &User, etag: &str) -> Result<()> {
+    if etag.is_empty() || etag == user.etag() { Ok(()) } else { Err(Error::EtagMismatch) }
+}

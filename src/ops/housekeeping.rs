@@ -1,0 +1,73 @@
+//! What goes by itself in time: ended sessions, old events, users long in the trash.
+
+use crate::domain::caller::Caller;
+use crate::domain::event::{Action, Event};
+use crate::domain::namespace::Namespace;
+use crate::domain::user_id::UserId;
+use crate::error::Result;
+use crate::store;
+
+use super::Operations;
+
+/// Rows removed in one transaction: SQLite's other writers wait meanwhile, for some milliseconds.
+const BATCH: u64 = 500;
+
+impl Operations {
+    /// Removes all that is due. Replicas may do it at the same time.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database; what was removed till then stays removed.
+    pub async fn clean_up(&self) -> Result<()> {
+        while self.remove_ended_sessions().await? >= BATCH {}
+        while self.remove_old_events().await? >= BATCH {}
+        while self.purge_old_trash().await? >= BATCH {}
+        Ok(())
+    }
+
+    async fn remove_ended_sessions(&self) -> Result<u64> {
+        let now = self.clock.now();
+        let idle_since = self.rules.session_idle.map(|idle| now.minus(idle));
+        let tx = self.store.begin().await?;
+        let removed = store::sessions::delete_ended(&tx, now, idle_since, BATCH).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+
+    async fn remove_old_events(&self) -> Result<u64> {
+        let Some(keep) = self.rules.logs_keep else { return Ok(0) };
+        let tx = self.store.begin().await?;
+        let removed = store::events::delete_before(&tx, self.clock.now().minus(keep), BATCH).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+
+    async fn purge_old_trash(&self) -> Result<u64> {
+        let Some(keep) = self.rules.trash_keep else { return Ok(0) };
+        let cutoff = self.clock.now().minus(keep);
+        let due = store::users::trashed_before(self.store.reader(), cutoff, BATCH).await?;
+        let found = due.len();
+        for (namespace, user) in due {
+            self.purge(&namespace, &user).await?;
+        }
+        Ok(found as u64)
+    }
+
+    /// Removes the user for good. Its events stay, without what says where the person was.
+    async fn purge(&self, namespace: &Namespace, user: &UserId) -> Result<()> {
+        let caller = Caller {
+            name: Caller::SERVER,
+            namespace: namespace.clone(),
+            address: None,
+            user_agent: String::new(),
+        };
+        let event = Event::new(self.clock.now(), Action::UserPurged, Some(user.clone()));
+        let tx = self.store.begin().await?;
+        // Another replica may have been quicker.
+        if store::users::purge(&tx, namespace, user).await? {
+            store::events::forget_user(&tx, namespace, user).await?;
+            store::events::append(&tx, &caller, &event).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+}

@@ -1,0 +1,91 @@
+//! Changing passwords.
+
+use crate::domain::caller::Caller;
+use crate::domain::event::{Action, Event};
+use crate::domain::password::{Password, PasswordHash};
+use crate::domain::session::{Device, SessionToken};
+use crate::domain::user::User;
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Result};
+use crate::store;
+
+use super::users::Key;
+use super::{Operations, check_etag, password_of, still_proven};
+
+/// A change of password by one who knows the old one.
+#[derive(Debug)]
+pub struct PasswordChange {
+    /// Whose.
+    pub user: UserId,
+    /// The password as it is.
+    pub old: Password,
+    /// The password to be.
+    pub new: Password,
+    /// The session that stays open.
+    pub keep: Option<SessionToken>,
+    /// The user's etag, or nothing.
+    pub etag: String,
+}
+
+impl Operations {
+    /// Replaces the password and ends all sessions but one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCredentials`] for an unknown user as for a wrong password, [`Error::UserBlocked`],
+    /// [`Error::EtagMismatch`], [`Error::HasherBusy`], and [`Error::Invalid`] if the new password holds one of
+    /// the user's names: told only to one who knows the old one.
+    pub async fn update_password(&self, caller: &Caller, change: PasswordChange) -> Result<User> {
+        let account = self.find(caller, &Key::Id(change.user.clone())).await?;
+        let old = password_of(account.as_ref());
+        if !self.hasher.verify(&change.old, old).await? {
+            let known = account.map(|account| account.user.id);
+            return self.refuse_password(caller, known, Error::BadCredentials).await;
+        }
+        if let Some(account) = &account {
+            self.screen("new_password", &change.new, &account.user)?;
+        }
+        let new = self.hasher.hash(&change.new).await?;
+        match self.replace_password(caller, &change, old, &new).await {
+            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
+                self.refuse_password(caller, Some(change.user), error).await
+            }
+            done => done,
+        }
+    }
+
+    async fn refuse_password(&self, caller: &Caller, user: Option<UserId>, error: Error) -> Result<User> {
+        self.note_refusal(caller, Action::PasswordRefused, user, Device::default()).await?;
+        Err(error)
+    }
+
+    /// `old` is what was checked; by now another call may have replaced it.
+    async fn replace_password(
+        &self,
+        caller: &Caller,
+        change: &PasswordChange,
+        old: Option<&PasswordHash>,
+        new: &PasswordHash,
+    ) -> Result<User> {
+        let tx = self.store.begin().await?;
+        let account = store::users::lock(&tx, &caller.namespace, &change.user).await?;
+        let mut user = still_proven(account, old)?;
+        check_etag(&user, &change.etag)?;
+        self.touch(&mut user);
+        user.password_updated = Some(user.updated);
+        store::users::update(&tx, &caller.namespace, &user, Some(new)).await?;
+        let keep = change.keep.as_ref().map(SessionToken::digest);
+        store::sessions::delete_of_user(&tx, &caller.namespace, &user.id, keep).await?;
+        let event = Event::new(user.updated, Action::PasswordUpdated, Some(user.id.clone()));
+        store::events::append(&tx, caller, &event.changing(user.version, vec!["password"])).await?;
+        tx.commit().await?;
+        Ok(user)
+    }
+
+    /// Refuses a new password that holds one of the user's names.
+    pub(super) fn screen(&self, field: &str, password: &Password, user: &User) -> Result<()> {
+        password
+            .screen(self.policy(), user.username.as_ref(), user.email.as_ref())
+            .map_err(|why| Error::invalid(field, why.to_string()))
+    }
+}

@@ -1,0 +1,163 @@
+//! Signing in and out.
+
+use std::time::Duration;
+
+use crate::domain::caller::Caller;
+use crate::domain::email::Email;
+use crate::domain::event::{Action, Event};
+use crate::domain::password::{Password, PasswordHash};
+use crate::domain::session::{Device, NewSession, Session, SessionToken};
+use crate::domain::user::{Account, User};
+use crate::domain::username::Username;
+use crate::error::{Error, Result};
+use crate::store;
+
+use super::users::Key;
+use super::{Operations, password_of, still_proven};
+
+/// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
+
+/// Who wants to sign in, and how that is proven.
+#[derive(Debug)]
+pub struct Attempt {
+    /// What the end user typed; whatever cannot be a username is nobody's.
+    pub username: Option<String>,
+    /// What the end user typed; whatever cannot be an address is nobody's.
+    pub email: Option<String>,
+    /// The password to try.
+    pub password: Password,
+    /// Where the end user sits, as far as the caller says.
+    pub device: Device,
+}
+
+impl Operations {
+    /// Opens a session. The token is handed out here and never again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only, [`Error::HasherBusy`].
+    pub async fn login(&self, caller: &Caller, attempt: Attempt) -> Result<(SessionToken, Session)> {
+        let account = self.find_named(caller, &attempt).await?;
+        let password = password_of(account.as_ref());
+        let opened = if self.hasher.verify(&attempt.password, password).await? {
+            self.open_session(caller, account.as_ref(), password, &attempt.device).await
+        } else {
+            Err(Error::BadCredentials)
+        };
+        if let Err(Error::BadCredentials | Error::UserBlocked) = opened {
+            let known = account.map(|account| account.user.id);
+            self.note_refusal(caller, Action::LoginRefused, known, attempt.device).await?;
+        }
+        opened
+    }
+
+    /// The live user that the attempt names. With both a username and an e-mail address it must have both.
+    async fn find_named(&self, caller: &Caller, attempt: &Attempt) -> Result<Option<Account>> {
+        let username = attempt.username.as_deref().map(Username::parse).transpose().ok();
+        let email = attempt.email.as_deref().map(Email::parse).transpose().ok();
+        let (Some(username), Some(email)) = (username, email) else { return Ok(None) };
+        match (username, email) {
+            (Some(username), None) => self.find(caller, &Key::Username(username)).await,
+            (None, Some(email)) => self.find(caller, &Key::Email(email)).await,
+            (Some(username), Some(email)) => {
+                let account = self.find(caller, &Key::Username(username)).await?;
+                Ok(account.filter(|account| account.user.email.as_ref() == Some(&email)))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    async fn open_session(
+        &self,
+        caller: &Caller,
+        account: Option<&Account>,
+        proven: Option<&PasswordHash>,
+        device: &Device,
+    ) -> Result<(SessionToken, Session)> {
+        let id = &account.ok_or(Error::BadCredentials)?.user.id;
+        let token = SessionToken::generate().map_err(Error::internal)?;
+        let tx = self.store.begin().await?;
+        let user = still_proven(store::users::lock(&tx, &caller.namespace, id).await?, proven)?;
+        let new = self.new_session(caller, &user, device)?;
+        store::sessions::insert(&tx, &caller.namespace, token.digest(), &new).await?;
+        let event = Event::new(new.created, Action::SessionCreated, Some(user.id.clone()));
+        store::events::append(&tx, caller, &event.from(new.device.clone())).await?;
+        tx.commit().await?;
+        Ok((token, session_of(&user, &new)))
+    }
+
+    fn new_session(&self, caller: &Caller, user: &User, device: &Device) -> Result<NewSession> {
+        let now = self.clock.now();
+        Ok(NewSession {
+            public_id: self.clock.new_id()?.to_string(),
+            user: user.id.clone(),
+            created: now,
+            expires: now.plus(self.rules.session_lifetime),
+            device: caller_device(caller, device),
+        })
+    }
+
+    /// The session that `token` opens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionNotFound`], also for one that has expired.
+    pub async fn read_session(&self, caller: &Caller, token: &str) -> Result<Session> {
+        let (token, session) = self.find_session(caller, token).await?;
+        let now = self.clock.now();
+        if let Some(idle) = self.rules.session_idle
+            && session.seen.plus(SEEN_EVERY.min(idle / 10)) < now
+        {
+            let tx = self.store.begin().await?;
+            store::sessions::touch(&tx, &caller.namespace, token.digest(), now).await?;
+            tx.commit().await?;
+        }
+        Ok(session)
+    }
+
+    /// Ends the session that `token` opens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionNotFound`]
+    pub async fn logout(&self, caller: &Caller, token: &str) -> Result<()> {
+        let (token, session) = self.find_session(caller, token).await?;
+        let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(session.user));
+        let tx = self.store.begin().await?;
+        // Of two that log out with one token at the same time, one comes late.
+        if !store::sessions::delete(&tx, &caller.namespace, token.digest()).await? {
+            return Err(Error::SessionNotFound);
+        }
+        store::events::append(&tx, caller, &event).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The open session of a token. An unread one may have ended without being removed yet.
+    async fn find_session(&self, caller: &Caller, token: &str) -> Result<(SessionToken, Session)> {
+        let token = SessionToken::parse(token).ok_or(Error::SessionNotFound)?;
+        let session = store::sessions::find(self.store.reader(), &caller.namespace, token.digest()).await?;
+        let session = session.ok_or(Error::SessionNotFound)?;
+        let now = self.clock.now();
+        let idle = self.rules.session_idle.is_some_and(|idle| session.seen.plus(idle) <= now);
+        if session.expires <= now || idle { Err(Error::SessionNotFound) } else { Ok((token, session)) }
+    }
+}
+
+/// Where the end user sits: what the caller says of it, else where the call came from.
+fn caller_device(caller: &Caller, said: &Device) -> Device {
+    let user_agent = if said.user_agent.is_empty() { &caller.user_agent } else { &said.user_agent };
+    Device { address: said.address.or(caller.address), user_agent: user_agent.clone() }
+}
+
+fn session_of(user: &User, new: &NewSession) -> Session {
+    Session {
+        public_id: new.public_id.clone(),
+        user: user.id.clone(),
+        username: user.username.as_ref().map_or("", Username::as_str).to_owned(),
+        email: user.email.as_ref().map_or("", Email::as_str).to_owned(),
+        created: new.created,
+        expires: new.expires,
+        seen: new.created,
+    }
+}

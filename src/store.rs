@@ -1,0 +1,108 @@
+//! Queries and records on SQLite and PostgreSQL. SeaORM is named nowhere else.
+//!
+//! Free functions over a connection or a transaction; every query of a tenant's rows starts from its namespace.
+//! A missing row is `None`: the operation decides what that means.
+
+mod connect;
+mod entity;
+pub mod events;
+mod fault;
+mod migration;
+pub mod sessions;
+pub mod users;
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, FromQueryResult, QueryTrait,
+    Select, SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
+};
+
+use crate::error::Result;
+
+pub use migration::{Step, Steps};
+
+/// Which database it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One file, one process at a time.
+    Sqlite,
+    /// Many replicas over one server.
+    Postgres,
+}
+
+impl Kind {
+    /// As the start line names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// An open database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    read: DatabaseConnection,
+    write: DatabaseConnection,
+    kind: Kind,
+}
+
+impl Store {
+    /// Which database it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Connections to read with. On SQLite they refuse to write and never wait for a writer.
+    #[must_use]
+    pub fn reader(&self) -> &DatabaseConnection {
+        &self.read
+    }
+
+    /// Begins a transaction that may write. Dropping it rolls it back.
+    ///
+    /// On SQLite it takes the write lock at once: one that read first and then could not get the lock would
+    /// fail without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// `DatabaseUnavailable` if no connection comes free in time.
+    pub async fn begin(&self) -> Result<DatabaseTransaction> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        Ok(self.write.begin_with_options(options).await?)
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    ///
+    /// `DatabaseUnavailable` if not.
+    pub async fn ping(&self) -> Result<()> {
+        Ok(self.read.ping().await?)
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        for pool in [&self.read, &self.write] {
+            if let Err(error) = pool.close_by_ref().await {
+                tracing::warn!(%error, "a connection did not close well");
+            }
+        }
+    }
+}
+
+/// The row that `select` finds by a unique key. SeaORM's own `one` binds a `LIMIT ?`, which SQLite would
+/// plan anew each time and which a unique key does not need.
+async fn unique<E>(db: &impl ConnectionTrait, select: Select<E>) -> Result<Option<E::Model>>
+where
+    E: EntityTrait,
+    E::Model: FromQueryResult,
+{
+    let row = db.query_one(&select.into_query()).await?;
+    Ok(row.map(|row| E::Model::from_query_result(&row, "")).transpose()?)
+}

@@ -1,0 +1,149 @@
+//! Opening a database.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
+
+use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, Statement};
+
+use super::{Kind, Store};
+
+/// Readers of an SQLite file. More do not help: each read holds a CPU for some microseconds.
+const SQLITE_READERS: u32 = 4;
+
+/// How long a call waits for a connection before it is told that the database does not answer.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// How long an SQLite writer waits for another process's.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Tries at the first connection while another process creates the same file: switching a new file to WAL
+/// reports `locked` without waiting.
+const FIRST_TRIES: u32 = 50;
+
+/// Why a database does not open, in words an operator can act on.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The file cannot be made.
+    #[error("cannot create the database file {path}: {cause}")]
+    Create {
+        /// Where.
+        path: String,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// The database refuses or does not answer.
+    #[error("cannot open the database: {0}")]
+    Open(#[from] DbErr),
+    /// Too old.
+    #[error("PostgreSQL {0} is too old: 13 or newer is needed")]
+    Version(String),
+}
+
+impl Store {
+    /// Opens the database at `url`. A new SQLite file is readable by its owner alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]
+    pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
+        if url.starts_with("sqlite:") { sqlite(url).await } else { postgres(url, connections).await }
+    }
+}
+
+async fn sqlite(url: &str) -> Result<Store, ConnectError> {
+    create_private(url)?;
+    let mut options = sqlite_options(url);
+    options.max_connections(1).min_connections(1);
+    let write = patient_connect(options).await?;
+    let mut options = sqlite_options(url);
+    options.max_connections(SQLITE_READERS).min_connections(1);
+    options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
+    let read = Database::connect(options).await?;
+    Ok(Store { read, write, kind: Kind::Sqlite })
+}
+
+fn sqlite_options(url: &str) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .sqlx_logging(false)
+        .acquire_timeout(ACQUIRE)
+        // A file does not hang up.
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .map_sqlx_sqlite_opts(configure);
+    options
+}
+
+type SqliteOptions = sea_orm::sqlx::sqlite::SqliteConnectOptions;
+
+fn configure(options: SqliteOptions) -> SqliteOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        // In WAL mode NORMAL can lose the last commits at a power cut; FULL loses nothing acknowledged.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY)
+        // 256 MiB of the file are read without a system call a page; 16 MiB of pages are kept.
+        .pragma("mmap_size", "268435456")
+        .pragma("cache_size", "-16384")
+        .statement_cache_capacity(200)
+}
+
+/// A file that SQLite itself created would be readable by everyone (0644); its `-wal` and `-shm` take over the
+/// mode of the file.
+fn create_private(url: &str) -> Result<(), ConnectError> {
+    let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    if !parameters.split('&').any(|parameter| parameter == "mode=rwc") {
+        return Ok(());
+    }
+    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        Err(cause) if cause.kind() != ErrorKind::AlreadyExists => Err(ConnectError::Create { path, cause }),
+        _ => Ok(()),
+    }
+}
+
+async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
+    for _ in 1..FIRST_TRIES {
+        match Database::connect(options.clone()).await {
+            Err(error) if error.to_string().contains("database is locked") => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            other => return other,
+        }
+    }
+    Database::connect(options).await
+}
+
+async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
+    let mut options = ConnectOptions::new(url);
+    options
+        .sqlx_logging(false)
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE)
+        // A connection in steady use is not asked whether it still lives: that would double every read.
+        .test_before_acquire_if_idle_for(Duration::from_secs(2))
+        .set_application_name("usersd");
+    let pool = Database::connect(options).await?;
+    check_version(&pool).await?;
+    Ok(Store { read: pool.clone(), write: pool, kind: Kind::Postgres })
+}
+
+async fn check_version(db: &DatabaseConnection) -> Result<(), ConnectError> {
+    let statement = Statement::from_string(
+        db.get_database_backend(),
+        "SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS name",
+    );
+    if let Some(row) = db.query_one_raw(statement).await?
+        && row.try_get::<i32>("", "number")? < 130_000
+    {
+        return Err(ConnectError::Version(row.try_get("", "name")?));
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The log of what happened.
+
+use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _,
+};
+
+use crate::domain::caller::Caller;
+use crate::domain::event::Event;
+use crate::domain::namespace::Namespace;
+use crate::domain::time::Timestamp;
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Result};
+
+use super::entity::event::{self, ActiveModel, Column};
+
+/// Adds an event, in the transaction of what it tells of.
+///
+/// # Errors
+///
+/// What the database says, as all functions here.
+pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -> Result<()> {
+    let address = event.device.address.or(caller.address);
+    let user_agent = match event.device.user_agent.as_str() {
+        "" => &caller.user_agent,
+        said => said,
+    };
+    let row = ActiveModel {
+        seq: NotSet,
+        namespace: Set(caller.namespace.as_str().to_owned()),
+        user_id: Set(event.user.as_ref().map_or("", UserId::as_str).to_owned()),
+        at: Set(event.at.0),
+        action: Set(event.action.name().to_owned()),
+        caller: Set(caller.name.to_owned()),
+        address: Set(address.map_or_else(String::new, |address| address.to_string())),
+        user_agent: Set(user_agent.to_owned()),
+        version: Set(event.version),
+        changed: Set(serde_json::to_string(&event.changed).map_err(Error::internal)?),
+    };
+    event::Entity::insert(row).exec_without_returning(tx).await?;
+    Ok(())
+}
+
+/// Takes from a user's events what says where the person was.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn forget_user(tx: &impl ConnectionTrait, namespace: &Namespace, user: &UserId) -> Result<()> {
+    event::Entity::update_many()
+        .col_expr(Column::Address, Expr::val(""))
+        .col_expr(Column::UserAgent, Expr::val(""))
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::UserId.eq(user.as_str()))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
+/// Removes events of any namespace from before `cutoff`. At most `most`; returns how many.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn delete_before(tx: &impl ConnectionTrait, cutoff: Timestamp, most: u64) -> Result<u64> {
+    let old = Query::select()
+        .columns([Column::Namespace, Column::Seq])
+        .from(event::Entity)
+        .and_where(Expr::col(Column::At).lt(cutoff.0))
+        .limit(most)
+        .take();
+    let done = event::Entity::delete_many().filter(Expr::col(Column::Seq).in_subquery(old)).exec(tx).await?;
+    Ok(done.rows_affected)
+}

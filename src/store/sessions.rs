@@ -1,0 +1,167 @@
+//! The table of sessions.
+
+use sea_orm::sea_query::{Expr, ExprTrait as _, Query, Value};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult, IntoActiveModel as _, JoinType,
+    QueryFilter as _, QuerySelect as _, QueryTrait as _, RelationTrait as _,
+};
+
+use crate::domain::namespace::Namespace;
+use crate::domain::session::{NewSession, Session, TokenDigest};
+use crate::domain::time::Timestamp;
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Result};
+
+use super::entity::session::{self, Column};
+use super::entity::user;
+
+/// Adds a session.
+///
+/// # Errors
+///
+/// What the database says, as all functions here.
+pub async fn insert(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    digest: TokenDigest,
+    session: &NewSession,
+) -> Result<()> {
+    let row = session::Model {
+        namespace: namespace.as_str().to_owned(),
+        digest: digest.as_bytes().to_vec(),
+        public_id: session.public_id.clone(),
+        user_id: session.user.as_str().to_owned(),
+        created: session.created.0,
+        expires: session.expires.0,
+        seen: session.created.0,
+        address: session.device.address.map_or_else(String::new, |address| address.to_string()),
+        user_agent: session.device.user_agent.clone(),
+    };
+    session::Entity::insert(row.into_active_model()).exec_without_returning(tx).await?;
+    Ok(())
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    public_id: String,
+    user_id: String,
+    username: String,
+    email: String,
+    created: i64,
+    expires: i64,
+    seen: i64,
+}
+
+/// The session with that digest, expired or not, with its live user's names. One query, by primary keys.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn find(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    digest: TokenDigest,
+) -> Result<Option<Session>> {
+    let select = session::Entity::find()
+        .select_only()
+        .columns([Column::PublicId, Column::UserId, Column::Created, Column::Expires, Column::Seen])
+        .columns([user::Column::Username, user::Column::Email])
+        .join(JoinType::InnerJoin, session::Relation::User.def())
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::Digest.eq(digest.as_bytes()))
+        .filter(user::Column::Deleted.into_expr().eq(Expr::Constant(Value::from(0_i64))));
+    let Some(row) = db.query_one(&select.into_query()).await? else { return Ok(None) };
+    let row = Row::from_query_result(&row, "")?;
+    Ok(Some(Session {
+        public_id: row.public_id,
+        user: UserId::parse(&row.user_id).map_err(Error::internal)?,
+        username: row.username,
+        email: row.email,
+        created: Timestamp(row.created),
+        expires: Timestamp(row.expires),
+        seen: Timestamp(row.seen),
+    }))
+}
+
+/// Notes that the session was read at `now`.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn touch(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    digest: TokenDigest,
+    now: Timestamp,
+) -> Result<()> {
+    session::Entity::update_many()
+        .col_expr(Column::Seen, Expr::val(now.0))
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::Digest.eq(digest.as_bytes()))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
+/// Ends one session. Whether there was one.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn delete(tx: &impl ConnectionTrait, namespace: &Namespace, digest: TokenDigest) -> Result<bool> {
+    let done = session::Entity::delete_many()
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::Digest.eq(digest.as_bytes()))
+        .exec(tx)
+        .await?;
+    Ok(done.rows_affected > 0)
+}
+
+/// Ends all sessions of a user but `keep`.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn delete_of_user(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    keep: Option<TokenDigest>,
+) -> Result<()> {
+    let mut delete = session::Entity::delete_many()
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::UserId.eq(user.as_str()));
+    if let Some(keep) = keep {
+        delete = delete.filter(Column::Digest.ne(keep.as_bytes()));
+    }
+    delete.exec(tx).await?;
+    Ok(())
+}
+
+/// Removes sessions of any namespace that ended by themselves: before `now`, or unread since before
+/// `idle_since`. At most `most`; returns how many.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn delete_ended(
+    tx: &impl ConnectionTrait,
+    now: Timestamp,
+    idle_since: Option<Timestamp>,
+    most: u64,
+) -> Result<u64> {
+    let mut removed = 0;
+    for (column, before) in [(Column::Expires, Some(now)), (Column::Seen, idle_since)] {
+        let Some(before) = before else { continue };
+        let ended = Query::select()
+            .columns([Column::Namespace, Column::Digest])
+            .from(session::Entity)
+            .and_where(Expr::col(column).lte(before.0))
+            .limit(most)
+            .take();
+        let key = Expr::tuple([Expr::col(Column::Namespace), Expr::col(Column::Digest)]);
+        let done = session::Entity::delete_many().filter(key.in_subquery(ended)).exec(tx).await?;
+        removed += done.rows_affected;
+    }
+    Ok(removed)
+}
