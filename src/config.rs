@@ -79,7 +79,7 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 impl Default for Config {
     fn default() -> Self {

@@ -47,7 +47,7 @@ pub(super) fn new_user(request: pb::CreateRequest, policy: &Policy) -> Result<Ne
     }
     let name = fields.check("name", Name::parse(&request.name));
     let status = status(request.status, &mut fields);
-    let labels = labels(request.labels, &mut fields);
+    let labels = labels(&request.labels, &mut fields);
     let metadata = fields.check("metadata", Metadata::parse(request.metadata));
     let names = (username.clone().flatten(), email.clone().flatten());
     let password = new_password("password", request.password, policy, &names, &mut fields);
@@ -82,7 +82,7 @@ fn status(raw: i32, fields: &mut Fields) -> Option<Status> {
     }
 }
 
-fn labels(raw: Vec<String>, fields: &mut Fields) -> Option<Labels> {
+fn labels(raw: &[String], fields: &mut Fields) -> Option<Labels> {
     match Labels::parse(raw) {
         Ok(labels) => Some(labels),
         Err(faults) => {
@@ -95,6 +95,7 @@ fn labels(raw: Vec<String>, fields: &mut Fields) -> Option<Labels> {
 }
 
 /// A new password for a user of these names; the empty text is none.
+#[expect(clippy::option_option, reason = "outer: at fault or not; inner: there or not")]
 fn new_password(
     field: &str,
     raw: String,
@@ -203,7 +204,7 @@ pub(super) fn changes(request: pb::UpdateRequest, policy: &Policy) -> Result<(Us
         changes.name = fields.check("name", Name::parse(&name.unwrap_or_default()));
     }
     if mask.writes("labels", !request.labels.is_empty()) {
-        changes.labels = labels(request.labels, &mut fields);
+        changes.labels = labels(&request.labels, &mut fields);
     }
     if mask.writes("metadata", !request.metadata.is_empty()) {
         changes.metadata = fields.check("metadata", Metadata::parse(request.metadata));

@@ -126,7 +126,7 @@ impl Pool {
             }
             let wait = state.expected_wait(self.workers);
             if wait > self.max_wait {
-                let over = wait - self.max_wait;
+                let over = wait.saturating_sub(self.max_wait);
                 return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
             }
             let job = Job { cost, salt, key, reply };

@@ -16,7 +16,7 @@ use super::users::Key;
 use super::{Operations, password_of, still_proven};
 
 /// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
-const SEEN_EVERY: Duration = Duration::from_secs(60);
+const SEEN_EVERY: Duration = Duration::from_mins(1);
 
 /// Who wants to sign in, and how that is proven.
 #[derive(Debug)]
