@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod grpc;
+pub mod http;
 
 /// The messages, clients and servers that `proto/` declares.
 #[expect(missing_docs, clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]
