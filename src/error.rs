@@ -129,7 +129,6 @@ impl Fields {
     }
 
     /// [`Fields::check`] for a field that may be absent: `None` only if it is at fault.
-    #[expect(clippy::option_option, reason = "outer: at fault or not; inner: there or not")]
     pub fn check_optional<T, E: std::fmt::Display>(
         &mut self,
         field: &str,

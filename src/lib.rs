@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod hasher;
 pub mod ops;
 pub mod store;
+pub mod http;
 
 /// The messages, clients and servers that `proto/` declares.
 #[expect(missing_docs, clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]

@@ -113,7 +113,7 @@ pub async fn insert(
     user::Entity::insert(row.into_active_model())
         .exec_without_returning(tx)
         .await
-        .map_err(|error| conflict(error.into()))?;
+        .map_err(conflict)?;
     Ok(())
 }
 

@@ -1,0 +1,90 @@
+//! What JSON costs: a user of about 200 bytes as protobuf and 475 as JSON, both ways, by the tables of `usersd`, by
+//! prost-reflect's dynamic messages, and, for scale, prost's own encoding without any JSON.
+//!
+//! `cargo bench --bench codec`
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program of ours to be read by us")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use usersd::DESCRIPTOR_SET;
+use usersd::http::Schema;
+use usersd::http::json::{self, Style};
+use usersd::pb;
+
+const ROUNDS: usize = 15;
+const CALLS: u32 = 20_000;
+
+fn main() {
+    let user = user();
+    let wire = user.encode_to_vec();
+    let schema = Schema::decode(DESCRIPTOR_SET).unwrap();
+    let id = schema.message_id("users.User").unwrap();
+    let mut text = Vec::new();
+    json::write(&schema, id, &wire, Style::CANONICAL, &mut text).unwrap();
+    println!(
+        "{} B protobuf, {} B JSON, ns a call, median of {ROUNDS} rounds of {CALLS}",
+        wire.len(),
+        text.len()
+    );
+
+    let descriptor =
+        DescriptorPool::decode(DESCRIPTOR_SET).unwrap().get_message_by_name("users.User").unwrap();
+    let out = measure("prost-reflect: protobuf to JSON", None, || {
+        let message = DynamicMessage::decode(descriptor.clone(), black_box(&*wire)).unwrap();
+        serde_json::to_vec(&message).unwrap().len()
+    });
+    let back = measure("prost-reflect: JSON to protobuf", None, || {
+        let mut source = serde_json::Deserializer::from_slice(black_box(&text));
+        DynamicMessage::deserialize(descriptor.clone(), &mut source).unwrap().encode_to_vec().len()
+    });
+    measure("usersd: protobuf to JSON", Some(out), || {
+        let mut out = Vec::with_capacity(512);
+        json::write(&schema, id, black_box(&wire), Style::CANONICAL, &mut out).unwrap();
+        out.len()
+    });
+    measure("usersd: JSON to protobuf", Some(back), || {
+        json::read(&schema, id, black_box(&text), Style::CANONICAL).unwrap().len()
+    });
+    measure("prost: encode", None, || black_box(&user).encode_to_vec().len());
+    measure("prost: decode", None, || pb::User::decode(black_box(&*wire)).unwrap().labels.len());
+}
+
+/// Prints the time of one call and, if there is a baseline, how many times faster it is.
+fn measure(what: &str, baseline: Option<f64>, mut call: impl FnMut() -> usize) -> f64 {
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..CALLS {
+                black_box(call());
+            }
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    let median = rounds[ROUNDS / 2];
+    let ratio = baseline.map_or(String::new(), |baseline| format!("  {:.1} times faster", baseline / median));
+    println!("{what:<34} {median:>7.0}{ratio}");
+    median
+}
+
+fn user() -> pb::User {
+    pb::User {
+        id: "0190163d-8694-739b-aea5-966c26f8ad90".into(),
+        username: "ada.lovelace".into(),
+        email: "ada.lovelace@example.com".into(),
+        created: 1_700_000_000,
+        updated: 1_700_086_400,
+        name: "Ada Lovelace".into(),
+        status: pb::UserStatus::Active.into(),
+        email_verified: true,
+        password_updated: 1_700_000_000,
+        labels: vec!["staff".into(), "beta".into()],
+        metadata: [("team".to_owned(), "engines".to_owned()), ("crm".to_owned(), "c-1815".to_owned())].into(),
+        etag: "\"7-0190163d\"".into(),
+        ..pb::User::default()
+    }
+}

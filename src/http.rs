@@ -1,0 +1,93 @@
+//! HTTP in front of the gRPC stack: gRPC itself, gRPC-Web, JSON by the routes in the proto, and the JSON of systems
+//! that this one stands in for, all on one port and told apart by content type.
+//!
+//! JSON is a client of the stack inside the process. Tables made once from the descriptor set ([`Schema`]) turn JSON
+//! text into protobuf bytes and back ([`json`]) without a message type in between, so that a new RPC has its JSON
+//! form without a line of code, and keys, limits and logs exist once, in the stack.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method as Verb, Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tonic_web::{GrpcWebLayer, GrpcWebService};
+use tower::{Layer as _, ServiceExt as _};
+
+mod call;
+mod escape;
+mod grpc_json;
+pub mod json;
+mod micro;
+mod query;
+mod reply;
+mod rest;
+mod route;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use call::Stack;
+pub use schema::{Schema, SchemaError};
+
+use schema::Method;
+
+/// Takes every request of the port and hands it to the stack in the form that it knows.
+#[derive(Clone, Debug)]
+pub struct Front<S> {
+    schema: Arc<Schema>,
+    stack: S,
+    web: GrpcWebService<S>,
+    /// Bytes.
+    max_body: usize,
+}
+
+impl<S: Stack> Front<S> {
+    /// In front of `stack`, which must serve the RPCs of `schema`. JSON bodies of more than `max_body` bytes are
+    /// refused; gRPC messages have the limit that the stack sets.
+    pub fn new(schema: Arc<Schema>, stack: S, max_body: usize) -> Self {
+        Self { schema, web: GrpcWebLayer::new().layer(stack.clone()), stack, max_body }
+    }
+
+    /// Answers any request.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let media = call::media_type(request.headers()).unwrap_or_default();
+        if media.starts_with("application/grpc-web") {
+            return infallible(self.web.clone().oneshot(request).await);
+        }
+        if media == grpc_json::MEDIA_TYPE {
+            let (head, body) = request.into_parts();
+            return grpc_json::handle(self, head, body).await;
+        }
+        if media.starts_with("application/grpc") {
+            return infallible(self.stack.clone().oneshot(request).await);
+        }
+        let (head, body) = request.into_parts();
+        let headers_only = head.method == Verb::HEAD;
+        let response = if micro::owns(head.uri.path()) {
+            micro::handle(self, head, body).await
+        } else {
+            rest::handle(self, head, body).await
+        };
+        if headers_only { response.map(|_| Body::empty()) } else { response }
+    }
+
+    /// Calls an RPC with its encoded message, for whoever turns other forms into messages: extensions and headers of
+    /// the HTTP request in `head` go with it.
+    async fn call(
+        &self,
+        method: &Method,
+        message: Vec<u8>,
+        head: Parts,
+    ) -> Result<tonic::Response<Bytes>, Status> {
+        call::call(self.stack.clone(), method, message, head).await
+    }
+}
+
+fn infallible<T>(result: Result<T, std::convert::Infallible>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
+}

@@ -1,0 +1,169 @@
+//! The JSON side as a client of the gRPC stack inside the process: no socket, no HTTP/2, the same layers.
+
+use std::convert::Infallible;
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status};
+use tower::Service;
+
+use super::schema::Method;
+use crate::error::Error;
+use crate::grpc::status::refusal;
+use crate::pb::ErrorReason;
+
+/// A layered gRPC service: a name for this list of bounds, which every such type has.
+pub trait Stack:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Stack for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Headers that belong to one connection, to the body we have read, or to gRPC's framing. `content-*` too.
+const NOT_CARRIED: [HeaderName; 13] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::EXPECT,
+    header::ACCEPT_ENCODING,
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+];
+
+/// Calls an RPC with an encoded message. Extensions and headers of the HTTP request in `head` go with it.
+///
+/// # Errors
+///
+/// The status the stack answers, as it is.
+pub(super) async fn call<S: Stack>(
+    stack: S,
+    method: &Method,
+    message: Vec<u8>,
+    head: Parts,
+) -> Result<Response<Bytes>, Status> {
+    let metadata = MetadataMap::from_headers(carried(head.headers, &head.uri));
+    let request = Request::from_parts(metadata, head.extensions, Bytes::from(message));
+    // The server is ours: its own limits hold.
+    let mut client = tonic::client::Grpc::new(stack).max_decoding_message_size(usize::MAX);
+    match client.ready().await {
+        Ok(()) => client.unary(request, method.path.clone(), Raw).await,
+        Err(never) => match never {},
+    }
+}
+
+/// What a call inside the process keeps of the HTTP request's headers.
+fn carried(mut headers: HeaderMap, uri: &http::Uri) -> HeaderMap {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').filter_map(|name| name.trim().parse().ok()))
+        .collect();
+    let content: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("content-")).cloned().collect();
+    for name in NOT_CARRIED.iter().chain(&named).chain(&content) {
+        headers.remove(name);
+    }
+    // HTTP/2 has the host in its own place.
+    if let Some(authority) = uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        headers.entry(header::HOST).or_insert(host);
+    }
+    headers
+}
+
+/// Reads a body of at most `max` bytes.
+///
+/// # Errors
+///
+/// `OUT_OF_RANGE` / `TOO_LARGE`, before reading where the length is announced; `MALFORMED` if it breaks off.
+pub(super) async fn read_body(head: &Parts, body: Body, max: usize) -> Result<Bytes, Status> {
+    let announced =
+        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > max as u64) {
+        return Err(too_large(max));
+    }
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    match Limited::new(body, max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(err) if err.is::<LengthLimitError>() => Err(too_large(max)),
+        Err(_) => Err(Error::Malformed("the body breaks off".to_owned()).into()),
+    }
+}
+
+fn too_large(max: usize) -> Status {
+    refusal(Code::OutOfRange, ErrorReason::TooLarge, &format!("the request is longer than {max} bytes"))
+}
+
+/// The media type without its parameters, in lower case; `None` if there is none.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?;
+    // One that is not ASCII is no type that we know.
+    let text = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default();
+    Some(text.trim().to_ascii_lowercase())
+}
+
+/// Messages that are encoded already.
+#[derive(Debug)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(source.copy_to_bytes(source.remaining())))
+    }
+}

@@ -1,0 +1,476 @@
+//! JSON in: one pass over the text, each value written to the wire form as it is met. A fault is noted with its
+//! path and the reader goes on, so that all of them are named at once.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
+
+use super::lex::{Lexer, Malformed};
+use super::scalar::{Scalar, Source, expected, from_number, from_text};
+use super::wire::{close, open, put, put_bare};
+use super::{Faults, Style, time};
+use crate::error::Fields;
+use crate::http::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, Special};
+
+/// Deepest nesting of a `google.protobuf.Struct`: each level is three messages, and protobuf readers stop at 100.
+const MAX_STRUCT_LEVELS: u32 = 32;
+
+/// Most faults that are named: enough for any honest form, and an answer of bounded size for the others.
+const MAX_FAULTS: usize = 100;
+
+/// Where the reader is, innermost step first. Costs nothing until a fault asks for the text.
+#[derive(Clone, Copy)]
+struct Path<'p> {
+    parent: Option<&'p Path<'p>>,
+    step: Step<'p>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'p> {
+    Root,
+    Field(&'p str),
+    Index(usize),
+    Key(&'p str),
+}
+
+struct Reader<'s, 'j> {
+    schema: &'s Schema,
+    style: Style,
+    lex: Lexer<'j>,
+    out: Vec<u8>,
+    faults: Vec<(String, String)>,
+    /// Open objects and lists inside a `Struct`.
+    levels: u32,
+}
+
+/// See [`super::read`].
+pub(super) fn read(schema: &Schema, id: MessageId, json: &[u8], style: Style) -> Result<Vec<u8>, Faults> {
+    run(schema, json, style, |reader| reader.content(id, &Path { parent: None, step: Step::Root }))
+}
+
+/// As [`super::read`] for JSON that is one field of the message: the message with that field alone.
+pub(in crate::http) fn read_field(
+    schema: &Schema,
+    id: MessageId,
+    field: usize,
+    json: &[u8],
+    style: Style,
+) -> Result<Vec<u8>, Faults> {
+    let field = &schema.message(id).fields[field];
+    let root = Path { parent: None, step: Step::Root };
+    run(schema, json, style, |reader| reader.present(field, &root.field(&field.name)))
+}
+
+/// Appends a field given as text by a path or a query to an encoded message. `steps` are the indices of the fields
+/// that lead to it. It is written even if it is zero, so that it wins over what was there.
+pub(in crate::http) fn put_text(
+    schema: &Schema,
+    id: MessageId,
+    steps: &[usize],
+    text: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), Cow<'static, str>> {
+    let message = schema.message(id);
+    let Some((field, rest)) =
+        steps.split_first().and_then(|(at, rest)| Some((message.fields.get(*at)?, rest)))
+    else {
+        return Err("is not a field".into());
+    };
+    let Kind::Message(inner) = field.kind else {
+        put(out, field.number, &from_text(schema, field.kind, Cow::Borrowed(text), Source::Url)?);
+        return Ok(());
+    };
+    let start = open(out, field.number);
+    if rest.is_empty() {
+        put_special(schema, inner, text, out)?;
+    } else {
+        put_text(schema, inner, rest, text, out)?;
+    }
+    close(out, start);
+    Ok(())
+}
+
+/// The content of a message that can be given as one text.
+fn put_special(
+    schema: &Schema,
+    id: MessageId,
+    text: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), Cow<'static, str>> {
+    let message = schema.message(id);
+    match (message.special, message.fields.first()) {
+        (Some(special @ (Special::Timestamp | Special::Duration | Special::FieldMask)), _) => {
+            Ok(time::put(special, text, Source::Url, out)?)
+        }
+        (Some(Special::Wrapper), Some(field)) => {
+            put(out, field.number, &from_text(schema, field.kind, Cow::Borrowed(text), Source::Url)?);
+            Ok(())
+        }
+        (Some(Special::Struct | Special::Value | Special::ListValue), _) => {
+            let json =
+                read(schema, id, text.as_bytes(), Style::CANONICAL).map_err(|faults| match faults {
+                    Faults::Malformed(_) => Cow::Borrowed("must be JSON"),
+                    Faults::Fields(fields) => {
+                        fields.iter().next().map_or_else(Cow::default, |(_, why)| why.clone().into())
+                    }
+                })?;
+            out.extend_from_slice(&json);
+            Ok(())
+        }
+        _ => Err("cannot be given in a path or a query".into()),
+    }
+}
+
+fn run<'s, 'j>(
+    schema: &'s Schema,
+    json: &'j [u8],
+    style: Style,
+    read: impl FnOnce(&mut Reader<'s, 'j>) -> Result<(), Malformed>,
+) -> Result<Vec<u8>, Faults> {
+    let malformed = |why: Malformed| Faults::Malformed(why.describe(json));
+    let lex = Lexer::new(json).map_err(malformed)?;
+    let out = Vec::with_capacity(json.len().min(4096));
+    let mut reader = Reader { schema, style, lex, out, faults: Vec::new(), levels: 0 };
+    read(&mut reader).and_then(|()| reader.lex.end()).map_err(malformed)?;
+    if reader.faults.is_empty() {
+        return Ok(reader.out);
+    }
+    let mut fields = Fields::default();
+    for (field, why) in reader.faults {
+        fields.add(field, why);
+    }
+    Err(Faults::Fields(fields))
+}
+
+impl<'s, 'j> Reader<'s, 'j> {
+    fn fault(&mut self, path: &Path<'_>, why: impl Into<String>) {
+        let fault = (path.text(), why.into());
+        if self.faults.len() < MAX_FAULTS && self.faults.last() != Some(&fault) {
+            self.faults.push(fault);
+        }
+    }
+
+    /// Notes a fault of the value that comes next, and passes over it.
+    fn refuse(&mut self, path: &Path<'_>, why: impl Into<String>) -> Result<(), Malformed> {
+        self.lex.skip()?;
+        self.fault(path, why);
+        Ok(())
+    }
+
+    /// The fields of a message, or what else its JSON is.
+    fn content(&mut self, id: MessageId, path: &Path<'_>) -> Result<(), Malformed> {
+        let message = self.schema.message(id);
+        match message.special {
+            None => self.object(message, path),
+            Some(special @ (Special::Timestamp | Special::Duration | Special::FieldMask)) => {
+                if self.lex.peek()? != b'"' {
+                    return self.refuse(path, "must be a string");
+                }
+                let text = self.lex.string()?;
+                if let Err(why) = time::put(special, &text, Source::JsonString, &mut self.out) {
+                    self.fault(path, why);
+                }
+                Ok(())
+            }
+            Some(Special::Wrapper) => {
+                let Some(field) = message.fields.first() else { return self.lex.skip() };
+                self.one(field, path, false)
+            }
+            Some(Special::Struct) => self.structure(path),
+            Some(Special::ListValue) => self.list_value(path),
+            Some(Special::Value) => self.value(path),
+            Some(Special::Any) => self.refuse(path, "cannot be given as JSON"),
+        }
+    }
+
+    fn object(&mut self, message: &'s Message, path: &Path<'_>) -> Result<(), Malformed> {
+        if self.lex.peek()? != b'{' {
+            return self.refuse(path, "must be an object");
+        }
+        self.lex.enter()?;
+        let (mut first, mut hint) = (true, 0);
+        let mut seen = Seen::default();
+        while let Some(key) = self.lex.key(&mut first)? {
+            let Some(index) = message.by_name(&key, hint) else {
+                if self.style.ignore_unknown {
+                    self.lex.skip()?;
+                } else {
+                    self.refuse(&path.field(&key), format!("is not a field of {}", message.name))?;
+                }
+                continue;
+            };
+            hint = index + 1;
+            let field = &message.fields[index];
+            let path = path.field(&field.name);
+            if !seen.add(index) {
+                self.refuse(&path, "is given twice")?;
+            } else if self.lex.peek()? == b'n' && !self.takes_null(field.kind) {
+                self.lex.word("null")?; // as if it were not there
+            } else {
+                if let Some(other) = field.oneof.and_then(|oneof| seen.claim(oneof, index)) {
+                    let other = message.fields.get(other).map_or("", |field| &*field.name);
+                    self.fault(&path, format!("cannot be given together with {other}"));
+                }
+                self.present(field, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `null` is a value of that kind, and not its absence.
+    fn takes_null(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Message(id) => self.schema.message(id).special == Some(Special::Value),
+            Kind::Enum(id) => self.schema.enumeration(id).null,
+            _ => false,
+        }
+    }
+
+    fn present(&mut self, field: &'s Field, path: &Path<'_>) -> Result<(), Malformed> {
+        match field.cardinality {
+            Cardinality::Implicit => self.one(field, path, false),
+            Cardinality::Explicit => self.one(field, path, true),
+            Cardinality::Repeated | Cardinality::Packed => self.list(field, path),
+            Cardinality::Map => self.map(field, path),
+        }
+    }
+
+    /// A single value with its tag; a zero only if `zero`.
+    fn one(&mut self, field: &'s Field, path: &Path<'_>, zero: bool) -> Result<(), Malformed> {
+        if let Kind::Message(id) = field.kind {
+            let start = open(&mut self.out, field.number);
+            self.content(id, path)?;
+            close(&mut self.out, start);
+        } else if let Some(scalar) = self.scalar(field.kind, path)?
+            && (zero || !scalar.is_zero())
+        {
+            put(&mut self.out, field.number, &scalar);
+        }
+        Ok(())
+    }
+
+    /// A scalar, or `None` after noting why it is none.
+    fn scalar(&mut self, kind: Kind, path: &Path<'_>) -> Result<Option<Scalar<'j>>, Malformed> {
+        let scalar = match self.lex.peek()? {
+            b'"' => from_text(self.schema, kind, self.lex.string()?, Source::JsonString),
+            b'-' | b'0'..=b'9' => from_number(self.schema, kind, self.lex.number()?),
+            b't' if kind == Kind::Bool => self.lex.word("true").map(|()| Ok(Scalar::Varint(1)))?,
+            b'f' if kind == Kind::Bool => self.lex.word("false").map(|()| Ok(Scalar::Varint(0)))?,
+            b'n' if self.takes_null(kind) => self.lex.word("null").map(|()| Ok(Scalar::Varint(0)))?,
+            _ => {
+                self.lex.skip()?;
+                Err(expected(self.schema, kind))
+            }
+        };
+        match scalar {
+            Ok(scalar) => Ok(Some(scalar)),
+            Err(why) => {
+                self.fault(path, why);
+                Ok(None)
+            }
+        }
+    }
+
+    fn list(&mut self, field: &'s Field, path: &Path<'_>) -> Result<(), Malformed> {
+        if self.lex.peek()? != b'[' {
+            return self.refuse(path, "must be a list");
+        }
+        self.lex.enter()?;
+        let packed = field.cardinality == Cardinality::Packed;
+        let before = self.out.len();
+        let start = if packed { open(&mut self.out, field.number) } else { before };
+        let (mut first, mut at) = (true, 0);
+        while self.lex.element(&mut first)? {
+            let path = path.at(Step::Index(at));
+            at += 1;
+            if self.lex.peek()? == b'n' && !self.takes_null(field.kind) {
+                self.refuse(&path, "must not be null")?;
+            } else if packed {
+                if let Some(scalar) = self.scalar(field.kind, &path)? {
+                    put_bare(&mut self.out, &scalar);
+                }
+            } else {
+                self.one(field, &path, true)?;
+            }
+        }
+        if packed && self.out.len() == start {
+            self.out.truncate(before);
+        } else if packed {
+            close(&mut self.out, start);
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, field: &'s Field, path: &Path<'_>) -> Result<(), Malformed> {
+        let Some([key_field, value_field]) = self.schema.target(field).map(|entry| &*entry.fields) else {
+            return self.refuse(path, "cannot be given as JSON");
+        };
+        if self.lex.peek()? != b'{' {
+            return self.refuse(path, "must be an object");
+        }
+        self.lex.enter()?;
+        let mut first = true;
+        let mut seen = HashSet::new();
+        while let Some(name) = self.lex.key(&mut first)? {
+            let path = path.at(Step::Key(&name));
+            let start = open(&mut self.out, field.number);
+            match from_text(self.schema, key_field.kind, Cow::Borrowed(&*name), Source::MapKey) {
+                Ok(scalar) => put(&mut self.out, key_field.number, &scalar),
+                Err(why) => self.fault(&path, format!("its key {why}")),
+            }
+            // Compared in wire form: `1` and `1.0` are one key.
+            if !seen.insert(self.out.get(start..).unwrap_or_default().to_vec()) {
+                self.fault(&path, "is given twice");
+            }
+            if self.lex.peek()? == b'n' && !self.takes_null(value_field.kind) {
+                self.refuse(&path, "must not be null")?;
+            } else {
+                self.one(value_field, &path, true)?;
+            }
+            close(&mut self.out, start);
+        }
+        Ok(())
+    }
+
+    /// Enters a level of a `Struct`, or refuses it. `path` is that of the outermost `Struct`.
+    fn deeper(&mut self, path: &Path<'_>) -> Result<bool, Malformed> {
+        if self.levels == MAX_STRUCT_LEVELS {
+            self.refuse(path, "is nested deeper than 32 levels")?;
+            return Ok(false);
+        }
+        self.lex.enter()?;
+        self.levels += 1;
+        Ok(true)
+    }
+
+    /// `google.protobuf.Struct`: `map<string, Value> fields = 1`.
+    fn structure(&mut self, path: &Path<'_>) -> Result<(), Malformed> {
+        if self.lex.peek()? != b'{' {
+            return self.refuse(path, "must be an object");
+        }
+        if !self.deeper(path)? {
+            return Ok(());
+        }
+        let mut first = true;
+        let mut seen = HashSet::new();
+        while let Some(key) = self.lex.key(&mut first)? {
+            let entry = open(&mut self.out, 1);
+            put(&mut self.out, 1, &Scalar::Bytes(Cow::Borrowed(key.as_bytes())));
+            let value = open(&mut self.out, 2);
+            self.value(path)?;
+            close(&mut self.out, value);
+            close(&mut self.out, entry);
+            if !seen.insert(key) {
+                self.fault(path, "has a key twice");
+            }
+        }
+        self.levels -= 1;
+        Ok(())
+    }
+
+    /// `google.protobuf.ListValue`: `repeated Value values = 1`.
+    fn list_value(&mut self, path: &Path<'_>) -> Result<(), Malformed> {
+        if self.lex.peek()? != b'[' {
+            return self.refuse(path, "must be a list");
+        }
+        if !self.deeper(path)? {
+            return Ok(());
+        }
+        let mut first = true;
+        while self.lex.element(&mut first)? {
+            let value = open(&mut self.out, 1);
+            self.value(path)?;
+            close(&mut self.out, value);
+        }
+        self.levels -= 1;
+        Ok(())
+    }
+
+    /// `google.protobuf.Value`: a oneof of null 1, number 2, string 3, bool 4, struct 5, list 6.
+    fn value(&mut self, path: &Path<'_>) -> Result<(), Malformed> {
+        let (number, scalar) = match self.lex.peek()? {
+            b'{' => {
+                let start = open(&mut self.out, 5);
+                self.structure(path)?;
+                close(&mut self.out, start);
+                return Ok(());
+            }
+            b'[' => {
+                let start = open(&mut self.out, 6);
+                self.list_value(path)?;
+                close(&mut self.out, start);
+                return Ok(());
+            }
+            b'"' => (3, self.scalar(Kind::String, path)?),
+            b't' | b'f' => (4, self.scalar(Kind::Bool, path)?),
+            b'n' => (1, self.lex.word("null").map(|()| Some(Scalar::Varint(0)))?),
+            _ => match from_number(self.schema, Kind::Double, self.lex.number()?) {
+                Ok(scalar) => (2, Some(scalar)),
+                Err(_) => {
+                    self.fault(path, "has a number that no double can hold");
+                    (2, None)
+                }
+            },
+        };
+        if let Some(scalar) = scalar {
+            put(&mut self.out, number, &scalar);
+        }
+        Ok(())
+    }
+}
+
+/// Which fields of a message were met, and which oneofs are taken by whom.
+#[derive(Default)]
+struct Seen {
+    low: u64,
+    high: BTreeSet<usize>,
+    oneofs: Vec<(usize, usize)>,
+}
+
+impl Seen {
+    /// False if the field was met before.
+    fn add(&mut self, field: usize) -> bool {
+        if field >= 64 {
+            return self.high.insert(field);
+        }
+        let bit = 1 << field;
+        let new = self.low & bit == 0;
+        self.low |= bit;
+        new
+    }
+
+    /// The field that has the oneof already.
+    fn claim(&mut self, oneof: usize, field: usize) -> Option<usize> {
+        let other = self.oneofs.iter().find(|(known, _)| *known == oneof).map(|(_, field)| *field);
+        if other.is_none() {
+            self.oneofs.push((oneof, field));
+        }
+        other
+    }
+}
+
+impl<'p> Path<'p> {
+    fn at(&'p self, step: Step<'p>) -> Path<'p> {
+        Path { parent: Some(self), step }
+    }
+
+    fn field(&'p self, name: &'p str) -> Path<'p> {
+        self.at(Step::Field(name))
+    }
+
+    /// `device.address`, `labels[3]`, `metadata["k"]`. Names that the caller made up are cut at 64 characters.
+    fn text(&self) -> String {
+        let mut text = self.parent.map(Path::text).unwrap_or_default();
+        match self.step {
+            Step::Root => {}
+            Step::Field(name) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.extend(name.chars().take(64));
+            }
+            Step::Index(at) => text.push_str(&format!("[{at}]")),
+            Step::Key(key) => text.push_str(&format!("[{:?}]", key.chars().take(64).collect::<String>())),
+        }
+        text
+    }
+}

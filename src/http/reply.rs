@@ -1,0 +1,124 @@
+//! Answers over HTTP: JSON bodies, and a gRPC status as HTTP status and `{code, message, details}`.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use tonic::body::Body;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::json::{self, Style, Wire, next_wire};
+use super::schema::Schema;
+use crate::pb::ErrorReason;
+
+/// What is passed on of a reply's metadata. The rest is gRPC's own.
+const PASSED_ON: [HeaderName; 1] = [HeaderName::from_static("x-request-id")];
+
+/// `google.rpc.ErrorInfo` and its like. `None` is a fault in tonic-types that a test would show.
+static DETAILS: LazyLock<Option<Schema>> =
+    LazyLock::new(|| Schema::decode(tonic_types::pb::FILE_DESCRIPTOR_SET).ok());
+
+/// A JSON answer. `metadata` is that of the reply or the status behind it.
+pub(super) fn json(status: StatusCode, body: Vec<u8>, metadata: &MetadataMap) -> Response<Body> {
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(Body::new(http_body_util::Full::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, length);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    pass_on(metadata, headers);
+    response
+}
+
+/// Copies what callers may see of a reply's metadata.
+pub(super) fn pass_on(metadata: &MetadataMap, headers: &mut http::HeaderMap) {
+    for name in PASSED_ON {
+        if let Some(value) = metadata.as_ref().get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+/// The answer to a failed call in the canonical form.
+pub(super) fn error(status: &Status) -> Response<Body> {
+    error_as(http_status(status), status)
+}
+
+/// As [`error`], for what HTTP has a status of its own: no such path, another verb, another media type.
+pub(super) fn error_as(http_status: StatusCode, status: &Status) -> Response<Body> {
+    let mut body = format!("{{\"code\":{},\"message\":", i32::from(status.code())).into_bytes();
+    json::write_string(&mut body, status.message());
+    body.extend_from_slice(b",\"details\":[");
+    details(status.details(), &mut body);
+    body.extend_from_slice(b"]}");
+    let mut response = json(http_status, body, status.metadata());
+    advise(status, http_status, response.headers_mut());
+    response
+}
+
+/// The headers that say what to do about a failure.
+pub(super) fn advise(status: &Status, http_status: StatusCode, headers: &mut http::HeaderMap) {
+    if http_status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if let Some(delay) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
+    }
+}
+
+/// Rounded up: who comes back too early is refused again.
+fn whole_seconds(delay: Duration) -> u64 {
+    delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
+}
+
+/// The HTTP status of a gRPC one. Source: `google/rpc/code.proto`; a message too large has its own in HTTP.
+pub(super) fn http_status(status: &Status) -> StatusCode {
+    let number = match status.code() {
+        Code::Ok => 200,
+        Code::OutOfRange | Code::ResourceExhausted if too_large(status) => 413,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
+        Code::Unauthenticated => 401,
+        Code::PermissionDenied => 403,
+        Code::NotFound => 404,
+        Code::AlreadyExists | Code::Aborted => 409,
+        Code::ResourceExhausted => 429,
+        Code::Cancelled => 499,
+        Code::Unimplemented => 501,
+        Code::Unavailable => 503,
+        Code::DeadlineExceeded => 504,
+        Code::Unknown | Code::Internal | Code::DataLoss => 500,
+    };
+    StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn too_large(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == ErrorReason::TooLarge.as_str_name())
+}
+
+/// Appends the details of an encoded `google.rpc.Status`, with commas between. One that cannot be written is left
+/// out rather than losing the others.
+fn details(mut status: &[u8], out: &mut Vec<u8>) {
+    let Some((schema, any)) =
+        DETAILS.as_ref().and_then(|schema| Some((schema, schema.message_id("google.protobuf.Any")?)))
+    else {
+        return;
+    };
+    let start = out.len();
+    while let Ok(Some((number, value))) = next_wire(&mut status) {
+        let (3, Wire::Bytes(detail)) = (number, value) else { continue };
+        let before = out.len();
+        if before > start {
+            out.push(b',');
+        }
+        // DebugInfo holds stack traces, which are nobody's business outside.
+        let debug = detail.windows(b"google.rpc.DebugInfo".len()).any(|part| part == b"google.rpc.DebugInfo");
+        if debug || json::write(schema, any, detail, Style::CANONICAL, out).is_err() {
+            out.truncate(before);
+        }
+    }
+}
