@@ -70,11 +70,9 @@ pub(crate) async fn run(
         // Every connection goes through the list from its start.
         let each = calls.div_ceil(JSON_CONNECTIONS);
         let skipped = each * round % call.paths.len();
-        let mut uris = String::new();
-        for path in call.paths.iter().cycle().skip(skipped).take(each) {
-            uris += &format!("http://{server}{path}\n");
-        }
-        fs::write(dir.join("uris"), uris)?;
+        let chosen = call.paths.iter().cycle().skip(skipped).take(each);
+        let uris: Vec<String> = chosen.map(|path| format!("http://{server}{path}")).collect();
+        fs::write(dir.join("uris"), uris.join("\n"))?;
         command.arg("-i").arg(dir.join("uris"));
     }
     let said = String::from_utf8(command.output().await?.stdout)?;

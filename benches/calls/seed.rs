@@ -86,7 +86,7 @@ fn user(id: &str, username: &str, email: &str) -> Value {
         "email": email,
         "name": "Augusta Ada King, Countess of Lovelace",
         "labels": ["staff", "beta"],
-        "metadata": { "country": "GB", "team": "analytical-engine" },
+        "metadata": { "country": "GB", "office": "12 St James's Square", "team": "analytical-engine" },
     })
 }
 
