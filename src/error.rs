@@ -145,6 +145,12 @@ impl Fields {
         self.0.iter()
     }
 
+    /// Whether no field is at fault.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Nothing, if no field is at fault.
     ///
     /// # Errors

@@ -1,14 +1,18 @@
 //! Accounts, passwords and sessions for other services, over gRPC and JSON, on SQLite or PostgreSQL.
 
+pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod error;
 pub mod grpc;
 pub mod hasher;
-pub mod ops;
-pub mod store;
 pub mod http;
+pub mod ops;
+pub mod server;
+pub mod store;
+pub mod telemetry;
 
 /// The messages, clients and servers that `proto/` declares.
 #[expect(missing_docs, clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]

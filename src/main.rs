@@ -1,2 +1,7 @@
-//! The command.
-fn main() {}
+//! The command: see [`usersd::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    usersd::cli::run()
+}

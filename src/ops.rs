@@ -8,6 +8,7 @@ pub mod users;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
 use crate::domain::password::{PasswordHash, Policy};
@@ -31,6 +32,18 @@ pub struct Rules {
     pub trash_keep: Option<Duration>,
     /// How long an event is kept; `None`: for good.
     pub logs_keep: Option<Duration>,
+}
+
+impl From<&Config> for Rules {
+    fn from(config: &Config) -> Self {
+        Self {
+            policy: config.policy(),
+            session_lifetime: config.sessions_lifetime,
+            session_idle: config.sessions_idle,
+            trash_keep: config.trash_keep,
+            logs_keep: config.logs_keep,
+        }
+    }
 }
 
 /// Everything the service can do.

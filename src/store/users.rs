@@ -110,10 +110,7 @@ pub async fn insert(
 ) -> Result<()> {
     let password = password.map_or_else(String::new, |hash| hash.as_str().to_owned());
     let row = row(namespace, user, password)?;
-    user::Entity::insert(row.into_active_model())
-        .exec_without_returning(tx)
-        .await
-        .map_err(conflict)?;
+    user::Entity::insert(row.into_active_model()).exec_without_returning(tx).await.map_err(conflict)?;
     Ok(())
 }
 

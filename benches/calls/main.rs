@@ -1,0 +1,118 @@
+//! What a call costs: `cargo bench --bench calls`, or with options after a `--` (`-- --help` lists them).
+//!
+//! Drives the release server and two baselines, a bare tonic server and a bare axum handler that give the very
+//! same answers without thinking, in turns with the same load from `h2load`, all on the loopback. Calls a second
+//! and latencies move with whatever else the machine does; the server's own CPU time per call hardly does, and
+//! its ratio to the baseline of the same round least of all. The bars are set on that.
+
+#![expect(clippy::print_stdout, reason = "the tables are what a person runs this for")]
+
+mod baseline;
+mod calls;
+mod load;
+mod options;
+mod postgres;
+mod report;
+mod rounds;
+mod seed;
+mod server;
+mod wire;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use options::{Asked, Options};
+use report::Bar;
+use server::Server;
+use wire::Client;
+
+/// A failure ends the run, and all that is done with it is to print it.
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Starts measured on the existing database, and the pause after which an idle server's memory is read.
+const STARTS: usize = 10;
+const SETTLE: Duration = Duration::from_millis(200);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Options::from_args() {
+        Ok(Asked::Baseline { kind, answer }) => baseline::serve(kind, &answer).await.map(|()| true),
+        Ok(Asked::Nothing(text)) => {
+            println!("{text}");
+            Ok(true)
+        }
+        Ok(Asked::Run(options)) => tokio::select! {
+            done = run(&options) => done,
+            // Returning drops, and so ends, every server and removes every file and database of this run.
+            asked = stopped() => asked.and(Err("interrupted".into())),
+        },
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("calls: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns on SIGINT and SIGTERM. The servers and the load have process groups of their own, so that a terminal
+/// sends them neither and this process ends them.
+async fn stopped() -> Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = tokio::signal::ctrl_c() => Ok(done?),
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
+/// Whether the run counts as passed: a missed bar fails it only if that was asked for.
+async fn run(options: &Options) -> Result<bool> {
+    load::check().await?;
+    let dir = tempfile::Builder::new().prefix("usersd-bench-").tempdir()?;
+    let url = format!("sqlite://{}?mode=rwc", dir.path().join("usersd.db").display());
+
+    let table = rounds::measure(options, dir.path(), &url).await?;
+    table.print("SQLite", options);
+    let mut bars = table.bars();
+    bars.extend(measure_starts(options, dir.path(), &url).await?);
+
+    if let Some(admin) = &options.postgres {
+        let database = postgres::Database::create(admin)?;
+        rounds::measure(options, dir.path(), &database.url).await?.print("PostgreSQL", options);
+    } else {
+        println!("\nPostgreSQL: not measured (USERSD_TEST_POSTGRES names no server)");
+    }
+    Ok(report::print_bars(&bars) || !options.strict)
+}
+
+/// How soon a server answers on a database that has its tables and users, and what it weighs when idle.
+async fn measure_starts(options: &Options, dir: &Path, url: &str) -> Result<Vec<Bar>> {
+    let read = calls::read("first Read")?;
+    let (mut millis, mut mebibytes) = (Vec::new(), Vec::new());
+    eprintln!("starting {STARTS} times");
+    for _ in 0..STARTS {
+        let begun = std::time::Instant::now();
+        let server = Server::usersd(&options.server, dir, url).await?;
+        read.answer(&Client::new(), server.address).await?;
+        millis.push(begun.elapsed().as_secs_f64() * 1e3);
+        tokio::time::sleep(SETTLE).await;
+        mebibytes.push(server.resident_mebibytes()?);
+        server.stop().await?;
+    }
+    Ok(vec![
+        Bar {
+            text: "start to first answered call, existing database",
+            figure: report::median(&millis),
+            unit: " ms",
+            limit: 100.0,
+        },
+        Bar { text: "idle RSS after start", figure: report::median(&mebibytes), unit: " MiB", limit: 25.0 },
+    ])
+}

@@ -1,0 +1,91 @@
+//! What the command line and the environment ask for.
+
+use std::path::PathBuf;
+
+use crate::Result;
+use crate::baseline::Kind;
+
+const HELP: &str = "\
+usage: cargo bench --bench calls -- [options]
+
+  --calls N      calls of one load (30000)
+  --rounds N     measured rounds, of which the medians are shown (5)
+  --users N      users in the database beside the one that most calls read (10000)
+  --server PATH  another build of usersd to measure (the one cargo just built)
+  --strict       exit 1 if a bar is missed
+
+USERSD_TEST_POSTGRES names a PostgreSQL server to measure on as well, for example
+postgres:///postgres?host=/run/postgresql&user=postgres; a database is made there and dropped again.";
+
+/// How to run.
+pub(crate) struct Options {
+    /// Calls of one load.
+    pub(crate) calls: usize,
+    /// Measured rounds.
+    pub(crate) rounds: usize,
+    /// Users stored beside the one that most calls read.
+    pub(crate) users: usize,
+    /// The server to measure.
+    pub(crate) server: PathBuf,
+    /// Whether a missed bar is a failure.
+    pub(crate) strict: bool,
+    /// URL of a database on the PostgreSQL server to measure on.
+    pub(crate) postgres: Option<String>,
+}
+
+/// What this process is to do.
+pub(crate) enum Asked {
+    /// Measure.
+    Run(Options),
+    /// Be a baseline: this binary runs itself for that.
+    Baseline {
+        /// Which of the two.
+        kind: Kind,
+        /// File with the answer to every call.
+        answer: PathBuf,
+    },
+    /// Only say this.
+    Nothing(&'static str),
+}
+
+impl Options {
+    /// Reads the process's arguments and environment.
+    pub(crate) fn from_args() -> Result<Asked> {
+        let mut options = Self {
+            calls: 30_000,
+            rounds: 5,
+            users: 10_000,
+            server: env!("CARGO_BIN_EXE_usersd").into(),
+            strict: false,
+            postgres: std::env::var_os("USERSD_TEST_POSTGRES")
+                .filter(|url| !url.is_empty())
+                .map(|url| url.into_string().map_err(|_| "USERSD_TEST_POSTGRES is not UTF-8"))
+                .transpose()?,
+        };
+        let mut benching = false;
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--bench" => benching = true, // cargo bench adds it
+                "--strict" => options.strict = true,
+                "--calls" => options.calls = count(&value()?)?,
+                "--rounds" => options.rounds = count(&value()?)?,
+                "--users" => options.users = count(&value()?)?,
+                "--server" => options.server = value()?.into(),
+                "--baseline" => {
+                    return Ok(Asked::Baseline { kind: value()?.parse()?, answer: value()?.into() });
+                }
+                "--help" | "-h" => return Ok(Asked::Nothing(HELP)),
+                unknown => return Err(format!("unknown argument {unknown}\n\n{HELP}").into()),
+            }
+        }
+        // `cargo test --all-targets` runs benches too, and wants no minutes of load from them.
+        Ok(if benching { Asked::Run(options) } else { Asked::Nothing("only `cargo bench` measures") })
+    }
+}
+
+fn count(text: &str) -> Result<usize> {
+    let number = text.parse().ok().filter(|number| (1..=10_000_000).contains(number));
+    number.ok_or_else(|| format!("{text} is not a number from 1 to 10000000").into())
+}

@@ -1,0 +1,111 @@
+//! Medians, ratios, the table and the bars.
+
+use crate::load::Load;
+use crate::options::Options;
+use crate::wire::Wire;
+
+/// One load: what its callers saw and what the server paid.
+pub(crate) struct Cost {
+    pub(crate) load: Load,
+    /// The server's CPU time per call in microseconds, user and system.
+    pub(crate) cpu: f64,
+}
+
+/// Every call's rounds. The first four are the two baselines and our Read of the same user.
+pub(crate) struct Table(Vec<(String, Wire, Vec<Cost>)>);
+
+const GRPC_BASELINE: usize = 0;
+const GRPC_READ: usize = 1;
+const JSON_BASELINE: usize = 2;
+const JSON_READ: usize = 3;
+
+/// A figure and the most it may be.
+pub(crate) struct Bar {
+    pub(crate) text: &'static str,
+    pub(crate) figure: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) limit: f64,
+}
+
+impl Table {
+    /// Rows in the order in which they ran.
+    pub(crate) fn new(rows: Vec<(String, Wire, Vec<Cost>)>) -> Self {
+        Self(rows)
+    }
+
+    /// Median over the rounds of `row`'s CPU per call as a multiple of `other`'s in the same round, so that a
+    /// machine that slows down between rounds does not count.
+    fn ratio(&self, row: usize, other: usize) -> f64 {
+        let rounds = self.0[row].2.iter().zip(&self.0[other].2);
+        median(&rounds.map(|(ours, theirs)| ours.cpu / theirs.cpu).collect::<Vec<_>>())
+    }
+
+    /// Writes the table to standard output.
+    pub(crate) fn print(&self, database: &str, options: &Options) {
+        println!(
+            "\n{database}: {} users, medians of {} x {} calls; gRPC 4 connections x 16 streams, JSON 32 \
+             HTTP/1.1 connections\nratios are of server CPU per call, within a round: to the baseline of the \
+             same wire, to our gRPC Read\n",
+            options.users + 1,
+            options.rounds,
+            options.calls
+        );
+        println!(
+            "{:36}{:>9}{:>9}{:>9}{:>13}{:>12}{:>9}",
+            "call", "calls/s", "p50 µs", "p99 µs", "CPU µs/call", "x baseline", "x Read"
+        );
+        for (row, (name, wire, costs)) in self.0.iter().enumerate() {
+            let middle = |figure: fn(&Cost) -> f64| median(&costs.iter().map(figure).collect::<Vec<_>>());
+            let baseline = if *wire == Wire::Json { JSON_BASELINE } else { GRPC_BASELINE };
+            println!(
+                "{name:36}{:>9.0}{:>9.0}{:>9.0}{:>13.1}{:>12.2}{:>9.2}",
+                middle(|cost| cost.load.calls_a_second),
+                middle(|cost| cost.load.p50),
+                middle(|cost| cost.load.p99),
+                middle(|cost| cost.cpu),
+                self.ratio(row, baseline),
+                self.ratio(row, GRPC_READ),
+            );
+        }
+    }
+
+    /// What reading a user may cost.
+    pub(crate) fn bars(&self) -> Vec<Bar> {
+        vec![
+            Bar {
+                text: "gRPC Read on SQLite, CPU per call, of the baseline's",
+                figure: self.ratio(GRPC_READ, GRPC_BASELINE),
+                unit: "x",
+                limit: 5.0,
+            },
+            Bar {
+                text: "JSON Read on SQLite, CPU per call, of our gRPC Read's",
+                figure: self.ratio(JSON_READ, GRPC_READ),
+                unit: "x",
+                limit: 1.5,
+            },
+        ]
+    }
+}
+
+/// Writes the bars to standard output; whether all are met.
+pub(crate) fn print_bars(bars: &[Bar]) -> bool {
+    println!();
+    for Bar { text, figure, unit, limit } in bars {
+        let verdict = if figure <= limit { "met" } else { "missed" };
+        println!("bar  {text:54} at most {limit}{unit}  figure {figure:.2}{unit}  {verdict}");
+    }
+    bars.iter().all(|bar| bar.figure <= bar.limit)
+}
+
+/// The middle one, or the mean of the two middle ones.
+pub(crate) fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => sorted[half],
+        _ => f64::midpoint(sorted[half - 1], sorted[half]),
+    }
+}

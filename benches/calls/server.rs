@@ -1,0 +1,132 @@
+//! The servers under load: child processes, what they cost, and their end.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::Result;
+use crate::baseline::Kind;
+
+/// Longest wait for the start line, and for the end after SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that was started here. Dropping it kills the process.
+pub(crate) struct Server {
+    child: Child,
+    pid: u32,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+/// Nanoseconds on a CPU, user and system, by thread.
+pub(crate) struct CpuTimes(HashMap<String, u64>);
+
+impl Server {
+    /// Starts usersd on the database at `url`, in `dir` so that no configuration of someone else's is near.
+    pub(crate) async fn usersd(binary: &Path, dir: &Path, url: &str) -> Result<Self> {
+        let mut command = Command::new(binary.canonicalize().unwrap_or_else(|_| binary.to_owned()));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("USERSD_") {
+                command.env_remove(name); // it would be a setting, or an unknown one
+            }
+        }
+        command
+            .current_dir(dir)
+            .args(["--listen", "127.0.0.1:0", "--database", url])
+            .env("USERSD_PASSWORDS_COST", "10")
+            .env("USERSD_PASSWORDS_SCREENING", "false");
+        Self::start(command).await
+    }
+
+    /// Starts a baseline, which is this binary once more, that answers every call with the content of `answer`.
+    pub(crate) async fn baseline(kind: Kind, answer: &Path) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--baseline", kind.as_str()]).arg(answer);
+        Self::start(command).await
+    }
+
+    async fn start(mut command: Command) -> Result<Self> {
+        // The baselines end when their standard input does, so that none outlives a bench that was killed.
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .process_group(0);
+        let program = command.as_std().get_program().to_owned();
+        let mut child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
+        let pid = child.id().ok_or("the server ended at once")?;
+        let mut lines = BufReader::new(child.stderr.take().ok_or("no standard error")?).lines();
+
+        let mut said = String::new();
+        let address = loop {
+            let Some(line) = timeout(PATIENCE, lines.next_line()).await?? else {
+                let status = child.wait().await?;
+                return Err(
+                    format!("{} ended before it served ({status}):\n{said}", program.display()).into()
+                );
+            };
+            if let Some((_, rest)) = line.split_once(" listening on ") {
+                break rest.split(' ').next().unwrap_or_default().parse()?;
+            }
+            said += &line;
+            said.push('\n');
+        };
+        // A full pipe would stop the server.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok(Self { child, pid, address })
+    }
+
+    /// CPU time so far, from the scheduler's own count: that of `/proc/PID/stat` moves in steps of 10 ms.
+    pub(crate) fn cpu_times(&self) -> Result<CpuTimes> {
+        let mut times = HashMap::new();
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            let thread = thread?;
+            let text = match fs::read_to_string(thread.path().join("schedstat")) {
+                Ok(text) => text,
+                // The thread ended while we looked.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound) && thread.path().exists() => {
+                    return Err("the kernel keeps no schedstat (CONFIG_SCHED_INFO)".into());
+                }
+                Err(_) => continue,
+            };
+            let nanos = text.split(' ').next().unwrap_or_default().parse()?;
+            times.insert(thread.file_name().to_string_lossy().into_owned(), nanos);
+        }
+        Ok(CpuTimes(times))
+    }
+
+    /// `VmRSS`.
+    pub(crate) fn resident_mebibytes(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kibibytes / 1024.0)
+    }
+
+    /// Asks the server to end and waits for it, so that its database is left as an operator would leave it.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.pid)).status().await?;
+        if timeout(PATIENCE, self.child.wait()).await.is_err() {
+            self.child.kill().await?;
+            return Err(format!("the server did not end within {} s of SIGTERM", PATIENCE.as_secs()).into());
+        }
+        Ok(())
+    }
+}
+
+impl CpuTimes {
+    /// Nanoseconds since `earlier`. A thread that ended between the two takes its share along.
+    pub(crate) fn since(&self, earlier: &Self) -> u64 {
+        let before = |thread| earlier.0.get(thread).copied().unwrap_or_default();
+        self.0.iter().map(|(thread, nanos)| nanos.saturating_sub(before(thread))).sum()
+    }
+}

@@ -1,0 +1,235 @@
+//! The command line. What a person reads goes to stderr, what a program reads to stdout.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Auth, Config, Overrides};
+use crate::hasher::Hasher;
+use crate::ops::{Operations, Rules};
+use crate::server::Server;
+use crate::store::Store;
+use crate::telemetry;
+
+/// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
+const EX_USAGE: u8 = 64;
+
+/// Accounts, passwords and sessions for other services, over gRPC and JSON.
+#[derive(Parser)]
+#[command(
+    name = "usersd",
+    version,
+    after_help = "\
+Every setting can come from the file, from the environment as USERSD_<SECTION>_<KEY>, and these two from the
+command line; the command line wins over the environment, the environment over the file. deploy/usersd.toml
+lists them all.
+
+First steps:
+  usersd
+  curl -d '{\"username\":\"ada\",\"password\":\"correct horse\"}' http://127.0.0.1:8080/v1/users -H 'content-type: application/json'
+
+Exit status: 0 done, 1 failed, 64 wrong use or configuration."
+)]
+struct Command {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Where to serve, such as 127.0.0.1:8080; port 0 takes a free one
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where everything is kept: sqlite://FILE?mode=rwc or postgres://USER@HOST/NAME
+    #[arg(long, global = true, value_name = "URL")]
+    database: Option<String>,
+    /// The file with the settings
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Serve; also without the word
+    Serve,
+    /// Look at or bring up to date the tables of the database
+    Migrate {
+        #[command(subcommand)]
+        step: Migrate,
+    },
+    /// Check the settings and print them, as TOML, without opening anything
+    CheckConfig,
+}
+
+#[derive(Subcommand)]
+enum Migrate {
+    /// List the migrations and whether the database has them; changes nothing
+    Status,
+    /// Apply the migrations that are missing
+    Up,
+}
+
+/// Why a command failed, for the operator.
+#[derive(Debug)]
+enum Failure {
+    /// Wrong use or configuration.
+    Usage(String),
+    /// The rest.
+    Failed(String),
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut text = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let line = cause.to_string();
+            if !text.contains(&line) {
+                text = format!("{text}: {line}");
+            }
+            next = cause.source();
+        }
+        Self::Failed(text)
+    }
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(error) => {
+            // Help and version are asked for, and go to stdout; everything else is wrong use.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match execute(&command) {
+        Ok(code) => code,
+        Err(Failure::Usage(text)) => {
+            eprintln!("usersd: {}", text.replace('\n', "\nusersd: "));
+            ExitCode::from(EX_USAGE)
+        }
+        Err(Failure::Failed(text)) => {
+            eprintln!("usersd: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: &Command) -> Result<ExitCode, Failure> {
+    let overrides = Overrides { listen: command.listen.clone(), database: command.database.clone() };
+    let config = Config::load(command.config.as_deref(), &overrides)
+        .map_err(|problems| Failure::Usage(problems.to_string()))?;
+    if let Some(Action::CheckConfig) = command.action {
+        print(&config.to_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    telemetry::start(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match &command.action {
+            Some(Action::Migrate { step: Migrate::Status }) => migrate_status(&config).await,
+            Some(Action::Migrate { step: Migrate::Up }) => migrate_up(&config).await,
+            _ => serve(&config).await,
+        }
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "what a program reads goes to stdout")]
+fn print(text: &str) {
+    println!("{}", text.trim_end());
+}
+
+async fn migrate_status(config: &Config) -> Result<ExitCode, Failure> {
+    let store = Store::connect(&config.database, config.pool_connections).await?;
+    for step in store.migrations().await? {
+        print(&format!("{}\t{}", if step.applied { "applied" } else { "pending" }, step.name));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
+    let store = Store::connect(&config.database, config.pool_connections).await?;
+    store.migrate().await?;
+    eprintln!("usersd: the database is up to date");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: &Config) -> Result<ExitCode, Failure> {
+    refuse_open_doors(config)?;
+    // Before anything is opened: from here on a signal ends the process in order.
+    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let store = Store::connect(&config.database, config.pool_connections).await?;
+    if config.migrate {
+        store.migrate().await?;
+    } else if store.migrations().await?.iter().any(|step| !step.applied) {
+        return Err(Failure::Failed(
+            "the database lacks migrations and `migrate` is false: run `usersd migrate up`".to_owned(),
+        ));
+    }
+    let server = Server::new(config, operations(config, store.clone())?).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
+    announce(config, &listener, &store)?;
+    let stop = CancellationToken::new();
+    let watched = tokio::spawn(stop_on_signal(signals, stop.clone()));
+    let drained = server.serve(listener, stop).await;
+    watched.abort();
+    store.close().await;
+    if drained {
+        tracing::info!("stopped");
+    } else {
+        tracing::warn!("stopped with calls in flight: the grace period was too short for them");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Without keys, everybody who reaches the port may do everything: only a loopback address is safe by itself.
+fn refuse_open_doors(config: &Config) -> Result<(), Failure> {
+    if config.auth == Auth::Off || config.listen.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{} can be reached from other machines and there are no API keys, so everyone there could do \
+         everything.\nListen on a loopback address such as 127.0.0.1:8080, or, if something else keeps strangers \
+         out, say so with auth = \"off\" (USERSD_AUTH=off).",
+        config.listen
+    )))
+}
+
+fn operations(config: &Config, store: Store) -> crate::error::Result<Operations> {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = config.passwords_workers.unwrap_or(cpus);
+    let hasher = Hasher::new(config.passwords_cost, workers, config.passwords_max_wait)?;
+    Ok(Operations::new(store, hasher, Clock::System, Rules::from(config)))
+}
+
+fn announce(config: &Config, listener: &TcpListener, store: &Store) -> std::io::Result<()> {
+    let (version, kind) = (env!("CARGO_PKG_VERSION"), store.kind().name());
+    if config.auth == Auth::Off {
+        tracing::warn!("auth is off: whoever reaches the port may do everything");
+    } else {
+        tracing::info!("there are no API keys yet: programs of this machine are served without one");
+    }
+    eprintln!("usersd {version} listening on {} database {kind}", listener.local_addr()?);
+    Ok(())
+}
+
+/// The first signal drains, the second one ends the process where it is.
+async fn stop_on_signal((mut terminate, mut interrupt): (Signal, Signal), stop: CancellationToken) {
+    async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+    next(&mut terminate, &mut interrupt).await;
+    tracing::info!("stopping: no new connections, calls in flight may end; a second signal ends at once");
+    stop.cancel();
+    next(&mut terminate, &mut interrupt).await;
+    tracing::warn!("stopped at once by a second signal");
+    std::process::exit(1);
+}

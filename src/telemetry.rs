@@ -1,0 +1,24 @@
+//! Log lines on stderr.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+/// Writes log lines from here on, as the settings say. A second call changes nothing.
+///
+/// A panic becomes a line with its place; its message could hold anything and is left out.
+pub fn start(config: &Config) {
+    let filter = EnvFilter::builder().parse_lossy(&config.log_level);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let begun = match config.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    if begun.is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(place, "panicked");
+        }));
+    }
+}
