@@ -41,7 +41,7 @@ struct Command {
     /// Where to serve, such as 127.0.0.1:8080; port 0 takes a free one
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where everything is kept: sqlite://FILE?mode=rwc or postgres://USER@HOST/NAME
+    /// Where everything is kept, such as `sqlite://FILE?mode=rwc` or `postgres://USER@HOST/NAME`
     #[arg(long, global = true, value_name = "URL")]
     database: Option<String>,
     /// The file with the settings

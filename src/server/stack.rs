@@ -80,8 +80,8 @@ impl Stack {
         // 3. The caller's own deadline: an answer nobody waits for is not worked on.
         match deadline(request.headers())? {
             Some(span) => {
-                let called = tokio::time::timeout(span, self.call_routes(request)).await;
-                called.map_err(|_| Error::DeadlinePassed)
+                let answered = tokio::time::timeout(span, self.call_routes(request)).await;
+                answered.map_err(|_| Error::DeadlinePassed)
             }
             None => Ok(self.call_routes(request).await),
         }
@@ -115,6 +115,8 @@ fn describe() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(crate::DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // With these a client can show what the details of a status say.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// The span of gRPC's `grpc-timeout`: at most eight digits and a unit.

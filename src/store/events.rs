@@ -70,6 +70,7 @@ pub async fn delete_before(tx: &impl ConnectionTrait, cutoff: Timestamp, most: u
         .and_where(Expr::col(Column::At).lt(cutoff.0))
         .limit(most)
         .take();
-    let done = event::Entity::delete_many().filter(Expr::col(Column::Seq).in_subquery(old)).exec(tx).await?;
+    let key = Expr::tuple([Expr::col(Column::Namespace), Expr::col(Column::Seq)]);
+    let done = event::Entity::delete_many().filter(key.in_subquery(old)).exec(tx).await?;
     Ok(done.rows_affected)
 }
