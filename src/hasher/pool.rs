@@ -137,7 +137,6 @@ impl Pool {
         answer.await.map_err(Error::internal)
     }
 
-    #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
         self.shared.lock().queue.len()
     }

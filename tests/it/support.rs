@@ -1,0 +1,307 @@
+//! A running service in one line, and clients for it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
+
+use usersd::clock::Clock;
+use usersd::config::Config;
+use usersd::domain::time::Timestamp;
+use usersd::hasher::Hasher;
+use usersd::ops::{Operations, Rules};
+use usersd::pb::users_client::UsersClient;
+use usersd::pb::{CreateRequest, LoginRequest, Session, User};
+use usersd::server::Server;
+use usersd::store::Store;
+
+/// Where the tests' PostgreSQL is; `tests/run` starts one and says so.
+const POSTGRES: &str = "USERSD_TEST_POSTGRES";
+
+/// 2023-11-14 22:13:20 UTC, where every test's clock begins.
+pub const START: i64 = 1_700_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// A database of a test's own, and its end.
+struct Home {
+    url: String,
+    folder: TempDir,
+    name: Option<String>,
+}
+
+impl Home {
+    async fn new(backend: Backend) -> Self {
+        let folder = TempDir::new().unwrap();
+        match backend {
+            Backend::Sqlite => {
+                let url = format!("sqlite://{}/usersd.db?mode=rwc", folder.path().display());
+                Self { url, folder, name: None }
+            }
+            Backend::Postgres => {
+                let name = format!("it_{}", uuid::Builder::from_random_bytes(random()).into_uuid().simple());
+                admin(&format!("CREATE DATABASE {name}")).await;
+                let url = admin_url().replacen("/postgres?", &format!("/{name}?"), 1);
+                Self { url, folder, name: Some(name) }
+            }
+        }
+    }
+
+    async fn end(self) {
+        if let Some(name) = self.name {
+            admin(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        }
+    }
+}
+
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).unwrap();
+    bytes
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests' own variable, not a setting")]
+fn admin_url() -> String {
+    std::env::var(POSTGRES).unwrap_or_else(|_| {
+        panic!("{POSTGRES} is not set: run tests/run, or name a server like postgres:///postgres?host=/run/postgresql")
+    })
+}
+
+async fn admin(sql: &str) {
+    let db = Database::connect(admin_url()).await.unwrap();
+    db.execute_unprepared(sql).await.unwrap();
+    db.close().await.unwrap();
+}
+
+/// A running service with its database.
+pub struct Service {
+    home: Home,
+    pub backend: Backend,
+    pub clock: Clock,
+    pub replica: Replica,
+}
+
+/// One server over a database.
+pub struct Replica {
+    pub users: UsersClient<Channel>,
+    pub address: String,
+    pub store: Store,
+    pub hasher: Hasher,
+    pub ops: Operations,
+    pub stop: CancellationToken,
+    pub served: JoinHandle<bool>,
+    client: Client<HttpConnector, Full<bytes::Bytes>>,
+}
+
+impl Service {
+    pub async fn start(backend: Backend) -> Self {
+        let home = Home::new(backend).await;
+        let clock = Clock::fixed(Timestamp(START * 1_000_000));
+        let replica = Replica::start(&home.url, &clock, |_| {}).await;
+        Self { home, backend, clock, replica }
+    }
+
+    /// One more server over the same database and clock.
+    pub async fn another(&self, change: impl FnOnce(&mut Config)) -> Replica {
+        Replica::start(&self.home.url, &self.clock, change).await
+    }
+
+    pub fn url(&self) -> &str {
+        &self.home.url
+    }
+
+    /// Every file of an SQLite database.
+    pub fn files(&self) -> Vec<PathBuf> {
+        std::fs::read_dir(self.home.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// A client of a user's own, so that futures of several can run at once.
+    pub fn users(&self) -> UsersClient<Channel> {
+        self.replica.users.clone()
+    }
+
+    /// A number from the database.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let kind = match self.backend {
+            Backend::Sqlite => DatabaseBackend::Sqlite,
+            Backend::Postgres => DatabaseBackend::Postgres,
+        };
+        let row = self.replica.store.reader().query_one_raw(Statement::from_string(kind, sql)).await;
+        row.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+
+    /// Rows of everything that a call could change. Two equal ones: nothing has.
+    pub async fn counts(&self) -> [i64; 4] {
+        let versions = "SELECT CAST(coalesce(sum(version), 0) AS BIGINT) FROM users";
+        let mut counts = [0; 4];
+        for (n, sql) in [
+            "SELECT count(*) FROM users",
+            "SELECT count(*) FROM sessions",
+            "SELECT count(*) FROM events",
+            versions,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            counts[n] = self.number(sql).await;
+        }
+        counts
+    }
+
+    async fn end(self) {
+        self.replica.stop.cancel();
+        self.replica.served.await.unwrap();
+        self.replica.store.close().await;
+        self.home.end().await;
+    }
+}
+
+impl Replica {
+    async fn start(url: &str, clock: &Clock, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config { database: url.to_owned(), pool_connections: 8, ..Config::default() };
+        config.http_max_body = 64 * 1024;
+        config.grace = Duration::from_secs(10);
+        change(&mut config);
+        let store = Store::connect(&config.database, config.pool_connections).await.unwrap();
+        store.migrate().await.unwrap();
+        let hasher = Hasher::new(4, 2, Duration::from_mins(5)).unwrap();
+        let ops = Operations::new(store.clone(), hasher.clone(), clock.clone(), Rules::from(&config));
+        let server = Server::new(&config, ops.clone()).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(server.serve(listener, stop.clone()));
+        let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let users = UsersClient::new(channel).max_decoding_message_size(usize::MAX);
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { users, address, store, hasher, ops, stop, served, client }
+    }
+
+    /// A request as it is; the answer's body as JSON, or `null` if it is none.
+    pub async fn send(&self, request: http::Request<Full<bytes::Bytes>>) -> (StatusCode, HeaderMap, Value) {
+        let answer = self.client.request(request).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status, head.headers, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    /// A JSON request and its answer. An empty body is none.
+    pub async fn json(&self, verb: Method, path: &str, body: &str) -> (StatusCode, Value) {
+        let (status, _, body) = self.request(verb, path, body.to_owned(), &[("content-type", "application/json")]).await;
+        (status, body)
+    }
+
+    /// A request with headers, and its answer.
+    pub async fn request(
+        &self,
+        verb: Method,
+        path: &str,
+        body: impl Into<bytes::Bytes>,
+        headers: &[(&str, &str)],
+    ) -> (StatusCode, HeaderMap, Value) {
+        let mut request = http::Request::builder().method(verb).uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Full::new(body.into())).unwrap()).await
+    }
+}
+
+/// Runs `test` on a fresh service.
+pub async fn run(backend: Backend, test: impl AsyncFnOnce(&Service)) {
+    let service = Service::start(backend).await;
+    test(&service).await;
+    service.end().await;
+}
+
+/// Makes each named function a test on every database: `NAME::sqlite` and `NAME::postgres`.
+#[macro_export]
+macro_rules! on_every_backend {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                $crate::support::run($crate::support::Backend::Sqlite, super::$name).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                $crate::support::run($crate::support::Backend::Postgres, super::$name).await;
+            }
+        }
+    )*};
+}
+
+/// The request as a caller in `namespace` sends it.
+pub fn from<T>(namespace: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("usersd-namespace", namespace.parse().unwrap());
+    request
+}
+
+pub const PASSWORD: &str = "correct horse";
+
+/// A user to create.
+pub fn ada() -> CreateRequest {
+    CreateRequest {
+        username: "ada".into(),
+        email: "ada@example.com".into(),
+        password: PASSWORD.into(),
+        ..CreateRequest::default()
+    }
+}
+
+/// Another one, by number.
+pub fn nth(n: usize) -> CreateRequest {
+    CreateRequest { username: format!("user{n}"), email: format!("user{n}@example.com"), ..ada() }
+}
+
+pub async fn create(service: &Service, request: CreateRequest) -> User {
+    service.users().create(request).await.unwrap().into_inner().user.unwrap()
+}
+
+/// Signs in by username with [`PASSWORD`].
+pub async fn login(service: &Service, username: &str) -> Session {
+    let request =
+        LoginRequest { username: username.into(), password: PASSWORD.into(), ..LoginRequest::default() };
+    service.users().login(request).await.unwrap().into_inner().session.unwrap()
+}
+
+/// Fails unless the status has that code and reason.
+#[track_caller]
+pub fn refused(status: &Status, code: Code, reason: &str) {
+    assert_eq!(status.code(), code, "{status:?}");
+    assert_eq!(self::reason(status), reason, "{status:?}");
+}
+
+#[track_caller]
+pub fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(info.domain, "usersd");
+    info.reason
+}
+
+/// The fields that the status names, in order.
+#[track_caller]
+pub fn fields(status: &Status) -> Vec<String> {
+    refused(status, Code::InvalidArgument, "FIELD_INVALID");
+    let named = status.get_details_bad_request().unwrap().field_violations;
+    named.into_iter().map(|violation| violation.field).collect()
+}
