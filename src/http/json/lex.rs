@@ -25,7 +25,7 @@ impl Malformed {
     /// With line and column, both from 1.
     pub(super) fn describe(&self, text: &[u8]) -> String {
         let before = text.get(..self.at).unwrap_or(text);
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         // Bytes 10xxxxxx continue a character.
         let column = before.iter().skip(start).filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
