@@ -105,7 +105,8 @@ impl Got {
         assert_eq!(self.status, 400, "{self:?}");
         let json = self.json();
         let details = json["details"].as_array().unwrap();
-        let bad = details.iter().find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
+        let bad =
+            details.iter().find(|detail| detail["@type"] == "type.googleapis.com/google.rpc.BadRequest");
         let violations = bad.unwrap()["fieldViolations"].as_array().unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         violations.iter().map(|one| (text(&one["field"]), text(&one["description"]))).collect()
@@ -311,7 +312,9 @@ async fn a_message_too_large_is_413() {
 
 #[tokio::test]
 async fn no_answer_repeats_a_value() {
-    for body in [r#"{"aBool": "s3cret"}"#, r#"{"anInt32": "s3cret"}"#, r#"{"aString": "s3cret" x}"#, r#"s3cret"#] {
+    for body in
+        [r#"{"aBool": "s3cret"}"#, r#"{"anInt32": "s3cret"}"#, r#"{"aString": "s3cret" x}"#, r#"s3cret"#]
+    {
         let got = send(&echo(), request("POST", "/v1/echo", body)).await;
         assert_eq!(got.status, 400);
         assert!(!String::from_utf8_lossy(&got.body).contains("s3cret"), "{got:?}");

@@ -56,7 +56,10 @@ fn malformed(json: &[u8]) -> String {
 
 #[test]
 fn j1_both_spellings_are_read() {
-    assert_eq!(again(r#"{"an_int32": 1, "aString": "x", "tooLate": "l"}"#), json!({"anInt32": 1, "aString": "x", "tooLate": "l"}));
+    assert_eq!(
+        again(r#"{"an_int32": 1, "aString": "x", "tooLate": "l"}"#),
+        json!({"anInt32": 1, "aString": "x", "tooLate": "l"})
+    );
     let wire = parse(r#"{"late": "l", "an_int32": 1}"#).unwrap();
     assert_eq!(show(&wire, Style { proto_names: true, ..TERSE }), json!({"late": "l", "an_int32": 1}));
 }
@@ -80,19 +83,40 @@ fn j2_integers() {
         let got = again(&format!("{{\"maybeInt32\": {text}}}"));
         assert_eq!(got, json!({"maybeInt32": want}), "{text}");
     }
-    for text in ["1.5", "2147483648", "\"\"", "\" 1\"", "\"+1\"", "\"0x1\"", "1e10", "1e-1", "1e999999999999", "true", "[]", "\"1.\""] {
+    for text in [
+        "1.5",
+        "2147483648",
+        "\"\"",
+        "\" 1\"",
+        "\"+1\"",
+        "\"0x1\"",
+        "1e10",
+        "1e-1",
+        "1e999999999999",
+        "true",
+        "[]",
+        "\"1.\"",
+    ] {
         assert_eq!(fields(&format!("{{\"maybeInt32\": {text}}}")), ["maybe_int32"], "{text}");
     }
-    let got = again(r#"{"anInt64": 9007199254740993, "aUint64": "18446744073709551615", "aSint64": -9223372036854775808}"#);
-    assert_eq!(got, json!({"anInt64": "9007199254740993", "aUint64": "18446744073709551615", "aSint64": "-9223372036854775808"}));
-    assert_eq!(fields(r#"{"aUint64": -1, "aUint32": 4294967296, "aFixed64": 18446744073709551616}"#), [
-        "a_uint64", "a_uint32", "a_fixed64"
-    ]);
+    let got = again(
+        r#"{"anInt64": 9007199254740993, "aUint64": "18446744073709551615", "aSint64": -9223372036854775808}"#,
+    );
+    assert_eq!(
+        got,
+        json!({"anInt64": "9007199254740993", "aUint64": "18446744073709551615", "aSint64": "-9223372036854775808"})
+    );
+    assert_eq!(
+        fields(r#"{"aUint64": -1, "aUint32": 4294967296, "aFixed64": 18446744073709551616}"#),
+        ["a_uint64", "a_uint32", "a_fixed64"]
+    );
 }
 
 #[test]
 fn j3_floats() {
-    let got = again(r#"{"aDouble": "NaN", "aFloat": "-Infinity", "doubles": [1.0, -0, 0.1, 1e300, "2.5", "Infinity"]}"#);
+    let got = again(
+        r#"{"aDouble": "NaN", "aFloat": "-Infinity", "doubles": [1.0, -0, 0.1, 1e300, "2.5", "Infinity"]}"#,
+    );
     assert_eq!(got["aDouble"], "NaN");
     assert_eq!(got["aFloat"], "-Infinity");
     assert_eq!(got["doubles"], json!([1, -0.0, 0.1, 1e300, 2.5, "Infinity"]));
@@ -112,7 +136,12 @@ fn j4_base64() {
 
 #[test]
 fn j5_enums() {
-    for (text, want) in [("\"COLOR_RED\"", json!("COLOR_RED")), ("2", json!("COLOR_GREEN")), ("77", json!(77)), ("-1", json!("COLOR_BELOW"))] {
+    for (text, want) in [
+        ("\"COLOR_RED\"", json!("COLOR_RED")),
+        ("2", json!("COLOR_GREEN")),
+        ("77", json!(77)),
+        ("-1", json!("COLOR_BELOW")),
+    ] {
         assert_eq!(again(&format!("{{\"color\": {text}}}")), json!({"color": want}));
     }
     assert_eq!(faults(r#"{"color": "RED"}"#), [("color".into(), "must be a value of Color".into())]);
@@ -131,13 +160,29 @@ fn j6_times() {
         assert_eq!(again(&format!("{{\"timestamp\": \"{text}\"}}"))["timestamp"], want);
     }
     for text in [
-        "2026-01-01t00:00:00Z", "2026-01-01T00:00:00z", "2026-01-01T00:00:00", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z",
-        "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "2026-01-01T24:00:00Z", "2026-01-01T00:00:00.Z", "",
-        "2026-01-01T00:00:00.0000000001Z", "2026-1-1T00:00:00Z", "2026-01-01T00:00:00+1:00", "+026-01-01T00:00:00Z",
+        "2026-01-01t00:00:00Z",
+        "2026-01-01T00:00:00z",
+        "2026-01-01T00:00:00",
+        "2026-02-29T00:00:00Z",
+        "2026-13-01T00:00:00Z",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+01:00",
+        "2026-01-01T24:00:00Z",
+        "2026-01-01T00:00:00.Z",
+        "",
+        "2026-01-01T00:00:00.0000000001Z",
+        "2026-1-1T00:00:00Z",
+        "2026-01-01T00:00:00+1:00",
+        "+026-01-01T00:00:00Z",
     ] {
         assert_eq!(fields(&format!("{{\"timestamp\": \"{text}\"}}")), ["timestamp"], "{text}");
     }
-    for (text, want) in [("0s", "0s"), ("-0.5s", "-0.500s"), ("3.000000001s", "3.000000001s"), ("-315576000000s", "-315576000000s")] {
+    for (text, want) in [
+        ("0s", "0s"),
+        ("-0.5s", "-0.500s"),
+        ("3.000000001s", "3.000000001s"),
+        ("-315576000000s", "-315576000000s"),
+    ] {
         assert_eq!(again(&format!("{{\"duration\": \"{text}\"}}"))["duration"], want);
     }
     for text in ["1", "s", "315576000001s", "1.s", ".5s", "1h", "1.1234567890s", "--1s", "+1s"] {
@@ -160,23 +205,28 @@ fn j7_masks() {
 fn j8_wrappers_and_free_form() {
     let text = r#"{"struct": {"a": [1, 2.5, null, {"b": true}], "big": 1e300}, "value": null, "list": [[]],
         "empty": {}, "int64Value": "5", "boolValue": false, "stringValue": "", "values": [null, 1]}"#;
-    assert_eq!(again(text), json!({
-        "struct": {"a": [1, 2.5, null, {"b": true}], "big": 1e300}, "value": null, "list": [[]],
-        "empty": {}, "int64Value": "5", "boolValue": false, "stringValue": "", "values": [null, 1]
-    }));
+    assert_eq!(
+        again(text),
+        json!({
+            "struct": {"a": [1, 2.5, null, {"b": true}], "big": 1e300}, "value": null, "list": [[]],
+            "empty": {}, "int64Value": "5", "boolValue": false, "stringValue": "", "values": [null, 1]
+        })
+    );
     let mut out = Vec::new();
     let wire = parse(r#"{"struct": {"n": 3, "m": 9007199254740993}}"#).unwrap();
     write(&EVERYTHING.0, all(), &wire, TERSE, &mut out).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), r#"{"struct":{"m":9007199254740992.0,"n":3}}"#);
-    assert_eq!(fields(r#"{"struct": {"a": 1e999}, "list": {}, "empty": 1, "any": {}, "int64Value": {}}"#), [
-        "struct", "list", "empty", "any", "int64_value"
-    ]);
+    assert_eq!(
+        fields(r#"{"struct": {"a": 1e999}, "list": {}, "empty": 1, "any": {}, "int64Value": {}}"#),
+        ["struct", "list", "empty", "any", "int64_value"]
+    );
     assert_eq!(faults(r#"{"struct": {"a": 1, "a": 2}}"#), [("struct".into(), "has a key twice".into())]);
 }
 
 #[test]
 fn a_struct_has_32_levels() {
-    let nested = |levels: usize| format!("{{\"struct\": {}1{}}}", "{\"a\":".repeat(levels), "}".repeat(levels));
+    let nested =
+        |levels: usize| format!("{{\"struct\": {}1{}}}", "{\"a\":".repeat(levels), "}".repeat(levels));
     let wire = parse(&nested(32)).unwrap();
     DynamicMessage::decode(descriptor(), &*wire).unwrap(); // protobuf readers follow
     assert_eq!(faults(&nested(33)), [("struct".into(), "is nested deeper than 32 levels".into())]);
@@ -188,17 +238,21 @@ fn j9_null_is_absence() {
         "choiceString": null, "timestamp": null, "int64Value": null, "color": null, "choiceInt32": 1}"#;
     assert_eq!(again(text), json!({"choiceInt32": 1}));
     assert_eq!(again(r#"{"choiceNull": null, "value": null}"#), json!({"choiceNull": null, "value": null}));
-    assert_eq!(fields(r#"{"strings": ["a", null], "nesteds": [null], "stringMap": {"k": null}}"#), [
-        "strings[1]", "nesteds[0]", "string_map[\"k\"]"
-    ]);
+    assert_eq!(
+        fields(r#"{"strings": ["a", null], "nesteds": [null], "stringMap": {"k": null}}"#),
+        ["strings[1]", "nesteds[0]", "string_map[\"k\"]"]
+    );
 }
 
 #[test]
 fn j10_unknown_fields() {
-    assert_eq!(faults(r#"{"nope": {"a": [1]}, "nested": {"x": 1}}"#), [
-        ("nope".into(), "is not a field of All".into()),
-        ("nested.x".into(), "is not a field of Nested".into()),
-    ]);
+    assert_eq!(
+        faults(r#"{"nope": {"a": [1]}, "nested": {"x": 1}}"#),
+        [
+            ("nope".into(), "is not a field of All".into()),
+            ("nested.x".into(), "is not a field of Nested".into()),
+        ]
+    );
     let wire = read(&EVERYTHING.0, all(), br#"{"nope": {"a": [1, "x"]}, "aBool": true}"#, LENIENT).unwrap();
     assert_eq!(show(&wire, TERSE), json!({"aBool": true}));
 }
@@ -220,22 +274,32 @@ fn j11_zeros() {
 #[test]
 fn j12_duplicates() {
     assert_eq!(faults(r#"{"anInt32": 1, "an_int32": 1}"#), [("an_int32".into(), "is given twice".into())]);
-    assert_eq!(fields(r#"{"stringMap": {"a": "", "a": ""}, "int32Map": {"1": {}, "1.0": {}, "x": {}}}"#), [
-        "string_map[\"a\"]", "int32_map[\"1.0\"]", "int32_map[\"x\"]"
-    ]);
-    assert_eq!(faults(r#"{"choiceString": "a", "choiceInt32": 1}"#), [
-        ("choice_int32".into(), "cannot be given together with choice_string".into())
-    ]);
+    assert_eq!(
+        fields(r#"{"stringMap": {"a": "", "a": ""}, "int32Map": {"1": {}, "1.0": {}, "x": {}}}"#),
+        ["string_map[\"a\"]", "int32_map[\"1.0\"]", "int32_map[\"x\"]"]
+    );
+    assert_eq!(
+        faults(r#"{"choiceString": "a", "choiceInt32": 1}"#),
+        [("choice_int32".into(), "cannot be given together with choice_string".into())]
+    );
 }
 
 #[test]
 fn every_fault_is_named_with_its_path() {
     let text = r#"{"aString": 1, "strings": ["a", 2, "c", {}], "nested": {"all": {"aBool": "true"}}, "nesteds": [{}, {"name": []}],
         "stringMap": {"k": 1}, "int32Map": {"5": {"count": 1.5}}}"#;
-    assert_eq!(fields(text), [
-        "a_string", "strings[1]", "strings[3]", "nested.all.a_bool", "nesteds[1].name", "string_map[\"k\"]",
-        "int32_map[\"5\"].count"
-    ]);
+    assert_eq!(
+        fields(text),
+        [
+            "a_string",
+            "strings[1]",
+            "strings[3]",
+            "nested.all.a_bool",
+            "nesteds[1].name",
+            "string_map[\"k\"]",
+            "int32_map[\"5\"].count"
+        ]
+    );
 }
 
 #[test]
@@ -259,7 +323,10 @@ fn malformed_texts_say_where() {
     ] {
         assert_eq!(malformed(text), want, "{:?}", String::from_utf8_lossy(text));
     }
-    assert_eq!(again(r#"{"aString": "\u0000\ud83d\ude00\u00e4\"\\\/\b\f\n\r\t"}"#)["aString"], "\0😀ä\"\\/\u{8}\u{c}\n\r\t");
+    assert_eq!(
+        again(r#"{"aString": "\u0000\ud83d\ude00\u00e4\"\\\/\b\f\n\r\t"}"#)["aString"],
+        "\0😀ä\"\\/\u{8}\u{c}\n\r\t"
+    );
     assert_eq!(fields("[]"), [""]);
     assert_eq!(fields("null"), [""]);
 }
@@ -269,7 +336,8 @@ fn the_wire_in_any_order() {
     // a_string (14) twice, then an_int32 (3); nested (17) in two parts; int32s (31) packed and not; unknown field 99.
     let wire = b"\x72\x01a\x72\x01b\x18\x05\x8a\x01\x03\x0a\x01n\x8a\x01\x02\x10\x07\xfa\x01\x02\x01\x02\xf8\x01\x03\x98\x06\x01";
     let got = show(wire, TERSE);
-    let want = json!({"anInt32": 5, "aString": "b", "nested": {"name": "n", "count": "7"}, "int32s": [1, 2, 3]});
+    let want =
+        json!({"anInt32": 5, "aString": "b", "nested": {"name": "n", "count": "7"}, "int32s": [1, 2, 3]});
     assert_eq!(got, want);
     let keys: Vec<_> = want.as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys.len(), 4);

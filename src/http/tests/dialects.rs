@@ -15,7 +15,12 @@ use crate::pb;
 /// Answers as `users` would: a user to everything, a session for tokens.
 fn users() -> Front<impl Stack> {
     let reply = |seen: super::Seen| {
-        let user = pb::User { id: "u-1".into(), username: "ada".into(), created: 1_700_000_000, ..Default::default() };
+        let user = pb::User {
+            id: "u-1".into(),
+            username: "ada".into(),
+            created: 1_700_000_000,
+            ..Default::default()
+        };
         match seen.path.as_str() {
             "/users.Users/UpdatePassword" => {
                 let request = pb::UpdatePasswordRequest::decode(seen.message).unwrap();
@@ -119,7 +124,10 @@ async fn errors_in_grpc_frames_are_a_message_and_nothing_more() {
     let got = grpc_json(&front, "/users.Users/Read", media, frame("{}")).await;
     let status = Status::from_header_map(&got.headers).unwrap();
     assert_eq!((got.status.as_u16(), status.code()), (200, Code::NotFound));
-    assert_eq!(status.message(), r#"{"id":"users.Read","code":404,"detail":"no such user","status":"Not Found"}"#);
+    assert_eq!(
+        status.message(),
+        r#"{"id":"users.Read","code":404,"detail":"no such user","status":"Not Found"}"#
+    );
     assert!(status.details().is_empty());
     assert_eq!(got.header("content-type"), media);
 

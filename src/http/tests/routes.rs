@@ -186,23 +186,23 @@ async fn q1_q2_q3_names_lists_and_nesting() {
     assert_eq!(got["strings"], json!(["x", ""]));
     assert_eq!(got["int32s"], json!([1, 2]));
     assert_eq!(refused("/v1/echo?aString=1&a_string=2").await, ["a_string"]);
-    assert_eq!(refused("/v1/echo?strings.x=1&nested.nope=2&stringMap=3&nested=4&any=5").await, [
-        "strings.x",
-        "nested.nope",
-        "stringMap",
-        "nested",
-        "any"
-    ]);
+    assert_eq!(
+        refused("/v1/echo?strings.x=1&nested.nope=2&stringMap=3&nested=4&any=5").await,
+        ["strings.x", "nested.nope", "stringMap", "nested", "any"]
+    );
 }
 
 #[tokio::test]
 async fn q5_unknown_keys_are_named_all_at_once() {
     let got = send(&echo(), request("GET", "/v1/echo?pageSize=1&aBool=maybe&x.y=", "")).await;
-    assert_eq!(got.faults(), [
-        ("pageSize".into(), "is not a field of All".into()),
-        ("a_bool".into(), "must be true or false".into()),
-        ("x.y".into(), "is not a field of All".into()),
-    ]);
+    assert_eq!(
+        got.faults(),
+        [
+            ("pageSize".into(), "is not a field of All".into()),
+            ("a_bool".into(), "must be true or false".into()),
+            ("x.y".into(), "is not a field of All".into()),
+        ]
+    );
 }
 
 #[tokio::test]
@@ -274,8 +274,21 @@ fn add(router: &mut Router, template: &str) -> Result<(), SchemaError> {
 #[test]
 fn p1_p2_p11_templates_that_are_none() {
     for template in [
-        "", "v1", "/", "/v1/", "/v1//a", "/v1/{a", "/v1/{a}b", "/v1/{a={b}}", "/v1/**/a", "/v1/{a=**}/b", "/v1/a*",
-        "/v1/users:by/{email}", "/v1/a:b:c", "/v1/a:", "/v1/{a}/{a}",
+        "",
+        "v1",
+        "/",
+        "/v1/",
+        "/v1//a",
+        "/v1/{a",
+        "/v1/{a}b",
+        "/v1/{a={b}}",
+        "/v1/**/a",
+        "/v1/{a=**}/b",
+        "/v1/a*",
+        "/v1/users:by/{email}",
+        "/v1/a:b:c",
+        "/v1/a:",
+        "/v1/{a}/{a}",
     ] {
         assert!(add(&mut Router::default(), template).is_err(), "{template}");
     }

@@ -8,9 +8,14 @@ fn a_hundred_thousand_levels() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         for field in ["struct", "list", "value", "nope", "strings", "nested"] {
             let deep = format!("{{\"{field}\":{}{}}}", open.repeat(100_000), close.repeat(100_000));
-            assert!(malformed(deep.as_bytes()).ends_with("the text is nested deeper than 100 levels"), "{field}");
+            assert!(
+                malformed(deep.as_bytes()).ends_with("the text is nested deeper than 100 levels"),
+                "{field}"
+            );
         }
-        assert!(malformed(open.repeat(100_000).as_bytes()).ends_with("the text is nested deeper than 100 levels"));
+        assert!(
+            malformed(open.repeat(100_000).as_bytes()).ends_with("the text is nested deeper than 100 levels")
+        );
     }
     let nested = format!("{}{}", "{\"nested\":{\"all\":".repeat(60), "}}".repeat(60));
     malformed(nested.as_bytes());
@@ -29,7 +34,7 @@ fn ten_megabytes() {
     let zeros = format!("{{\"anInt64\": 1.{}}}", "0".repeat(1 << 20));
     assert_eq!(again(&zeros), json!({"anInt64": "1"}));
     let faults = format!("{{{}\"x\": 1}}", "\"nope\": 1,".repeat(1 << 20));
-    assert_eq!(fields(&faults).len(), 1 + usize::from(true)); // one name many times is one fault
+    assert_eq!(fields(&faults), ["nope", "x"]); // one name many times is one fault
     let many: String = (0..100_000).map(|n| format!("\"f{n}\": 1,")).collect();
     assert_eq!(fields(&format!("{{{many}\"x\": 1}}")).len(), 100);
 }
@@ -37,10 +42,10 @@ fn ten_megabytes() {
 #[test]
 fn names_of_the_callers_are_cut() {
     let long = "x".repeat(1 << 20);
-    assert_eq!(fields(&format!("{{\"{long}\": 1, \"stringMap\": {{\"{long}\": 1}}}}")), [
-        "x".repeat(64),
-        format!("string_map[\"{}\"]", "x".repeat(64))
-    ]);
+    assert_eq!(
+        fields(&format!("{{\"{long}\": 1, \"stringMap\": {{\"{long}\": 1}}}}")),
+        ["x".repeat(64), format!("string_map[\"{}\"]", "x".repeat(64))]
+    );
 }
 
 #[test]
@@ -48,7 +53,9 @@ fn random_bytes_into_read() {
     let mut random = Random(7);
     let pool = b"{}[]\",:\\u00d8truefalsn1.-e+ \x00\xff\xc3\xa4";
     for _ in 0..200_000 {
-        let text: Vec<u8> = (0..random.below(24)).map(|_| pool[usize::try_from(random.below(pool.len() as u64)).unwrap()]).collect();
+        let text: Vec<u8> = (0..random.below(24))
+            .map(|_| pool[usize::try_from(random.below(pool.len() as u64)).unwrap()])
+            .collect();
         let _ = read(&EVERYTHING.0, all(), &text, LENIENT);
     }
 }
@@ -60,7 +67,10 @@ fn mutated_json_into_read() {
     for _ in 0..50_000 {
         let mut text = text.to_vec();
         for _ in 0..=random.below(3) {
-            let at = usize::try_from(random.below(text.len() as u64)).unwrap();
+            let at = usize::try_from(random.below(text.len().max(1) as u64)).unwrap();
+            if text.is_empty() {
+                break;
+            }
             match random.below(3) {
                 0 => text[at] = u8::try_from(random.below(256)).unwrap(),
                 1 => drop(text.remove(at)),
