@@ -82,9 +82,10 @@ fn user() -> pb::User {
         status: pb::UserStatus::Active.into(),
         email_verified: true,
         password_updated: 1_700_000_000,
-        labels: vec!["staff".into(), "beta".into()],
-        metadata: [("team".to_owned(), "engines".to_owned()), ("crm".to_owned(), "c-1815".to_owned())].into(),
-        etag: "\"7-0190163d\"".into(),
+        labels: vec!["staff".into(), "beta".into(), "mathematics".into()],
+        metadata: [("team".to_owned(), "engines".to_owned()), ("crm".to_owned(), "c-1815-12-10".to_owned())]
+            .into(),
+        etag: "\"7-0190163d8694739b\"".into(),
         ..pb::User::default()
     }
 }

@@ -6,7 +6,7 @@ use super::super::route::{Body, Router, Rule};
 use super::super::schema::SchemaError;
 use super::{Got, MAX_BODY, echo, request, send};
 
-/// What the echo shows of a request's message; a FileReply, so `title` is the name and `tags` have no place there.
+/// What the echo shows of a request's message; a `FileReply`, so `title` is the name and `tags` have no place there.
 async fn file(verb: &str, path: &str) -> Got {
     send(&echo(), request(verb, path, "")).await
 }

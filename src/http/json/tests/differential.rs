@@ -37,7 +37,7 @@ impl Random {
         (0..self.below(8)).map(|_| pool[usize::try_from(self.below(14)).unwrap()]).collect()
     }
 
-    /// Few digits: serde_json, as it comes, reads others only nearly.
+    /// Few digits: `serde_json`, as it comes, reads others only nearly.
     fn double(&mut self) -> f64 {
         let number = f64::from(u32::try_from(self.below(1 << 16)).unwrap()) / 8.0;
         if self.below(2) == 0 { number } else { -number }

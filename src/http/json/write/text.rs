@@ -1,5 +1,6 @@
 //! Single values as JSON text.
 
+use super::super::lex::plain_len;
 use crate::http::schema::Enum;
 
 pub(super) fn enumerator(out: &mut Vec<u8>, declared: &Enum, number: i32) {
@@ -53,9 +54,7 @@ pub(super) fn float(
 pub(in crate::http) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text.as_bytes();
-    let special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
-    while let Some(at) = rest.iter().position(special) {
-        let (plain, tail) = rest.split_at(at);
+    while let Some((plain, tail)) = rest.split_at_checked(plain_len(rest)) {
         out.extend_from_slice(plain);
         let Some((byte, tail)) = tail.split_first() else { break };
         match byte {
@@ -71,6 +70,5 @@ pub(in crate::http) fn string(out: &mut Vec<u8>, text: &str) {
         }
         rest = tail;
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
 }
