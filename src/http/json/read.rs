@@ -295,7 +295,7 @@ impl<'s, 'j> Reader<'s, 'j> {
         }
         self.lex.enter()?;
         let mut first = true;
-        let mut seen = HashSet::new();
+        let mut seen = Keys::default();
         while let Some(name) = self.lex.key(&mut first)? {
             let path = path.at(Step::Key(&name));
             let start = open(&mut self.out, field.number);
@@ -304,7 +304,7 @@ impl<'s, 'j> Reader<'s, 'j> {
                 Err(why) => self.fault(&path, format!("its key {why}")),
             }
             // Compared in wire form: `1` and `1.0` are one key.
-            if !seen.insert(self.out.get(start..).unwrap_or_default().to_vec()) {
+            if !seen.add(self.out.get(start..).unwrap_or_default().to_vec()) {
                 self.fault(&path, "is given twice");
             }
             if self.lex.peek()? == b'n' && !self.takes_null(value_field.kind) {
@@ -345,5 +345,31 @@ impl Seen {
             self.oneofs.push((oneof, field));
         }
         other
+    }
+}
+
+/// The keys of one object so far. The first few are compared one by one, which is faster than to hash them.
+struct Keys<K> {
+    few: Vec<K>,
+    many: HashSet<K>,
+}
+
+impl<K> Default for Keys<K> {
+    fn default() -> Self {
+        Self { few: Vec::new(), many: HashSet::new() }
+    }
+}
+
+impl<K: Eq + std::hash::Hash> Keys<K> {
+    /// False if the key was met before.
+    fn add(&mut self, key: K) -> bool {
+        if self.few.contains(&key) {
+            return false;
+        }
+        if self.few.len() == 16 {
+            return self.many.insert(key);
+        }
+        self.few.push(key);
+        true
     }
 }

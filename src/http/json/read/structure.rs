@@ -1,12 +1,11 @@
 //! `google.protobuf.Struct`, `Value` and `ListValue`: JSON of any shape. Faults name the field that holds it all.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use super::super::lex::Malformed;
 use super::super::scalar::{Scalar, from_number};
 use super::super::wire::{close, open, put};
-use super::{Path, Reader};
+use super::{Keys, Path, Reader};
 use crate::http::schema::Kind;
 
 /// Deepest nesting of a `google.protobuf.Struct`: each level is three messages, and protobuf readers stop at 100.
@@ -33,7 +32,7 @@ impl Reader<'_, '_> {
             return Ok(());
         }
         let mut first = true;
-        let mut seen = HashSet::new();
+        let mut seen = Keys::default();
         while let Some(key) = self.lex.key(&mut first)? {
             let entry = open(&mut self.out, 1);
             put(&mut self.out, 1, &Scalar::Bytes(Cow::Borrowed(key.as_bytes())));
@@ -41,7 +40,7 @@ impl Reader<'_, '_> {
             self.value(path)?;
             close(&mut self.out, value);
             close(&mut self.out, entry);
-            if !seen.insert(key) {
+            if !seen.add(key) {
                 self.fault(path, "has a key twice");
             }
         }
