@@ -86,5 +86,11 @@ pub fn write(
 ///
 /// [`Faults`] with every field at fault.
 pub fn read(schema: &Schema, message: MessageId, json: &[u8], style: Style) -> Result<Vec<u8>, Faults> {
-    read::read(schema, message, json, style)
+    match read::read(schema, message, json, style) {
+        // The message itself has no name to be at fault by.
+        Err(Faults::Fields(fields)) if fields.iter().any(|(path, _)| path.is_empty()) => {
+            Err(Faults::Malformed("line 1 column 1: expected an object".to_owned()))
+        }
+        other => other,
+    }
 }

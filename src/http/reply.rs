@@ -115,10 +115,18 @@ fn details(mut status: &[u8], out: &mut Vec<u8>) {
         if before > start {
             out.push(b',');
         }
-        // DebugInfo holds stack traces, which are nobody's business outside.
-        let debug = detail.windows(b"google.rpc.DebugInfo".len()).any(|part| part == b"google.rpc.DebugInfo");
-        if debug || json::write(schema, any, detail, Style::CANONICAL, out).is_err() {
+        if is_debug(detail) || json::write(schema, any, detail, Style::CANONICAL, out).is_err() {
             out.truncate(before);
         }
     }
+}
+
+/// Whether a `google.protobuf.Any` holds stack traces, which are nobody's business outside.
+fn is_debug(mut any: &[u8]) -> bool {
+    while let Ok(Some((number, value))) = next_wire(&mut any) {
+        if number == 1 && matches!(value, Wire::Bytes(url) if url.ends_with(b"/google.rpc.DebugInfo")) {
+            return true;
+        }
+    }
+    false
 }

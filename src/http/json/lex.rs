@@ -25,7 +25,7 @@ impl Malformed {
     /// With line and column, both from 1.
     pub(super) fn describe(&self, text: &[u8]) -> String {
         let before = text.get(..self.at).unwrap_or(text);
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         // Bytes 10xxxxxx continue a character.
         let column = before.iter().skip(start).filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
@@ -194,11 +194,11 @@ impl<'j> Lexer<'j> {
     /// What stands before the next quote or backslash.
     fn plain(&mut self) -> Result<&'j str, Malformed> {
         let bytes = self.bytes();
-        let special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
-        let Some(len) = bytes.iter().position(special) else {
+        let len = plain_len(bytes);
+        if len == bytes.len() {
             self.at = self.text.len();
             return self.fail("a string does not end");
-        };
+        }
         let plain = self.text.get(self.at..self.at + len).unwrap_or_default();
         self.at += len;
         if bytes.get(len).is_some_and(|byte| *byte < b' ') {
@@ -244,6 +244,25 @@ impl<'j> Lexer<'j> {
         let digits = unit.strip_prefix(b"\\u")?;
         digits.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
     }
+}
+
+/// How many bytes a JSON string holds as they are: those before the first quote, backslash or control character.
+/// Eight at a time: the high bit of each byte of `hits` tells, exactly so for the first one found.
+pub(super) fn plain_len(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGH;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let hits = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        if hits != 0 {
+            return at * 8 + (hits.trailing_zeros() / 8) as usize;
+        }
+    }
+    let special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+    bytes.len() - rest.len() + rest.iter().position(special).unwrap_or(rest.len())
 }
 
 /// Whether all of the text is one JSON number.

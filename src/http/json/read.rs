@@ -11,26 +11,13 @@ use super::{Faults, Style, time};
 use crate::error::Fields;
 use crate::http::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, Special};
 
-/// Deepest nesting of a `google.protobuf.Struct`: each level is three messages, and protobuf readers stop at 100.
-const MAX_STRUCT_LEVELS: u32 = 32;
+mod path;
+mod structure;
+
+use path::{Path, Step};
 
 /// Most faults that are named: enough for any honest form, and an answer of bounded size for the others.
 const MAX_FAULTS: usize = 100;
-
-/// Where the reader is, innermost step first. Costs nothing until a fault asks for the text.
-#[derive(Clone, Copy)]
-struct Path<'p> {
-    parent: Option<&'p Path<'p>>,
-    step: Step<'p>,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'p> {
-    Root,
-    Field(&'p str),
-    Index(usize),
-    Key(&'p str),
-}
 
 struct Reader<'s, 'j> {
     schema: &'s Schema,
@@ -44,7 +31,7 @@ struct Reader<'s, 'j> {
 
 /// See [`super::read`].
 pub(super) fn read(schema: &Schema, id: MessageId, json: &[u8], style: Style) -> Result<Vec<u8>, Faults> {
-    run(schema, json, style, |reader| reader.content(id, &Path { parent: None, step: Step::Root }))
+    run(schema, json, style, |reader| reader.content(id, &Path::ROOT))
 }
 
 /// As [`super::read`] for JSON that is one field of the message: the message with that field alone.
@@ -56,8 +43,7 @@ pub(in crate::http) fn read_field(
     style: Style,
 ) -> Result<Vec<u8>, Faults> {
     let field = &schema.message(id).fields[field];
-    let root = Path { parent: None, step: Step::Root };
-    run(schema, json, style, |reader| reader.present(field, &root.field(&field.name)))
+    run(schema, json, style, |reader| reader.present(field, &Path::ROOT.field(&field.name)))
 }
 
 /// Appends a field given as text by a path or a query to an encoded message. `steps` are the indices of the fields
@@ -309,7 +295,7 @@ impl<'s, 'j> Reader<'s, 'j> {
         }
         self.lex.enter()?;
         let mut first = true;
-        let mut seen = HashSet::new();
+        let mut seen = Keys::default();
         while let Some(name) = self.lex.key(&mut first)? {
             let path = path.at(Step::Key(&name));
             let start = open(&mut self.out, field.number);
@@ -318,7 +304,7 @@ impl<'s, 'j> Reader<'s, 'j> {
                 Err(why) => self.fault(&path, format!("its key {why}")),
             }
             // Compared in wire form: `1` and `1.0` are one key.
-            if !seen.insert(self.out.get(start..).unwrap_or_default().to_vec()) {
+            if !seen.add(self.out.get(start..).unwrap_or_default().to_vec()) {
                 self.fault(&path, "is given twice");
             }
             if self.lex.peek()? == b'n' && !self.takes_null(value_field.kind) {
@@ -327,92 +313,6 @@ impl<'s, 'j> Reader<'s, 'j> {
                 self.one(value_field, &path, true)?;
             }
             close(&mut self.out, start);
-        }
-        Ok(())
-    }
-
-    /// Enters a level of a `Struct`, or refuses it. `path` is that of the outermost `Struct`.
-    fn deeper(&mut self, path: &Path<'_>) -> Result<bool, Malformed> {
-        if self.levels == MAX_STRUCT_LEVELS {
-            self.refuse(path, "is nested deeper than 32 levels")?;
-            return Ok(false);
-        }
-        self.lex.enter()?;
-        self.levels += 1;
-        Ok(true)
-    }
-
-    /// `google.protobuf.Struct`: `map<string, Value> fields = 1`.
-    fn structure(&mut self, path: &Path<'_>) -> Result<(), Malformed> {
-        if self.lex.peek()? != b'{' {
-            return self.refuse(path, "must be an object");
-        }
-        if !self.deeper(path)? {
-            return Ok(());
-        }
-        let mut first = true;
-        let mut seen = HashSet::new();
-        while let Some(key) = self.lex.key(&mut first)? {
-            let entry = open(&mut self.out, 1);
-            put(&mut self.out, 1, &Scalar::Bytes(Cow::Borrowed(key.as_bytes())));
-            let value = open(&mut self.out, 2);
-            self.value(path)?;
-            close(&mut self.out, value);
-            close(&mut self.out, entry);
-            if !seen.insert(key) {
-                self.fault(path, "has a key twice");
-            }
-        }
-        self.levels -= 1;
-        Ok(())
-    }
-
-    /// `google.protobuf.ListValue`: `repeated Value values = 1`.
-    fn list_value(&mut self, path: &Path<'_>) -> Result<(), Malformed> {
-        if self.lex.peek()? != b'[' {
-            return self.refuse(path, "must be a list");
-        }
-        if !self.deeper(path)? {
-            return Ok(());
-        }
-        let mut first = true;
-        while self.lex.element(&mut first)? {
-            let value = open(&mut self.out, 1);
-            self.value(path)?;
-            close(&mut self.out, value);
-        }
-        self.levels -= 1;
-        Ok(())
-    }
-
-    /// `google.protobuf.Value`: a oneof of null 1, number 2, string 3, bool 4, struct 5, list 6.
-    fn value(&mut self, path: &Path<'_>) -> Result<(), Malformed> {
-        let (number, scalar) = match self.lex.peek()? {
-            b'{' => {
-                let start = open(&mut self.out, 5);
-                self.structure(path)?;
-                close(&mut self.out, start);
-                return Ok(());
-            }
-            b'[' => {
-                let start = open(&mut self.out, 6);
-                self.list_value(path)?;
-                close(&mut self.out, start);
-                return Ok(());
-            }
-            b'"' => (3, self.scalar(Kind::String, path)?),
-            b't' | b'f' => (4, self.scalar(Kind::Bool, path)?),
-            b'n' => (1, self.lex.word("null").map(|()| Some(Scalar::Varint(0)))?),
-            _ => match from_number(self.schema, Kind::Double, self.lex.number()?) {
-                Ok(scalar) => (2, Some(scalar)),
-                Err(_) => {
-                    self.fault(path, "has a number that no double can hold");
-                    (2, None)
-                }
-            },
-        };
-        if let Some(scalar) = scalar {
-            put(&mut self.out, number, &scalar);
         }
         Ok(())
     }
@@ -448,29 +348,28 @@ impl Seen {
     }
 }
 
-impl<'p> Path<'p> {
-    fn at(&'p self, step: Step<'p>) -> Path<'p> {
-        Path { parent: Some(self), step }
-    }
+/// The keys of one object so far. The first few are compared one by one, which is faster than to hash them.
+struct Keys<K> {
+    few: Vec<K>,
+    many: HashSet<K>,
+}
 
-    fn field(&'p self, name: &'p str) -> Path<'p> {
-        self.at(Step::Field(name))
+impl<K> Default for Keys<K> {
+    fn default() -> Self {
+        Self { few: Vec::new(), many: HashSet::new() }
     }
+}
 
-    /// `device.address`, `labels[3]`, `metadata["k"]`. Names that the caller made up are cut at 64 characters.
-    fn text(&self) -> String {
-        let mut text = self.parent.map(Path::text).unwrap_or_default();
-        match self.step {
-            Step::Root => {}
-            Step::Field(name) => {
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.extend(name.chars().take(64));
-            }
-            Step::Index(at) => text.push_str(&format!("[{at}]")),
-            Step::Key(key) => text.push_str(&format!("[{:?}]", key.chars().take(64).collect::<String>())),
+impl<K: Eq + std::hash::Hash> Keys<K> {
+    /// False if the key was met before.
+    fn add(&mut self, key: K) -> bool {
+        if self.few.contains(&key) {
+            return false;
         }
-        text
+        if self.few.len() == 16 {
+            return self.many.insert(key);
+        }
+        self.few.push(key);
+        true
     }
 }

@@ -74,7 +74,8 @@ pub(super) fn from_text<'t>(
                 let number = text.parse().ok().filter(|_| source == Source::Url)?;
                 declared.name_of(number).map(|_| number)
             });
-            number.map(|number| int32(number.into())).ok_or_else(|| expected(schema, kind))
+            let scalar = number.map(|number| Scalar::Varint(i64::from(number).cast_unsigned()));
+            scalar.ok_or_else(|| expected(schema, kind))
         }
         Kind::Float | Kind::Double => match &*text {
             "NaN" => Ok(float(kind, f64::NAN, f32::NAN)),
@@ -123,20 +124,18 @@ pub(super) fn expected(schema: &Schema, kind: Kind) -> Why {
 
 fn boolean(text: &str, source: Source) -> Option<bool> {
     match (text, source) {
-        ("true", Source::MapKey | Source::Url) => Some(true),
-        ("false", Source::MapKey | Source::Url) => Some(false),
-        ("1" | "t" | "T" | "TRUE" | "True", Source::Url) => Some(true),
-        ("0" | "f" | "F" | "FALSE" | "False", Source::Url) => Some(false),
+        ("true", Source::MapKey | Source::Url) | ("1" | "t" | "T" | "TRUE" | "True", Source::Url) => {
+            Some(true)
+        }
+        ("false", Source::MapKey | Source::Url) | ("0" | "f" | "F" | "FALSE" | "False", Source::Url) => {
+            Some(false)
+        }
         _ => None,
     }
 }
 
 fn float(kind: Kind, double: f64, single: f32) -> Scalar<'static> {
     if kind == Kind::Double { Scalar::Fixed64(double.to_bits()) } else { Scalar::Fixed32(single.to_bits()) }
-}
-
-fn int32(number: i64) -> Scalar<'static> {
-    Scalar::Varint(number.cast_unsigned())
 }
 
 fn whole(kind: Kind, number: i128) -> Option<Scalar<'static>> {

@@ -8,7 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::wire::{Wire, next, next_packed};
 use super::{Broken, Style, time};
-use crate::http::schema::{Cardinality, Enum, Field, Kind, Message, MessageId, Schema, Special};
+use crate::http::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, Special};
+
+mod special;
+mod text;
+
+pub(in crate::http) use text::string;
+use text::{double, enumerator, float, integer, quoted};
 
 /// Deepest nesting of messages that is written, so that none can exhaust the stack.
 const MAX_DEPTH: u32 = 200;
@@ -276,7 +282,7 @@ impl<'w> Writer<'_, 'w> {
                 self.out.extend_from_slice(if value == 0 { b"false" } else { b"true" });
             }
             (Kind::Enum(id), Wire::Varint(value)) => {
-                enumerator(self.out, self.schema.enumeration(id), low(value))
+                enumerator(self.out, self.schema.enumeration(id), low(value));
             }
             (Kind::Int32, Wire::Varint(value)) => integer(self.out, low(value)),
             (Kind::Uint32, Wire::Varint(value)) => integer(self.out, low(value).cast_unsigned()),
@@ -284,15 +290,17 @@ impl<'w> Writer<'_, 'w> {
                 let value = low(value).cast_unsigned();
                 integer(self.out, (value >> 1).cast_signed() ^ -(value & 1).cast_signed());
             }
-            (Kind::Int64, Wire::Varint(value)) => quoted(self.out, value.cast_signed()),
-            (Kind::Uint64, Wire::Varint(value)) => quoted(self.out, value),
+            (Kind::Int64, Wire::Varint(value)) | (Kind::Sfixed64, Wire::Fixed64(value)) => {
+                quoted(self.out, value.cast_signed());
+            }
+            (Kind::Uint64, Wire::Varint(value)) | (Kind::Fixed64, Wire::Fixed64(value)) => {
+                quoted(self.out, value);
+            }
             (Kind::Sint64, Wire::Varint(value)) => {
                 quoted(self.out, (value >> 1).cast_signed() ^ -(value & 1).cast_signed());
             }
             (Kind::Fixed32, Wire::Fixed32(value)) => integer(self.out, value),
             (Kind::Sfixed32, Wire::Fixed32(value)) => integer(self.out, value.cast_signed()),
-            (Kind::Fixed64, Wire::Fixed64(value)) => quoted(self.out, value),
-            (Kind::Sfixed64, Wire::Fixed64(value)) => quoted(self.out, value.cast_signed()),
             (Kind::Float, Wire::Fixed32(value)) => {
                 let value = f32::from_bits(value);
                 float(self.out, value.into(), |out| serde_json::to_writer(out, &value));
@@ -300,115 +308,6 @@ impl<'w> Writer<'_, 'w> {
             (Kind::Double, Wire::Fixed64(value)) => double(self.out, f64::from_bits(value)),
             _ => return Err(Broken),
         }
-        Ok(())
-    }
-
-    fn structure(&mut self, mut wire: &'w [u8]) -> Result<(), Broken> {
-        let mut entries = Vec::new();
-        while let Some((number, value)) = next(&mut wire)? {
-            let (1, Wire::Bytes(mut entry)) = (number, value) else { continue };
-            let (mut key, mut value) = (&b""[..], &b""[..]);
-            while let Some((number, part)) = next(&mut entry)? {
-                match (number, part) {
-                    (1, Wire::Bytes(part)) => key = part,
-                    (2, Wire::Bytes(part)) => value = part,
-                    _ => {}
-                }
-            }
-            entries.push((key, value));
-        }
-        if !entries.is_sorted_by(|(one, _), (other, _)| one < other) {
-            entries = entries.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect();
-        }
-        self.out.push(b'{');
-        for (key, value) in entries {
-            self.comma();
-            self.scalar(Kind::String, Wire::Bytes(key))?;
-            self.out.push(b':');
-            self.deeper(|writer| writer.any_value(value))?;
-        }
-        self.out.push(b'}');
-        Ok(())
-    }
-
-    fn list_value(&mut self, mut wire: &'w [u8]) -> Result<(), Broken> {
-        self.out.push(b'[');
-        while let Some((number, value)) = next(&mut wire)? {
-            let (1, Wire::Bytes(value)) = (number, value) else { continue };
-            self.comma();
-            self.deeper(|writer| writer.any_value(value))?;
-        }
-        self.out.push(b']');
-        Ok(())
-    }
-
-    /// A `google.protobuf.Value`; one that is not set is `null`.
-    fn any_value(&mut self, mut wire: &'w [u8]) -> Result<(), Broken> {
-        let mut set = None;
-        while let Some(field) = next(&mut wire)? {
-            set = Some(field);
-        }
-        match set {
-            Some((2, value)) => self.scalar(Kind::Double, value),
-            Some((3, value)) => self.scalar(Kind::String, value),
-            Some((4, value)) => self.scalar(Kind::Bool, value),
-            Some((5, Wire::Bytes(fields))) => self.structure(fields),
-            Some((6, Wire::Bytes(values))) => self.list_value(values),
-            _ => {
-                self.out.extend_from_slice(b"null");
-                Ok(())
-            }
-        }
-    }
-
-    fn deeper(&mut self, write: impl FnOnce(&mut Self) -> Result<(), Broken>) -> Result<(), Broken> {
-        if self.depth == MAX_DEPTH {
-            return Err(Broken);
-        }
-        self.depth += 1;
-        write(self)?;
-        self.depth -= 1;
-        Ok(())
-    }
-
-    /// A `google.protobuf.Any`. A type that the schema does not know keeps its bytes, as base64.
-    fn any(&mut self, mut wire: &'w [u8]) -> Result<(), Broken> {
-        let (mut url, mut bytes) = (&b""[..], &b""[..]);
-        while let Some((number, value)) = next(&mut wire)? {
-            match (number, value) {
-                (1, Wire::Bytes(value)) => url = value,
-                (2, Wire::Bytes(value)) => bytes = value,
-                _ => {}
-            }
-        }
-        let url = std::str::from_utf8(url).map_err(|_| Broken)?;
-        self.out.extend_from_slice(b"{\"@type\":");
-        string(self.out, url);
-        let known = url.rsplit('/').next().and_then(|name| self.schema.message_id(name));
-        match known {
-            Some(id) if self.schema.message(id).special.is_none() => {
-                let before = self.out.len();
-                self.message(id, bytes)?;
-                // The fields go on in the object that @type began.
-                let empty = self.out.get(before + 1) == Some(&b'}');
-                if let Some(brace) = self.out.get_mut(before) {
-                    *brace = b',';
-                }
-                if empty {
-                    self.out.remove(before);
-                }
-                return Ok(());
-            }
-            Some(id) => {
-                self.out.extend_from_slice(b",\"value\":");
-                self.message(id, bytes)?;
-            }
-            None => {
-                self.out.extend_from_slice(b",\"value\":");
-                self.scalar(Kind::Bytes, Wire::Bytes(bytes))?;
-            }
-        }
-        self.out.push(b'}');
         Ok(())
     }
 }
@@ -444,73 +343,4 @@ fn sort_key<'w>(key: &Wire<'w>) -> (u64, &'w [u8]) {
 /// The low 32 bits, as protobuf cuts an over-long `int32`.
 fn low(value: u64) -> i32 {
     ((value & 0xFFFF_FFFF) as u32).cast_signed()
-}
-
-fn enumerator(out: &mut Vec<u8>, declared: &Enum, number: i32) {
-    if declared.null {
-        out.extend_from_slice(b"null");
-    } else if let Some(name) = declared.name_of(number) {
-        out.push(b'"');
-        out.extend_from_slice(name.as_bytes());
-        out.push(b'"');
-    } else {
-        integer(out, number);
-    }
-}
-
-fn integer(out: &mut Vec<u8>, number: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn quoted(out: &mut Vec<u8>, number: impl itoa::Integer) {
-    out.push(b'"');
-    integer(out, number);
-    out.push(b'"');
-}
-
-fn double(out: &mut Vec<u8>, value: f64) {
-    float(out, value, |out| serde_json::to_writer(out, &value));
-}
-
-/// `shortest` writes what is neither special nor whole; whole numbers come without `.0`.
-fn float(out: &mut Vec<u8>, value: f64, shortest: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>) {
-    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
-    if value.is_nan() {
-        out.extend_from_slice(b"\"NaN\"");
-    } else if value.is_infinite() {
-        out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
-    } else if value == 0.0 && value.is_sign_negative() {
-        out.extend_from_slice(b"-0");
-    } else if value.trunc() == value && value.abs() < EXACT {
-        #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
-        integer(out, value as i64);
-    } else {
-        let _ = shortest(out); // a Vec takes all
-    }
-}
-
-/// Appends a JSON string.
-pub(in crate::http) fn string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    let mut rest = text.as_bytes();
-    let special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
-    while let Some(at) = rest.iter().position(special) {
-        let (plain, tail) = rest.split_at(at);
-        out.extend_from_slice(plain);
-        let Some((byte, tail)) = tail.split_first() else { break };
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            byte => {
-                let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble & 15)];
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(*byte)]);
-            }
-        }
-        rest = tail;
-    }
-    out.extend_from_slice(rest);
-    out.push(b'"');
 }
