@@ -1,1 +1,184 @@
-//! .
+//! Passwords: changing them, and what they may be.
+
+use tonic::Code;
+use usersd::pb::{
+    CreateRequest, LoginRequest, ReadSessionRequest, UpdatePasswordRequest, UpdateRequest, User,
+};
+
+use crate::support::{PASSWORD, START, Service, ada, create, fields, login, refused};
+
+crate::on_every_backend!(
+    a_new_password_replaces_the_old_one_and_ends_the_sessions,
+    the_named_session_stays_open,
+    a_wrong_old_password_and_an_unknown_user_are_one_answer,
+    what_is_wrong_with_a_change_is_named_and_changes_nothing,
+    a_password_in_an_update_ends_all_sessions,
+    long_passwords_count_to_their_last_byte,
+    a_password_is_the_same_however_it_is_composed,
+    a_password_must_not_hold_the_users_names,
+);
+
+fn change(user: &User) -> UpdatePasswordRequest {
+    UpdatePasswordRequest {
+        user_id: user.id.clone(),
+        old_password: PASSWORD.into(),
+        new_password: "another horse".into(),
+        ..UpdatePasswordRequest::default()
+    }
+}
+
+async fn signs_in(service: &Service, password: &str) -> bool {
+    let request =
+        LoginRequest { username: "ada".into(), password: password.into(), ..LoginRequest::default() };
+    match service.users().login(request).await {
+        Ok(_) => true,
+        Err(status) => {
+            refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+            false
+        }
+    }
+}
+
+async fn is_open(service: &Service, token: &str) -> bool {
+    service.users().read_session(ReadSessionRequest { session_id: token.into() }).await.is_ok()
+}
+
+async fn a_new_password_replaces_the_old_one_and_ends_the_sessions(service: &Service) {
+    let user = create(service, ada()).await;
+    let session = login(service, "ada").await;
+    service.clock.advance(std::time::Duration::from_secs(3));
+    let request = UpdatePasswordRequest { confirm_password: "another horse".into(), ..change(&user) };
+    let changed = service.users().update_password(request).await.unwrap().into_inner().user.unwrap();
+    assert_eq!((changed.password_updated, changed.updated), (START + 3, START + 3));
+    assert!(changed.etag.ends_with("-2\""));
+    assert!(!is_open(service, &session.id).await);
+    assert!(!signs_in(service, PASSWORD).await);
+    assert!(signs_in(service, "another horse").await);
+    assert_eq!(service.number("SELECT count(*) FROM events WHERE action = 'PASSWORD_UPDATED'").await, 1);
+}
+
+async fn the_named_session_stays_open(service: &Service) {
+    let user = create(service, ada()).await;
+    let (kept, other) = (login(service, "ada").await, login(service, "ada").await);
+    let request = UpdatePasswordRequest { keep_session: kept.id.clone(), ..change(&user) };
+    service.users().update_password(request).await.unwrap();
+    assert!(is_open(service, &kept.id).await);
+    assert!(!is_open(service, &other.id).await);
+}
+
+async fn a_wrong_old_password_and_an_unknown_user_are_one_answer(service: &Service) {
+    let user = create(service, ada()).await;
+    let session = login(service, "ada").await;
+    let events = "SELECT count(*) FROM events";
+    let before = service.number(events).await;
+    let mut answers = Vec::new();
+    for request in [
+        UpdatePasswordRequest { old_password: "wrong".into(), ..change(&user) },
+        UpdatePasswordRequest { user_id: "nobody".into(), ..change(&user) },
+    ] {
+        let status = service.users().update_password(request).await.unwrap_err();
+        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        answers.push((status.message().to_owned(), status.details().to_vec()));
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(service.number(events).await, before + 2, "the same row for each");
+    assert!(is_open(service, &session.id).await);
+    assert!(signs_in(service, PASSWORD).await);
+}
+
+async fn what_is_wrong_with_a_change_is_named_and_changes_nothing(service: &Service) {
+    let user = create(service, ada()).await;
+    let before = service.counts().await;
+    let cases = [
+        (UpdatePasswordRequest::default(), vec!["user_id", "old_password", "new_password"]),
+        (UpdatePasswordRequest { new_password: String::new(), ..change(&user) }, vec!["new_password"]),
+        (UpdatePasswordRequest { new_password: "short".into(), ..change(&user) }, vec!["new_password"]),
+        (UpdatePasswordRequest { new_password: "x".repeat(129), ..change(&user) }, vec!["new_password"]),
+        (
+            UpdatePasswordRequest { new_password: "with a \0 nul".into(), ..change(&user) },
+            vec!["new_password"],
+        ),
+        (
+            UpdatePasswordRequest { confirm_password: "else".into(), ..change(&user) },
+            vec!["confirm_password"],
+        ),
+    ];
+    for (request, named) in cases {
+        let status = service.users().update_password(request).await.unwrap_err();
+        assert_eq!(fields(&status), named);
+    }
+    assert_eq!(service.counts().await, before);
+}
+
+async fn a_password_in_an_update_ends_all_sessions(service: &Service) {
+    let user = create(service, ada()).await;
+    let session = login(service, "ada").await;
+    let request = UpdateRequest {
+        id: user.id,
+        password: Some("another horse".into()),
+        name: Some("Ada".into()),
+        ..UpdateRequest::default()
+    };
+    let updated = service.users().update(request).await.unwrap().into_inner().user.unwrap();
+    assert_eq!(updated.name, "Ada");
+    assert!(!is_open(service, &session.id).await);
+    assert!(!signs_in(service, PASSWORD).await);
+    assert!(signs_in(service, "another horse").await);
+}
+
+async fn long_passwords_count_to_their_last_byte(service: &Service) {
+    let user = create(service, ada()).await;
+    let mut old = PASSWORD.to_owned();
+    for length in [72, 73, 128] {
+        let new = format!("{}z", "x".repeat(length - 1));
+        let request =
+            UpdatePasswordRequest { old_password: old.clone(), new_password: new.clone(), ..change(&user) };
+        service.users().update_password(request).await.unwrap();
+        assert!(signs_in(service, &new).await, "{length}");
+        for wrong in [&new[..length - 1], &format!("{new}z"), &format!("{}y", &new[..length - 1])] {
+            assert!(!signs_in(service, wrong).await, "{length}");
+        }
+        old = new;
+    }
+    let stored = "SELECT count(*) FROM users WHERE password_hash LIKE '$bcrypt-sha256$v=2,t=2b,r=4$%'";
+    assert_eq!(service.number(stored).await, 1);
+}
+
+async fn a_password_is_the_same_however_it_is_composed(service: &Service) {
+    create(service, CreateRequest { password: "pa\u{308}sswo\u{308}rter".into(), ..ada() }).await;
+    assert!(signs_in(service, "pässwörter").await);
+    assert!(signs_in(service, "pa\u{308}sswo\u{308}rter").await);
+    assert!(!signs_in(service, "passworter").await);
+    assert!(!signs_in(service, "pässwörter ").await, "never trimmed");
+}
+
+async fn a_password_must_not_hold_the_users_names(service: &Service) {
+    let named = CreateRequest { username: "lovelace".into(), ..ada() };
+    let status =
+        service.users().create(CreateRequest { password: "1-LoveLace-1".into(), ..named.clone() }).await;
+    assert_eq!(fields(&status.unwrap_err()), ["password"]);
+    let user = create(service, named.clone()).await;
+    let request = UpdatePasswordRequest { new_password: "1-lovelace-1".into(), ..change(&user) };
+    let status = service.users().update_password(request.clone()).await.unwrap_err();
+    assert_eq!(fields(&status), ["new_password"]);
+    // One who does not know the old password learns nothing of the names.
+    let guess = UpdatePasswordRequest { old_password: "wrong".into(), ..request };
+    let status = service.users().update_password(guess).await.unwrap_err();
+    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    let both = UpdateRequest {
+        id: user.id.clone(),
+        username: Some("countess".into()),
+        password: Some("the countess 1".into()),
+        ..UpdateRequest::default()
+    };
+    assert_eq!(fields(&service.users().update(both).await.unwrap_err()), ["password"]);
+    // The setting switches it off.
+    let mut lax = service.another(|config| config.passwords_screening = false).await;
+    let weak = CreateRequest {
+        username: "other".into(),
+        email: "other@example.com".into(),
+        password: "other-other".into(),
+        ..named
+    };
+    lax.users.create(weak).await.unwrap();
+}

@@ -32,10 +32,10 @@ use usersd::store::Store;
 const POSTGRES: &str = "USERSD_TEST_POSTGRES";
 
 /// 2023-11-14 22:13:20 UTC, where every test's clock begins.
-pub const START: i64 = 1_700_000_000;
+pub(crate) const START: i64 = 1_700_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
+pub(crate) enum Backend {
     Sqlite,
     Postgres,
 }
@@ -91,27 +91,27 @@ async fn admin(sql: &str) {
 }
 
 /// A running service with its database.
-pub struct Service {
+pub(crate) struct Service {
     home: Home,
-    pub backend: Backend,
-    pub clock: Clock,
-    pub replica: Replica,
+    pub(crate) backend: Backend,
+    pub(crate) clock: Clock,
+    pub(crate) replica: Replica,
 }
 
 /// One server over a database.
-pub struct Replica {
-    pub users: UsersClient<Channel>,
-    pub address: String,
-    pub store: Store,
-    pub hasher: Hasher,
-    pub ops: Operations,
-    pub stop: CancellationToken,
-    pub served: JoinHandle<bool>,
+pub(crate) struct Replica {
+    pub(crate) users: UsersClient<Channel>,
+    pub(crate) address: String,
+    pub(crate) store: Store,
+    pub(crate) hasher: Hasher,
+    pub(crate) ops: Operations,
+    pub(crate) stop: CancellationToken,
+    pub(crate) served: JoinHandle<bool>,
     client: Client<HttpConnector, Full<bytes::Bytes>>,
 }
 
 impl Service {
-    pub async fn start(backend: Backend) -> Self {
+    pub(crate) async fn start(backend: Backend) -> Self {
         let home = Home::new(backend).await;
         let clock = Clock::fixed(Timestamp(START * 1_000_000));
         let replica = Replica::start(&home.url, &clock, |_| {}).await;
@@ -119,26 +119,22 @@ impl Service {
     }
 
     /// One more server over the same database and clock.
-    pub async fn another(&self, change: impl FnOnce(&mut Config)) -> Replica {
+    pub(crate) async fn another(&self, change: impl FnOnce(&mut Config)) -> Replica {
         Replica::start(&self.home.url, &self.clock, change).await
     }
 
-    pub fn url(&self) -> &str {
-        &self.home.url
-    }
-
     /// Every file of an SQLite database.
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         std::fs::read_dir(self.home.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
     /// A client of a user's own, so that futures of several can run at once.
-    pub fn users(&self) -> UsersClient<Channel> {
+    pub(crate) fn users(&self) -> UsersClient<Channel> {
         self.replica.users.clone()
     }
 
     /// A number from the database.
-    pub async fn number(&self, sql: &str) -> i64 {
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
         let kind = match self.backend {
             Backend::Sqlite => DatabaseBackend::Sqlite,
             Backend::Postgres => DatabaseBackend::Postgres,
@@ -148,7 +144,7 @@ impl Service {
     }
 
     /// Rows of everything that a call could change. Two equal ones: nothing has.
-    pub async fn counts(&self) -> [i64; 4] {
+    pub(crate) async fn counts(&self) -> [i64; 4] {
         let versions = "SELECT CAST(coalesce(sum(version), 0) AS BIGINT) FROM users";
         let mut counts = [0; 4];
         for (n, sql) in [
@@ -195,7 +191,10 @@ impl Replica {
     }
 
     /// A request as it is; the answer's body as JSON, or `null` if it is none.
-    pub async fn send(&self, request: http::Request<Full<bytes::Bytes>>) -> (StatusCode, HeaderMap, Value) {
+    pub(crate) async fn send(
+        &self,
+        request: http::Request<Full<bytes::Bytes>>,
+    ) -> (StatusCode, HeaderMap, Value) {
         let answer = self.client.request(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -203,13 +202,14 @@ impl Replica {
     }
 
     /// A JSON request and its answer. An empty body is none.
-    pub async fn json(&self, verb: Method, path: &str, body: &str) -> (StatusCode, Value) {
-        let (status, _, body) = self.request(verb, path, body.to_owned(), &[("content-type", "application/json")]).await;
+    pub(crate) async fn json(&self, verb: Method, path: &str, body: &str) -> (StatusCode, Value) {
+        let (status, _, body) =
+            self.request(verb, path, body.to_owned(), &[("content-type", "application/json")]).await;
         (status, body)
     }
 
     /// A request with headers, and its answer.
-    pub async fn request(
+    pub(crate) async fn request(
         &self,
         verb: Method,
         path: &str,
@@ -225,7 +225,7 @@ impl Replica {
 }
 
 /// Runs `test` on a fresh service.
-pub async fn run(backend: Backend, test: impl AsyncFnOnce(&Service)) {
+pub(crate) async fn run(backend: Backend, test: impl AsyncFnOnce(&Service)) {
     let service = Service::start(backend).await;
     test(&service).await;
     service.end().await;
@@ -250,16 +250,16 @@ macro_rules! on_every_backend {
 }
 
 /// The request as a caller in `namespace` sends it.
-pub fn from<T>(namespace: &str, message: T) -> Request<T> {
+pub(crate) fn from<T>(namespace: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("usersd-namespace", namespace.parse().unwrap());
     request
 }
 
-pub const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
 /// A user to create.
-pub fn ada() -> CreateRequest {
+pub(crate) fn ada() -> CreateRequest {
     CreateRequest {
         username: "ada".into(),
         email: "ada@example.com".into(),
@@ -269,16 +269,16 @@ pub fn ada() -> CreateRequest {
 }
 
 /// Another one, by number.
-pub fn nth(n: usize) -> CreateRequest {
+pub(crate) fn nth(n: usize) -> CreateRequest {
     CreateRequest { username: format!("user{n}"), email: format!("user{n}@example.com"), ..ada() }
 }
 
-pub async fn create(service: &Service, request: CreateRequest) -> User {
+pub(crate) async fn create(service: &Service, request: CreateRequest) -> User {
     service.users().create(request).await.unwrap().into_inner().user.unwrap()
 }
 
 /// Signs in by username with [`PASSWORD`].
-pub async fn login(service: &Service, username: &str) -> Session {
+pub(crate) async fn login(service: &Service, username: &str) -> Session {
     let request =
         LoginRequest { username: username.into(), password: PASSWORD.into(), ..LoginRequest::default() };
     service.users().login(request).await.unwrap().into_inner().session.unwrap()
@@ -286,13 +286,13 @@ pub async fn login(service: &Service, username: &str) -> Session {
 
 /// Fails unless the status has that code and reason.
 #[track_caller]
-pub fn refused(status: &Status, code: Code, reason: &str) {
+pub(crate) fn refused(status: &Status, code: Code, reason: &str) {
     assert_eq!(status.code(), code, "{status:?}");
     assert_eq!(self::reason(status), reason, "{status:?}");
 }
 
 #[track_caller]
-pub fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "usersd");
     info.reason
@@ -300,7 +300,7 @@ pub fn reason(status: &Status) -> String {
 
 /// The fields that the status names, in order.
 #[track_caller]
-pub fn fields(status: &Status) -> Vec<String> {
+pub(crate) fn fields(status: &Status) -> Vec<String> {
     refused(status, Code::InvalidArgument, "FIELD_INVALID");
     let named = status.get_details_bad_request().unwrap().field_violations;
     named.into_iter().map(|violation| violation.field).collect()
