@@ -1,6 +1,7 @@
 //! The JSON side as a client of the gRPC stack inside the process: no socket, no HTTP/2, the same layers.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -54,6 +55,10 @@ const NOT_CARRIED: [HeaderName; 13] = [
     HeaderName::from_static("grpc-accept-encoding"),
 ];
 
+/// What is read of a body that is too long, in bytes and in time, before the answer.
+const DISCARDED: usize = 32 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
 /// Calls an RPC with an encoded message. Extensions and headers of the HTTP request in `head` go with it.
 ///
 /// # Errors
@@ -102,20 +107,36 @@ fn carried(mut headers: HeaderMap, uri: &http::Uri) -> HeaderMap {
 /// # Errors
 ///
 /// `OUT_OF_RANGE` / `TOO_LARGE`, before reading where the length is announced; `MALFORMED` if it breaks off.
-pub(super) async fn read_body(head: &Parts, body: Body, max: usize) -> Result<Bytes, Status> {
+pub(super) async fn read_body(head: &Parts, mut body: Body, max: usize) -> Result<Bytes, Status> {
     let announced =
         head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > max as u64) {
-        return Err(too_large(max));
-    }
-    if body.is_end_stream() {
+    let read = if announced.is_some_and(|length: u64| length > max as u64) {
+        Err(too_large(max))
+    } else if body.is_end_stream() {
         return Ok(Bytes::new());
+    } else {
+        match Limited::new(&mut body, max).collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(err) if err.is::<LengthLimitError>() => Err(too_large(max)),
+            Err(_) => return Err(Error::Malformed("the body breaks off".to_owned()).into()),
+        }
+    };
+    // One that waits for our leave to send its body has sent nothing yet.
+    if read.is_err() && !head.headers.contains_key(header::EXPECT) {
+        discard(body).await;
     }
-    match Limited::new(body, max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(err) if err.is::<LengthLimitError>() => Err(too_large(max)),
-        Err(_) => Err(Error::Malformed("the body breaks off".to_owned()).into()),
-    }
+    read
+}
+
+/// Reads on for a while without keeping anything: many clients write their whole body before they read the
+/// answer, and would see a broken connection instead of the refusal.
+async fn discard(body: Body) {
+    let rest = Limited::new(body, DISCARDED);
+    let all = async {
+        let mut rest = std::pin::pin!(rest);
+        while let Some(Ok(_)) = rest.frame().await {}
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, all).await;
 }
 
 fn too_large(max: usize) -> Status {

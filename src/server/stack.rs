@@ -79,6 +79,7 @@ impl Stack {
         request.extensions_mut().insert(caller);
         // 3. The caller's own deadline: an answer nobody waits for is not worked on.
         match deadline(request.headers())? {
+            Some(Duration::ZERO) => Err(Error::DeadlinePassed),
             Some(span) => {
                 let answered = tokio::time::timeout(span, self.call_routes(request)).await;
                 answered.map_err(|_| Error::DeadlinePassed)

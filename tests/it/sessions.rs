@@ -242,9 +242,13 @@ async fn during_the_hash(service: &Service, meanwhile: impl Future<Output = ()>)
     };
     let mut users = service.users();
     let acting = async {
+        // Both workers are busy ...
+        while hasher.waiting() != 198 {
+            tokio::task::yield_now().await;
+        }
         let attempt = tokio::spawn(async move { users.login(by_name("ada")).await });
-        // Two hashes are worked on and the others wait; one more is the log-in's.
-        while hasher.waiting() <= 198 {
+        // ... and one more stands in the queue: the log-in.
+        while hasher.waiting() != 199 {
             tokio::task::yield_now().await;
         }
         meanwhile.await;

@@ -305,3 +305,52 @@ pub(crate) fn fields(status: &Status) -> Vec<String> {
     let named = status.get_details_bad_request().unwrap().field_violations;
     named.into_iter().map(|violation| violation.field).collect()
 }
+
+/// Messages as bytes: what a client with a mistake sends.
+#[derive(Default)]
+struct Raw;
+
+impl tonic::codec::Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl tonic::codec::Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), Status> {
+        bytes::BufMut::put_slice(buffer, &item);
+        Ok(())
+    }
+}
+
+impl tonic::codec::Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut tonic::codec::DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let length = bytes::Buf::remaining(buffer);
+        Ok(Some(bytes::Buf::copy_to_bytes(buffer, length).to_vec()))
+    }
+}
+
+/// Sends bytes as the message of a gRPC method.
+pub(crate) async fn raw(service: &Service, path: &'static str, message: Vec<u8>) -> Result<Vec<u8>, Status> {
+    let address = format!("http://{}", service.replica.address);
+    let channel = Endpoint::try_from(address).unwrap().connect().await.unwrap();
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::from_static(path);
+    Ok(client.unary(Request::new(message), path, Raw).await?.into_inner())
+}
