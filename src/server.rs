@@ -53,10 +53,14 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often what is due is cleaned up.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
+/// What health is asked about: the server as a whole, and its service.
+const SERVICES: [&str; 2] = ["", "users.Users"];
+
 /// The service, ready to be put on a listener.
 #[derive(Clone)]
 pub struct Server {
     front: Front<Stack>,
+    stack: Stack,
     ops: Operations,
     health: HealthReporter,
     connections: Arc<Semaphore>,
@@ -74,13 +78,14 @@ impl Server {
     /// [`Error::Internal`] if the proto has options or descriptors that cannot be served.
     pub async fn new(config: &Config, ops: Operations) -> Result<Self> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        for service in ["", "users.Users"] {
+        for service in SERVICES {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
         let stack = Stack::new(config, ops.clone(), health_service).map_err(Error::internal)?;
         let schema = Arc::new(Schema::decode(crate::DESCRIPTOR_SET).map_err(Error::internal)?);
         Ok(Self {
-            front: Front::new(schema, stack, config.http_max_body),
+            front: Front::new(schema, stack.clone(), config.http_max_body),
+            stack,
             ops,
             health,
             connections: Arc::new(Semaphore::new(config.limits_connections)),
@@ -90,10 +95,16 @@ impl Server {
         })
     }
 
+    /// Calls that are worked on right now.
+    #[must_use]
+    pub fn calls_in_flight(&self) -> usize {
+        self.stack.in_flight()
+    }
+
     /// Serves on `listener` until `stop` is cancelled; then lets calls in flight end, up to the grace period.
     ///
     /// Returns whether all of them did.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> bool {
+    pub async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> bool {
         let graceful = GracefulShutdown::new();
         let http = Arc::new(protocol());
         let housekeeping = tokio::spawn(housekeep(self.ops.clone(), stop.clone()));
@@ -120,10 +131,14 @@ impl Server {
                 }
             }
         }
-        for service in ["", "users.Users"] {
+        for service in SERVICES {
             self.health.set_service_status(service, ServingStatus::NotServing).await;
         }
         drop(listener);
+        // Who watches has the news waiting, and then the end of the stream: it would hold the server otherwise.
+        for service in SERVICES {
+            self.health.clear_service_status(service).await;
+        }
         let drained = tokio::time::timeout(self.grace, graceful.shutdown()).await.is_ok();
         housekeeping.abort();
         drained

@@ -31,6 +31,7 @@ pub(super) struct Stack {
     routes: Routes,
     gate: Arc<Gate>,
     calls: Arc<Semaphore>,
+    most_calls: usize,
 }
 
 impl Stack {
@@ -51,7 +52,13 @@ impl Stack {
             routes: routes.routes().prepare(),
             gate: Arc::new(Gate::new(config)),
             calls: Arc::new(Semaphore::new(config.limits_calls)),
+            most_calls: config.limits_calls,
         })
+    }
+
+    /// Calls that are worked on right now.
+    pub(super) fn in_flight(&self) -> usize {
+        self.most_calls - self.calls.available_permits()
     }
 
     async fn answer(self, request: Request<Body>) -> Response<Body> {
