@@ -1,6 +1,11 @@
 //! Passwords: changing them, and what they may be.
 
+use std::time::Duration;
+
+use http::{Method, StatusCode};
 use tonic::Code;
+use tonic_types::StatusExt as _;
+use usersd::domain::password::{Password, PasswordHash};
 use usersd::pb::{
     CreateRequest, LoginRequest, ReadSessionRequest, UpdatePasswordRequest, UpdateRequest, User,
 };
@@ -16,6 +21,7 @@ crate::on_every_backend!(
     long_passwords_count_to_their_last_byte,
     a_password_is_the_same_however_it_is_composed,
     a_password_must_not_hold_the_users_names,
+    what_cannot_be_hashed_in_time_is_refused_at_once,
 );
 
 fn change(user: &User) -> UpdatePasswordRequest {
@@ -46,7 +52,7 @@ async fn is_open(service: &Service, token: &str) -> bool {
 async fn a_new_password_replaces_the_old_one_and_ends_the_sessions(service: &Service) {
     let user = create(service, ada()).await;
     let session = login(service, "ada").await;
-    service.clock.advance(std::time::Duration::from_secs(3));
+    service.clock.advance(Duration::from_secs(3));
     let request = UpdatePasswordRequest { confirm_password: "another horse".into(), ..change(&user) };
     let changed = service.users().update_password(request).await.unwrap().into_inner().user.unwrap();
     assert_eq!((changed.password_updated, changed.updated), (START + 3, START + 3));
@@ -181,4 +187,35 @@ async fn a_password_must_not_hold_the_users_names(service: &Service) {
         ..named
     };
     lax.users.create(weak).await.unwrap();
+}
+
+async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
+    create(service, ada()).await;
+    let before = service.counts().await;
+    let busy = service.another(|config| config.passwords_max_wait = Duration::from_millis(1)).await;
+    let slow = PasswordHash::from_trusted(format!("$2b$15${}", ".".repeat(53)));
+    let password = Password::attempt("x".into());
+    // Both workers are at it for a while, however quick the machine is.
+    let hashes = (0..2).map(|_| busy.hasher.verify(&password, Some(&slow)));
+    let hashing = futures_util::future::join_all(hashes);
+    let calls = async {
+        let mut users = busy.users.clone();
+        let status = users.create(crate::support::nth(1)).await.unwrap_err();
+        refused(&status, Code::ResourceExhausted, "HASHER_BUSY");
+        assert!(status.get_details_retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
+        let login =
+            LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
+        refused(&users.login(login).await.unwrap_err(), Code::ResourceExhausted, "HASHER_BUSY");
+        let body = r#"{"username":"ada","password":"x"}"#;
+        let json = [("content-type", "application/json")];
+        let (status, headers, _) = busy.request(Method::POST, "/v1/sessions", body, &json).await;
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
+    };
+    tokio::select! {
+        biased;
+        _ = hashing => panic!("two hashes at cost 15 took less than three refusals"),
+        () = calls => {}
+    }
+    assert_eq!(service.counts().await, before);
 }

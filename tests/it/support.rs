@@ -175,10 +175,11 @@ impl Replica {
         let mut config = Config { database: url.to_owned(), pool_connections: 8, ..Config::default() };
         config.http_max_body = 64 * 1024;
         config.grace = Duration::from_secs(10);
+        config.passwords_max_wait = Duration::from_mins(5);
         change(&mut config);
         let store = Store::connect(&config.database, config.pool_connections).await.unwrap();
         store.migrate().await.unwrap();
-        let hasher = Hasher::new(4, 2, Duration::from_mins(5)).unwrap();
+        let hasher = Hasher::new(4, 2, config.passwords_max_wait).unwrap();
         let ops = Operations::new(store.clone(), hasher.clone(), clock.clone(), Rules::from(&config));
         let server = Server::new(&config, ops.clone()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
