@@ -109,7 +109,8 @@ fn message(
             faults.add(path_name(schema, input, capture.field), why);
         }
     }
-    if faults.is_empty() { Ok(message) } else { Err(Error::Invalid(faults).into()) }
+    faults.none()?;
+    Ok(message)
 }
 
 fn is_json(head: &Parts) -> bool {

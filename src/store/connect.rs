@@ -5,8 +5,12 @@ use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
+use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, Statement};
+use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx,
+};
 
 use super::{Kind, Store};
 
@@ -34,12 +38,34 @@ pub enum ConnectError {
         /// What the system says.
         cause: std::io::Error,
     },
+    /// The file is not there and was not asked for.
+    #[error("there is no database file {0}; add `?mode=rwc` to its address to create it")]
+    Missing(String),
     /// The database refuses or does not answer.
     #[error("cannot open the database: {0}")]
-    Open(#[from] DbErr),
+    Open(String),
     /// Too old.
     #[error("PostgreSQL {0} is too old: 13 or newer is needed")]
     Version(String),
+}
+
+/// Without what the libraries wrap around it.
+impl From<DbErr> for ConnectError {
+    fn from(error: DbErr) -> Self {
+        Self::Open(match error {
+            DbErr::Conn(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
+                told(&cause)
+            }
+            other => other.to_string(),
+        })
+    }
+}
+
+fn told(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(told) => told.message().to_owned(),
+        other => other.to_string(),
+    }
 }
 
 impl Store {
@@ -98,10 +124,10 @@ fn configure(options: SqliteOptions) -> SqliteOptions {
 fn create_private(url: &str) -> Result<(), ConnectError> {
     let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
     let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    if !parameters.split('&').any(|parameter| parameter == "mode=rwc") {
-        return Ok(());
-    }
     let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+    if !parameters.split('&').any(|parameter| parameter == "mode=rwc") {
+        return if std::path::Path::new(&path).exists() { Ok(()) } else { Err(ConnectError::Missing(path)) };
+    }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
         Err(cause) if cause.kind() != ErrorKind::AlreadyExists => Err(ConnectError::Create { path, cause }),
         _ => Ok(()),
@@ -121,6 +147,10 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
 }
 
 async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
+    // A pool tries until its time is up and then knows only that: one connection says what is wrong.
+    let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::Open(told(&error)))?;
+    let first = first.connect().await.map_err(|error| ConnectError::Open(told(&error)))?;
+    first.close().await.map_err(|error| ConnectError::Open(told(&error)))?;
     let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)
