@@ -93,7 +93,10 @@ class Examples:
         try:
             reply = self.over.call(method, request)
         except Refused as refused:
-            equal(CODES.get(refused.code, refused.code), CODES[code], f"code of the refused {method} ({refused.message})")
+            # Without details there is but the HTTP status, which several codes share.
+            shown = slice(None) if self.over.details else slice(2, None)
+            came = CODES.get(refused.code, (refused.code,) * 4)
+            equal(came[shown], CODES[code][shown], f"code of the refused {method} ({refused.message})")
             true(refused.message, "a refusal says why")
             if self.over.details:
                 equal(refused.reason, reason, f"reason of the refused {method}")
@@ -146,7 +149,7 @@ class Examples:
         self.unknown("Read", {"id": ID[:-1]})
         self.unknown("Read", {"id": "nobody"})
         self.refused("Read", {"username": "asim", "email": "asim@example.com"}, "INVALID_ARGUMENT", "FIELD_INVALID",
-                     ["id"])
+                     ["username", "email"])
 
     def search(self):
         call = self.over.call

@@ -23,7 +23,7 @@ from google.rpc import error_details_pb2, status_pb2
 from harness import PROTO, ROOT, Wrong, equal
 
 GENERATED = ROOT / "target/clients/gen"
-GRPCURL = str(ROOT / os.environ.get("USERSD_TEST_GRPCURL", "target/clients/bin/grpcurl"))
+GRPCURL = max(map(str, ROOT.glob("target/clients/bin/grpcurl-*")), default="grpcurl")
 
 # gRPC code: number, name, HTTP status, HTTP text.
 CODES = {
@@ -89,6 +89,8 @@ def refused_from_json(status):
     equal(sorted(status), ["code", "details", "message"], "keys of the error body")
     refused = Refused(NAMES.get(status["code"], status["code"]), status["message"], fields=[], body=status)
     for detail in status["details"]:
+        if "@value" in detail:
+            detail = unknown_to_grpcurl(detail)
         kind = detail["@type"].rpartition(".")[2]
         if kind == "ErrorInfo":
             equal(detail["domain"], "usersd", "domain of ErrorInfo")
@@ -96,6 +98,13 @@ def refused_from_json(status):
         elif kind == "BadRequest":
             refused.fields = [violation["field"] for violation in detail["fieldViolations"]]
     return refused
+
+
+def unknown_to_grpcurl(detail):
+    """A detail whose type no file names: grpcurl gives its bytes."""
+    kind = {"ErrorInfo": error_details_pb2.ErrorInfo, "BadRequest": error_details_pb2.BadRequest}
+    message = kind[detail["@type"].rpartition(".")[2]].FromString(base64.b64decode(detail["@value"]))
+    return {"@type": detail["@type"], **json_format.MessageToDict(message)}
 
 
 def refused_from_micro(method, text):
@@ -311,7 +320,8 @@ class GrpcWeb(FramedProto):
             equal(reply.status, 200, "HTTP status")
             equal(reply.headers["content-type"], media, "content type")
         if self.text:
-            data = base64.b64decode(data)
+            # Pieces of base64, each with its own padding.
+            data = b"".join(base64.b64decode(data[at : at + 4]) for at in range(0, len(data), 4))
         message, trailers = None, {name.lower(): value for name, value in reply.headers.items()}
         while data:
             flag, length = data[0], int.from_bytes(data[1:5], "big")
