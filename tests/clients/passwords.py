@@ -61,7 +61,7 @@ class Passwords:
             for scheme in (bcrypt, bcrypt_sha256):
                 if scheme is bcrypt and form == LONG:
                     continue  # plain bcrypt does not read the whole password
-                for rounds in (10, 11):
+                for rounds in (10, 11) if name == "bytes80" else (10,):
                     hash = scheme.using(rounds=rounds).hash(password)
                     self.db.query(f"UPDATE users SET password_hash = '{hash}' WHERE username = '{name}'")
                     equal(self.stored(name), hash, "the hash that was written")
