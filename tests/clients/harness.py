@@ -1,0 +1,234 @@
+"""What the client tests share: the runner, the program under test, its databases."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+import traceback
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROTO = ROOT / "proto"
+BINARY = ROOT / os.environ.get("USERSD_TEST_BINARY", "target/debug/usersd")
+PSQL = os.environ.get("USERSD_TEST_PSQL", "psql")
+POSTGRES = os.environ.get("USERSD_TEST_POSTGRES", "")
+
+# --- Runner ---------------------------------------------------------------------------------------------------
+
+
+class Wrong(AssertionError):
+    """An expectation that was not met."""
+
+
+def equal(came, expected, what):
+    if came != expected:
+        raise Wrong(f"{what}\n  expected: {expected!r}\n  came:     {came!r}")
+
+
+def true(came, what):
+    if not came:
+        raise Wrong(what)
+
+
+def matches(came, pattern, what):
+    if not isinstance(came, str) or not re.fullmatch(pattern, came):
+        raise Wrong(f"{what}\n  expected: something like {pattern}\n  came:     {came!r}")
+
+
+class Runner:
+    """Runs tests by name, prints each, counts them."""
+
+    def __init__(self, only=""):
+        self.only = only
+        self.passed = 0
+        self.failed = []
+
+    @contextlib.contextmanager
+    def test(self, name):
+        began = time.monotonic()
+        try:
+            yield
+        except Exception as error:  # a test that breaks has failed; the others go on
+            self.failed.append(name)
+            text = str(error) if isinstance(error, Wrong) else traceback.format_exc()
+            print(f"FAIL {name}\n" + "\n".join("     " + line for line in text.rstrip().splitlines()))
+        else:
+            self.passed += 1
+            print(f"ok   {name} ({time.monotonic() - began:.2f} s)")
+
+    def run(self, name, function, *arguments):
+        if self.only in name:
+            with self.test(name):
+                function(*arguments)
+
+
+# --- Databases ------------------------------------------------------------------------------------------------
+
+
+class Sqlite:
+    """A new file, in a folder of its own."""
+
+    kind = "sqlite"
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="usersd."))
+        self.path = self.folder / "users.db"
+        self.url = f"sqlite://{self.path}?mode=rwc"
+
+    def query(self, sql):
+        """The rows, every value as text."""
+        with contextlib.closing(sqlite3.connect(self.path, timeout=10)) as db:
+            rows = db.execute(sql).fetchall()
+            db.commit()
+        return [tuple(str(value) for value in row) for row in rows]
+
+    def drop(self):
+        shutil.rmtree(self.folder)
+
+
+class Postgres:
+    """A new database on the server that USERSD_TEST_POSTGRES names."""
+
+    kind = "postgres"
+    number = 0
+
+    def __init__(self):
+        Postgres.number += 1
+        self.name = f"usersd_clients_{os.getpid()}_{Postgres.number}"
+        self._psql(POSTGRES, f"CREATE DATABASE {self.name}")
+        head, mark, parameters = POSTGRES.partition("?")
+        self.url = head[: head.rindex("/") + 1] + self.name + mark + parameters
+
+    @staticmethod
+    def _psql(url, sql):
+        done = subprocess.run(
+            [PSQL, "-X", "-A", "-t", "-q", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql],
+            capture_output=True, text=True, timeout=60,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"psql: {done.stderr}")
+        return done.stdout
+
+    def query(self, sql):
+        return [tuple(line.split("\t")) for line in self._psql(self.url, sql).splitlines()]
+
+    def drop(self):
+        self._psql(POSTGRES, f"DROP DATABASE {self.name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def database(kind):
+    """A new empty database that is gone afterwards."""
+    made = kind()
+    try:
+        yield made
+    finally:
+        made.drop()
+
+
+# --- The program ----------------------------------------------------------------------------------------------
+
+START_LINE = re.compile(r"usersd (\S+) listening on (\S+):(\d+) database (\S+)")
+
+
+def environment(extra=None):
+    """Ours without settings of usersd but the tests' own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("USERSD_")}
+    kept.update({"USERSD_PASSWORDS_COST": "10", "USERSD_PASSWORDS_MAX_WAIT": "30s", "TZ": "UTC"})
+    kept.update(extra or {})
+    return kept
+
+
+class Server:
+    """A running usersd."""
+
+    def __init__(self, url, env=None, wait=True):
+        self.lines = []
+        self._start = None
+        self._known = threading.Event()
+        self.process = subprocess.Popen(
+            [BINARY, "--listen", "127.0.0.1:0", "--database", url],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=environment(env), cwd=tempfile.gettempdir(),
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if wait:
+            self.wait_ready()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+            found = START_LINE.fullmatch(self.lines[-1])
+            if found:
+                self._start = found
+                self._known.set()
+        self._known.set()
+
+    def wait_ready(self, seconds=30):
+        self._known.wait(seconds)
+        if self._start is None:
+            self.kill()
+            raise Wrong(f"the program did not start (exit {self.process.returncode}); it said:\n{self.log()}")
+        self.version, self.host, port, self.database = self._start.groups()
+        self.port = int(port)
+        self.address = f"{self.host}:{self.port}"
+        return self
+
+    def log(self):
+        return "\n".join(self.lines)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, seconds=40):
+        """The exit code."""
+        code = self.process.wait(seconds)
+        self._reader.join(5)
+        return code
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._reader.join(5)
+
+    def stop(self):
+        """Ends it in order, and wants it to end well."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        try:
+            equal(self.wait(), 0, f"exit code after SIGTERM; it said:\n{self.log()}")
+        finally:
+            self.kill()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure):
+        if failure[0] is None:
+            self.stop()
+        else:
+            self.kill()
+
+
+def refuses(port):
+    """Whether nothing listens there."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def until(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Wrong(f"not within {seconds} s: {what}")
+        time.sleep(0.005)

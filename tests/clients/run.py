@@ -1,0 +1,116 @@
+"""Runs usersd and calls it with real clients: `tests/run clients`.
+
+`target/clients/venv/bin/python tests/clients/run.py grpcurl` runs only the tests with `grpcurl` in their names, once
+`tests/run clients` has made what they need; USERSD_TEST_POSTGRES names a PostgreSQL server, without it SQLite alone is
+tested.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import endurance
+import transports
+from examples import Examples
+from harness import BINARY, POSTGRES, Postgres, Runner, Server, Sqlite, database, equal, true
+from passwords import Passwords
+
+
+def describes(server):
+    """What grpcurl learns by reflection and from the health service."""
+    grpcurl = transports.Grpcurl(server, "default")
+
+    def said(*arguments):
+        done = grpcurl.run(server.address, *arguments)
+        equal(done.returncode, 0, f"exit code of grpcurl {' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    services = said("list").split()
+    for service in ("users.Users", "grpc.health.v1.Health"):
+        true(service in services, f"{service} is listed among {services}")
+    methods = {line.removeprefix("users.Users.") for line in said("list", "users.Users").split()}
+    nine = {"Create", "Read", "Search", "Update", "Login", "ReadSession", "Logout", "UpdatePassword", "Delete"}
+    equal(nine - methods, set(), f"methods that are not listed among {methods}")
+    text = said("describe", "users.Users")
+    true("rpc Login ( .users.LoginRequest ) returns ( .users.LoginResponse )" in text, f"Login is described in:\n{text}")
+    true("message UpdatePasswordRequest" in said("describe", "users.UpdatePasswordRequest"), "a message is described")
+    for request in ("{}", '{"service":"users.Users"}'):
+        done = grpcurl.run("-d", request, server.address, "grpc.health.v1.Health/Check")
+        equal((done.returncode, "".join(done.stdout.split())), (0, '{"status":"SERVING"}'), f"health {request}")
+    done = grpcurl.run("-d", '{"service":"none"}', server.address, "grpc.health.v1.Health/Check")
+    true("NotFound" in done.stderr, f"health of a service that is not here: {done.stderr}")
+    for version in ("v1", "v1alpha"):
+        path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+        list_services = bytes([7 << 3 | 2, 0])
+        headers = {"content-type": "application/grpc", "te": "trailers"}
+        _, data, trailers = transports.call_h2(server.address, path, headers, transports.frame(list_services))
+        equal((trailers["grpc-status"], b"users.Users" in data), ("0", True), f"services by reflection {version}")
+
+
+def unknown_methods(server):
+    """Every way to call what is not there is told so in its own words."""
+    host = f"http://{server.address}"
+    status, _, body = transports.curl(f"{host}/users/Users/Nothing", "-d", "{}")
+    equal(status, 404, f"HTTP status in the old dialect: {body}")
+    status, headers, _ = transports.curl(f"{host}/users/Users/Create")
+    equal((status, headers.get("allow")), (405, "POST"), "GET in the old dialect")
+    status, _, body = transports.curl(f"{host}/v1/nothing")
+    equal(status, 404, f"HTTP status of an unknown path: {body}")
+    status, headers, _ = transports.curl("-X", "PUT", f"{host}/v1/users")
+    equal((status, "POST" in headers.get("allow", "")), (405, True), "an unknown verb")
+    status, _, _ = transports.curl(f"{host}/v1/users", "-d", "{}")
+    equal(status, 415, "a form on a canonical path")
+    for media in ("application/grpc", "application/grpc+json", "application/grpc+proto"):
+        headers = {"content-type": media, "te": "trailers"}
+        first, _, last = transports.call_h2(server.address, "/users.Users/Nothing", headers, transports.frame(b""))
+        equal({**first, **last}.get("grpc-status"), "12", f"status of an unknown method, {media}")
+
+
+def on(kind, runner):
+    """Everything that one server can be asked."""
+    with database(kind) as db:
+        with Server(db.url) as server:
+            for number, make in enumerate(transports.ALL):
+                over = make(server, f"examples-{number}")
+                examples = Examples(over)
+                for name, step in examples.steps():
+                    runner.run(f"{kind.kind} / {over.name} / {name}", step)
+                over.close()
+            runner.run(f"{kind.kind} / grpcurl / list, describe, health", describes, server)
+            runner.run(f"{kind.kind} / unknown methods", unknown_methods, server)
+            passwords = Passwords(server, db)
+            for name, test in passwords.tests():
+                runner.run(f"{kind.kind} / passwords / {name}", test)
+            passwords.client.close()
+            for line in server.lines:
+                if "ERROR" in line or "panicked" in line:
+                    runner.run(f"{kind.kind} / the log shows a fault: {line}", true, False, line)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="?", default="", help="run only tests with this in their names")
+    parser.add_argument("--result", type=pathlib.Path, help="also write the last line to this file")
+    options = parser.parse_args()
+
+    true(BINARY.exists(), f"{BINARY} is missing: run `cargo build`")
+    transports.generate()
+    runner = Runner(options.only)
+    kinds = [Sqlite, Postgres] if POSTGRES else [Sqlite]
+    for kind in kinds:
+        on(kind, runner)
+    for name, function, *arguments in endurance.tests():
+        if Postgres in kinds or "postgres" not in name.lower():
+            runner.run(name, function, *arguments)
+
+    if runner.failed:
+        print("\nfailed:\n" + "\n".join(f"  {name}" for name in runner.failed))
+    result = f"{runner.passed} passed, {len(runner.failed)} failed"
+    if options.result:
+        options.result.write_text(result + "\n")
+    print(result)
+    return 1 if runner.failed or not runner.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

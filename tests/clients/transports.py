@@ -1,0 +1,452 @@
+"""The ways to reach the nine calls. Each takes a method and its request as JSON in the spelling of the caller, and gives
+the reply as JSON, unchanged but for bytes becoming text, or raises Refused."""
+
+import base64
+import contextlib
+import dataclasses
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.parse
+
+import grpc
+import grpc_tools.protoc
+import h2.config
+import h2.connection
+import h2.events
+from google.protobuf import json_format
+from google.rpc import error_details_pb2, status_pb2
+
+from harness import PROTO, ROOT, Wrong, equal
+
+GENERATED = ROOT / "target/clients/gen"
+GRPCURL = max(map(str, ROOT.glob("target/clients/bin/grpcurl-*")), default="grpcurl")
+
+# gRPC code: number, name, HTTP status, HTTP text.
+CODES = {
+    "INVALID_ARGUMENT": (3, "InvalidArgument", 400, "Bad Request"),
+    "NOT_FOUND": (5, "NotFound", 404, "Not Found"),
+    "ALREADY_EXISTS": (6, "AlreadyExists", 409, "Conflict"),
+    "PERMISSION_DENIED": (7, "PermissionDenied", 403, "Forbidden"),
+    "ABORTED": (10, "Aborted", 409, "Conflict"),
+    "UNIMPLEMENTED": (12, "Unimplemented", 501, "Not Implemented"),
+    "UNAUTHENTICATED": (16, "Unauthenticated", 401, "Unauthorized"),
+}
+NAMES = {number: name for name, (number, *_) in CODES.items()}
+
+
+def generate():
+    """Makes the Python client that a user would make, and gives its two modules."""
+    GENERATED.mkdir(parents=True, exist_ok=True)
+    google = os.path.join(os.path.dirname(grpc_tools.protoc.__file__), "_proto")
+    arguments = [f"-I{PROTO}", f"-I{google}", f"--python_out={GENERATED}", f"--grpc_python_out={GENERATED}"]
+    files = ["users.proto", "errors.proto"]
+    code = grpc_tools.protoc.main(["protoc", *arguments, *files])
+    equal(code, 0, "exit code of protoc")
+    if str(GENERATED) not in sys.path:
+        sys.path.insert(0, str(GENERATED))
+    import users_pb2
+    import users_pb2_grpc
+
+    return users_pb2, users_pb2_grpc
+
+
+@dataclasses.dataclass
+class Refused(Exception):
+    """A refusal, with as much of it as the transport shows; None is what it does not show."""
+
+    code: str
+    message: str
+    reason: str = None
+    metadata: dict = None
+    fields: list = None
+    body: dict = None
+
+    def __str__(self):
+        return repr(self)
+
+
+def refused_from_status(code, message, details):
+    """From `grpc-status-details-bin`."""
+    true_status = status_pb2.Status.FromString(details)
+    equal((true_status.code, true_status.message), (CODES[code][0], message), "code and message in the details")
+    refused = Refused(code, message, fields=[])
+    for detail in true_status.details:
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            equal(info.domain, "usersd", "domain of ErrorInfo")
+            refused.reason, refused.metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(bad):
+            refused.fields = [violation.field for violation in bad.field_violations]
+    return refused
+
+
+def refused_from_json(status):
+    """From `{code, message, details}`."""
+    equal(sorted(status), ["code", "details", "message"], "keys of the error body")
+    refused = Refused(NAMES.get(status["code"], status["code"]), status["message"], fields=[], body=status)
+    for detail in status["details"]:
+        if "@value" in detail:
+            detail = unknown_to_grpcurl(detail)
+        kind = detail["@type"].rpartition(".")[2]
+        if kind == "ErrorInfo":
+            equal(detail["domain"], "usersd", "domain of ErrorInfo")
+            refused.reason, refused.metadata = detail["reason"], detail.get("metadata", {})
+        elif kind == "BadRequest":
+            refused.fields = [violation["field"] for violation in detail["fieldViolations"]]
+    return refused
+
+
+def unknown_to_grpcurl(detail):
+    """A detail whose type no file names: grpcurl gives its bytes."""
+    kind = {"ErrorInfo": error_details_pb2.ErrorInfo, "BadRequest": error_details_pb2.BadRequest}
+    message = kind[detail["@type"].rpartition(".")[2]].FromString(base64.b64decode(detail["@value"]))
+    return {"@type": detail["@type"], **json_format.MessageToDict(message)}
+
+
+def refused_from_micro(method, text):
+    """From `{"id","code","detail","status"}`, whose code is the HTTP status."""
+    body = json.loads(text)
+    equal(list(body), ["id", "code", "detail", "status"], "keys of the error body")
+    equal(body["id"], f"users.{method}", "id of the error body")
+    for code, (_, _, number, name) in CODES.items():
+        if number == body["code"] and name == body["status"]:
+            return Refused(code, body["detail"], body=body)
+    raise Wrong(f"no such pair of code and status: {text}")
+
+
+class Transport:
+    """names: `camel` or `snake` in replies. zeros: whether zero values are written. empty: whether the replies that once
+    were empty are `{}`. details: whether refusals carry details."""
+
+    name = ""
+    names, zeros, empty, details = "camel", True, False, True
+
+    def __init__(self, server, namespace):
+        self.server, self.namespace = server, namespace
+
+    def call(self, method, request):
+        raise NotImplementedError
+
+    def close(self):
+        pass
+
+
+class PythonClient(Transport):
+    """grpcio with a client generated from proto/."""
+
+    name = "python client"
+
+    def __init__(self, server, namespace):
+        super().__init__(server, namespace)
+        self.pb, stubs = generate()
+        self.channel = grpc.insecure_channel(server.address)
+        self.stub = stubs.UsersStub(self.channel)
+
+    def call(self, method, request):
+        message = json_format.ParseDict(request, getattr(self.pb, method + "Request")())
+        metadata = [("usersd-namespace", self.namespace)] if self.namespace else []
+        try:
+            reply = getattr(self.stub, method)(message, metadata=metadata, timeout=30)
+        except grpc.RpcError as error:
+            trailers = dict(error.trailing_metadata())
+            details = trailers["grpc-status-details-bin"]
+            raise refused_from_status(error.code().name, error.details(), details) from None
+        return json_format.MessageToDict(reply, always_print_fields_with_no_presence=True)
+
+    def close(self):
+        self.channel.close()
+
+
+class Grpcurl(Transport):
+    """grpcurl that learns the methods by reflection."""
+
+    name = "grpcurl, reflection"
+    zeros = False
+    source = ()
+
+    def run(self, *arguments, source=None, address=True):
+        command = [GRPCURL, "-plaintext", "-max-time", "30", *(self.source if source is None else source)]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+    def call(self, method, request):
+        done = self.run(
+            "-format-error", "-H", f"usersd-namespace: {self.namespace}", "-d", json.dumps(request),
+            self.server.address, f"users.Users/{method}",
+        )
+        if done.returncode != 0:
+            text = done.stderr.strip()
+            if not text.startswith("{"):
+                raise Wrong(f"grpcurl failed otherwise: {text}")
+            raise refused_from_json({"details": [], **json.loads(text)})
+        return json.loads(done.stdout)
+
+
+class GrpcurlFiles(Grpcurl):
+    """grpcurl that reads the files in proto/."""
+
+    name = "grpcurl, proto files"
+    source = ("-import-path", str(PROTO), "-proto", "users.proto")
+
+
+def call_h2(address, path, headers, body):
+    """One request over cleartext HTTP/2: headers, data and trailers of the reply."""
+    host, port = address.split(":")
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+    connection.initiate_connection()
+    first, data, last = None, b"", {}
+    with contextlib.closing(socket.create_connection((host, int(port)), timeout=30)) as stream:
+        fields = [(":method", "POST"), (":scheme", "http"), (":authority", address), (":path", path)]
+        connection.send_headers(1, fields + list(headers.items()))
+        connection.send_data(1, body, end_stream=True)
+        stream.sendall(connection.data_to_send())
+        while True:
+            received = stream.recv(65536)
+            if not received:
+                raise Wrong("the connection was closed before the reply had ended")
+            for event in connection.receive_data(received):
+                if isinstance(event, h2.events.ResponseReceived):
+                    first = dict(event.headers)
+                elif isinstance(event, h2.events.TrailersReceived):
+                    last = dict(event.headers)
+                elif isinstance(event, h2.events.DataReceived):
+                    data += event.data
+                    connection.acknowledge_received_data(event.flow_controlled_length, 1)
+                elif isinstance(event, h2.events.StreamReset):
+                    raise Wrong(f"the stream was reset: {event.error_code}")
+                elif isinstance(event, h2.events.StreamEnded):
+                    return first, data, last
+            stream.sendall(connection.data_to_send())
+
+
+def frame(message):
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+def unframe(data):
+    """The one message in gRPC's frames."""
+    equal((data[0], int.from_bytes(data[1:5], "big")), (0, len(data) - 5), "flag and length of the frame")
+    return data[5:]
+
+
+class FramedJson(Transport):
+    """JSON inside gRPC, as programs written with the micro framework and `micro call` send it."""
+
+    name = "application/grpc+json"
+    names, zeros, empty, details = "snake", False, True, False
+    media_type = "application/grpc+json"
+
+    def encode(self, method, request):
+        return json.dumps(request).encode()
+
+    def decode(self, method, message):
+        return json.loads(message)
+
+    def refuse(self, method, code, message, trailers):
+        equal("grpc-status-details-bin" in trailers, False, "whether there are details")
+        refused = refused_from_micro(method, message)
+        equal(refused.body["code"], CODES[code][2], "HTTP status in the error body")
+        refused.code = code
+        return refused
+
+    def call(self, method, request):
+        headers = {
+            "content-type": self.media_type, "te": "trailers", "micro-namespace": self.namespace,
+            "user-agent": "grpc-go/1.26.0",
+        }
+        path = f"/users.Users/{method}"
+        first, data, last = call_h2(self.server.address, path, headers, frame(self.encode(method, request)))
+        equal(first[":status"], "200", "HTTP status")
+        self.check_type(first["content-type"])
+        trailers = {**first, **last}
+        status = int(trailers["grpc-status"])
+        if status != 0:
+            equal(data, b"", "data of a refusal")
+            message = urllib.parse.unquote(trailers["grpc-message"])
+            raise self.refuse(method, NAMES.get(status, status), message, trailers)
+        equal("grpc-status" in last, True, "whether the status comes after the message")
+        return self.decode(method, unframe(data))
+
+    def check_type(self, came):
+        equal(came, self.media_type, "content type")
+
+
+class FramedProto(FramedJson):
+    """The same frames with protobuf, under its full media type."""
+
+    name = "application/grpc+proto"
+    names, zeros, empty, details = "camel", True, False, True
+    media_type = "application/grpc+proto"
+
+    def __init__(self, server, namespace):
+        super().__init__(server, namespace)
+        self.pb, _ = generate()
+
+    def encode(self, method, request):
+        return json_format.ParseDict(request, getattr(self.pb, method + "Request")()).SerializeToString()
+
+    def decode(self, method, message):
+        reply = getattr(self.pb, method + "Response").FromString(message)
+        return json_format.MessageToDict(reply, always_print_fields_with_no_presence=True)
+
+    def refuse(self, method, code, message, trailers):
+        details = trailers["grpc-status-details-bin"]
+        return refused_from_status(code, message, base64.b64decode(details + "=" * (-len(details) % 4)))
+
+    def check_type(self, came):
+        # gRPC allows the server to leave out the default format.
+        equal(came in ("application/grpc", "application/grpc+proto"), True, f"whether {came} is gRPC's type")
+
+
+class GrpcWeb(FramedProto):
+    """gRPC-Web over HTTP/1.1, as a browser's client sends it."""
+
+    name = "application/grpc-web+proto"
+    text = False
+
+    def call(self, method, request):
+        host, port = self.server.address.split(":")
+        media = "application/grpc-web-text+proto" if self.text else "application/grpc-web+proto"
+        headers = {"content-type": media, "accept": media, "x-grpc-web": "1", "usersd-namespace": self.namespace}
+        body = frame(self.encode(method, request))
+        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
+            sent = base64.b64encode(body) if self.text else body
+            connection.request("POST", f"/users.Users/{method}", sent, headers)
+            reply = connection.getresponse()
+            data = reply.read()
+            equal(reply.status, 200, "HTTP status")
+            equal(reply.headers["content-type"], media, "content type")
+        if self.text:
+            # Pieces of base64, each with its own padding.
+            data = b"".join(base64.b64decode(data[at : at + 4]) for at in range(0, len(data), 4))
+        message, trailers = None, {name.lower(): value for name, value in reply.headers.items()}
+        while data:
+            flag, length = data[0], int.from_bytes(data[1:5], "big")
+            part, data = data[5 : 5 + length], data[5 + length :]
+            equal(len(part), length, "length of a frame")
+            if flag == 0x80:
+                for line in part.decode().split("\r\n"):
+                    if line:
+                        name, _, value = line.partition(":")
+                        trailers[name.strip().lower()] = value.strip()
+            else:
+                message = part
+        status = int(trailers["grpc-status"])
+        if status != 0:
+            text = urllib.parse.unquote(trailers["grpc-message"])
+            raise self.refuse(method, NAMES.get(status, status), text, trailers)
+        return self.decode(method, message)
+
+
+class GrpcWebText(GrpcWeb):
+    name = "application/grpc-web-text+proto"
+    text = True
+
+
+def curl(*arguments):
+    """Status, headers (lower-case names) and body of what curl gets."""
+    done = subprocess.run(["curl", "-sS", "-g", "-i", "--max-time", "30", *arguments],
+                          capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        raise Wrong(f"curl failed: {done.stderr.strip()}")
+    head, _, body = done.stdout.replace("\r\n", "\n").partition("\n\n")
+    first, *lines = head.split("\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return int(first.split()[1]), headers, body
+
+
+def check_headers(status, headers):
+    equal(headers.get("content-type"), "application/json", "content type")
+    equal(headers.get("cache-control"), "no-store", "cache-control")
+    equal("x-request-id" in headers, True, "whether there is a request id")
+    equal(headers.get("www-authenticate"), "Bearer" if status == 401 else None, "www-authenticate")
+
+
+class Canonical(Transport):
+    """The paths that follow from the proto, by curl."""
+
+    name = "curl, canonical paths"
+    options = ()
+
+    def call(self, method, request):
+        rest = {name: value for name, value in request.items() if name not in ("id", "userId", "user_id")}
+        user = urllib.parse.quote("".join(request[name] for name in request if name not in rest), safe="")
+        verb, path, body = {
+            "Create": ("POST", "/v1/users", request),
+            "Read": ("GET", f"/v1/users/{user}" if user else f"/v1/users:lookup?{urllib.parse.urlencode(rest)}", None),
+            "Search": ("GET", f"/v1/users:search?{urllib.parse.urlencode(request)}", None),
+            "Update": ("PATCH", f"/v1/users/{user}", rest),
+            "Login": ("POST", "/v1/sessions", request),
+            "ReadSession": ("POST", "/v1/sessions:read", request),
+            "Logout": ("POST", "/v1/sessions:logout", request),
+            "UpdatePassword": ("POST", f"/v1/users/{user}:updatePassword", rest),
+            "Delete": ("DELETE", f"/v1/users/{user}", None),
+        }[method]
+        arguments = [*self.options, "-X", verb, f"http://{self.server.address}{path}",
+                     "-H", f"usersd-namespace: {self.namespace}"]
+        if body is not None:
+            arguments += ["-H", "content-type: application/json", "-d", json.dumps(body)]
+        status, headers, text = curl(*arguments)
+        check_headers(status, headers)
+        if status != 200:
+            refused = refused_from_json(json.loads(text))
+            equal(status, CODES[refused.code][2], "HTTP status")
+            raise refused
+        return json.loads(text)
+
+
+class CanonicalH2(Canonical):
+    """The same over HTTP/2 without TLS."""
+
+    name = "curl, canonical paths over HTTP/2"
+    options = ("--http2-prior-knowledge",)
+
+
+class Micro(Transport):
+    """`/users/Users/<Method>`, by curl as the pages have it: plain `-d`, which says it is a form."""
+
+    name = "curl, /users/Users/<Method>"
+    names, zeros, empty, details = "snake", False, True, False
+    media_type = None
+
+    def path(self, method):
+        return f"/users/Users/{method}"
+
+    def call(self, method, request):
+        arguments = [
+            f"http://{self.server.address}{self.path(method)}",
+            "-H", f"micro-namespace: {self.namespace}", "-H", "authorization: Bearer $yourToken",
+            "-d", json.dumps(request, indent=2),
+        ]
+        if self.media_type:
+            arguments += ["-H", f"content-type: {self.media_type}"]
+        status, headers, text = curl(*arguments)
+        check_headers(status, headers)
+        if status != 200:
+            refused = refused_from_micro(method, text)
+            equal(status, refused.body["code"], "HTTP status")
+            raise refused
+        return json.loads(text)
+
+
+class MicroCamel(Micro):
+    name = "curl, /users/<camelCase>"
+    media_type = "application/json"
+
+    def path(self, method):
+        return f"/users/{method[0].lower()}{method[1:]}"
+
+
+class MicroDashed(Micro):
+    name = "curl, /users/<dashed-name>"
+    media_type = "application/json; charset=utf-8"
+
+    def path(self, method):
+        return "/users/" + "".join("-" + c.lower() if c.isupper() else c for c in method).lstrip("-")
+
+
+ALL = [PythonClient, Grpcurl, GrpcurlFiles, FramedJson, FramedProto, GrpcWeb, GrpcWebText,
+       Canonical, CanonicalH2, Micro, MicroCamel, MicroDashed]
