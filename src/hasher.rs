@@ -158,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn callers_that_leave_give_up_their_place() {
-        let hasher = Hasher::new(10, 1, Duration::from_secs(600)).unwrap();
+        let hasher = Hasher::new(10, 1, Duration::from_mins(10)).unwrap();
         for _ in 0..2_000 {
             let password = password("password");
             let abandoned = std::pin::pin!(hasher.hash(&password));

@@ -18,6 +18,7 @@ use sea_orm::{
 
 use crate::error::Result;
 
+pub use connect::ConnectError;
 pub use migration::{Step, Steps};
 
 /// Which database it is.

@@ -1,5 +1,7 @@
 //! The running service over sockets, every test on every database.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod bad_input;
 mod http;
 mod micro_faults;

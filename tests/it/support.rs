@@ -185,11 +185,11 @@ impl Replica {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
-        let served = tokio::spawn(server.clone().serve(listener, stop.clone()));
+        let running = tokio::spawn(server.clone().serve(listener, stop.clone()));
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
         let users = UsersClient::new(channel).max_decoding_message_size(usize::MAX);
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { users, address, store, hasher, ops, stop, served, server, client }
+        Self { users, address, store, hasher, ops, stop, served: running, server, client }
     }
 
     /// A request as it is; the answer's body as JSON, or `null` if it is none.
