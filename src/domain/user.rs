@@ -45,6 +45,12 @@ impl Name {
         plain(raw, Self::MAX).map(Self)
     }
 
+    /// A name from our own table.
+    #[must_use]
+    pub fn from_trusted(text: String) -> Self {
+        Self(text)
+    }
+
     /// The name itself.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,6 +1,6 @@
 //! The table of sessions.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _, Query, Value};
+use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult, IntoActiveModel as _, JoinType,
     QueryFilter as _, QuerySelect as _, QueryTrait as _, RelationTrait as _,
@@ -10,7 +10,7 @@ use crate::domain::namespace::Namespace;
 use crate::domain::session::{NewSession, Session, TokenDigest};
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 use super::entity::session::{self, Column};
 use super::entity::user;
@@ -50,6 +50,7 @@ struct Row {
     created: i64,
     expires: i64,
     seen: i64,
+    deleted: i64,
 }
 
 /// The session with that digest, expired or not, with its live user's names. One query, by primary keys.
@@ -65,16 +66,18 @@ pub async fn find(
     let select = session::Entity::find()
         .select_only()
         .columns([Column::PublicId, Column::UserId, Column::Created, Column::Expires, Column::Seen])
-        .columns([user::Column::Username, user::Column::Email])
+        .columns([user::Column::Username, user::Column::Email, user::Column::Deleted])
         .join(JoinType::InnerJoin, session::Relation::User.def())
         .filter(Column::Namespace.eq(namespace.as_str()))
-        .filter(Column::Digest.eq(digest.as_bytes()))
-        .filter(user::Column::Deleted.into_expr().eq(Expr::Constant(Value::from(0_i64))));
+        .filter(Column::Digest.eq(digest.as_bytes()));
     let Some(row) = db.query_one(&select.into_query()).await? else { return Ok(None) };
     let row = Row::from_query_result(&row, "")?;
+    if row.deleted != 0 {
+        return Ok(None);
+    }
     Ok(Some(Session {
         public_id: row.public_id,
-        user: UserId::parse(&row.user_id).map_err(Error::internal)?,
+        user: UserId::from_trusted(row.user_id),
         username: row.username,
         email: row.email,
         created: Timestamp(row.created),

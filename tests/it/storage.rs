@@ -43,7 +43,7 @@ async fn hot_reads_use_the_unique_indexes(service: &Service) {
         return; // an empty table is scanned there whatever indexes it has
     }
     let plans = [
-        ("namespace = ?1 AND deleted = 0 AND id = ?2", "sqlite_autoindex_users_1"),
+        ("namespace = ?1 AND id = ?2", "sqlite_autoindex_users_1"),
         ("namespace = ?1 AND deleted = 0 AND username = ?2 AND username <> ''", "users_"),
         ("namespace = ?1 AND deleted = 0 AND email = ?2 AND email <> ''", "users_email_live"),
     ];
