@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
@@ -18,6 +19,9 @@ use crate::telemetry;
 
 /// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
 const EX_USAGE: u8 = 64;
+
+/// How long the database may take to let its connections go.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Accounts, passwords and sessions for other services, over gRPC and JSON.
 #[derive(Parser)]
@@ -178,8 +182,9 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let watched = tokio::spawn(stop_on_signal(signals, stop.clone()));
     let drained = server.serve(listener, stop).await;
     watched.abort();
-    store.close().await;
-    if drained {
+    // A connection whose call was cut off is given back when the database answers, which may be never.
+    let closed = tokio::time::timeout(CLOSING, store.close()).await.is_ok();
+    if drained && closed {
         tracing::info!("stopped");
     } else {
         tracing::warn!("stopped with calls in flight: the grace period was too short for them");

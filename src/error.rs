@@ -19,6 +19,9 @@ pub enum Error {
     /// The request's bytes are not the message they should be.
     #[error("the request does not decode: {0}")]
     Malformed(String),
+    /// The request is longer than this many bytes.
+    #[error("the message is longer than {0} bytes")]
+    TooLarge(usize),
     /// No live user in the caller's namespace.
     #[error("no such user")]
     UserNotFound,
@@ -67,8 +70,8 @@ pub enum Error {
     /// The caller's own deadline passed.
     #[error("the deadline of the call has passed")]
     DeadlinePassed,
-    /// The database does not answer.
-    #[error("the database does not answer")]
+    /// The database does not answer, or has to be asked again.
+    #[error("the database cannot do this now")]
     DatabaseUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A fault of ours.
     #[error("internal error")]
@@ -82,6 +85,7 @@ impl Error {
         match self {
             Self::Invalid(_) => (Code::InvalidArgument, ErrorReason::FieldInvalid),
             Self::Malformed(_) => (Code::InvalidArgument, ErrorReason::Malformed),
+            Self::TooLarge(_) => (Code::OutOfRange, ErrorReason::TooLarge),
             Self::UserNotFound => (Code::NotFound, ErrorReason::UserNotFound),
             Self::SessionNotFound => (Code::NotFound, ErrorReason::SessionNotFound),
             Self::IdTaken => (Code::AlreadyExists, ErrorReason::IdTaken),
@@ -114,13 +118,29 @@ impl Error {
 }
 
 /// The fields of one request that break their rule, each with the reason, in the order they were found.
+///
+/// At most [`Fields::MOST`] of them: the answer travels in headers, of which common clients take 8 KiB, and must not
+/// be larger than what was asked.
 #[derive(Debug, Default)]
-pub struct Fields(Vec<(String, String)>);
+pub struct Fields {
+    found: Vec<(String, String)>,
+    /// Faults beyond those.
+    more: usize,
+}
 
 impl Fields {
+    /// Most faults that are named one by one.
+    pub const MOST: usize = 40;
+    /// Most faults that the message repeats.
+    const SHOWN: usize = 10;
+
     /// Notes that `field` is at fault.
     pub fn add(&mut self, field: impl Into<String>, why: impl Into<String>) {
-        self.0.push((field.into(), why.into()));
+        if self.found.len() < Self::MOST {
+            self.found.push((field.into(), why.into()));
+        } else {
+            self.more += 1;
+        }
     }
 
     /// The value, or `None` after noting why there is none.
@@ -142,13 +162,13 @@ impl Fields {
 
     /// Field and reason, in the order found.
     pub fn iter(&self) -> impl Iterator<Item = &(String, String)> {
-        self.0.iter()
+        self.found.iter()
     }
 
     /// Whether no field is at fault.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 
     /// Nothing, if no field is at fault.
@@ -157,16 +177,19 @@ impl Fields {
     ///
     /// [`Error::Invalid`] with all that are.
     pub fn none(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::Invalid(self)) }
+        if self.is_empty() { Ok(()) } else { Err(Error::Invalid(self)) }
     }
 }
 
 impl std::fmt::Display for Fields {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (n, (field, why)) in self.0.iter().enumerate() {
+        for (n, (field, why)) in self.found.iter().take(Self::SHOWN).enumerate() {
             let gap = if n == 0 { "" } else { "; " };
             write!(f, "{gap}{field} {why}")?;
         }
-        Ok(())
+        match self.found.len().saturating_sub(Self::SHOWN) + self.more {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::domain::password::{Password, PasswordHash};
 use crate::error::{Error, Result};
 
+pub use pool::Work;
+
 use pool::Pool;
 use scheme::{Form, Stored};
 
@@ -80,10 +82,10 @@ impl Hasher {
         Ok(stored.matches(&digest, password.expose()) && hash.is_some())
     }
 
-    /// Passwords that wait for a worker.
+    /// Passwords taken on since the start, and the rounds of bcrypt done.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.pool.queued()
+    pub fn work(&self) -> Work {
+        self.pool.work()
     }
 }
 
@@ -165,8 +167,8 @@ mod tests {
             assert!(futures_util::poll!(abandoned).is_pending());
         }
         // Two thousand of them would take minutes; the first may have begun.
-        assert!(hasher.waiting() <= 2_000);
+        assert!(hasher.pool.queued() <= 2_000);
         hasher.hash(&password("password")).await.unwrap();
-        assert_eq!(hasher.waiting(), 0);
+        assert_eq!(hasher.pool.queued(), 0);
     }
 }

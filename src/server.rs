@@ -34,9 +34,10 @@ use stack::Stack;
 /// The header that names a request in the logs of caller and server.
 const REQUEST_ID: &str = "x-request-id";
 
-/// How long the headers of an HTTP/1.1 request may take, and the first request of a connection to come: after
-/// that a connection only holds memory. (hyper has no time-out while it tells HTTP/1 from HTTP/2.)
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP/1.1 connection may wait for its next request and the whole of its headers, and how long the
+/// first request of any connection may take to come: after that it only holds memory. (hyper has no time-out
+/// while it tells HTTP/1 from HTTP/2.) Clients commonly keep idle connections for less than the first.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
 
 /// Largest headers of a request, in bytes: keys, tokens and tracing fit many times.
@@ -110,9 +111,12 @@ impl Server {
         let housekeeping = tokio::spawn(housekeep(self.ops.clone(), stop.clone()));
         loop {
             // A place is taken before the connection: what does not fit waits in the kernel's queue.
-            let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else { break };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let next = async {
+                let place = Arc::clone(&self.connections).acquire_owned().await;
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                next = next => next,
                 () = stop.cancelled() => break,
             };
             match accepted {
@@ -177,7 +181,7 @@ impl Server {
         let mut request = request.map(Body::new);
         let id = self.request_id(request.headers());
         let span =
-            tracing::info_span!("call", id = id.to_str().unwrap_or_default(), path = request.uri().path());
+            tracing::error_span!("call", id = id.to_str().unwrap_or_default(), path = request.uri().path());
         request.headers_mut().insert(REQUEST_ID, id.clone());
         request.extensions_mut().insert(info);
         let mut response = self.front.handle(request).instrument(span).await;

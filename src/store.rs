@@ -16,7 +16,7 @@ use sea_orm::{
     Select, SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
 };
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use connect::ConnectError;
 pub use migration::{Step, Steps};
@@ -75,16 +75,11 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        Ok(self.write.begin_with_options(options).await?)
-    }
-
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    ///
-    /// `DatabaseUnavailable` if not.
-    pub async fn ping(&self) -> Result<()> {
-        Ok(self.read.ping().await?)
+        // In a task of its own, so that a caller who leaves cannot cut BEGIN in two: sqlx rolls back only what it
+        // knows to have begun, and PostgreSQL would keep the connection in a transaction that nobody ends.
+        let write = self.write.clone();
+        let begun = tokio::spawn(async move { write.begin_with_options(options).await });
+        Ok(begun.await.map_err(Error::internal)??)
     }
 
     /// Closes every connection.

@@ -19,8 +19,8 @@ const NAMESPACE_HEADERS: [&str; 3] = ["usersd-namespace", "micro-namespace", "x-
 /// Lets calls in.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    /// Whether only programs of this machine are served: without keys a web page that the machine's user looks
-    /// at must not reach us, neither directly (`Origin`) nor by a host name of its own that leads here (`Host`).
+    /// Whether only programs of this machine are served. Without keys a web page that somebody looks at must not
+    /// reach us: not directly (`Origin`, never served), nor by a host name of its own that leads here (`Host`).
     local_only: bool,
     trusted_proxies: Vec<IpNet>,
 }
@@ -36,10 +36,9 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// [`Error::ForeignOrigin`], [`Error::NamespaceMismatch`], and [`Error::Invalid`] if a header names no
+    /// [`Error::NamespaceMismatch`], and [`Error::Invalid`] if a header names no
     /// namespace.
     pub fn admit<B>(&self, request: &Request<B>) -> Result<Caller> {
-        self.check_origin(request)?;
         let headers = request.headers();
         let user_agent =
             headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -51,17 +50,17 @@ impl Gate {
         })
     }
 
-    /// Refuses what no program of this machine would send, where only those are served.
+    /// Refuses what a web page sends and, where only programs of this machine are served, what none of them would.
     ///
     /// # Errors
     ///
     /// [`Error::ForeignOrigin`]
     pub fn check_origin<B>(&self, request: &Request<B>) -> Result<()> {
-        if !self.local_only {
-            return Ok(());
-        }
         if request.headers().contains_key(header::ORIGIN) {
             return Err(Error::ForeignOrigin("without API keys no web page is served (Origin is set)"));
+        }
+        if !self.local_only {
+            return Ok(());
         }
         let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
         let host = host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));
@@ -171,7 +170,7 @@ mod tests {
             (vec![], true),
         ];
         for (headers, good) in cases {
-            assert_eq!(gate(&[]).admit(&request(&headers, "127.0.0.1")).is_ok(), good, "{headers:?}");
+            assert_eq!(gate(&[]).check_origin(&request(&headers, "127.0.0.1")).is_ok(), good, "{headers:?}");
         }
     }
 

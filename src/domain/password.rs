@@ -92,7 +92,8 @@ impl Password {
             return Ok(());
         }
         let folded = Zeroizing::new(fold(&self.0));
-        let names = [username.map(Username::as_str), email.map(Email::local)];
+        // An address holds its local part, but a short one is not looked for.
+        let names = [username.map(Username::as_str), email.map(Email::local), email.map(Email::as_str)];
         let holds = |name: &str| name.len() >= SHORTEST_NAME && folded.contains(name);
         if names.into_iter().flatten().any(holds) { Err(PasswordInvalid::OwnName) } else { Ok(()) }
     }
@@ -177,6 +178,7 @@ mod tests {
         let cases = [
             ("xxLoveLacexx", Err(OwnName)),
             ("my-countess-1", Err(OwnName)),
+            ("x@example.com", Ok(())),
             ("example.com-1", Ok(())),
             ("correct horse", Ok(())),
         ];
@@ -186,6 +188,8 @@ mod tests {
             let lax = Policy { screening: false, ..POLICY };
             assert_eq!(password.screen(&lax, Some(&username), Some(&email)), Ok(()), "{raw:?}");
         }
+        let own = Password::parse("ada@example.com".to_owned(), &POLICY).unwrap();
+        assert_eq!(own.screen(&POLICY, None, Some(&Email::parse("ada@example.com").unwrap())), Err(OwnName));
         let short = Username::parse("ada").unwrap();
         let password = Password::parse("armadas and more".to_owned(), &POLICY).unwrap();
         assert_eq!(password.screen(&POLICY, Some(&short), None), Ok(()));

@@ -145,6 +145,9 @@ fn one_too_many(id: bool, username: bool, email: bool) -> Error {
 /// Every field that a mask can name.
 const WRITABLE: [&str; 7] = ["username", "email", "name", "labels", "metadata", "sso_enabled", "password"];
 
+/// More paths than this are a mistake, or an attempt to be answered at length.
+const MAX_PATHS: usize = 100;
+
 /// Which fields an Update writes.
 enum Mask {
     /// Those that are there.
@@ -163,6 +166,10 @@ impl Mask {
         }
         if paths.iter().any(|path| path == "*") {
             return Self::All;
+        }
+        if paths.len() > MAX_PATHS {
+            fields.add("update_mask", format!("must name at most {MAX_PATHS} fields"));
+            return Self::Named(Vec::new());
         }
         for path in &paths {
             if !WRITABLE.contains(&path.as_str()) {
@@ -270,12 +277,16 @@ pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Polic
         fields.add("confirm_password", "must be equal to new_password");
     }
     let new = fields.check("new_password", replacement(request.new_password, policy));
+    let keep = SessionToken::parse(&request.keep_session);
+    if keep.is_none() && !request.keep_session.is_empty() {
+        fields.add("keep_session", "is not a session token");
+    }
     let (Some(user), Some(new)) = (user, new) else { return Err(Error::Invalid(fields)) };
     fields.none().map(|()| PasswordChange {
         user,
         old: Password::attempt(request.old_password),
         new,
-        keep: SessionToken::parse(&request.keep_session),
+        keep,
         etag: request.etag,
     })
 }

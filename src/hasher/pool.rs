@@ -52,6 +52,15 @@ impl Job {
     }
 }
 
+/// What a pool has done since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Jobs that were not refused.
+    pub taken_on: u64,
+    /// Rounds of the jobs that are done.
+    pub rounds_done: u64,
+}
+
 struct State {
     queue: VecDeque<Job>,
     /// Rounds in the queue.
@@ -61,6 +70,7 @@ struct State {
     running: usize,
     /// What a round takes, a moving average.
     nanos_per_round: f64,
+    work: Work,
     closed: bool,
 }
 
@@ -94,6 +104,7 @@ impl Pool {
             running_rounds: 0,
             running: 0,
             nanos_per_round: measure(),
+            work: Work::default(),
             closed: false,
         };
         let pool = Self {
@@ -130,6 +141,7 @@ impl Pool {
                 return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
             }
             let job = Job { cost, salt, key, reply };
+            state.work.taken_on += 1;
             state.queued_rounds += job.rounds();
             state.queue.push_back(job);
         }
@@ -137,6 +149,11 @@ impl Pool {
         answer.await.map_err(Error::internal)
     }
 
+    pub(super) fn work(&self) -> Work {
+        self.shared.lock().work
+    }
+
+    #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
         self.shared.lock().queue.len()
     }
@@ -181,6 +198,7 @@ impl State {
     fn done(&mut self, rounds: u64, took: Duration) {
         self.running -= 1;
         self.running_rounds -= rounds;
+        self.work.rounds_done += rounds;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let measured = took.as_nanos() as f64 / rounds as f64;
         self.nanos_per_round += (measured - self.nanos_per_round) / 8.0;

@@ -55,6 +55,9 @@ const NOT_CARRIED: [HeaderName; 13] = [
     HeaderName::from_static("grpc-accept-encoding"),
 ];
 
+/// How long a request's body may take to arrive.
+const RECEIVE: Duration = Duration::from_secs(20);
+
 /// What is read of a body that is too long, in bytes and in time, before the answer.
 const DISCARDED: usize = 32 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
@@ -110,14 +113,22 @@ fn carried(mut headers: HeaderMap, uri: &http::Uri) -> HeaderMap {
 pub(super) async fn read_body(head: &Parts, mut body: Body, max: usize) -> Result<Bytes, Status> {
     let announced =
         head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(refusal(
+            Code::Unimplemented,
+            ErrorReason::EncodingUnknown,
+            "the body must not be compressed",
+        ));
+    }
     let read = if announced.is_some_and(|length: u64| length > max as u64) {
-        Err(too_large(max))
+        Err(Error::TooLarge(max).into())
     } else if body.is_end_stream() {
         return Ok(Bytes::new());
     } else {
-        match Limited::new(&mut body, max).collect().await {
+        let collected = tokio::time::timeout(RECEIVE, Limited::new(&mut body, max).collect()).await;
+        match collected.map_err(|_| Error::DeadlinePassed)? {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(err) if err.is::<LengthLimitError>() => Err(too_large(max)),
+            Err(err) if err.is::<LengthLimitError>() => Err(Error::TooLarge(max).into()),
             Err(_) => return Err(Error::Malformed("the body breaks off".to_owned()).into()),
         }
     };
@@ -137,10 +148,6 @@ async fn discard(body: Body) {
         while let Some(Ok(_)) = rest.frame().await {}
     };
     let _ = tokio::time::timeout(DISCARD_TIME, all).await;
-}
-
-fn too_large(max: usize) -> Status {
-    refusal(Code::OutOfRange, ErrorReason::TooLarge, &format!("the request is longer than {max} bytes"))
 }
 
 /// The media type without its parameters, in lower case; `None` if there is none.

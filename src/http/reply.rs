@@ -76,11 +76,11 @@ fn whole_seconds(delay: Duration) -> u64 {
     delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
 }
 
-/// The HTTP status of a gRPC one. Source: `google/rpc/code.proto`; a message too large has its own in HTTP.
+/// The HTTP status of a gRPC one. Source: `google/rpc/code.proto`; a message too large and one encoded have their own in HTTP.
 pub(super) fn http_status(status: &Status) -> StatusCode {
     let number = match status.code() {
         Code::Ok => 200,
-        Code::OutOfRange | Code::ResourceExhausted if too_large(status) => 413,
+        Code::OutOfRange | Code::ResourceExhausted if has_reason(status, ErrorReason::TooLarge) => 413,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
         Code::Unauthenticated => 401,
         Code::PermissionDenied => 403,
@@ -88,6 +88,7 @@ pub(super) fn http_status(status: &Status) -> StatusCode {
         Code::AlreadyExists | Code::Aborted => 409,
         Code::ResourceExhausted => 429,
         Code::Cancelled => 499,
+        Code::Unimplemented if has_reason(status, ErrorReason::EncodingUnknown) => 415,
         Code::Unimplemented => 501,
         Code::Unavailable => 503,
         Code::DeadlineExceeded => 504,
@@ -96,8 +97,8 @@ pub(super) fn http_status(status: &Status) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn too_large(status: &Status) -> bool {
-    status.get_details_error_info().is_some_and(|info| info.reason == ErrorReason::TooLarge.as_str_name())
+fn has_reason(status: &Status, reason: ErrorReason) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == reason.as_str_name())
 }
 
 /// Appends the details of an encoded `google.rpc.Status`, with commas between. One that cannot be written is left

@@ -132,7 +132,9 @@ impl Operations {
         check_etag(&user, etag)?;
         let mut fields = user.apply(changes);
         if user.username.is_none() && user.email.is_none() {
-            return Err(Error::invalid("username", "cannot be cleared while there is no email"));
+            let (field, other) =
+                if fields.contains(&"email") { ("email", "username") } else { ("username", "email") };
+            return Err(Error::invalid(field, format!("cannot be cleared while there is no {other}")));
         }
         if hash.is_some() {
             fields.push("password");

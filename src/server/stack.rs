@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -32,6 +34,7 @@ pub(super) struct Stack {
     gate: Arc<Gate>,
     calls: Arc<Semaphore>,
     most_calls: usize,
+    max_body: usize,
 }
 
 impl Stack {
@@ -53,6 +56,7 @@ impl Stack {
             gate: Arc::new(Gate::new(config)),
             calls: Arc::new(Semaphore::new(config.limits_calls)),
             most_calls: config.limits_calls,
+            max_body: config.http_max_body,
         })
     }
 
@@ -79,12 +83,17 @@ impl Stack {
         if is_health {
             return Ok(self.call_routes(request).await);
         }
-        // 1. Full means no, at once: a queue would only make everyone late.
+        // 1. The whole message, before anything else is given to the call: a client that opens streams and sends nothing
+        //    must not hold the places of others. Reflection talks both ways and cannot be waited for.
+        if !request.uri().path().starts_with("/grpc.reflection.") {
+            request = received(request, self.max_body).await?;
+        }
+        // 2. Full means no, at once: a queue would only make everyone late.
         let _place = self.calls.try_acquire().map_err(|_| Error::Overloaded)?;
-        // 2. Who calls. Only here is a caller made; one that came with the request is overwritten.
+        // 3. Who calls. Only here is a caller made; one that came with the request is overwritten.
         let caller = self.gate.admit(&request)?;
         request.extensions_mut().insert(caller);
-        // 3. The caller's own deadline: an answer nobody waits for is not worked on.
+        // 4. The caller's own deadline: an answer nobody waits for is not worked on.
         match deadline(request.headers())? {
             Some(Duration::ZERO) => Err(Error::DeadlinePassed),
             Some(span) => {
@@ -127,6 +136,28 @@ fn describe() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
+/// How long a request's message may take to arrive.
+const RECEIVE: Duration = Duration::from_secs(20);
+
+/// The frames of a message: five bytes and the message. One frame too many is seen by whoever reads them.
+const FRAMES: usize = 16;
+
+/// The request with its body in memory.
+async fn received(request: Request<Body>, max_body: usize) -> Result<Request<Body>> {
+    let (head, body) = request.into_parts();
+    if body.is_end_stream() {
+        return Ok(Request::from_parts(head, body));
+    }
+    let collected = Limited::new(body, max_body + FRAMES).collect();
+    let body = match tokio::time::timeout(RECEIVE, collected).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::TooLarge(max_body)),
+        Ok(Err(_)) => return Err(Error::Malformed("the message breaks off".to_owned())),
+        Err(_) => return Err(Error::DeadlinePassed),
+    };
+    Ok(Request::from_parts(head, Body::new(Full::new(body))))
+}
+
 /// The span of gRPC's `grpc-timeout`: at most eight digits and a unit.
 fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
@@ -161,7 +192,16 @@ fn explain(response: Response<Body>) -> Response<Body> {
         Code::Unimplemented if said.is_empty() => {
             refusal(Code::Unimplemented, ErrorReason::MethodUnknown, "there is no such method")
         }
-        Code::OutOfRange => refusal(Code::OutOfRange, ErrorReason::TooLarge, said),
+        Code::Unimplemented => {
+            let known = response.headers().get("grpc-accept-encoding").cloned();
+            let mut refused: Response<Body> =
+                refusal(Code::Unimplemented, ErrorReason::EncodingUnknown, said).into_http();
+            if let Some(known) = known {
+                refused.headers_mut().insert("grpc-accept-encoding", known);
+            }
+            return refused;
+        }
+        Code::OutOfRange => refusal(Code::OutOfRange, ErrorReason::TooLarge, "the message is too long"),
         // Frames that are cut or have flags that nobody announced: the caller's mistake, not ours.
         Code::Internal => refusal(Code::InvalidArgument, ErrorReason::Malformed, said),
         _ => return response,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
+use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use sea_orm::{
     ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx,
 };
@@ -146,6 +146,11 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
     Database::connect(options).await
 }
 
+/// What a session of ours on PostgreSQL never does: wait for a lock, work on a statement or sit in a transaction for
+/// longer than any caller waits.
+const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
+                       SET idle_in_transaction_session_timeout = '60s'";
+
 async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     // A pool tries until its time is up and then knows only that: one connection says what is wrong.
     let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::Open(told(&error)))?;
@@ -159,7 +164,12 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         .acquire_timeout(ACQUIRE)
         // A connection in steady use is not asked whether it still lives: that would double every read.
         .test_before_acquire_if_idle_for(Duration::from_secs(2))
-        .set_application_name("usersd");
+        .set_application_name("usersd")
+        .map_sqlx_postgres_pool_opts(|pool| {
+            pool.after_connect(|connection, _| {
+                Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) })
+            })
+        });
     let pool = Database::connect(options).await?;
     check_version(&pool).await?;
     Ok(Store { read: pool.clone(), write: pool, kind: Kind::Postgres })

@@ -1,6 +1,6 @@
 //! The log of what happened.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _,
@@ -69,6 +69,8 @@ pub async fn delete_before(tx: &impl ConnectionTrait, cutoff: Timestamp, most: u
         .from(event::Entity)
         .and_where(Expr::col(Column::At).lt(cutoff.0))
         .limit(most)
+        // What another replica removes right now is its own.
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .take();
     let key = Expr::tuple([Expr::col(Column::Namespace), Expr::col(Column::Seq)]);
     let done = event::Entity::delete_many().filter(key.in_subquery(old)).exec(tx).await?;

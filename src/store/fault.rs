@@ -22,10 +22,10 @@ fn is_unavailable(error: &DbErr) -> bool {
         sqlx::Error::Database(told) => {
             let code = told.code().unwrap_or_default();
             // SQLite: BUSY and its extended codes, IOERR, FULL. PostgreSQL: connection, resources, shutdown,
-            // serialisation failure, deadlock (SQLSTATE classes 08, 53, 57 and 40).
+            // locks, serialisation failure, deadlock (SQLSTATE classes 08, 53, 57, 55 and 40).
             let sqlite = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13));
             let postgres =
-                code.len() == 5 && ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class));
+                code.len() == 5 && ["08", "53", "55", "57", "40"].iter().any(|class| code.starts_with(class));
             sqlite && code.len() != 5 || postgres
         }
         sqlx::Error::Io(_)

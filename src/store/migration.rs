@@ -42,6 +42,8 @@ impl Store {
     pub async fn migrate(&self) -> Result<()> {
         let tx = self.begin().await?;
         if self.kind() == Kind::Postgres {
+            // Waiting for another replica, and an index on a large table, may take their time.
+            tx.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
         }
         Migrator::up(&tx, None).await?;

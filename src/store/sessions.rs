@@ -1,6 +1,6 @@
 //! The table of sessions.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult, IntoActiveModel as _, JoinType,
     QueryFilter as _, QuerySelect as _, QueryTrait as _, RelationTrait as _,
@@ -161,6 +161,8 @@ pub async fn delete_ended(
             .from(session::Entity)
             .and_where(Expr::col(column).lte(before.0))
             .limit(most)
+            // What another replica or a call is about to remove is theirs: waiting could be a deadlock.
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
             .take();
         let key = Expr::tuple([Expr::col(Column::Namespace), Expr::col(Column::Digest)]);
         let done = session::Entity::delete_many().filter(key.in_subquery(ended)).exec(tx).await?;

@@ -1,11 +1,12 @@
 //! The table of users.
 
+use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Value};
 use sea_orm::{
     ActiveModelTrait as _,
     ActiveValue::{NotSet, Set},
     ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _, Select,
+    QueryOrder as _, QuerySelect as _, Select, StreamTrait,
 };
 
 use crate::domain::email::Email;
@@ -142,14 +143,17 @@ pub async fn update(
     Ok(())
 }
 
+/// Most bytes of rows of one page. Common clients refuse replies of more than 4 MiB.
+const MAX_PAGE: usize = 3 * 1024 * 1024;
+
 /// Live users by what their username and e-mail address begin with, both lower case; ordered by username,
-/// then id.
+/// then id. At most as many as fit in a reply, and no more are read.
 ///
 /// # Errors
 ///
 /// What the database says.
 pub async fn search(
-    db: &impl ConnectionTrait,
+    db: &(impl ConnectionTrait + StreamTrait),
     namespace: &Namespace,
     username: &str,
     email: &str,
@@ -164,14 +168,23 @@ pub async fn search(
         let Some(end) = after_prefix(prefix) else { return Ok(Vec::new()) };
         select = select.filter(named(column)).filter(column.gte(prefix)).filter(column.lt(end));
     }
-    let rows = select
+    let mut rows = select
         .order_by_asc(Column::Username)
         .order_by_asc(Column::Id)
         .limit(page.limit)
         .offset(page.offset)
-        .all(db)
+        .stream(db)
         .await?;
-    rows.into_iter().map(User::try_from).collect()
+    let (mut users, mut room) = (Vec::new(), MAX_PAGE);
+    while let Some(row) = rows.try_next().await? {
+        let size = row.labels.len() + row.metadata.len() + row.prefs.len() + row.name.len();
+        users.push(User::try_from(row)?);
+        room = room.saturating_sub(size);
+        if room == 0 {
+            break;
+        }
+    }
+    Ok(users)
 }
 
 /// The first text that sorts behind all that begin with `prefix`; `None` if it is not ASCII.

@@ -16,6 +16,7 @@ crate::on_every_backend!(
     numbers_out_of_range_are_named,
     nul_bytes_and_lone_surrogates_are_refused,
     headers_that_are_wrong_are_refused,
+    many_faults_make_no_long_answer,
     random_bytes_never_break_anything,
 );
 
@@ -221,4 +222,23 @@ async fn random_bytes_never_break_anything(service: &Service) {
         let (status, _, body) = service.replica.request(Method::POST, path, bytes.clone(), &json).await;
         assert!(!status.is_server_error(), "{path} {bytes:?}: {status} {body}");
     }
+}
+
+async fn many_faults_make_no_long_answer(service: &Service) {
+    let labels = vec![String::new(); 100];
+    let request = usersd::pb::CreateRequest { labels, ..ada() };
+    let status = service.users().create(request).await.unwrap_err();
+    assert_eq!(crate::support::fields(&status).len(), 40);
+    assert!(status.message().ends_with("; and 90 more"), "{status:?}");
+    assert!(
+        status.message().len() + status.details().len() * 4 / 3 < 8 * 1024,
+        "clients take 8 KiB of headers"
+    );
+    let mask = format!(r#"{{"updateMask":"{}"}}"#, "a,".repeat(20_000));
+    let (_, body) = service.replica.json(Method::PATCH, "/v1/users/x", &mask).await;
+    assert!(body.to_string().len() < 16 * 1024, "{}", body.to_string().len());
+    let query = format!("/v1/users:search?{}", "&a".repeat(3_000));
+    let (status, body) = service.replica.json(Method::GET, &query, "").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(body.to_string().len() < 16 * 1024, "{}", body.to_string().len());
 }

@@ -22,6 +22,8 @@ crate::on_every_backend!(
     a_password_is_the_same_however_it_is_composed,
     a_password_must_not_hold_the_users_names,
     what_cannot_be_hashed_in_time_is_refused_at_once,
+    a_password_changed_during_the_hash_is_not_replaced,
+    every_refusal_costs_the_same_work,
 );
 
 fn change(user: &User) -> UpdatePasswordRequest {
@@ -218,4 +220,51 @@ async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
         () = calls => {}
     }
     assert_eq!(service.counts().await, before);
+}
+
+async fn a_password_changed_during_the_hash_is_not_replaced(service: &Service) {
+    let user = create(service, ada()).await;
+    let (mut users, late) = (service.users(), change(&user));
+    let late = async move { users.update_password(late).await.map(|_| ()) };
+    let mut other = service.another(|_| {}).await; // whose hasher is free
+    let first = UpdatePasswordRequest { new_password: "the first horse".into(), ..change(&user) };
+    let meanwhile = async { drop(other.users.update_password(first).await.unwrap()) };
+    let status = crate::support::during_the_hash(service, late, meanwhile).await;
+    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert!(signs_in(service, "the first horse").await);
+    assert!(!signs_in(service, "another horse").await);
+}
+
+/// What takes time is bcrypt: counted in rounds, since a clock would depend on the machine.
+async fn every_refusal_costs_the_same_work(service: &Service) {
+    let user = create(service, ada()).await;
+    let passwordless = CreateRequest { password: String::new(), sso_enabled: true, ..crate::support::nth(1) };
+    create(service, passwordless).await;
+    let long = "x".repeat(10_000);
+    let rounds = || service.replica.hasher.work().rounds_done;
+    let mut costs = Vec::new();
+    for (username, password) in [
+        ("ada", "wrong"),
+        ("nobody", "wrong"),
+        ("not a username", "wrong"),
+        ("user1", "wrong"),
+        ("ada", ""),
+        ("nobody", ""),
+        ("ada", &long),
+        ("nobody", &long),
+    ] {
+        let before = rounds();
+        let request =
+            LoginRequest { username: username.into(), password: password.into(), ..LoginRequest::default() };
+        service.users().login(request).await.unwrap_err();
+        costs.push(rounds() - before);
+    }
+    for id in [user.id.as_str(), "nobody"] {
+        let before = rounds();
+        let request =
+            UpdatePasswordRequest { user_id: id.into(), old_password: "wrong".into(), ..change(&user) };
+        service.users().update_password(request).await.unwrap_err();
+        costs.push(rounds() - before);
+    }
+    assert_eq!(costs, [16; 10], "one hash at cost 4 each");
 }

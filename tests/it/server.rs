@@ -26,6 +26,9 @@ crate::on_every_backend!(
     a_deadline_that_passed_is_said_so,
     a_call_in_flight_ends_before_the_server_does,
     a_request_over_the_header_limits_is_refused,
+    callers_that_leave_leave_no_transaction_behind,
+    a_full_server_still_hears_the_signal_to_stop,
+    a_compressed_message_is_refused_with_a_reason,
 );
 
 async fn channel(service: &Service) -> Channel {
@@ -152,11 +155,52 @@ async fn a_call_in_flight_ends_before_the_server_does(service: &Service) {
 
 async fn a_request_over_the_header_limits_is_refused(service: &Service) {
     let mut stream = TcpStream::connect(&service.replica.address).await.unwrap();
-    let padding = "x".repeat(64 * 1024);
+    let padding = "x".repeat(17 * 1024);
     let request = format!("GET /v1/users/x HTTP/1.1\r\nhost: localhost\r\nx-padding: {padding}\r\n\r\n");
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+async fn callers_that_leave_leave_no_transaction_behind(service: &Service) {
+    create(service, ada()).await;
+    let body = r#"{"username":"nobody","password":"x"}"#;
+    for micros in 0..200 {
+        let (timeout, json) = (format!("{}u", 20 * micros), "application/json");
+        let headers = [("grpc-timeout", timeout.as_str()), ("content-type", json)];
+        service.replica.request(Method::POST, "/v1/sessions", body, &headers).await;
+    }
+    // Whatever was begun is over or rolled back: a writer gets through at once, and nobody sits in a transaction.
+    let tx = service.replica.store.begin().await.unwrap();
+    sea_orm::ConnectionTrait::execute_unprepared(&tx, "UPDATE users SET name = 'x'").await.unwrap();
+    tx.commit().await.unwrap();
+    if service.backend == crate::support::Backend::Postgres {
+        let sitting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND state LIKE 'idle in transaction%' AND state_change < now() - interval '1 second'";
+        // Long enough for what was left to count as left.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        assert_eq!(service.number(sitting).await, 0);
+    }
+}
+
+async fn a_full_server_still_hears_the_signal_to_stop(service: &Service) {
+    let full = service.another(|config| config.limits_connections = 1).await; // the client's own
+    full.stop.cancel();
+    assert!(full.served.await.unwrap());
+}
+
+async fn a_compressed_message_is_refused_with_a_reason(service: &Service) {
+    let gzip = [("content-type", "application/grpc"), ("grpc-encoding", "gzip"), ("te", "trailers")];
+    let frame = [&[1, 0, 0, 0, 1][..], b"x"].concat();
+    let (status, headers, _) = service.replica.request(Method::POST, "/users.Users/Read", frame, &gzip).await;
+    assert_eq!((status, &headers["grpc-status"]), (StatusCode::OK, &http::HeaderValue::from_static("12")));
+    assert!(headers.contains_key("grpc-status-details-bin"));
+    let coded = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    let (status, _, answer) = service.replica.request(Method::POST, "/v1/sessions", "x", &coded).await;
+    assert_eq!(
+        (status, &answer["details"][0]["reason"]),
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, &"ENCODING_UNKNOWN".into())
+    );
 }

@@ -228,39 +228,11 @@ async fn the_device_is_what_the_caller_says_or_the_connection(service: &Service)
     assert_eq!(fields(&status.unwrap_err()), ["device.address"]);
 }
 
-/// Lets `meanwhile` happen while a log-in of ada waits for its hash, and gives the log-in's answer.
-///
-/// Every worker is kept busy until then by hashes that are given up afterwards, so that however slow the
-/// machine is, the log-in has found its user before and checks its password after.
+/// What a log-in of ada is answered if `meanwhile` happens while it waits for its hash.
 async fn during_the_hash(service: &Service, meanwhile: impl Future<Output = ()>) -> tonic::Status {
-    let hasher = service.replica.hasher.clone();
-    let slow = usersd::domain::password::PasswordHash::from_trusted(format!("$2b$12${}", ".".repeat(53)));
-    let password = usersd::domain::password::Password::attempt("x".into());
-    let blockers = async {
-        let jobs = (0..200).map(|_| hasher.verify(&password, Some(&slow)));
-        futures_util::future::join_all(jobs).await;
-    };
     let mut users = service.users();
-    #[expect(clippy::async_yields_async, reason = "the log-in is awaited after the blockers are gone")]
-    let acting = async {
-        // Both workers are busy ...
-        while hasher.waiting() != 198 {
-            tokio::task::yield_now().await;
-        }
-        let attempt = tokio::spawn(async move { users.login(by_name("ada")).await });
-        // ... and one more stands in the queue: the log-in.
-        while hasher.waiting() != 199 {
-            tokio::task::yield_now().await;
-        }
-        meanwhile.await;
-        attempt
-    };
-    let attempt = tokio::select! {
-        biased;
-        () = blockers => panic!("the blockers were too quick"),
-        attempt = acting => attempt,
-    };
-    attempt.await.unwrap().unwrap_err()
+    let login = async move { users.login(by_name("ada")).await.map(|_| ()) };
+    crate::support::during_the_hash(service, login, meanwhile).await
 }
 
 async fn a_user_deleted_during_the_hash_gets_no_session(service: &Service) {

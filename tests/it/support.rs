@@ -20,6 +20,7 @@ use tonic_types::StatusExt as _;
 
 use usersd::clock::Clock;
 use usersd::config::Config;
+use usersd::domain::password::{Password, PasswordHash};
 use usersd::domain::time::Timestamp;
 use usersd::hasher::Hasher;
 use usersd::ops::{Operations, Rules};
@@ -355,4 +356,43 @@ pub(crate) async fn raw(service: &Service, path: &'static str, message: Vec<u8>)
     client.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static(path);
     Ok(client.unary(Request::new(message), path, Raw).await?.into_inner())
+}
+
+/// Lets `meanwhile` happen while `call` waits for its first hash, and gives the call's refusal.
+///
+/// Every worker is kept busy until then by hashes that are given up afterwards, so that however slow the machine
+/// is, the call has read what it checks the password against before, and checks it after.
+pub(crate) async fn during_the_hash(
+    service: &Service,
+    call: impl Future<Output = Result<(), Status>> + Send + 'static,
+    meanwhile: impl Future<Output = ()>,
+) -> Status {
+    let hasher = service.replica.hasher.clone();
+    let slow = PasswordHash::from_trusted(format!("$2b$12${}", ".".repeat(53)));
+    let password = Password::attempt("x".into());
+    let blockers = async {
+        let jobs = (0..200).map(|_| hasher.verify(&password, Some(&slow)));
+        futures_util::future::join_all(jobs).await;
+    };
+    let before = hasher.work().taken_on;
+    #[expect(clippy::async_yields_async, reason = "the log-in is awaited after the blockers are gone")]
+    let acting = async {
+        // The blockers are there ...
+        while hasher.work().taken_on < before + 200 {
+            tokio::task::yield_now().await;
+        }
+        let attempt = tokio::spawn(call);
+        // ... and behind them the log-in.
+        while hasher.work().taken_on < before + 201 {
+            tokio::task::yield_now().await;
+        }
+        meanwhile.await;
+        attempt
+    };
+    let attempt = tokio::select! {
+        biased;
+        () = blockers => panic!("the blockers were too quick"),
+        attempt = acting => attempt,
+    };
+    attempt.await.unwrap().unwrap_err()
 }
