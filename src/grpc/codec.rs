@@ -10,6 +10,12 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::error::Error;
 
+/// Bytes to begin a message's buffer with, and to send at a time: most messages are a few hundred bytes long, for which
+/// tonic's own 8 KiB are a large piece of memory to get and give back in each call.
+fn buffers() -> BufferSettings {
+    BufferSettings::new(1024, 32 * 1024)
+}
+
 /// Writes `T` and reads `U`.
 #[derive(Debug)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
@@ -31,11 +37,11 @@ where
     type Decoder = MessageDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
+        ProstCodec::<T, U>::raw_encoder(buffers())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        MessageDecoder(ProstCodec::<T, U>::raw_decoder(BufferSettings::default()))
+        MessageDecoder(ProstCodec::<T, U>::raw_decoder(buffers()))
     }
 }
 

@@ -14,8 +14,9 @@ use sea_orm::{
 
 use super::{Kind, Store};
 
-/// Readers of an SQLite file. More do not help: each read holds a CPU for some microseconds.
-const SQLITE_READERS: u32 = 4;
+/// Fewest and most readers of an SQLite file. Each has a thread that a read keeps busy for some microseconds: more than
+/// there are CPUs only take turns.
+const SQLITE_READERS: (usize, usize) = (2, 4);
 
 /// How long a call waits for a connection before it is told that the database does not answer.
 const ACQUIRE: Duration = Duration::from_secs(5);
@@ -85,7 +86,9 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     options.max_connections(1).min_connections(1);
     let write = patient_connect(options).await?;
     let mut options = sqlite_options(url);
-    options.max_connections(SQLITE_READERS).min_connections(1);
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let readers = cpus.clamp(SQLITE_READERS.0, SQLITE_READERS.1);
+    options.max_connections(u32::try_from(readers).unwrap_or(2)).min_connections(1);
     options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
     let read = Database::connect(options).await?;
     Ok(Store { read, write, kind: Kind::Sqlite })
