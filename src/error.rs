@@ -134,10 +134,14 @@ impl Fields {
     /// Most faults that the message repeats.
     const SHOWN: usize = 10;
 
-    /// Notes that `field` is at fault.
+    /// Notes that `field` is at fault. The same once more is no other fault.
     pub fn add(&mut self, field: impl Into<String>, why: impl Into<String>) {
+        let fault = (field.into(), why.into());
+        if self.found.last() == Some(&fault) {
+            return;
+        }
         if self.found.len() < Self::MOST {
-            self.found.push((field.into(), why.into()));
+            self.found.push(fault);
         } else {
             self.more += 1;
         }

@@ -51,9 +51,6 @@ const MAX_STREAMS: u32 = 256;
 const KEEPALIVE: Duration = Duration::from_mins(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often what is due is cleaned up.
-const HOUSEKEEPING: Duration = Duration::from_mins(1);
-
 /// What health is asked about: the server as a whole, and its service.
 const SERVICES: [&str; 2] = ["", "users.Users"];
 
@@ -224,7 +221,7 @@ fn protocol() -> Builder<TokioExecutor> {
 }
 
 async fn housekeep(ops: Operations, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    let mut ticks = tokio::time::interval(ops.clean_up_every());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -233,7 +230,7 @@ async fn housekeep(ops: Operations, stop: CancellationToken) {
         if let Err(error) = ops.clean_up().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "housekeeping failed; next try in a minute"
+                "housekeeping failed, and will be tried again"
             );
         }
     }

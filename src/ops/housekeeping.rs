@@ -1,5 +1,7 @@
 //! What goes by itself in time: ended sessions, old events, users long in the trash.
 
+use std::time::Duration;
+
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
 use crate::domain::namespace::Namespace;
@@ -12,7 +14,19 @@ use super::Operations;
 /// Rows removed in one transaction: SQLite's other writers wait meanwhile, for some milliseconds.
 const BATCH: u64 = 500;
 
+/// The least and the most time between two rounds.
+const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
 impl Operations {
+    /// How often to look for what is due: soon enough that nothing outlives its time by a quarter, or by a minute.
+    #[must_use]
+    pub fn clean_up_every(&self) -> Duration {
+        let rules = &self.rules;
+        let spans = [Some(rules.session_lifetime), rules.session_idle, rules.trash_keep, rules.logs_keep];
+        let shortest = spans.into_iter().flatten().min().unwrap_or(EVERY.1);
+        (shortest / 4).clamp(EVERY.0, EVERY.1)
+    }
+
     /// Removes all that is due. Replicas may do it at the same time.
     ///
     /// # Errors

@@ -16,15 +16,12 @@ mod structure;
 
 use path::{Path, Step};
 
-/// Most faults that are named: enough for any honest form, and an answer of bounded size for the others.
-const MAX_FAULTS: usize = 100;
-
 struct Reader<'s, 'j> {
     schema: &'s Schema,
     style: Style,
     lex: Lexer<'j>,
     out: Vec<u8>,
-    faults: Vec<(String, String)>,
+    faults: Fields,
     /// Open objects and lists inside a `Struct`.
     levels: u32,
 }
@@ -115,24 +112,14 @@ fn run<'s, 'j>(
     let malformed = |why: Malformed| Faults::Malformed(why.describe(json));
     let lex = Lexer::new(json).map_err(malformed)?;
     let out = Vec::with_capacity(json.len().min(4096));
-    let mut reader = Reader { schema, style, lex, out, faults: Vec::new(), levels: 0 };
+    let mut reader = Reader { schema, style, lex, out, faults: Fields::default(), levels: 0 };
     read(&mut reader).and_then(|()| reader.lex.end()).map_err(malformed)?;
-    if reader.faults.is_empty() {
-        return Ok(reader.out);
-    }
-    let mut fields = Fields::default();
-    for (field, why) in reader.faults {
-        fields.add(field, why);
-    }
-    Err(Faults::Fields(fields))
+    if reader.faults.is_empty() { Ok(reader.out) } else { Err(Faults::Fields(reader.faults)) }
 }
 
 impl<'s, 'j> Reader<'s, 'j> {
     fn fault(&mut self, path: &Path<'_>, why: impl Into<String>) {
-        let fault = (path.text(), why.into());
-        if self.faults.len() < MAX_FAULTS && self.faults.last() != Some(&fault) {
-            self.faults.push(fault);
-        }
+        self.faults.add(path.text(), why);
     }
 
     /// Notes a fault of the value that comes next, and passes over it.
