@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Overrides};
+use crate::error::with_causes;
 use crate::hasher::Hasher;
 use crate::ops::{Operations, Rules};
 use crate::server::Server;
@@ -83,18 +84,9 @@ enum Failure {
     Failed(String),
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        let mut text = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            let line = cause.to_string();
-            if !text.contains(&line) {
-                text = format!("{text}: {line}");
-            }
-            next = cause.source();
-        }
-        Self::Failed(text)
+        Self::Failed(with_causes(&error))
     }
 }
 

@@ -197,3 +197,20 @@ impl std::fmt::Display for Fields {
         }
     }
 }
+
+/// An error and what lies under it, outermost first.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let line = cause.to_string();
+        // Many libraries print their source as part of themselves.
+        if !text.contains(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -29,6 +29,7 @@ pub mod schema;
 mod tests;
 
 pub use call::Stack;
+pub(crate) use call::receive;
 pub use schema::{Schema, SchemaError};
 
 use schema::Method;

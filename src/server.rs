@@ -142,6 +142,12 @@ impl Server {
         }
         let drained = tokio::time::timeout(self.grace, graceful.shutdown()).await.is_ok();
         housekeeping.abort();
+        if !drained {
+            tracing::warn!(
+                calls = self.calls_in_flight(),
+                "the grace period is over: what is open is cut off"
+            );
+        }
         drained
     }
 

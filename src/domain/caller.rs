@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::namespace::Namespace;
+use super::session::Device;
 
 /// The program behind a call, as the stack's gate found it. Only the gate makes one.
 #[derive(Clone, Debug)]
@@ -18,6 +19,13 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Where the end user sits: what was said of it, else where the call came from.
+    #[must_use]
+    pub fn device(&self, said: &Device) -> Device {
+        let user_agent = if said.user_agent.is_empty() { &self.user_agent } else { &said.user_agent };
+        Device { address: said.address.or(self.address), user_agent: user_agent.clone() }
+    }
+
     /// The name of a caller that needs no key.
     pub const OPEN: &str = "open";
     /// The name of the server itself, in what it does in the background.

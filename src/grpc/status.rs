@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
 
 /// `domain` of every `google.rpc.ErrorInfo`.
@@ -34,7 +34,11 @@ impl From<Error> for Status {
                 details.set_retry_info(Some(OVERLOADED_RETRY));
             }
             Error::Internal(cause) | Error::DatabaseUnavailable(cause) => {
-                tracing::error!(cause = causes(cause.as_ref()), reason = reason.as_str_name(), "call failed");
+                tracing::error!(
+                    cause = with_causes(cause.as_ref()),
+                    reason = reason.as_str_name(),
+                    "call failed"
+                );
             }
             _ => {}
         }
@@ -66,20 +70,4 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         metadata.insert("holder".to_owned(), holder.clone());
     }
     metadata
-}
-
-/// An error and what lies under it, outermost first.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let line = cause.to_string();
-        // Many libraries print their source as part of themselves.
-        if !text.contains(&line) {
-            text.push_str(": ");
-            text.push_str(&line);
-        }
-        next = cause.source();
-    }
-    text
 }

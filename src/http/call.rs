@@ -121,22 +121,31 @@ pub(super) async fn read_body(head: &Parts, mut body: Body, max: usize) -> Resul
         ));
     }
     let read = if announced.is_some_and(|length: u64| length > max as u64) {
-        Err(Error::TooLarge(max).into())
+        Err(Error::TooLarge(max))
     } else if body.is_end_stream() {
         return Ok(Bytes::new());
     } else {
-        let collected = tokio::time::timeout(RECEIVE, Limited::new(&mut body, max).collect()).await;
-        match collected.map_err(|_| Error::DeadlinePassed)? {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(err) if err.is::<LengthLimitError>() => Err(Error::TooLarge(max).into()),
-            Err(_) => return Err(Error::Malformed("the body breaks off".to_owned()).into()),
-        }
+        receive(&mut body, max, 0).await
     };
     // One that waits for our leave to send its body has sent nothing yet.
-    if read.is_err() && !head.headers.contains_key(header::EXPECT) {
+    if matches!(read, Err(Error::TooLarge(_))) && !head.headers.contains_key(header::EXPECT) {
         discard(body).await;
     }
-    read
+    Ok(read?)
+}
+
+/// A body of at most `max` bytes of message and `frames` of framing, whole and in time.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`], [`Error::DeadlinePassed`], or [`Error::Malformed`] if it breaks off.
+pub(crate) async fn receive(body: &mut Body, max: usize, frames: usize) -> Result<Bytes, Error> {
+    match tokio::time::timeout(RECEIVE, Limited::new(body, max + frames).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::TooLarge(max)),
+        Ok(Err(_)) => Err(Error::Malformed("the body breaks off".to_owned())),
+        Err(_) => Err(Error::DeadlinePassed),
+    }
 }
 
 /// Reads on for a while without keeping anything: many clients write their whole body before they read the

@@ -94,7 +94,7 @@ impl Operations {
             user: user.id.clone(),
             created: now,
             expires: now.plus(self.rules.session_lifetime),
-            device: caller_device(caller, device),
+            device: caller.device(device),
         })
     }
 
@@ -142,12 +142,6 @@ impl Operations {
         let idle = self.rules.session_idle.is_some_and(|idle| session.seen.plus(idle) <= now);
         if session.expires <= now || idle { Err(Error::SessionNotFound) } else { Ok((token, session)) }
     }
-}
-
-/// Where the end user sits: what the caller says of it, else where the call came from.
-fn caller_device(caller: &Caller, said: &Device) -> Device {
-    let user_agent = if said.user_agent.is_empty() { &caller.user_agent } else { &said.user_agent };
-    Device { address: said.address.or(caller.address), user_agent: user_agent.clone() }
 }
 
 fn session_of(user: &User, new: &NewSession) -> Session {

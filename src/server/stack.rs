@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::grpc::status::refusal;
 use crate::grpc::users::UsersService;
+use crate::http::receive;
 use crate::ops::Operations;
 use crate::pb::ErrorReason;
 use crate::pb::users_server::UsersServer;
@@ -136,25 +137,16 @@ fn describe() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// How long a request's message may take to arrive.
-const RECEIVE: Duration = Duration::from_secs(20);
-
 /// The frames of a message: five bytes and the message. One frame too many is seen by whoever reads them.
 const FRAMES: usize = 16;
 
 /// The request with its body in memory.
 async fn received(request: Request<Body>, max_body: usize) -> Result<Request<Body>> {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     if body.is_end_stream() {
         return Ok(Request::from_parts(head, body));
     }
-    let collected = Limited::new(body, max_body + FRAMES).collect();
-    let body = match tokio::time::timeout(RECEIVE, collected).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Error::TooLarge(max_body)),
-        Ok(Err(_)) => return Err(Error::Malformed("the message breaks off".to_owned())),
-        Err(_) => return Err(Error::DeadlinePassed),
-    };
+    let body = receive(&mut body, max_body, FRAMES).await?;
     Ok(Request::from_parts(head, Body::new(Full::new(body))))
 }
 

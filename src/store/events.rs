@@ -21,11 +21,7 @@ use super::entity::event::{self, ActiveModel, Column};
 ///
 /// What the database says, as all functions here.
 pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -> Result<()> {
-    let address = event.device.address.or(caller.address);
-    let user_agent = match event.device.user_agent.as_str() {
-        "" => &caller.user_agent,
-        said => said,
-    };
+    let device = caller.device(&event.device);
     let row = ActiveModel {
         seq: NotSet,
         namespace: Set(caller.namespace.as_str().to_owned()),
@@ -33,8 +29,8 @@ pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -
         at: Set(event.at.0),
         action: Set(event.action.name().to_owned()),
         caller: Set(caller.name.to_owned()),
-        address: Set(address.map_or_else(String::new, |address| address.to_string())),
-        user_agent: Set(user_agent.to_owned()),
+        address: Set(device.address.map_or_else(String::new, |address| address.to_string())),
+        user_agent: Set(device.user_agent),
         version: Set(event.version),
         changed: Set(serde_json::to_string(&event.changed).map_err(Error::internal)?),
     };

@@ -61,13 +61,7 @@ pub async fn find_by_username(
     namespace: &Namespace,
     username: &Username,
 ) -> Result<Option<Account>> {
-    account(
-        unique(
-            db,
-            live(namespace).filter(Column::Username.eq(username.as_str())).filter(named(Column::Username)),
-        )
-        .await?,
-    )
+    find_named(db, namespace, Column::Username, username.as_str()).await
 }
 
 /// The live user with `email`. One query, by a unique index.
@@ -80,10 +74,16 @@ pub async fn find_by_email(
     namespace: &Namespace,
     email: &Email,
 ) -> Result<Option<Account>> {
-    account(
-        unique(db, live(namespace).filter(Column::Email.eq(email.as_str())).filter(named(Column::Email)))
-            .await?,
-    )
+    find_named(db, namespace, Column::Email, email.as_str()).await
+}
+
+async fn find_named(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    column: Column,
+    text: &str,
+) -> Result<Option<Account>> {
+    account(unique(db, live(namespace).filter(column.eq(text)).filter(named(column))).await?)
 }
 
 /// What the unique indexes are limited to, in the words they use.
