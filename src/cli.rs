@@ -165,7 +165,7 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
             "the database lacks migrations and `migrate` is false: run `usersd migrate up`".to_owned(),
         ));
     }
-    let server = Server::new(config, operations(config, store.clone())?).await?;
+    let server = Server::new(config, operations(config, store.clone()).await?).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -197,11 +197,11 @@ fn refuse_open_doors(config: &Config) -> Result<(), Failure> {
     )))
 }
 
-fn operations(config: &Config, store: Store) -> crate::error::Result<Operations> {
+async fn operations(config: &Config, store: Store) -> crate::error::Result<Operations> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = config.passwords_workers.unwrap_or(cpus);
     let hasher = Hasher::new(config.passwords_cost, workers, config.passwords_max_wait)?;
-    Ok(Operations::new(store, hasher, Clock::System, Rules::from(config)))
+    Operations::new(store, hasher, Clock::System, Rules::from(config)).await
 }
 
 fn announce(config: &Config, listener: &TcpListener, store: &Store) -> std::io::Result<()> {

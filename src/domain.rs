@@ -3,9 +3,13 @@
 pub mod caller;
 pub mod email;
 pub mod event;
+pub mod listing;
 pub mod namespace;
 pub mod page;
+pub mod page_token;
 pub mod password;
+pub mod prefs;
+pub mod search;
 pub mod session;
 pub mod text;
 pub mod time;

@@ -1,8 +1,11 @@
 //! What the service does: hashing, then a transaction of changes and their event.
 
 mod housekeeping;
+pub mod lists;
+mod logs;
 pub mod passwords;
 pub mod sessions;
+mod trash;
 pub mod users;
 
 use std::time::Duration;
@@ -11,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
+use crate::domain::page_token::TokenKey;
 use crate::domain::password::{PasswordHash, Policy};
 use crate::domain::session::Device;
 use crate::domain::user::{Account, Status, User};
@@ -55,13 +59,18 @@ pub struct Operations {
     hasher: Hasher,
     clock: Clock,
     rules: Rules,
+    page_tokens: TokenKey,
 }
 
 impl Operations {
     /// The service over a migrated database.
-    #[must_use]
-    pub fn new(store: Store, hasher: Hasher, clock: Clock, rules: Rules) -> Self {
-        Self { store, hasher, clock, rules }
+    ///
+    /// # Errors
+    ///
+    /// What the database says: it keeps a key that all replicas share.
+    pub async fn new(store: Store, hasher: Hasher, clock: Clock, rules: Rules) -> Result<Self> {
+        let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
+        Ok(Self { store, hasher, clock, rules, page_tokens })
     }
 
     /// What a new password must keep to.

@@ -7,15 +7,22 @@ mod connect;
 mod entity;
 pub mod events;
 mod fault;
+pub mod listing;
 mod migration;
+mod search;
+pub mod secrets;
 pub mod sessions;
 pub mod users;
 
+use std::time::Duration;
+
+use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, FromQueryResult, QueryTrait,
-    Select, SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, FromQueryResult, QuerySelect as _,
+    QueryTrait, Select, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
 };
 
+use crate::domain::session::Device;
 use crate::error::{Error, Result};
 
 pub use connect::ConnectError;
@@ -49,11 +56,27 @@ pub struct Store {
     kind: Kind,
 }
 
+/// A statement that takes longer is worth a line in the log: none of ours should, however many users there are.
+const SLOW: Duration = Duration::from_secs(1);
+
 impl Store {
     /// Which database it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The same database with `see` told of every statement that was run. Slow ones are logged in any case.
+    #[must_use]
+    pub fn observed(mut self, see: impl Fn(&Statement) + Clone + Send + Sync + 'static) -> Self {
+        for pool in [&mut self.read, &mut self.write] {
+            let see = see.clone();
+            pool.set_metric_callback(move |done| {
+                log_slow(done);
+                see(done.statement);
+            });
+        }
+        self
     }
 
     /// Connections to read with. On SQLite they refuse to write and never wait for a writer.
@@ -92,6 +115,14 @@ impl Store {
     }
 }
 
+/// Logs a statement that took long, without its values, which are the callers'.
+fn log_slow(done: &sea_orm::metric::Info<'_>) {
+    if done.elapsed >= SLOW {
+        let millis = u64::try_from(done.elapsed.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(millis, sql = done.statement.sql, "slow statement");
+    }
+}
+
 /// The row that `select` finds by a unique key. SeaORM's own `one` binds a `LIMIT ?`, which SQLite would
 /// plan anew each time and which a unique key does not need.
 async fn unique<E>(db: &impl ConnectionTrait, select: Select<E>) -> Result<Option<E::Model>>
@@ -101,4 +132,17 @@ where
 {
     let row = db.query_one(&select.into_query()).await?;
     Ok(row.map(|row| E::Model::from_query_result(&row, "")).transpose()?)
+}
+
+/// How many rows `select` finds. SeaORM's own `count` reads every column of them.
+async fn count<E: EntityTrait>(db: &impl ConnectionTrait, select: Select<E>) -> Result<u64> {
+    let counted = select.select_only().expr_as(Expr::cust("COUNT(*)"), "number").into_query();
+    let row = db.query_one(&counted).await?.ok_or_else(|| Error::internal("a count has no row"))?;
+    let number: i64 = row.try_get_by_index(0)?;
+    Ok(u64::try_from(number).unwrap_or(0))
+}
+
+/// Where somebody sat, from the columns of a session or an event.
+fn device(address: &str, user_agent: String) -> Device {
+    Device { address: address.parse().ok(), user_agent }
 }

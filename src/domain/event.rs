@@ -1,5 +1,6 @@
 //! What happened to a user.
 
+use super::listing::Span;
 use super::session::Device;
 use super::time::Timestamp;
 use super::user_id::UserId;
@@ -13,21 +14,58 @@ pub enum Action {
     UserUpdated,
     /// A user went to the trash.
     UserDeleted,
+    /// A user came back from the trash.
+    UserRestored,
     /// A user left the trash for good.
     UserPurged,
-    /// A password was replaced.
+    /// A password was replaced by one who knew the old one.
     PasswordUpdated,
+    /// A password was replaced without the old one.
+    PasswordSet,
     /// A password could not be replaced: the old one was wrong, or the user unknown or blocked.
     PasswordRefused,
+    /// Whether a user may sign in changed.
+    StatusUpdated,
+    /// Whether the address counts as proven changed.
+    VerificationUpdated,
+    /// What a user prefers changed.
+    PrefsUpdated,
     /// A user signed in.
     SessionCreated,
-    /// A session was ended by its token.
+    /// A session was ended, by its token or by its name.
     SessionDeleted,
+    /// All sessions of a user were ended by a caller.
+    SessionsDeleted,
     /// Somebody failed to sign in.
     LoginRefused,
 }
 
 impl Action {
+    /// Every one.
+    pub const ALL: [Self; 15] = [
+        Self::UserCreated,
+        Self::UserUpdated,
+        Self::UserDeleted,
+        Self::UserRestored,
+        Self::UserPurged,
+        Self::PasswordUpdated,
+        Self::PasswordSet,
+        Self::PasswordRefused,
+        Self::StatusUpdated,
+        Self::VerificationUpdated,
+        Self::PrefsUpdated,
+        Self::SessionCreated,
+        Self::SessionDeleted,
+        Self::SessionsDeleted,
+        Self::LoginRefused,
+    ];
+
+    /// The action of a stored name; `None` for one that a newer server wrote.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
+
     /// The stored name.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -35,11 +73,17 @@ impl Action {
             Self::UserCreated => "USER_CREATED",
             Self::UserUpdated => "USER_UPDATED",
             Self::UserDeleted => "USER_DELETED",
+            Self::UserRestored => "USER_RESTORED",
             Self::UserPurged => "USER_PURGED",
             Self::PasswordUpdated => "PASSWORD_UPDATED",
+            Self::PasswordSet => "PASSWORD_SET",
             Self::PasswordRefused => "PASSWORD_REFUSED",
+            Self::StatusUpdated => "STATUS_UPDATED",
+            Self::VerificationUpdated => "VERIFICATION_UPDATED",
+            Self::PrefsUpdated => "PREFS_UPDATED",
             Self::SessionCreated => "SESSION_CREATED",
             Self::SessionDeleted => "SESSION_DELETED",
+            Self::SessionsDeleted => "SESSIONS_DELETED",
             Self::LoginRefused => "LOGIN_REFUSED",
         }
     }
@@ -60,13 +104,23 @@ pub struct Event {
     pub changed: Vec<&'static str>,
     /// From where; what is not known is taken from the caller.
     pub device: Device,
+    /// The public id of the session it is about; empty if it is about none.
+    pub session: String,
 }
 
 impl Event {
     /// An event that changed no field of the user.
     #[must_use]
     pub fn new(at: Timestamp, action: Action, user: Option<UserId>) -> Self {
-        Self { at, action, user, version: 0, changed: Vec::new(), device: Device::default() }
+        Self {
+            at,
+            action,
+            user,
+            version: 0,
+            changed: Vec::new(),
+            device: Device::default(),
+            session: String::new(),
+        }
     }
 
     /// The same event as a change of a user's fields.
@@ -77,10 +131,58 @@ impl Event {
         self
     }
 
+    /// The same event as one about a session.
+    #[must_use]
+    pub fn about(mut self, session: &str) -> Self {
+        session.clone_into(&mut self.session);
+        self
+    }
+
     /// The same event from a given device.
     #[must_use]
     pub fn from(mut self, device: Device) -> Self {
         self.device = device;
         self
+    }
+}
+
+/// A row of the log as read back.
+#[derive(Clone, Debug)]
+pub struct LogRecord {
+    /// Grows with each event. Of all tenants together: nothing that callers may see.
+    pub seq: i64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened; `None` if only a newer server knows.
+    pub action: Option<Action>,
+    /// Who did it.
+    pub caller: String,
+    /// From where.
+    pub device: Device,
+    /// The names of the fields that changed.
+    pub changed: Vec<String>,
+    /// The public id of the session it is about; empty if it is about none.
+    pub session: String,
+}
+
+/// Which events a log shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogFilter {
+    /// Only these; none: all.
+    pub actions: Vec<Action>,
+    /// When they happened.
+    pub span: Span,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_action_is_read_back_by_its_name() {
+        for action in Action::ALL {
+            assert_eq!(Action::from_name(action.name()), Some(action));
+        }
+        assert_eq!(Action::from_name("SOMETHING_NEW"), None);
     }
 }

@@ -1,12 +1,14 @@
 //! Which part of a list a caller asks for.
 
-/// A part of a list by position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Most rows to return, 0 to [`Page::MAX_LIMIT`].
     pub limit: u64,
-    /// Rows to pass over.
+    /// Rows to pass over; 0 with a token.
     pub offset: u64,
+    /// What the page before named as the next one; empty for the first page.
+    pub token: String,
 }
 
 /// Why a number is not a limit.

@@ -122,9 +122,9 @@ impl Device {
     }
 }
 
-/// A stored session.
+/// A session as stored, but for its token's digest.
 #[derive(Clone, Debug)]
-pub struct NewSession {
+pub struct StoredSession {
     /// Names the session; opens nothing.
     pub public_id: String,
     /// Whose it is.

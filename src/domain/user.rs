@@ -220,6 +220,19 @@ impl User {
         format!("\"{:x}-{}\"", self.generation, self.version)
     }
 
+    /// No fewer bytes than the user's message has. A number in `prefs` can take eleven for one of its text, all else
+    /// takes about as many as it has as JSON.
+    #[must_use]
+    pub fn message_size(&self) -> usize {
+        let names = self.username.as_ref().map_or(0, |name| name.as_str().len())
+            + self.email.as_ref().map_or(0, |email| email.as_str().len())
+            + self.name.as_str().len();
+        let labels: usize = self.labels.as_slice().iter().map(|label| label.len() + 4).sum();
+        let metadata: usize =
+            self.metadata.as_map().iter().map(|(key, value)| key.len() + value.len() + 16).sum();
+        256 + self.id.as_str().len() + names + labels + metadata + 11 * self.prefs.len()
+    }
+
     /// Writes `changes` and names the fields that are not what they were. A changed address is not verified.
     pub fn apply(&mut self, changes: &Changes) -> Vec<&'static str> {
         let mut names = Vec::new();

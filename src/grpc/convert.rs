@@ -1,12 +1,9 @@
 //! Messages to checked values, naming every field at fault, and records to messages.
 
-use std::collections::BTreeMap;
-
-use prost::Message as _;
-use prost_types::value::Kind;
+mod lists;
+mod prefs;
 
 use crate::domain::email::Email;
-use crate::domain::page::Page;
 use crate::domain::password::{Password, Policy};
 use crate::domain::session::{Device, Session, SessionToken};
 use crate::domain::time::Timestamp;
@@ -18,6 +15,11 @@ use crate::ops::passwords::PasswordChange;
 use crate::ops::sessions::Attempt;
 use crate::ops::users::Key;
 use crate::pb;
+
+pub(super) use lists::{
+    batch, ids, listed, listing, logs, logs_wanted, search, session_named, sessions, sessions_wanted,
+};
+pub(super) use prefs::{message as prefs_message, prefs_change};
 
 /// Most bytes of a page of users: clients refuse replies over 4 MiB unless told otherwise.
 const MAX_REPLY: usize = 3 * 1024 * 1024;
@@ -73,6 +75,68 @@ pub(super) fn new_user(request: pb::CreateRequest, policy: &Policy) -> Result<Ne
         sso_enabled,
         password,
     })
+}
+
+/// A user to create, and what to write to one who comes back instead.
+pub(super) fn create_or_restore(
+    request: pb::CreateOrRestoreRequest,
+    policy: &Policy,
+) -> Result<(NewUser, Changes)> {
+    let (sso_enabled, nameless) = (request.sso_enabled, request.email.is_empty());
+    let new = new_user(
+        pb::CreateRequest {
+            id: request.id,
+            username: request.username,
+            email: request.email,
+            password: request.password,
+            name: request.name,
+            status: request.status,
+            labels: request.labels,
+            metadata: request.metadata,
+            sso_enabled: sso_enabled.unwrap_or_default(),
+        },
+        policy,
+    );
+    let new = match new {
+        Ok(_) if nameless => Err(Error::invalid("email", "is required")),
+        Err(Error::Invalid(mut fields)) if nameless => {
+            fields.add("email", "is required");
+            Err(Error::Invalid(fields))
+        }
+        new => new,
+    }?;
+    let changes = Changes {
+        username: new.username.clone().map(Some),
+        name: Some(new.name.clone()).filter(|name| !name.as_str().is_empty()),
+        labels: Some(new.labels.clone()).filter(|labels| !labels.as_slice().is_empty()),
+        metadata: Some(new.metadata.clone()).filter(|metadata| !metadata.as_map().is_empty()),
+        sso_enabled,
+        ..Changes::default()
+    };
+    Ok((new, changes))
+}
+
+/// A status that is needed.
+pub(super) fn new_status(request: &pb::UpdateStatusRequest) -> Result<(UserId, Status)> {
+    let mut fields = Fields::default();
+    let id = fields.check("id", UserId::parse(&request.id));
+    let status = fields
+        .check("status", Status::from_number(request.status).ok_or("must be PENDING, ACTIVE or BLOCKED"));
+    match (id, status) {
+        (Some(id), Some(status)) => Ok((id, status)),
+        _ => Err(Error::Invalid(fields)),
+    }
+}
+
+/// Whose password is set, and to what.
+pub(super) fn set_password(request: pb::SetPasswordRequest, policy: &Policy) -> Result<(UserId, Password)> {
+    let mut fields = Fields::default();
+    let id = fields.check("user_id", UserId::parse(&request.user_id));
+    let password = fields.check("new_password", replacement(request.new_password, policy));
+    match (id, password) {
+        (Some(id), Some(password)) => Ok((id, password)),
+        _ => Err(Error::Invalid(fields)),
+    }
 }
 
 fn status(raw: i32, fields: &mut Fields) -> Option<Status> {
@@ -236,37 +300,6 @@ fn replacement(raw: String, policy: &Policy) -> Result<Password, String> {
     Password::parse(raw, policy).map_err(|why| why.to_string())
 }
 
-pub(super) fn search(request: &pb::SearchRequest) -> Result<(String, String, Page)> {
-    let mut fields = Fields::default();
-    let username = prefix("username", &request.username, Username::MAX, &mut fields);
-    let email = prefix("email", &request.email, Email::MAX_BYTES, &mut fields);
-    let limit = match request.limit {
-        0 => Page::DEFAULT_LIMIT,
-        other => other,
-    };
-    let limit = fields.check("limit", Page::limit(limit));
-    let offset = fields.check("offset", Page::offset(request.offset));
-    match (username, email, limit, offset) {
-        (Some(username), Some(email), Some(limit), Some(offset)) => {
-            Ok((username, email, Page { limit, offset }))
-        }
-        _ => Err(Error::Invalid(fields)),
-    }
-}
-
-/// What a name begins with, folded as names are.
-fn prefix(field: &str, raw: &str, most: usize, fields: &mut Fields) -> Option<String> {
-    if raw.len() > most {
-        fields.add(field, format!("must have at most {most} bytes"));
-        return None;
-    }
-    if raw.chars().any(char::is_control) {
-        fields.add(field, "must not contain control characters");
-        return None;
-    }
-    Some(raw.to_ascii_lowercase())
-}
-
 pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Policy) -> Result<PasswordChange> {
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
@@ -334,7 +367,7 @@ impl From<User> for pb::User {
             status: pb::UserStatus::from(user.status).into(),
             email_verified: user.email_verified,
             password_updated: seconds(user.password_updated),
-            prefs: Some(json_object(&user.prefs)),
+            prefs: Some(prefs::message(&user.prefs)),
             labels: user.labels.as_slice().to_vec(),
             metadata: user.metadata.as_map().clone(),
             sso_enabled: user.sso_enabled,
@@ -344,23 +377,23 @@ impl From<User> for pb::User {
     }
 }
 
-/// The users of one reply, as many as it can hold.
-pub(super) fn reply_page(users: Vec<User>, include_prefs: bool) -> Vec<pb::User> {
-    let mut left = MAX_REPLY;
-    let shown = users.into_iter().map(|user| {
-        let mut user = pb::User::from(user);
-        if !include_prefs {
-            user.prefs = None;
-        }
-        user
-    });
-    shown
-        .take_while(|user| {
-            let size = user.encoded_len() + 8; // and the field's tag and length
-            left = left.saturating_sub(size);
-            left > 0
-        })
-        .collect()
+/// A user as lists show it.
+fn shown(user: User, include_prefs: bool) -> pb::User {
+    let mut user = pb::User::from(user);
+    if !include_prefs {
+        user.prefs = None;
+    }
+    user
+}
+
+/// Users as lists show them.
+pub(super) fn shown_all(users: Vec<User>, include_prefs: bool) -> Vec<pb::User> {
+    users.into_iter().map(|user| shown(user, include_prefs)).collect()
+}
+
+/// Of a user whose prefs changed: all of them, and the user without.
+pub(super) fn prefs_written(user: User) -> pb::UpdatePrefsResponse {
+    pb::UpdatePrefsResponse { prefs: Some(prefs::message(&user.prefs)), user: Some(shown(user, false)) }
 }
 
 pub(super) fn session(session: Session, token: String) -> pb::Session {
@@ -373,32 +406,4 @@ pub(super) fn session(session: Session, token: String) -> pb::Session {
         user_id: session.user.as_str().to_owned(),
         public_id: session.public_id,
     }
-}
-
-/// A stored JSON object as a message. Only objects are stored.
-fn json_object(text: &str) -> prost_types::Struct {
-    match serde_json::from_str(text) {
-        Ok(serde_json::Value::Object(map)) => structure(map),
-        _ => prost_types::Struct::default(),
-    }
-}
-
-fn structure(map: serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
-    let fields: BTreeMap<_, _> = map.into_iter().map(|(key, item)| (key, value(item))).collect();
-    prost_types::Struct { fields }
-}
-
-fn value(json: serde_json::Value) -> prost_types::Value {
-    use serde_json::Value as Json;
-    let kind = match json {
-        Json::Null => Kind::NullValue(0),
-        Json::Bool(flag) => Kind::BoolValue(flag),
-        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
-        Json::String(text) => Kind::StringValue(text),
-        Json::Array(items) => {
-            Kind::ListValue(prost_types::ListValue { values: items.into_iter().map(value).collect() })
-        }
-        Json::Object(map) => Kind::StructValue(structure(map)),
-    };
-    prost_types::Value { kind: Some(kind) }
 }

@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 use crate::domain::caller::Caller;
 use crate::error::{Error, Result};
 use crate::ops::Operations;
+use crate::ops::users::Key;
 use crate::pb;
 use crate::pb::users_server::Users;
 
@@ -68,10 +69,10 @@ impl Users for UsersService {
         request: Request<pb::SearchRequest>,
     ) -> Result<Response<pb::SearchResponse>, Status> {
         let caller = caller(&request)?;
-        let include_prefs = request.get_ref().include_prefs;
-        let (username, email, page) = convert::search(&request.into_inner())?;
-        let users = self.ops.search(&caller, &username, &email, page).await?;
-        Ok(Response::new(pb::SearchResponse { users: convert::reply_page(users, include_prefs) }))
+        let prefs = request.get_ref().include_prefs;
+        let (username, email, page) = convert::search(request.get_ref())?;
+        let users = self.ops.search(&caller, username, email, page, prefs).await?;
+        Ok(Response::new(pb::SearchResponse { users: convert::shown_all(users, prefs) }))
     }
 
     async fn update_password(
@@ -110,6 +111,164 @@ impl Users for UsersService {
         let token = convert::token(request.into_inner().session_id)?;
         let session = self.ops.read_session(&caller, &token).await?;
         Ok(Response::new(pb::ReadSessionResponse { session: Some(convert::session(session, token)) }))
+    }
+
+    async fn batch_read(
+        &self,
+        request: Request<pb::BatchReadRequest>,
+    ) -> Result<Response<pb::BatchReadResponse>, Status> {
+        let caller = caller(&request)?;
+        let prefs = request.get_ref().include_prefs;
+        let ids = convert::ids(&request.get_ref().ids)?;
+        let (users, missing) = self.ops.batch_read(&caller, ids, prefs).await?;
+        Ok(Response::new(convert::batch(users, &missing, prefs)))
+    }
+
+    async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+        let caller = caller(&request)?;
+        let (listing, wanted) = convert::listing(request.into_inner(), false)?;
+        let listed = self.ops.list(&caller, &listing, &wanted).await?;
+        Ok(Response::new(convert::listed(listed, wanted.prefs)))
+    }
+
+    async fn list_trash(
+        &self,
+        request: Request<pb::ListRequest>,
+    ) -> Result<Response<pb::ListResponse>, Status> {
+        let caller = caller(&request)?;
+        let (listing, wanted) = convert::listing(request.into_inner(), true)?;
+        let listed = self.ops.list(&caller, &listing, &wanted).await?;
+        Ok(Response::new(convert::listed(listed, wanted.prefs)))
+    }
+
+    async fn create_or_restore(
+        &self,
+        request: Request<pb::CreateOrRestoreRequest>,
+    ) -> Result<Response<pb::CreateOrRestoreResponse>, Status> {
+        let caller = caller(&request)?;
+        let (new, changes) = convert::create_or_restore(request.into_inner(), self.ops.policy())?;
+        let (user, restored) = self.ops.create_or_restore(&caller, new, &changes).await?;
+        Ok(Response::new(pb::CreateOrRestoreResponse { user: Some(user.into()), restored }))
+    }
+
+    async fn read_trash(
+        &self,
+        request: Request<pb::ReadTrashRequest>,
+    ) -> Result<Response<pb::ReadTrashResponse>, Status> {
+        let caller = caller(&request)?;
+        let id = convert::user_id("id", &request.get_ref().id)?;
+        let user = self.ops.read_trash(&caller, &id).await?;
+        Ok(Response::new(pb::ReadTrashResponse { user: Some(user.into()) }))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<pb::RestoreRequest>,
+    ) -> Result<Response<pb::RestoreResponse>, Status> {
+        let caller = caller(&request)?;
+        let pb::RestoreRequest { id, etag } = request.into_inner();
+        let user = self.ops.restore(&caller, &convert::user_id("id", &id)?, &etag).await?;
+        Ok(Response::new(pb::RestoreResponse { user: Some(user.into()) }))
+    }
+
+    async fn purge(&self, request: Request<pb::PurgeRequest>) -> Result<Response<pb::PurgeResponse>, Status> {
+        let caller = caller(&request)?;
+        let pb::PurgeRequest { id, etag } = request.into_inner();
+        self.ops.purge(&caller, &convert::user_id("id", &id)?, &etag).await?;
+        Ok(Response::new(pb::PurgeResponse {}))
+    }
+
+    async fn set_password(
+        &self,
+        request: Request<pb::SetPasswordRequest>,
+    ) -> Result<Response<pb::SetPasswordResponse>, Status> {
+        let caller = caller(&request)?;
+        let etag = request.get_ref().etag.clone();
+        let (id, password) = convert::set_password(request.into_inner(), self.ops.policy())?;
+        let user = self.ops.set_password(&caller, &id, &etag, &password).await?;
+        Ok(Response::new(pb::SetPasswordResponse { user: Some(user.into()) }))
+    }
+
+    async fn update_status(
+        &self,
+        request: Request<pb::UpdateStatusRequest>,
+    ) -> Result<Response<pb::UpdateStatusResponse>, Status> {
+        let caller = caller(&request)?;
+        let (id, status) = convert::new_status(request.get_ref())?;
+        let user = self.ops.update_status(&caller, &id, &request.get_ref().etag, status).await?;
+        Ok(Response::new(pb::UpdateStatusResponse { user: Some(user.into()) }))
+    }
+
+    async fn update_verification(
+        &self,
+        request: Request<pb::UpdateVerificationRequest>,
+    ) -> Result<Response<pb::UpdateVerificationResponse>, Status> {
+        let caller = caller(&request)?;
+        let pb::UpdateVerificationRequest { id, email_verified, etag } = request.into_inner();
+        let id = convert::user_id("id", &id)?;
+        let user = self.ops.update_verification(&caller, &id, &etag, email_verified).await?;
+        Ok(Response::new(pb::UpdateVerificationResponse { user: Some(user.into()) }))
+    }
+
+    async fn read_prefs(
+        &self,
+        request: Request<pb::ReadPrefsRequest>,
+    ) -> Result<Response<pb::ReadPrefsResponse>, Status> {
+        let caller = caller(&request)?;
+        let key = Key::Id(convert::user_id("id", &request.get_ref().id)?);
+        let user = self.ops.read(&caller, &key).await?;
+        Ok(Response::new(pb::ReadPrefsResponse { prefs: Some(convert::prefs_message(&user.prefs)) }))
+    }
+
+    async fn update_prefs(
+        &self,
+        request: Request<pb::UpdatePrefsRequest>,
+    ) -> Result<Response<pb::UpdatePrefsResponse>, Status> {
+        let caller = caller(&request)?;
+        let (etag, replace) = (request.get_ref().etag.clone(), request.get_ref().replace);
+        let (id, prefs) = convert::prefs_change(request.into_inner())?;
+        let user = self.ops.update_prefs(&caller, &id, &etag, prefs, replace).await?;
+        Ok(Response::new(convert::prefs_written(user)))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<pb::ListSessionsRequest>,
+    ) -> Result<Response<pb::ListSessionsResponse>, Status> {
+        let caller = caller(&request)?;
+        let (user, wanted) = convert::sessions_wanted(request.into_inner())?;
+        let listed = self.ops.list_sessions(&caller, &user, &wanted).await?;
+        Ok(Response::new(convert::sessions(listed)))
+    }
+
+    async fn delete_session(
+        &self,
+        request: Request<pb::DeleteSessionRequest>,
+    ) -> Result<Response<pb::DeleteSessionResponse>, Status> {
+        let caller = caller(&request)?;
+        let (user, session) = convert::session_named(request.into_inner())?;
+        self.ops.delete_session(&caller, &user, &session).await?;
+        Ok(Response::new(pb::DeleteSessionResponse {}))
+    }
+
+    async fn delete_sessions(
+        &self,
+        request: Request<pb::DeleteSessionsRequest>,
+    ) -> Result<Response<pb::DeleteSessionsResponse>, Status> {
+        let caller = caller(&request)?;
+        let user = convert::user_id("user_id", &request.get_ref().user_id)?;
+        let deleted = self.ops.delete_sessions(&caller, &user).await?;
+        Ok(Response::new(pb::DeleteSessionsResponse { deleted: i64::try_from(deleted).unwrap_or(i64::MAX) }))
+    }
+
+    async fn list_logs(
+        &self,
+        request: Request<pb::ListLogsRequest>,
+    ) -> Result<Response<pb::ListLogsResponse>, Status> {
+        let caller = caller(&request)?;
+        let (user, filter, wanted) = convert::logs_wanted(request.into_inner())?;
+        let listed = self.ops.list_logs(&caller, &user, &filter, &wanted).await?;
+        Ok(Response::new(convert::logs(listed)))
     }
 }
 

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use crate::domain::caller::Caller;
-use crate::domain::event::{Action, Event};
-use crate::domain::namespace::Namespace;
-use crate::domain::user_id::UserId;
-use crate::error::Result;
+use crate::domain::user::User;
+use crate::error::{Error, Result};
 use crate::store;
 
 use super::Operations;
@@ -62,26 +60,17 @@ impl Operations {
         let due = store::users::trashed_before(self.store.reader(), cutoff, BATCH).await?;
         let found = due.len();
         for (namespace, user) in due {
-            self.purge(&namespace, &user).await?;
+            let caller = Caller { name: Caller::SERVER, namespace, address: None, user_agent: String::new() };
+            // Another replica may have been quicker, or somebody restored the user.
+            let still_due = |user: &User| match user.deleted {
+                Some(at) if at < cutoff => Ok(()),
+                _ => Err(Error::UserNotFound),
+            };
+            match self.remove(&caller, &user, still_due).await {
+                Ok(()) | Err(Error::UserNotFound) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(found as u64)
-    }
-
-    /// Removes the user for good. Its events stay, without what says where the person was.
-    async fn purge(&self, namespace: &Namespace, user: &UserId) -> Result<()> {
-        let caller = Caller {
-            name: Caller::SERVER,
-            namespace: namespace.clone(),
-            address: None,
-            user_agent: String::new(),
-        };
-        let event = Event::new(self.clock.now(), Action::UserPurged, Some(user.clone()));
-        let tx = self.store.begin().await?;
-        // Another replica may have been quicker.
-        if store::users::purge(&tx, namespace, user).await? {
-            store::events::forget_user(&tx, namespace, user).await?;
-            store::events::append(&tx, &caller, &event).await?;
-        }
-        Ok(tx.commit().await?)
     }
 }

@@ -9,7 +9,7 @@ use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
 
-use super::users::Key;
+use super::users::{Edit, Key, Place};
 use super::{Operations, check_etag, password_of, still_proven};
 
 /// A change of password by one who knows the old one.
@@ -69,17 +69,42 @@ impl Operations {
     ) -> Result<User> {
         let tx = self.store.begin().await?;
         let account = store::users::lock(&tx, &caller.namespace, &change.user).await?;
-        let mut user = still_proven(account, old)?;
-        check_etag(&user, &change.etag)?;
+        let before = still_proven(account, old)?;
+        check_etag(&before, &change.etag)?;
+        let mut user = before.clone();
         self.touch(&mut user);
         user.password_updated = Some(user.updated);
-        store::users::update(&tx, &caller.namespace, &user, Some(new)).await?;
+        store::users::update(&tx, &caller.namespace, &before, &user, Some(new)).await?;
         let keep = change.keep.as_ref().map(SessionToken::digest);
         store::sessions::delete_of_user(&tx, &caller.namespace, &user.id, keep).await?;
         let event = Event::new(user.updated, Action::PasswordUpdated, Some(user.id.clone()));
         store::events::append(&tx, caller, &event.changing(user.version, vec!["password"])).await?;
         tx.commit().await?;
         Ok(user)
+    }
+
+    /// Replaces the password without the old one, and ends all sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], [`Error::HasherBusy`], and [`Error::Invalid`] if the new
+    /// password holds one of the user's names.
+    pub async fn set_password(
+        &self,
+        caller: &Caller,
+        id: &UserId,
+        etag: &str,
+        new: &Password,
+    ) -> Result<User> {
+        let user = self.read(caller, &Key::Id(id.clone())).await?;
+        // Before the work of a hash; looked at again when the change is made.
+        check_etag(&user, etag)?;
+        self.screen("new_password", new, &user)?;
+        let hash = self.hasher.hash(new).await?;
+        self.change(caller, Place::Live, id, etag, Action::PasswordSet, |_| {
+            Ok(Edit { password: Some(hash), end_sessions: true, ..Edit::of("password") })
+        })
+        .await
     }
 
     /// Refuses a new password that holds one of the user's names.

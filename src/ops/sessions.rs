@@ -6,12 +6,15 @@ use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::password::{Password, PasswordHash};
-use crate::domain::session::{Device, NewSession, Session, SessionToken};
+use crate::domain::session::{Device, Session, SessionToken, StoredSession};
 use crate::domain::user::{Account, User};
+use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
+use crate::store::sessions::Open;
 
+use super::lists::{Listed, Wanted};
 use super::users::Key;
 use super::{Operations, password_of, still_proven};
 
@@ -82,14 +85,15 @@ impl Operations {
         let new = self.new_session(caller, &user, device)?;
         store::sessions::insert(&tx, &caller.namespace, token.digest(), &new).await?;
         let event = Event::new(new.created, Action::SessionCreated, Some(user.id.clone()));
-        store::events::append(&tx, caller, &event.from(new.device.clone())).await?;
+        let event = event.from(new.device.clone()).about(&new.public_id);
+        store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;
         Ok((token, session_of(&user, &new)))
     }
 
-    fn new_session(&self, caller: &Caller, user: &User, device: &Device) -> Result<NewSession> {
+    fn new_session(&self, caller: &Caller, user: &User, device: &Device) -> Result<StoredSession> {
         let now = self.clock.now();
-        Ok(NewSession {
+        Ok(StoredSession {
             public_id: self.clock.new_id()?.to_string(),
             user: user.id.clone(),
             created: now,
@@ -124,6 +128,7 @@ impl Operations {
     pub async fn logout(&self, caller: &Caller, token: &str) -> Result<()> {
         let (token, session) = self.find_session(caller, token).await?;
         let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(session.user));
+        let event = event.about(&session.public_id);
         let tx = self.store.begin().await?;
         // Of two that log out with one token at the same time, one comes late.
         if !store::sessions::delete(&tx, &caller.namespace, token.digest()).await? {
@@ -131,6 +136,68 @@ impl Operations {
         }
         store::events::append(&tx, caller, &event).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// A page of a user's open sessions, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], and [`Error::Invalid`] for a page token that is not of this list.
+    pub async fn list_sessions(
+        &self,
+        caller: &Caller,
+        user: &UserId,
+        wanted: &Wanted,
+    ) -> Result<Listed<StoredSession>> {
+        let (db, namespace) = (self.store.reader(), &caller.namespace);
+        let name = format!("{} sessions {}", namespace.as_str(), user.as_str());
+        let start = self.start(&wanted.page, &name, |place| Some(place.to_owned()))?;
+        self.read(caller, &Key::Id(user.clone())).await?;
+        let now = self.clock.now();
+        let open = Open { now, idle_since: self.rules.session_idle.map(|idle| now.minus(idle)) };
+        // One more than asked for tells whether there are more.
+        let (after, limit) = (start.after().map(String::as_str), wanted.page.limit);
+        let mut rows = store::sessions::of_user(db, namespace, user, open, after, limit + 1).await?;
+        let next = self.cut(&mut rows, limit, &name, |last| last.public_id.clone());
+        let total = if wanted.total {
+            Some(store::sessions::count_of_user(db, namespace, user, open).await?)
+        } else {
+            None
+        };
+        Ok(Listed { rows, total, next })
+    }
+
+    /// Ends the session of a user that `public_id` names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], [`Error::SessionNotFound`].
+    pub async fn delete_session(&self, caller: &Caller, user: &UserId, public_id: &str) -> Result<()> {
+        self.read(caller, &Key::Id(user.clone())).await?;
+        let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(user.clone())).about(public_id);
+        let tx = self.store.begin().await?;
+        if !store::sessions::delete_named(&tx, &caller.namespace, user, public_id).await? {
+            return Err(Error::SessionNotFound);
+        }
+        store::events::append(&tx, caller, &event).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Ends all sessions of a user. How many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`]
+    pub async fn delete_sessions(&self, caller: &Caller, user: &UserId) -> Result<u64> {
+        self.read(caller, &Key::Id(user.clone())).await?;
+        let event = Event::new(self.clock.now(), Action::SessionsDeleted, Some(user.clone()));
+        let tx = self.store.begin().await?;
+        let ended = store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;
+        if ended > 0 {
+            store::events::append(&tx, caller, &event).await?;
+        }
+        tx.commit().await?;
+        Ok(ended)
     }
 
     /// The open session of a token. An unread one may have ended without being removed yet.
@@ -144,7 +211,7 @@ impl Operations {
     }
 }
 
-fn session_of(user: &User, new: &NewSession) -> Session {
+fn session_of(user: &User, new: &StoredSession) -> Session {
     Session {
         public_id: new.public_id.clone(),
         user: user.id.clone(),

@@ -3,8 +3,9 @@
 use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
-use crate::domain::page::Page;
-use crate::domain::user::{Account, Changes, NewUser, User};
+use crate::domain::password::PasswordHash;
+use crate::domain::prefs::Prefs;
+use crate::domain::user::{Account, Changes, NewUser, Status, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
@@ -21,6 +22,33 @@ pub enum Key {
     Username(Username),
     /// Its e-mail address.
     Email(Email),
+}
+
+/// Where a user is to be found.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// Among those that live.
+    Live,
+    /// In the trash.
+    Trash,
+}
+
+/// What an edit of a user did.
+#[derive(Default)]
+pub(super) struct Edit {
+    /// The fields that are not what they were; none: nothing is to be written.
+    pub(super) fields: Vec<&'static str>,
+    /// A new password.
+    pub(super) password: Option<PasswordHash>,
+    /// Whether all sessions end with it.
+    pub(super) end_sessions: bool,
+}
+
+impl Edit {
+    /// One field, and nothing else.
+    pub(super) fn of(field: &'static str) -> Self {
+        Self { fields: vec![field], ..Self::default() }
+    }
 }
 
 impl Operations {
@@ -94,21 +122,6 @@ impl Operations {
         }
     }
 
-    /// Live users by what their names begin with.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the database.
-    pub async fn search(
-        &self,
-        caller: &Caller,
-        username: &str,
-        email: &str,
-        page: Page,
-    ) -> Result<Vec<User>> {
-        store::users::search(self.store.reader(), &caller.namespace, username, email, page).await
-    }
-
     /// Writes `changes`; with a password among them, all sessions end. Where nothing is to change nothing is
     /// written, and the user is as it was.
     ///
@@ -127,34 +140,17 @@ impl Operations {
             None => None,
         };
 
-        let tx = self.store.begin().await?;
-        let mut user = store::users::lock(&tx, &caller.namespace, id).await?.ok_or(Error::UserNotFound)?.user;
-        check_etag(&user, etag)?;
-        let mut fields = user.apply(changes);
-        if user.username.is_none() && user.email.is_none() {
-            let (field, other) =
-                if fields.contains(&"email") { ("email", "username") } else { ("username", "email") };
-            return Err(Error::invalid(field, format!("cannot be cleared while there is no {other}")));
-        }
-        if hash.is_some() {
-            fields.push("password");
-        }
-        if fields.is_empty() {
-            return Ok(user);
-        }
-        self.touch(&mut user);
-        if hash.is_some() {
-            user.password_updated = Some(user.updated);
-            store::sessions::delete_of_user(&tx, &caller.namespace, id, None).await?;
-        }
-        if let Err(error) = store::users::update(&tx, &caller.namespace, &user, hash.as_ref()).await {
-            drop(tx);
-            return Err(self.name_holder(caller, &user, error).await);
-        }
-        let event = Event::new(user.updated, Action::UserUpdated, Some(id.clone()));
-        store::events::append(&tx, caller, &event.changing(user.version, fields)).await?;
-        tx.commit().await?;
-        Ok(user)
+        self.change(caller, Place::Live, id, etag, Action::UserUpdated, |user| {
+            let mut fields = user.apply(changes);
+            if user.username.is_none() && user.email.is_none() {
+                let (field, other) =
+                    if fields.contains(&"email") { ("email", "username") } else { ("username", "email") };
+                return Err(Error::invalid(field, format!("cannot be cleared while there is no {other}")));
+            }
+            fields.extend(hash.as_ref().map(|_| "password"));
+            Ok(Edit { fields, end_sessions: hash.is_some(), password: hash })
+        })
+        .await
     }
 
     /// Moves the user to the trash and ends its sessions.
@@ -163,15 +159,128 @@ impl Operations {
     ///
     /// [`Error::UserNotFound`], [`Error::EtagMismatch`].
     pub async fn delete(&self, caller: &Caller, id: &UserId, etag: &str) -> Result<User> {
-        let tx = self.store.begin().await?;
-        let mut user = store::users::lock(&tx, &caller.namespace, id).await?.ok_or(Error::UserNotFound)?.user;
-        check_etag(&user, etag)?;
+        self.change(caller, Place::Live, id, etag, Action::UserDeleted, |user| {
+            user.deleted = Some(user.updated);
+            Ok(Edit { end_sessions: true, ..Edit::of("deleted") })
+        })
+        .await
+    }
+
+    /// Says whether the user may sign in. Blocking it ends its sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`].
+    pub async fn update_status(
+        &self,
+        caller: &Caller,
+        id: &UserId,
+        etag: &str,
+        status: Status,
+    ) -> Result<User> {
+        self.change(caller, Place::Live, id, etag, Action::StatusUpdated, |user| {
+            if user.status == status {
+                return Ok(Edit::default());
+            }
+            user.status = status;
+            Ok(Edit { end_sessions: status == Status::Blocked, ..Edit::of("status") })
+        })
+        .await
+    }
+
+    /// Says whether the user's address counts as proven.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::Invalid`] if there is no address.
+    pub async fn update_verification(
+        &self,
+        caller: &Caller,
+        id: &UserId,
+        etag: &str,
+        verified: bool,
+    ) -> Result<User> {
+        self.change(caller, Place::Live, id, etag, Action::VerificationUpdated, |user| {
+            if verified && user.email.is_none() {
+                return Err(Error::invalid("email_verified", "cannot be set while there is no email"));
+            }
+            if user.email_verified == verified {
+                return Ok(Edit::default());
+            }
+            user.email_verified = verified;
+            Ok(Edit::of("email_verified"))
+        })
+        .await
+    }
+
+    /// Writes the keys of `changes` that are not null and removes the others; with `replace`, these are all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::Invalid`] if they are too many together.
+    pub async fn update_prefs(
+        &self,
+        caller: &Caller,
+        id: &UserId,
+        etag: &str,
+        changes: Prefs,
+        replace: bool,
+    ) -> Result<User> {
+        self.change(caller, Place::Live, id, etag, Action::PrefsUpdated, |user| {
+            let old = if replace { Prefs::default() } else { Prefs::from_trusted(&user.prefs) };
+            let new = old.merged(changes).map_err(|why| Error::invalid("prefs", why.to_string()))?.to_text();
+            if user.prefs == new {
+                return Ok(Edit::default());
+            }
+            user.prefs = new;
+            Ok(Edit::of("prefs"))
+        })
+        .await
+    }
+
+    /// Lets `edit` change a user, and writes it with its event, or neither. Where nothing is to change nothing is
+    /// written, and the user is as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`] if there is none in that place, [`Error::EtagMismatch`], [`Error::UsernameTaken`],
+    /// [`Error::EmailTaken`], and those of `edit`.
+    pub(super) async fn change(
+        &self,
+        caller: &Caller,
+        place: Place,
+        id: &UserId,
+        etag: &str,
+        action: Action,
+        edit: impl FnOnce(&mut User) -> Result<Edit>,
+    ) -> Result<User> {
+        let namespace = &caller.namespace;
+        let tx = self.store.begin().await?; // any `?` from here to commit rolls back
+        let account = match place {
+            Place::Live => store::users::lock(&tx, namespace, id).await?,
+            Place::Trash => store::users::lock_in_trash(&tx, namespace, id).await?,
+        };
+        let before = account.ok_or(Error::UserNotFound)?.user;
+        check_etag(&before, etag)?;
+        let mut user = before.clone();
         self.touch(&mut user);
-        user.deleted = Some(user.updated);
-        store::users::update(&tx, &caller.namespace, &user, None).await?;
-        store::sessions::delete_of_user(&tx, &caller.namespace, id, None).await?;
-        let event = Event::new(user.updated, Action::UserDeleted, Some(id.clone()));
-        store::events::append(&tx, caller, &event.changing(user.version, vec!["deleted"])).await?;
+        let edit = edit(&mut user)?;
+        if edit.fields.is_empty() {
+            return Ok(before);
+        }
+        if edit.password.is_some() {
+            user.password_updated = Some(user.updated);
+        }
+        if edit.end_sessions {
+            store::sessions::delete_of_user(&tx, namespace, id, None).await?;
+        }
+        if let Err(error) = store::users::update(&tx, namespace, &before, &user, edit.password.as_ref()).await
+        {
+            drop(tx);
+            return Err(self.name_holder(caller, &user, error).await);
+        }
+        let event = Event::new(user.updated, action, Some(id.clone()));
+        store::events::append(&tx, caller, &event.changing(user.version, edit.fields)).await?;
         tx.commit().await?;
         Ok(user)
     }

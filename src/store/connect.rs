@@ -76,7 +76,9 @@ impl Store {
     ///
     /// [`ConnectError`]
     pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
-        if url.starts_with("sqlite:") { sqlite(url).await } else { postgres(url, connections).await }
+        let store =
+            if url.starts_with("sqlite:") { sqlite(url).await } else { postgres(url, connections).await };
+        store.map(|store| store.observed(|_| {}))
     }
 }
 
@@ -150,9 +152,11 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
 }
 
 /// What a session of ours on PostgreSQL never does: wait for a lock, work on a statement or sit in a transaction for
-/// longer than any caller waits.
+/// longer than any caller waits; compile a statement that reads some rows, which takes longer than reading them; or read
+/// a table from its beginning. Each statement has an index that leads to one tenant's rows, but where most rows are
+/// alike, or statistics are old, the planner would rather meet them among everyone's.
 const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
-                       SET idle_in_transaction_session_timeout = '60s'";
+                       SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off";
 
 async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     // A pool tries until its time is up and then knows only that: one connection says what is wrong.

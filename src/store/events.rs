@@ -1,19 +1,22 @@
 //! The log of what happened.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query, Value};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _,
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    Select,
 };
 
 use crate::domain::caller::Caller;
-use crate::domain::event::Event;
+use crate::domain::event::{Action, Event, LogFilter, LogRecord};
+use crate::domain::listing::Start;
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
 use super::entity::event::{self, ActiveModel, Column};
+use super::{count, device};
 
 /// Adds an event, in the transaction of what it tells of.
 ///
@@ -33,9 +36,74 @@ pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -
         user_agent: Set(device.user_agent),
         version: Set(event.version),
         changed: Set(serde_json::to_string(&event.changed).map_err(Error::internal)?),
+        session: Set(event.session.clone()),
     };
     event::Entity::insert(row).exec_without_returning(tx).await?;
     Ok(())
+}
+
+/// Events of one user, the newest first: `limit` of them at most, from `start` on.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn of_user(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    filter: &LogFilter,
+    start: &Start<i64>,
+    limit: u64,
+) -> Result<Vec<LogRecord>> {
+    let mut select = chosen(namespace, user, filter).order_by_desc(Column::Seq);
+    if let Some(seq) = start.after() {
+        select = select.filter(Column::Seq.lt(*seq));
+    }
+    let rows = select.limit(limit).offset(start.offset()).all(db).await?;
+    rows.into_iter().map(LogRecord::try_from).collect()
+}
+
+/// How many events of the user `filter` fits.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn count_of_user(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    filter: &LogFilter,
+) -> Result<u64> {
+    count(db, chosen(namespace, user, filter)).await
+}
+
+fn chosen(namespace: &Namespace, user: &UserId, filter: &LogFilter) -> Select<event::Entity> {
+    let mut select = event::Entity::find()
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::UserId.eq(user.as_str()));
+    if !filter.actions.is_empty() {
+        select = select.filter(Column::Action.is_in(filter.actions.iter().map(|action| action.name())));
+    }
+    // Kept from the index of ages, which is everyone's.
+    let at = || Column::At.into_expr().add(Expr::Constant(Value::from(0_i64)));
+    let bounds = filter.span.from.map(|from| at().gte(from.0)).into_iter();
+    bounds.chain(filter.span.to.map(|to| at().lt(to.0))).fold(select, Select::filter)
+}
+
+impl TryFrom<event::Model> for LogRecord {
+    type Error = Error;
+
+    fn try_from(row: event::Model) -> Result<Self> {
+        Ok(Self {
+            seq: row.seq,
+            at: Timestamp(row.at),
+            action: Action::from_name(&row.action),
+            caller: row.caller,
+            device: device(&row.address, row.user_agent),
+            changed: serde_json::from_str(&row.changed).map_err(Error::internal)?,
+            session: row.session,
+        })
+    }
 }
 
 /// Takes from a user's events what says where the person was.

@@ -1,19 +1,20 @@
 //! The table of sessions.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query, Value};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult, IntoActiveModel as _, JoinType,
-    QueryFilter as _, QuerySelect as _, QueryTrait as _, RelationTrait as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _, RelationTrait as _, Select,
 };
 
 use crate::domain::namespace::Namespace;
-use crate::domain::session::{NewSession, Session, TokenDigest};
+use crate::domain::session::{Session, StoredSession, TokenDigest};
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::Result;
 
 use super::entity::session::{self, Column};
 use super::entity::user;
+use super::{count, device};
 
 /// Adds a session.
 ///
@@ -24,7 +25,7 @@ pub async fn insert(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     digest: TokenDigest,
-    session: &NewSession,
+    session: &StoredSession,
 ) -> Result<()> {
     let row = session::Model {
         namespace: namespace.as_str().to_owned(),
@@ -39,6 +40,76 @@ pub async fn insert(
     };
     session::Entity::insert(row.into_active_model()).exec_without_returning(tx).await?;
     Ok(())
+}
+
+/// Sessions of one user that are open at `now`, the oldest first: `limit` of them at most, behind the one that
+/// `after` names.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn of_user(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    open: Open,
+    after: Option<&str>,
+    limit: u64,
+) -> Result<Vec<StoredSession>> {
+    // Public ids begin with the time, so this is the order in which they were opened.
+    let mut select = chosen(namespace, user, open).order_by_asc(Column::PublicId).limit(limit);
+    if let Some(after) = after {
+        select = select.filter(Column::PublicId.gt(after));
+    }
+    Ok(select.all(db).await?.into_iter().map(StoredSession::from).collect())
+}
+
+/// How many sessions of the user are open.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn count_of_user(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    open: Open,
+) -> Result<u64> {
+    count(db, chosen(namespace, user, open)).await
+}
+
+/// What tells an open session from one that has ended and is still there.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    /// It expires after this time.
+    pub now: Timestamp,
+    /// It was read after this time; `None`: at any time.
+    pub idle_since: Option<Timestamp>,
+}
+
+fn chosen(namespace: &Namespace, user: &UserId, open: Open) -> Select<session::Entity> {
+    // Kept from the indexes of expiry, which are everyone's.
+    let plain = |column: Column| column.into_expr().add(Expr::Constant(Value::from(0_i64)));
+    let select = session::Entity::find()
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::UserId.eq(user.as_str()))
+        .filter(plain(Column::Expires).gt(open.now.0));
+    match open.idle_since {
+        Some(since) => select.filter(plain(Column::Seen).gt(since.0)),
+        None => select,
+    }
+}
+
+impl From<session::Model> for StoredSession {
+    fn from(row: session::Model) -> Self {
+        Self {
+            public_id: row.public_id,
+            user: UserId::from_trusted(row.user_id),
+            created: Timestamp(row.created),
+            expires: Timestamp(row.expires),
+            device: device(&row.address, row.user_agent),
+        }
+    }
 }
 
 #[derive(FromQueryResult)]
@@ -120,7 +191,27 @@ pub async fn delete(tx: &impl ConnectionTrait, namespace: &Namespace, digest: To
     Ok(done.rows_affected > 0)
 }
 
-/// Ends all sessions of a user but `keep`.
+/// Ends the session of a user that `public_id` names. Whether there was one.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn delete_named(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    public_id: &str,
+) -> Result<bool> {
+    let done = session::Entity::delete_many()
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::UserId.eq(user.as_str()))
+        .filter(Column::PublicId.eq(public_id))
+        .exec(tx)
+        .await?;
+    Ok(done.rows_affected > 0)
+}
+
+/// Ends all sessions of a user but `keep`. How many.
 ///
 /// # Errors
 ///
@@ -130,15 +221,14 @@ pub async fn delete_of_user(
     namespace: &Namespace,
     user: &UserId,
     keep: Option<TokenDigest>,
-) -> Result<()> {
+) -> Result<u64> {
     let mut delete = session::Entity::delete_many()
         .filter(Column::Namespace.eq(namespace.as_str()))
         .filter(Column::UserId.eq(user.as_str()));
     if let Some(keep) = keep {
         delete = delete.filter(Column::Digest.ne(keep.as_bytes()));
     }
-    delete.exec(tx).await?;
-    Ok(())
+    Ok(delete.exec(tx).await?.rows_affected)
 }
 
 /// Removes sessions of any namespace that ended by themselves: before `now`, or unread since before

@@ -1,18 +1,17 @@
 //! The table of users.
 
-use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Value};
 use sea_orm::{
     ActiveModelTrait as _,
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, IntoActiveModel as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _, Select, StreamTrait,
+    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IntoActiveModel as _,
+    Iterable as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
 };
 
 use crate::domain::email::Email;
 use crate::domain::namespace::Namespace;
-use crate::domain::page::Page;
 use crate::domain::password::PasswordHash;
+use crate::domain::search::same_terms;
 use crate::domain::text::fold;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Account, Labels, Metadata, Name, Status, User};
@@ -22,7 +21,7 @@ use crate::error::{Error, Result};
 
 use super::entity::user::{self, Column};
 use super::fault::{Taken, taken};
-use super::unique;
+use super::{search, unique};
 
 /// Every query on users starts here, so none can reach into another namespace.
 fn within(namespace: &Namespace) -> Select<user::Entity> {
@@ -35,7 +34,12 @@ fn live(namespace: &Namespace) -> Select<user::Entity> {
     within(namespace).filter(Column::Deleted.into_expr().eq(zero()))
 }
 
-fn zero() -> Expr {
+/// Written out as in [`live`].
+pub(super) fn in_trash() -> Expr {
+    Column::Deleted.into_expr().gt(zero())
+}
+
+pub(super) fn zero() -> Expr {
     Expr::Constant(Value::from(0_i64))
 }
 
@@ -91,6 +95,19 @@ fn named(column: Column) -> Expr {
     column.into_expr().ne(Expr::Constant(Value::from("")))
 }
 
+/// The user with `id` in the trash.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn find_in_trash(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    id: &UserId,
+) -> Result<Option<Account>> {
+    trashed(unique(db, within(namespace).filter(Column::Id.eq(id.as_str()))).await?)
+}
+
 /// The live user with `id`, kept from changing until the transaction ends.
 ///
 /// # Errors
@@ -98,6 +115,19 @@ fn named(column: Column) -> Expr {
 /// What the database says.
 pub async fn lock(tx: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<Option<Account>> {
     account(unique(tx, within(namespace).filter(Column::Id.eq(id.as_str())).lock_exclusive()).await?)
+}
+
+/// The user with `id` in the trash, kept from changing until the transaction ends.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn lock_in_trash(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    id: &UserId,
+) -> Result<Option<Account>> {
+    trashed(unique(tx, within(namespace).filter(Column::Id.eq(id.as_str())).lock_exclusive()).await?)
 }
 
 /// Adds a user. The unique indexes are the only judges of what is taken.
@@ -115,10 +145,10 @@ pub async fn insert(
     let password = password.map_or_else(String::new, |hash| hash.as_str().to_owned());
     let row = row(namespace, user, password)?;
     user::Entity::insert(row.into_active_model()).exec_without_returning(tx).await.map_err(conflict)?;
-    Ok(())
+    search::write(tx, namespace, user).await
 }
 
-/// Writes the user as it is now, with a new password if one is given.
+/// Writes the user as it is after a change, with a new password if one is given.
 ///
 /// # Errors
 ///
@@ -126,72 +156,98 @@ pub async fn insert(
 pub async fn update(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
-    user: &User,
+    before: &User,
+    after: &User,
     password: Option<&PasswordHash>,
 ) -> Result<()> {
-    let mut changes = row(namespace, user, String::new())?.into_active_model().reset_all();
+    let mut changes = row(namespace, after, String::new())?.into_active_model().reset_all();
     changes.namespace = NotSet;
     changes.id = NotSet;
     changes.password_hash = password.map_or(NotSet, |hash| Set(hash.as_str().to_owned()));
     user::Entity::update_many()
         .set(changes)
         .filter(Column::Namespace.eq(namespace.as_str()))
-        .filter(Column::Id.eq(user.id.as_str()))
+        .filter(Column::Id.eq(after.id.as_str()))
         .exec(tx)
         .await
         .map_err(conflict)?;
-    Ok(())
+    if same_terms(before, after) { Ok(()) } else { search::write(tx, namespace, after).await }
 }
 
-/// Most bytes of rows of one page. Common clients refuse replies of more than 4 MiB.
-const MAX_PAGE: usize = 3 * 1024 * 1024;
-
-/// Live users by what their username and e-mail address begin with, both lower case; ordered by username,
-/// then id. At most as many as fit in a reply, and no more are read.
+/// Live users by their ids, in no order; `prefs` only if asked for.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn search(
-    db: &(impl ConnectionTrait + StreamTrait),
+pub async fn find_all(
+    db: &impl ConnectionTrait,
     namespace: &Namespace,
-    username: &str,
-    email: &str,
-    page: Page,
+    ids: &[UserId],
+    include_prefs: bool,
 ) -> Result<Vec<User>> {
-    let mut select = live(namespace);
-    for (column, prefix) in [(Column::Username, username), (Column::Email, email)] {
-        if prefix.is_empty() {
-            continue;
-        }
-        // Both columns are ASCII: nothing begins with anything else.
-        let Some(end) = after_prefix(prefix) else { return Ok(Vec::new()) };
-        select = select.filter(named(column)).filter(column.gte(prefix)).filter(column.lt(end));
-    }
-    let mut rows = select
-        .order_by_asc(Column::Username)
-        .order_by_asc(Column::Id)
-        .limit(page.limit)
-        .offset(page.offset)
-        .stream(db)
-        .await?;
-    let (mut users, mut room) = (Vec::new(), MAX_PAGE);
-    while let Some(row) = rows.try_next().await? {
-        let size = row.labels.len() + row.metadata.len() + row.prefs.len() + row.name.len();
-        users.push(User::try_from(row)?);
-        room = room.saturating_sub(size);
-        if room == 0 {
-            break;
-        }
-    }
-    Ok(users)
+    let ids: Vec<&str> = ids.iter().map(UserId::as_str).collect();
+    let ids = serde_json::to_string(&ids).map_err(Error::internal)?;
+    let among = match db.get_database_backend() {
+        DbBackend::Sqlite => Expr::cust_with_values("id IN (SELECT value FROM json_each(?))", [ids]),
+        _ => among(ids),
+    };
+    let rows = shown(include_prefs).filter(Column::Namespace.eq(namespace.as_str())).filter(among);
+    let rows = rows.into_model::<user::Model>().all(db).await?;
+    rows.into_iter().filter(|row| row.deleted == 0).map(User::try_from).collect()
 }
 
-/// The first text that sorts behind all that begin with `prefix`; `None` if it is not ASCII.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let (last, rest) = prefix.as_bytes().split_last()?;
-    let end = char::from(last.checked_add(1)?);
-    prefix.is_ascii().then(|| rest.iter().map(|b| char::from(*b)).chain([end]).collect())
+/// Ids that PostgreSQL finds by the primary key, given as a JSON list.
+pub(super) fn among(ids: String) -> Expr {
+    let sql = "id = ANY (ARRAY (SELECT json_array_elements_text(CAST(CAST($1 AS text) AS json))))";
+    Expr::cust_with_values(sql, [ids])
+}
+
+/// What lists show of users: no password, and `prefs` only if asked for.
+pub(super) fn shown(include_prefs: bool) -> Select<user::Entity> {
+    let left_out = |column: &Column| match column {
+        Column::PasswordHash => Some(""),
+        Column::Prefs if !include_prefs => Some("{}"),
+        _ => None,
+    };
+    Column::iter().fold(user::Entity::find().select_only(), |select, column| match left_out(&column) {
+        Some(instead) => select.column_as(Expr::Constant(Value::from(instead)), column),
+        None => select.column(column),
+    })
+}
+
+/// The id of the user who was deleted last with that address.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn newest_in_trash(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    email: &Email,
+) -> Result<Option<UserId>> {
+    let id: Option<String> = user::Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::Email.eq(email.as_str()))
+        .filter(in_trash())
+        .order_by_desc(Column::Deleted)
+        .order_by_desc(Column::Id)
+        .limit(1)
+        .into_tuple()
+        .one(db)
+        .await?;
+    Ok(id.map(UserId::from_trusted))
+}
+
+/// Whether there is a user with `id`, alive or in the trash.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn exists(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<bool> {
+    let key = within(namespace).filter(Column::Id.eq(id.as_str()));
+    Ok(unique(db, key).await?.is_some())
 }
 
 /// Users of any namespace that lie in the trash since before `cutoff`, oldest first, at most `most`.
@@ -207,7 +263,7 @@ pub async fn trashed_before(
     let rows: Vec<(String, String)> = user::Entity::find()
         .select_only()
         .columns([Column::Namespace, Column::Id])
-        .filter(Column::Deleted.into_expr().gt(zero()))
+        .filter(in_trash())
         .filter(Column::Deleted.lt(cutoff.0))
         .order_by_asc(Column::Deleted)
         .limit(most)
@@ -225,10 +281,11 @@ pub async fn trashed_before(
 ///
 /// What the database says.
 pub async fn purge(tx: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<bool> {
+    search::remove(tx, namespace, id).await?;
     let done = user::Entity::delete_many()
         .filter(Column::Namespace.eq(namespace.as_str()))
         .filter(Column::Id.eq(id.as_str()))
-        .filter(Column::Deleted.into_expr().gt(zero()))
+        .filter(in_trash())
         .exec(tx)
         .await?;
     Ok(done.rows_affected > 0)
@@ -270,13 +327,22 @@ fn row(namespace: &Namespace, user: &User, password_hash: String) -> Result<user
 
 /// The account in a row, unless it lies in the trash.
 fn account(row: Option<user::Model>) -> Result<Option<Account>> {
-    row.filter(|row| row.deleted == 0)
-        .map(|mut row| {
-            let password = std::mem::take(&mut row.password_hash);
-            let password = (!password.is_empty()).then(|| PasswordHash::from_trusted(password));
-            Ok(Account { user: row.try_into()?, password })
-        })
-        .transpose()
+    row.filter(|row| row.deleted == 0).map(Account::try_from).transpose()
+}
+
+/// The account in a row, if it lies in the trash.
+fn trashed(row: Option<user::Model>) -> Result<Option<Account>> {
+    row.filter(|row| row.deleted != 0).map(Account::try_from).transpose()
+}
+
+impl TryFrom<user::Model> for Account {
+    type Error = Error;
+
+    fn try_from(mut row: user::Model) -> Result<Self> {
+        let password = std::mem::take(&mut row.password_hash);
+        let password = (!password.is_empty()).then(|| PasswordHash::from_trusted(password));
+        Ok(Self { user: row.try_into()?, password })
+    }
 }
 
 /// Every row was checked before it was written, so it is not checked again: hot reads come through here.
@@ -316,17 +382,4 @@ fn present(text: String) -> Option<String> {
 
 fn time(micros: i64) -> Option<Timestamp> {
     (micros != 0).then_some(Timestamp(micros))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::after_prefix;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_one() {
-        assert_eq!(after_prefix("ada").as_deref(), Some("adb"));
-        assert_eq!(after_prefix("a~").as_deref(), Some("a\u{7f}"));
-        assert_eq!(after_prefix("ä"), None);
-        assert_eq!(after_prefix(""), None);
-    }
 }

@@ -87,7 +87,7 @@ async fn a_path_that_is_none_is_404_and_a_wrong_verb_405_with_allow(service: &Se
         assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &json!(5)), "{path}");
     }
     for (path, verb, allowed) in [
-        ("/v1/users", Method::GET, "POST, OPTIONS"),
+        ("/v1/users", Method::PUT, "GET, POST, HEAD, OPTIONS"),
         ("/v1/users/7", Method::POST, "DELETE, GET, PATCH, HEAD, OPTIONS"),
         ("/v1/sessions:read", Method::GET, "POST, OPTIONS"),
         ("/users/Users/Read", Method::GET, "POST"),

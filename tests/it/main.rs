@@ -4,8 +4,11 @@
 
 mod bad_input;
 mod http;
+mod list_model;
+mod lists;
 mod micro_faults;
 mod passwords;
+mod plans;
 mod server;
 mod sessions;
 mod storage;

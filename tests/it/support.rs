@@ -1,6 +1,7 @@
 //! A running service in one line, and clients for it.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -39,6 +40,16 @@ pub(crate) const START: i64 = 1_700_000_000;
 pub(crate) enum Backend {
     Sqlite,
     Postgres,
+}
+
+impl Backend {
+    /// As SeaORM calls it.
+    pub(crate) fn kind(self) -> DatabaseBackend {
+        match self {
+            Self::Sqlite => DatabaseBackend::Sqlite,
+            Self::Postgres => DatabaseBackend::Postgres,
+        }
+    }
 }
 
 /// A database of a test's own, and its end.
@@ -109,8 +120,13 @@ pub(crate) struct Replica {
     pub(crate) stop: CancellationToken,
     pub(crate) served: JoinHandle<bool>,
     pub(crate) server: Server,
+    /// Every statement that was run, while it is `Some`.
+    pub(crate) statements: Statements,
     client: Client<HttpConnector, Full<bytes::Bytes>>,
 }
+
+/// Where statements are noted, if somebody wants them.
+pub(crate) type Statements = Arc<Mutex<Option<Vec<Statement>>>>;
 
 impl Service {
     pub(crate) async fn start(backend: Backend) -> Self {
@@ -137,12 +153,16 @@ impl Service {
 
     /// A number from the database.
     pub(crate) async fn number(&self, sql: &str) -> i64 {
-        let kind = match self.backend {
-            Backend::Sqlite => DatabaseBackend::Sqlite,
-            Backend::Postgres => DatabaseBackend::Postgres,
-        };
-        let row = self.replica.store.reader().query_one_raw(Statement::from_string(kind, sql)).await;
+        let statement = Statement::from_string(self.backend.kind(), sql);
+        let row = self.replica.store.reader().query_one_raw(statement).await;
         row.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+
+    /// Runs statements past the service.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let db = Database::connect(&self.home.url).await.unwrap();
+        db.execute_unprepared(sql).await.unwrap();
+        db.close().await.unwrap();
     }
 
     /// Rows of everything that a call could change. Two equal ones: nothing has.
@@ -178,10 +198,19 @@ impl Replica {
         config.grace = Duration::from_secs(10);
         config.passwords_max_wait = Duration::from_mins(5);
         change(&mut config);
+        let statements = Statements::default();
+        let noted = Arc::clone(&statements);
         let store = Store::connect(&config.database, config.pool_connections).await.unwrap();
+        let store = store.observed(move |statement| {
+            if let Some(noted) = noted.lock().unwrap().as_mut() {
+                noted.push(statement.clone());
+            }
+        });
         store.migrate().await.unwrap();
         let hasher = Hasher::new(4, 2, config.passwords_max_wait).unwrap();
-        let ops = Operations::new(store.clone(), hasher.clone(), clock.clone(), Rules::from(&config));
+        let ops = Operations::new(store.clone(), hasher.clone(), clock.clone(), Rules::from(&config))
+            .await
+            .unwrap();
         let server = Server::new(&config, ops.clone()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -190,7 +219,7 @@ impl Replica {
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
         let users = UsersClient::new(channel).max_decoding_message_size(usize::MAX);
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { users, address, store, hasher, ops, stop, served: running, server, client }
+        Self { users, address, store, hasher, ops, stop, served: running, server, statements, client }
     }
 
     /// A request as it is; the answer's body as JSON, or `null` if it is none.

@@ -15,6 +15,7 @@ pub struct Model {
     pub user_agent: String,
     pub version: i64,
     pub changed: String,
+    pub session: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -1,0 +1,170 @@
+//! Which users a list shows, and in which order.
+
+use super::time::Timestamp;
+use super::user::{Status, User};
+use super::username::Username;
+
+/// A list of users.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Those in the trash, and not those that live.
+    pub trash: bool,
+    /// All of them must fit.
+    pub filters: Filters,
+    /// What comes first.
+    pub order: Order,
+    /// Whether the order is turned round.
+    pub descending: bool,
+}
+
+/// What a user must be like to be listed. What is empty or `None` fits everyone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters {
+    /// Folded text: a part of the id, username, e-mail address or name, or with fewer than
+    /// [`Filters::SUBSTRING`] characters what one of them begins with.
+    pub search: String,
+    /// What the username begins with.
+    pub username: String,
+    /// What the e-mail address begins with.
+    pub email: String,
+    /// Whether it may sign in.
+    pub status: Option<Status>,
+    /// Whether the address was proven.
+    pub email_verified: Option<bool>,
+    /// A label it has.
+    pub label: Option<String>,
+    /// When it was created.
+    pub created: Span,
+    /// When it last changed.
+    pub updated: Span,
+}
+
+impl Filters {
+    /// From this many characters on a search is for a part, below it for a beginning: fewer are in too many texts
+    /// for an index of parts to be of help.
+    pub const SUBSTRING: usize = 3;
+    /// Most characters of a search.
+    pub const MAX_SEARCH: usize = 256;
+
+    /// Whether the search is for what a text begins with.
+    #[must_use]
+    pub fn searches_beginnings(&self) -> bool {
+        self.search.chars().nth(Self::SUBSTRING - 1).is_none()
+    }
+}
+
+/// Times from `from` to before `to`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// The first of them.
+    pub from: Option<Timestamp>,
+    /// The first behind them.
+    pub to: Option<Timestamp>,
+}
+
+impl Span {
+    /// Whether it leaves nothing out.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+}
+
+/// What a list is ordered by; users that are alike in it follow each other by id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// When they were created.
+    #[default]
+    Created,
+    /// When they last changed.
+    Updated,
+    /// Those without one first.
+    Username,
+    /// Those without one first.
+    Email,
+    /// The name in lower case; those without one first.
+    Name,
+    /// The id, byte for byte.
+    Id,
+}
+
+impl Order {
+    /// Every order by its name.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("created", Self::Created),
+        ("updated", Self::Updated),
+        ("username", Self::Username),
+        ("email", Self::Email),
+        ("name", Self::Name),
+        ("id", Self::Id),
+    ];
+
+    /// The order of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, order)| order)
+    }
+}
+
+/// A place in a list: behind the user with this key and id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// What the list is ordered by.
+    pub key: Key,
+    /// The id.
+    pub id: String,
+}
+
+/// What an order compares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Microseconds.
+    Number(i64),
+    /// Folded text; empty for an order by id.
+    Text(String),
+}
+
+impl Position {
+    /// The place of `user` in a list of that order.
+    #[must_use]
+    pub fn of(user: &User, order: Order) -> Self {
+        let key = match order {
+            Order::Created => Key::Number(user.created.0),
+            Order::Updated => Key::Number(user.updated.0),
+            Order::Username => Key::Text(user.username.as_ref().map_or("", Username::as_str).to_owned()),
+            Order::Email => Key::Text(user.email.as_ref().map_or("", |email| email.as_str()).to_owned()),
+            Order::Name => Key::Text(super::text::fold(user.name.as_str())),
+            Order::Id => Key::Text(String::new()),
+        };
+        Self { key, id: user.id.as_str().to_owned() }
+    }
+}
+
+/// Where a page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start<P> {
+    /// So many rows behind the first.
+    Offset(u64),
+    /// Behind this place.
+    After(P),
+}
+
+impl<P> Start<P> {
+    /// Rows to pass over.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        match self {
+            Self::Offset(rows) => *rows,
+            Self::After(_) => 0,
+        }
+    }
+
+    /// The place to go on behind.
+    #[must_use]
+    pub fn after(&self) -> Option<&P> {
+        match self {
+            Self::Offset(_) => None,
+            Self::After(place) => Some(place),
+        }
+    }
+}

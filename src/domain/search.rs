@@ -1,0 +1,188 @@
+//! What the search index holds of a user, and what it is asked for.
+//!
+//! The index knows numbers and which users have them. A number stands for three characters that follow each other in
+//! one of the user's texts, for what a text begins with, for a label, or for another thing that lists are filtered by.
+//! The namespace and whether the user lives are part of each number: the index of one tenant is apart from all
+//! others, and a search costs by the tenant's own users.
+//!
+//! Numbers can coincide, and a text can have all parts of a searched one without having it: what the index finds is
+//! looked at once more in the user's row.
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest as _, Sha256};
+
+use super::email::Email;
+use super::listing::Filters;
+use super::namespace::Namespace;
+use super::text::fold;
+use super::user::{Status, User};
+use super::username::Username;
+
+/// What the index knows users by.
+pub type Term = u64;
+
+/// Most parts of a searched text that the index is asked for; those of a longer one are taken at even distances.
+const MAX_PARTS: usize = 24;
+
+/// What a number stands for. Stored in every number: never change one.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Kind {
+    /// Three characters in a row.
+    Part = 1,
+    /// The first one or two characters.
+    Beginning = 2,
+    Label = 3,
+    Status = 4,
+    Verified = 5,
+}
+
+/// The numbers of one tenant's live or trashed users.
+struct Scope([u8; 32]);
+
+impl Scope {
+    fn new(namespace: &Namespace, trash: bool) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(namespace.as_str());
+        // No namespace has a NUL or a slash: nothing else ends like this.
+        digest.update(if trash { "/trash" } else { "/live" });
+        Self(digest.finalize().into())
+    }
+
+    fn term(&self, kind: Kind, text: &str) -> Term {
+        let mut digest = Sha256::new();
+        digest.update(self.0);
+        digest.update([kind as u8]);
+        digest.update(text);
+        let digest: [u8; 32] = digest.finalize().into();
+        digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    }
+
+    fn parts<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
+        parts(text).map(|part| self.term(Kind::Part, part))
+    }
+
+    fn beginnings<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
+        let ends = text.char_indices().map(|(at, c)| at + c.len_utf8()).take(Filters::SUBSTRING - 1);
+        ends.filter_map(|end| text.get(..end)).map(|beginning| self.term(Kind::Beginning, beginning))
+    }
+
+    fn status(&self, status: Status) -> Term {
+        self.term(Kind::Status, &(status as u8).to_string())
+    }
+
+    fn verified(&self, verified: bool) -> Term {
+        self.term(Kind::Verified, if verified { "1" } else { "0" })
+    }
+}
+
+/// Every [`Filters::SUBSTRING`] characters that follow each other.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let starts = text.char_indices().map(|(at, _)| at);
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8()).skip(Filters::SUBSTRING - 1);
+    starts.zip(ends).filter_map(|(start, end)| text.get(start..end))
+}
+
+/// The texts that a search looks at, folded.
+#[must_use]
+pub fn texts(user: &User) -> [String; 4] {
+    [
+        fold(user.id.as_str()),
+        user.username.as_ref().map_or("", Username::as_str).to_owned(),
+        user.email.as_ref().map_or("", Email::as_str).to_owned(),
+        fold(user.name.as_str()),
+    ]
+}
+
+/// What the index holds of a user.
+#[must_use]
+pub fn terms_of(namespace: &Namespace, user: &User) -> BTreeSet<Term> {
+    let scope = Scope::new(namespace, user.deleted.is_some());
+    let mut terms = BTreeSet::from([scope.status(user.status), scope.verified(user.email_verified)]);
+    for text in &texts(user) {
+        terms.extend(scope.parts(text));
+        terms.extend(scope.beginnings(text));
+    }
+    terms.extend(user.labels.as_slice().iter().map(|label| scope.term(Kind::Label, label)));
+    terms
+}
+
+/// Whether the index holds the same of both, which are one user before and after a change.
+#[must_use]
+pub fn same_terms(before: &User, after: &User) -> bool {
+    before.deleted.is_some() == after.deleted.is_some()
+        && before.status == after.status
+        && before.email_verified == after.email_verified
+        && before.username == after.username
+        && before.email == after.email
+        && before.name == after.name
+        && before.labels == after.labels
+}
+
+/// What all users that fit `filters` have in the index; nothing if the index is of no help.
+#[must_use]
+pub fn terms_for(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Term> {
+    let scope = Scope::new(namespace, trash);
+    let mut terms = BTreeSet::new();
+    for text in [&filters.search, &filters.username, &filters.email] {
+        let all: Vec<Term> = scope.parts(text).collect();
+        terms.extend(all.iter().step_by(all.len().div_ceil(MAX_PARTS).max(1)));
+        if all.is_empty() {
+            terms.extend(scope.beginnings(text).last());
+        }
+    }
+    terms.extend(filters.label.as_deref().map(|label| scope.term(Kind::Label, label)));
+    terms.extend(filters.status.map(|status| scope.status(status)));
+    terms.extend(filters.email_verified.map(|verified| scope.verified(verified)));
+    terms.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(namespace: &str) -> Scope {
+        Scope::new(&Namespace::parse(namespace).unwrap(), false)
+    }
+
+    #[test]
+    fn parts_are_three_characters_of_any_script() {
+        assert_eq!(parts("ädä@x").collect::<Vec<_>>(), ["ädä", "dä@", "ä@x"]);
+        assert_eq!(parts("数学者").collect::<Vec<_>>(), ["数学者"]);
+        assert_eq!(parts("ab").count(), 0);
+        assert_eq!(parts("").count(), 0);
+    }
+
+    #[test]
+    fn beginnings_are_one_and_two_characters() {
+        let scope = scope("default");
+        let of = |text: &str| scope.beginnings(text).collect::<Vec<_>>();
+        let term = |text: &str| scope.term(Kind::Beginning, text);
+        assert_eq!(of("äda"), [term("ä"), term("äd")]);
+        assert_eq!(of("ä"), [term("ä")]);
+        assert_eq!(of(""), [0; 0]);
+    }
+
+    #[test]
+    fn tenants_and_kinds_have_numbers_of_their_own() {
+        let one = scope("one").term(Kind::Part, "ada");
+        assert_ne!(one, scope("two").term(Kind::Part, "ada"));
+        assert_ne!(one, scope("one").term(Kind::Label, "ada"));
+        assert_ne!(one, Scope::new(&Namespace::parse("one").unwrap(), true).term(Kind::Part, "ada"));
+    }
+
+    #[test]
+    fn the_numbers_never_change() {
+        // They are stored: another number would be a search that finds nothing.
+        assert_eq!(scope("default").term(Kind::Part, "ada"), 0x6f75_00e8_06f5_4844);
+    }
+
+    #[test]
+    fn a_long_search_asks_for_some_of_its_parts() {
+        let search = (0..256).map(|n| char::from_u32(0x4E00 + n).unwrap()).collect::<String>();
+        let filters = Filters { search, ..Filters::default() };
+        let terms = terms_for(&Namespace::default(), false, &filters);
+        assert!((MAX_PARTS / 2..=MAX_PARTS).contains(&terms.len()), "{}", terms.len());
+    }
+}

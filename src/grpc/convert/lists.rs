@@ -1,0 +1,243 @@
+//! Lists: what they show, where they begin, what they answer.
+
+use crate::domain::event::{Action, LogFilter, LogRecord};
+use crate::domain::listing::{Filters, Listing, Order, Span};
+use crate::domain::page::Page;
+use crate::domain::session::{Device, StoredSession};
+use crate::domain::text::{fold, plain};
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Labels, Status, User};
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Fields, Result};
+use crate::ops::lists::{Listed, Wanted};
+use crate::pb;
+
+use super::{shown, shown_all};
+
+pub(in crate::grpc) fn listing(request: pb::ListRequest, trash: bool) -> Result<(Listing, Wanted)> {
+    let mut fields = Fields::default();
+    let search = fields.check("search", plain(&request.search, Filters::MAX_SEARCH));
+    let status = match request.status {
+        0 => None,
+        other => fields.check("status", Status::from_number(other).ok_or("is not a status")),
+    };
+    let label = fields.check("label", plain(&request.label, Labels::MAX_CHARS));
+    let order = order(&request.order_by, &mut fields);
+    let descending = direction(&request.order_dir, &mut fields);
+    let page = page(request.limit, request.offset, request.page_token, &mut fields);
+    let filters = Filters {
+        search: fold(&search.unwrap_or_default()),
+        status,
+        email_verified: request.email_verified,
+        label: label.filter(|label| !label.is_empty()),
+        created: span(request.created_from, request.created_to),
+        updated: span(request.updated_from, request.updated_to),
+        ..Filters::default()
+    };
+    let (Some(order), Some(descending), Some(page)) = (order, descending, page) else {
+        return Err(Error::Invalid(fields));
+    };
+    let listing = Listing { trash, filters, order, descending };
+    fields.none()?;
+    Ok((listing, Wanted { page, total: !request.skip_total, prefs: request.include_prefs }))
+}
+
+fn order(raw: &str, fields: &mut Fields) -> Option<Order> {
+    match raw {
+        "" => Some(Order::default()),
+        name => {
+            let known = Order::ALL.map(|(name, _)| name).join(", ");
+            fields.check("order_by", Order::parse(name).ok_or_else(|| format!("must be one of {known}")))
+        }
+    }
+}
+
+/// Whether the order is turned round.
+fn direction(raw: &str, fields: &mut Fields) -> Option<bool> {
+    match raw.to_ascii_lowercase().as_str() {
+        "" | "asc" => Some(false),
+        "desc" => Some(true),
+        _ => fields.check("order_dir", Err("must be asc or desc")),
+    }
+}
+
+fn span(from: Option<i64>, to: Option<i64>) -> Span {
+    let time = |seconds: i64| Timestamp(seconds.saturating_mul(1_000_000));
+    Span { from: from.map(time), to: to.map(time) }
+}
+
+fn page(limit: Option<i64>, offset: i64, token: String, fields: &mut Fields) -> Option<Page> {
+    let limit = fields.check("limit", Page::limit(limit.unwrap_or(Page::DEFAULT_LIMIT)));
+    let offset = fields.check("offset", Page::offset(offset));
+    if !token.is_empty() && offset.is_some_and(|offset| offset > 0) {
+        fields.add("page_token", "cannot be given together with offset");
+    }
+    Some(Page { limit: limit?, offset: offset?, token })
+}
+
+/// What the first contract's Search asks for: the prefixes and the page.
+pub(in crate::grpc) fn search(request: &pb::SearchRequest) -> Result<(String, String, Page)> {
+    let mut fields = Fields::default();
+    let username = prefix("username", &request.username, super::Username::MAX, &mut fields);
+    let email = prefix("email", &request.email, super::Email::MAX_BYTES, &mut fields);
+    // It reads a limit of 0 as an absent one.
+    let limit = (request.limit != 0).then_some(request.limit);
+    let page = page(limit, request.offset, String::new(), &mut fields);
+    match (username, email, page) {
+        (Some(username), Some(email), Some(page)) => Ok((username, email, page)),
+        _ => Err(Error::Invalid(fields)),
+    }
+}
+
+/// What a name begins with, folded as names are.
+fn prefix(field: &str, raw: &str, most: usize, fields: &mut Fields) -> Option<String> {
+    if raw.len() > most {
+        fields.add(field, format!("must have at most {most} bytes"));
+        return None;
+    }
+    if raw.chars().any(char::is_control) {
+        fields.add(field, "must not contain control characters");
+        return None;
+    }
+    Some(raw.to_ascii_lowercase())
+}
+
+/// Most ids of one `BatchRead`.
+const MAX_IDS: usize = 1_000;
+
+/// The ids, each once, in their order.
+pub(in crate::grpc) fn ids(raw: &[String]) -> Result<Vec<UserId>> {
+    if raw.len() > MAX_IDS {
+        return Err(Error::invalid("ids", format!("must have at most {MAX_IDS} ids")));
+    }
+    let mut fields = Fields::default();
+    let mut ids = Vec::with_capacity(raw.len());
+    let mut seen = std::collections::HashSet::new();
+    for (at, id) in raw.iter().enumerate() {
+        let id = fields.check(&format!("ids[{at}]"), UserId::parse(id));
+        ids.extend(id.filter(|id| seen.insert(id.clone())));
+    }
+    fields.none().map(|()| ids)
+}
+
+/// The users that fit in one reply, and the ids of the others.
+pub(in crate::grpc) fn batch(users: Vec<User>, missing: &[UserId], prefs: bool) -> pb::BatchReadResponse {
+    let mut reply = pb::BatchReadResponse::default();
+    let mut room = super::MAX_REPLY;
+    for user in users {
+        let size = user.message_size();
+        if reply.unread.is_empty() && size <= room {
+            room -= size;
+            reply.users.push(shown(user, prefs));
+        } else {
+            reply.unread.push(user.id.as_str().to_owned());
+        }
+    }
+    reply.missing = missing.iter().map(|id| id.as_str().to_owned()).collect();
+    reply
+}
+
+pub(in crate::grpc) fn listed(listed: Listed<User>, prefs: bool) -> pb::ListResponse {
+    pb::ListResponse {
+        users: shown_all(listed.rows, prefs),
+        total: count(listed.total),
+        next_page_token: listed.next,
+    }
+}
+
+fn count(total: Option<u64>) -> Option<i64> {
+    total.map(|total| i64::try_from(total).unwrap_or(i64::MAX))
+}
+
+pub(in crate::grpc) fn sessions_wanted(request: pb::ListSessionsRequest) -> Result<(UserId, Wanted)> {
+    let mut fields = Fields::default();
+    let user = fields.check("user_id", UserId::parse(&request.user_id));
+    let page = page(request.limit, 0, request.page_token, &mut fields);
+    let (Some(user), Some(page)) = (user, page) else { return Err(Error::Invalid(fields)) };
+    Ok((user, Wanted { page, total: !request.skip_total, prefs: false }))
+}
+
+pub(in crate::grpc) fn sessions(listed: Listed<StoredSession>) -> pb::ListSessionsResponse {
+    let info = |session: StoredSession| pb::SessionInfo {
+        id: session.public_id,
+        user_id: session.user.as_str().to_owned(),
+        created: session.created.seconds(),
+        expires: session.expires.seconds(),
+        device: Some(device(&session.device)),
+    };
+    pb::ListSessionsResponse {
+        sessions: listed.rows.into_iter().map(info).collect(),
+        total: count(listed.total),
+        next_page_token: listed.next,
+    }
+}
+
+/// Whose session, and which.
+pub(in crate::grpc) fn session_named(request: pb::DeleteSessionRequest) -> Result<(UserId, String)> {
+    let mut fields = Fields::default();
+    let user = fields.check("user_id", UserId::parse(&request.user_id));
+    if request.session_id.is_empty() {
+        fields.add("session_id", "is required");
+    }
+    match user {
+        Some(user) => fields.none().map(|()| (user, request.session_id)),
+        None => Err(Error::Invalid(fields)),
+    }
+}
+
+pub(in crate::grpc) fn logs_wanted(request: pb::ListLogsRequest) -> Result<(UserId, LogFilter, Wanted)> {
+    let mut fields = Fields::default();
+    let user = fields.check("user_id", UserId::parse(&request.user_id));
+    let mut actions = Vec::new();
+    for (at, number) in request.events.iter().enumerate() {
+        let known = pb::LogEvent::try_from(*number).ok();
+        let action = known.and_then(|event| Action::from_name(event.as_str_name()));
+        actions.extend(fields.check(&format!("events[{at}]"), action.ok_or("is not an event")));
+    }
+    actions.sort_by_key(|action| action.name());
+    actions.dedup();
+    let page = page(request.limit, request.offset, request.page_token, &mut fields);
+    let (Some(user), Some(page)) = (user, page) else { return Err(Error::Invalid(fields)) };
+    let filter = LogFilter { actions, span: span(request.from, request.to) };
+    fields.none().map(|()| (user, filter, Wanted { page, total: !request.skip_total, prefs: false }))
+}
+
+pub(in crate::grpc) fn logs(listed: Listed<LogRecord>) -> pb::ListLogsResponse {
+    let entry = |record: LogRecord| pb::LogEntry {
+        event: record.action.and_then(|action| pb::LogEvent::from_str_name(action.name())).unwrap_or_default()
+            as i32,
+        time: record.at.seconds(),
+        caller: record.caller,
+        device: Some(device(&record.device)),
+        changed: record.changed,
+        session_id: record.session,
+    };
+    pb::ListLogsResponse {
+        logs: listed.rows.into_iter().map(entry).collect(),
+        total: count(listed.total),
+        next_page_token: listed.next,
+    }
+}
+
+fn device(device: &Device) -> pb::DeviceDetails {
+    pb::DeviceDetails {
+        address: device.address.map_or_else(String::new, |address| address.to_string()),
+        user_agent: device.user_agent.clone(),
+        ..pb::DeviceDetails::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_action_is_an_event_of_the_proto_and_the_other_way_round() {
+        for action in Action::ALL {
+            assert!(pb::LogEvent::from_str_name(action.name()).is_some(), "{}", action.name());
+        }
+        let events = (1..).map_while(|number| pb::LogEvent::try_from(number).ok());
+        let named: Vec<_> = events.map(|event| Action::from_name(event.as_str_name()).unwrap()).collect();
+        assert_eq!(named.len(), Action::ALL.len());
+    }
+}

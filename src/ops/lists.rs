@@ -1,0 +1,148 @@
+//! Lists and their pages.
+
+use crate::domain::caller::Caller;
+use crate::domain::listing::{Filters, Key, Listing, Order, Position, Start};
+use crate::domain::page::Page;
+use crate::domain::user::User;
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Result};
+use crate::store;
+
+use super::Operations;
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// The rows of the page.
+    pub rows: Vec<T>,
+    /// How many there are on all pages; `None` if nobody asked.
+    pub total: Option<u64>,
+    /// Leads to the next page; empty on the last.
+    pub next: String,
+}
+
+/// What of a list to show.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Which part.
+    pub page: Page,
+    /// Whether to count them all.
+    pub total: bool,
+    /// Whether users come with their prefs.
+    pub prefs: bool,
+}
+
+impl Operations {
+    /// A page of users.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a page token that is not of this list.
+    pub async fn list(&self, caller: &Caller, listing: &Listing, wanted: &Wanted) -> Result<Listed<User>> {
+        let (db, namespace) = (self.store.reader(), &caller.namespace);
+        // What is written is a token's business alone: it only has to differ where lists do.
+        let name = format!("{} users {listing:?}", namespace.as_str());
+        let start = self.start(&wanted.page, &name, position)?;
+        let source = store::listing::source(db, namespace, listing).await?;
+        let (limit, prefs) = (wanted.page.limit, wanted.prefs);
+        let page = store::listing::page(db, namespace, listing, &source, &start, limit, prefs).await?;
+        let total = if wanted.total {
+            Some(store::listing::total(db, namespace, listing, &source).await?)
+        } else {
+            None
+        };
+        let next = page.users.last().filter(|_| page.more).map_or_else(String::new, |last| {
+            self.page_tokens.seal(&name, &place(&Position::of(last, listing.order)))
+        });
+        Ok(Listed { rows: page.users, total, next })
+    }
+
+    /// Live users by what their names begin with, in the order of their usernames.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the database.
+    pub async fn search(
+        &self,
+        caller: &Caller,
+        username: String,
+        email: String,
+        page: Page,
+        prefs: bool,
+    ) -> Result<Vec<User>> {
+        let filters = Filters { username, email, ..Filters::default() };
+        let listing = Listing { filters, order: Order::Username, ..Listing::default() };
+        Ok(self.list(caller, &listing, &Wanted { page, total: false, prefs }).await?.rows)
+    }
+
+    /// The live users among `ids`, in that order, and those that are none.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the database.
+    pub async fn batch_read(
+        &self,
+        caller: &Caller,
+        ids: Vec<UserId>,
+        prefs: bool,
+    ) -> Result<(Vec<User>, Vec<UserId>)> {
+        let found = store::users::find_all(self.store.reader(), &caller.namespace, &ids, prefs).await?;
+        let mut found: std::collections::HashMap<UserId, User> =
+            found.into_iter().map(|user| (user.id.clone(), user)).collect();
+        let (mut users, mut missing) = (Vec::with_capacity(found.len()), Vec::new());
+        for id in ids {
+            match found.remove(&id) {
+                Some(user) => users.push(user),
+                None => missing.push(id),
+            }
+        }
+        Ok((users, missing))
+    }
+
+    /// Where the page begins in the list of that name.
+    pub(super) fn start<P>(
+        &self,
+        page: &Page,
+        list: &str,
+        read: impl FnOnce(&str) -> Option<P>,
+    ) -> Result<Start<P>> {
+        if page.token.is_empty() {
+            return Ok(Start::Offset(page.offset));
+        }
+        let place = self.page_tokens.open(list, &page.token);
+        place.and_then(|place| read(&place)).map(Start::After).ok_or_else(|| {
+            Error::invalid("page_token", "is not of this list with these filters and this order")
+        })
+    }
+}
+
+/// A place as a page token holds it.
+fn place(position: &Position) -> String {
+    match &position.key {
+        Key::Number(number) => serde_json::json!([number, position.id]),
+        Key::Text(text) => serde_json::json!([text, position.id]),
+    }
+    .to_string()
+}
+
+fn position(place: &str) -> Option<Position> {
+    let (key, id): (serde_json::Value, String) = serde_json::from_str(place).ok()?;
+    let key = match key {
+        serde_json::Value::String(text) => Key::Text(text),
+        number => Key::Number(number.as_i64()?),
+    };
+    Some(Position { key, id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_back() {
+        for key in [Key::Number(-1), Key::Number(i64::MAX), Key::Text("7".into()), Key::Text("\"é".into())] {
+            let there = Position { key, id: "x".into() };
+            assert_eq!(position(&place(&there)), Some(there));
+        }
+    }
+}

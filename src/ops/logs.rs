@@ -1,0 +1,57 @@
+//! What happened to a user.
+
+use crate::domain::caller::Caller;
+use crate::domain::event::{LogFilter, LogRecord};
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Result};
+use crate::store;
+
+use super::Operations;
+use super::lists::{Listed, Wanted};
+
+impl Operations {
+    /// A page of a user's events, the newest first; also of one in the trash.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], and [`Error::Invalid`] for a page token that is not of this list.
+    pub async fn list_logs(
+        &self,
+        caller: &Caller,
+        user: &UserId,
+        filter: &LogFilter,
+        wanted: &Wanted,
+    ) -> Result<Listed<LogRecord>> {
+        let (db, namespace) = (self.store.reader(), &caller.namespace);
+        let name = format!("{} logs {} {filter:?}", namespace.as_str(), user.as_str());
+        let start = self.start(&wanted.page, &name, |place| place.parse().ok())?;
+        if !store::users::exists(db, namespace, user).await? {
+            return Err(Error::UserNotFound);
+        }
+        // One more than asked for tells whether there are more.
+        let limit = wanted.page.limit;
+        let mut rows = store::events::of_user(db, namespace, user, filter, &start, limit + 1).await?;
+        let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
+        let total = if wanted.total {
+            Some(store::events::count_of_user(db, namespace, user, filter).await?)
+        } else {
+            None
+        };
+        Ok(Listed { rows, total, next })
+    }
+
+    /// Drops the row that is one too many and gives the token that leads to it.
+    pub(super) fn cut<T>(
+        &self,
+        rows: &mut Vec<T>,
+        limit: u64,
+        list: &str,
+        place: impl FnOnce(&T) -> String,
+    ) -> String {
+        let more = rows.len() as u64 > limit;
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        rows.last()
+            .filter(|_| more)
+            .map_or_else(String::new, |last| self.page_tokens.seal(list, &place(last)))
+    }
+}

@@ -1,0 +1,129 @@
+//! Users in the trash: read, restored, removed for good.
+
+use crate::domain::caller::Caller;
+use crate::domain::event::{Action, Event};
+use crate::domain::user::{Changes, NewUser, User};
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Result};
+use crate::store;
+
+use super::users::{Edit, Place};
+use super::{Operations, check_etag};
+
+/// How often a user is looked for that others restore or purge while it is being restored.
+const TRIES: u32 = 3;
+
+impl Operations {
+    /// The user with `id` in the trash.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], also for a live one.
+    pub async fn read_trash(&self, caller: &Caller, id: &UserId) -> Result<User> {
+        let found = store::users::find_in_trash(self.store.reader(), &caller.namespace, id).await?;
+        Ok(found.ok_or(Error::UserNotFound)?.user)
+    }
+
+    /// Takes the user out of the trash. Its sessions stay ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::UsernameTaken`] or [`Error::EmailTaken`] if
+    /// another user took a name meanwhile.
+    pub async fn restore(&self, caller: &Caller, id: &UserId, etag: &str) -> Result<User> {
+        self.change(caller, Place::Trash, id, etag, Action::UserRestored, |user| {
+            user.deleted = None;
+            Ok(Edit::of("deleted"))
+        })
+        .await
+    }
+
+    /// Brings back the user who was deleted last with the address of `new`, with its password and what of `changes`
+    /// is there; creates `new` if there is none. The user, and whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operations::create`] and [`Operations::restore`]; [`Error::Invalid`] if the new password holds a name that
+    /// the restored user has.
+    pub async fn create_or_restore(
+        &self,
+        caller: &Caller,
+        new: NewUser,
+        changes: &Changes,
+    ) -> Result<(User, bool)> {
+        for _ in 0..TRIES {
+            let Some(id) = self.newest_in_trash(caller, &new).await? else { break };
+            match self.restore_changed(caller, &id, &new, changes).await {
+                // Another call was quicker: perhaps there is one more.
+                Err(Error::UserNotFound) => {}
+                done => return done.map(|user| (user, true)),
+            }
+        }
+        self.create(caller, new).await.map(|user| (user, false))
+    }
+
+    async fn newest_in_trash(&self, caller: &Caller, new: &NewUser) -> Result<Option<UserId>> {
+        let Some(email) = &new.email else { return Ok(None) };
+        store::users::newest_in_trash(self.store.reader(), &caller.namespace, email).await
+    }
+
+    async fn restore_changed(
+        &self,
+        caller: &Caller,
+        id: &UserId,
+        new: &NewUser,
+        changes: &Changes,
+    ) -> Result<User> {
+        let hash = match &new.password {
+            Some(password) => {
+                let mut user = self.read_trash(caller, id).await?;
+                user.apply(changes);
+                self.screen("password", password, &user)?;
+                Some(self.hasher.hash(password).await?)
+            }
+            None => None,
+        };
+        self.change(caller, Place::Trash, id, "", Action::UserRestored, |user| {
+            // While the password was hashed the user may have come back, got another address and gone again.
+            if user.email != new.email {
+                return Err(Error::UserNotFound);
+            }
+            user.deleted = None;
+            let mut fields = vec!["deleted"];
+            fields.extend(user.apply(changes));
+            if std::mem::replace(&mut user.email_verified, false) {
+                fields.push("email_verified");
+            }
+            fields.extend(hash.as_ref().map(|_| "password"));
+            Ok(Edit { fields, password: hash, end_sessions: false })
+        })
+        .await
+    }
+
+    /// Removes the user from the trash for good.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`], also for a live one; [`Error::EtagMismatch`].
+    pub async fn purge(&self, caller: &Caller, id: &UserId, etag: &str) -> Result<()> {
+        self.remove(caller, id, |user| check_etag(user, etag)).await
+    }
+
+    /// Removes the user from the trash if `check` agrees. Its events stay, without what says where the person was.
+    pub(super) async fn remove(
+        &self,
+        caller: &Caller,
+        id: &UserId,
+        check: impl FnOnce(&User) -> Result<()>,
+    ) -> Result<()> {
+        let namespace = &caller.namespace;
+        let event = Event::new(self.clock.now(), Action::UserPurged, Some(id.clone()));
+        let tx = self.store.begin().await?;
+        let account = store::users::lock_in_trash(&tx, namespace, id).await?;
+        check(&account.ok_or(Error::UserNotFound)?.user)?;
+        store::users::purge(&tx, namespace, id).await?;
+        store::events::forget_user(&tx, namespace, id).await?;
+        store::events::append(&tx, caller, &event).await?;
+        Ok(tx.commit().await?)
+    }
+}

@@ -1,0 +1,328 @@
+//! Lists of users, a page at a time.
+//!
+//! A list can be read in two ways: along the index of its order, passing over those that do not fit, or by finding
+//! those that fit first and sorting them. The first is quick where many fit, the second where few do. Which it is, is
+//! found out by asking an index for up to [`FEW`] of them.
+
+use futures_util::TryStreamExt as _;
+use sea_orm::sea_query::{BinOper, Expr, ExprTrait as _, Func, Query, SelectStatement, SimpleExpr, Value};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, Order as Direction, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, Select, StreamTrait,
+};
+
+use crate::domain::listing::{Filters, Key, Listing, Order, Position, Span, Start};
+use crate::domain::namespace::Namespace;
+use crate::domain::search::{Term, terms_for};
+use crate::domain::user::User;
+use crate::error::{Error, Result};
+
+use super::entity::user::{self, Column};
+use super::users::{among, in_trash, shown, zero};
+use super::{count, search};
+
+/// Most users that are sorted rather than met on the way.
+const FEW: u64 = 1_000;
+
+/// Most bytes of the messages of one page. Common clients refuse replies of more than 4 MiB.
+const MAX_PAGE: usize = 3 * 1024 * 1024;
+
+/// Where the users of a list are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Along the index of its order.
+    Order,
+    /// Among these: their ids, or on SQLite their numbers, as a JSON list.
+    Among(String),
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct Rows {
+    /// As many as were asked for and fit in a reply.
+    pub users: Vec<User>,
+    /// Whether others follow.
+    pub more: bool,
+}
+
+/// How the list is best read.
+///
+/// # Errors
+///
+/// What the database says, as all functions here.
+pub async fn source(db: &impl ConnectionTrait, namespace: &Namespace, listing: &Listing) -> Result<Source> {
+    for mut narrowed in narrowings(db.get_database_backend(), namespace, listing) {
+        let found = db.query_all(narrowed.limit(FEW + 1)).await?;
+        if found.len() as u64 > FEW {
+            continue;
+        }
+        let found = if db.get_database_backend() == DbBackend::Sqlite {
+            let numbers = found.iter().map(|row| row.try_get_by_index::<i64>(0));
+            serde_json::to_string(&numbers.collect::<Result<Vec<_>, _>>()?)
+        } else {
+            let ids = found.iter().map(|row| row.try_get_by_index::<String>(0));
+            serde_json::to_string(&ids.collect::<Result<Vec<_>, _>>()?)
+        };
+        return Ok(Source::Among(found.map_err(Error::internal)?));
+    }
+    Ok(Source::Order)
+}
+
+/// The queries that can find those who fit without reading all the others. None where the order's own index does.
+fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> Vec<SelectStatement> {
+    let filters = &listing.filters;
+    let mut queries = Vec::new();
+    let ordered_by_username = listing.order == Order::Username && !filters.username.is_empty();
+    if !ordered_by_username {
+        let terms = terms_for(namespace, listing.trash, filters);
+        queries.extend((!terms.is_empty()).then(|| indexed(backend, namespace, terms)));
+    }
+    for (order, column, span) in spans(filters) {
+        if !span.is_open() && order != listing.order && !listing.trash {
+            let key = if backend == DbBackend::Sqlite { "num" } else { "id" };
+            let mut query = Query::select();
+            query
+                .expr(Expr::cust(key))
+                .from(user::Entity)
+                .and_where(Column::Namespace.eq(namespace.as_str()));
+            query.and_where(Column::Deleted.into_expr().eq(zero()));
+            for bound in within(column.into_expr(), span) {
+                query.and_where(bound);
+            }
+            queries.push(query);
+        }
+    }
+    queries
+}
+
+/// Those who have all of `terms`.
+fn indexed(backend: DbBackend, namespace: &Namespace, terms: Vec<Term>) -> SelectStatement {
+    let (condition, value) = search::having(backend, terms);
+    let having = Expr::cust_with_values(condition, [value]);
+    let mut query = Query::select();
+    match backend {
+        DbBackend::Sqlite => query.expr(Expr::cust("rowid")),
+        _ => query.expr(Expr::cust("id")).and_where(Expr::col("namespace").eq(namespace.as_str())),
+    };
+    query.from("users_search").and_where(having).take()
+}
+
+/// One page.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn page(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    source: &Source,
+    start: &Start<Position>,
+    limit: u64,
+    include_prefs: bool,
+) -> Result<Rows> {
+    if limit == 0 {
+        return Ok(Rows { users: Vec::new(), more: false });
+    }
+    let backend = ConnectionTrait::get_database_backend(db);
+    // What is sorted must not tempt the planner to walk along an order and pass over nearly everyone.
+    let sorted = listing.trash || matches!(source, Source::Among(_));
+    let (key, id) = order_of(listing.order, sorted);
+    let direction = if listing.descending { Direction::Desc } else { Direction::Asc };
+    let mut select = chosen(shown(include_prefs), backend, namespace, listing, source);
+    if let Some(place) = start.after() {
+        select = select.filter(behind(key.clone(), id.clone(), place, listing.descending));
+    }
+    select = select.order_by(key.unwrap_or_else(|| id.clone()), direction.clone()).order_by(id, direction);
+    // The extra row tells whether there are more.
+    collect(db, select.limit(limit + 1).offset(start.offset()), limit).await
+}
+
+/// How many there are in all.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn total(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    listing: &Listing,
+    source: &Source,
+) -> Result<u64> {
+    let backend = db.get_database_backend();
+    let mut select = chosen(user::Entity::find(), backend, namespace, listing, source);
+    let terms = terms_for(namespace, listing.trash, &listing.filters);
+    if *source == Source::Order && !terms.is_empty() {
+        let key = if backend == DbBackend::Sqlite { "num" } else { "id" };
+        select = select.filter(Expr::cust(key).in_subquery(indexed(backend, namespace, terms)));
+    }
+    count(db, select).await
+}
+
+/// Those of the list, in no order.
+fn chosen(
+    select: Select<user::Entity>,
+    backend: DbBackend,
+    namespace: &Namespace,
+    listing: &Listing,
+    source: &Source,
+) -> Select<user::Entity> {
+    let own = match (source, backend) {
+        // The plus keeps SQLite from reading the whole namespace where it is to look up some numbers.
+        (Source::Among(_), DbBackend::Sqlite) => {
+            Expr::cust_with_values("+\"users\".\"namespace\" = ?", [namespace.as_str()])
+        }
+        _ => Column::Namespace.eq(namespace.as_str()),
+    };
+    let select = match (source, backend) {
+        (Source::Order, _) => select,
+        (Source::Among(numbers), DbBackend::Sqlite) => {
+            let sql = "\"users\".\"num\" IN (SELECT value FROM json_each(?))";
+            select.filter(Expr::cust_with_values(sql, [numbers.as_str()]))
+        }
+        (Source::Among(ids), _) => select.filter(among(ids.clone())),
+    };
+    let state = if listing.trash { in_trash() } else { Column::Deleted.into_expr().eq(zero()) };
+    let walked = (*source == Source::Order && !listing.trash).then_some(listing.order);
+    conditions(backend, &listing.filters, walked)
+        .into_iter()
+        .fold(select.filter(own).filter(state), Select::filter)
+}
+
+/// What the rows must be like. Only the column of the order that is walked along may lead to an index.
+fn conditions(backend: DbBackend, filters: &Filters, walked: Option<Order>) -> Vec<Expr> {
+    let mut all = Vec::new();
+    if !filters.search.is_empty() {
+        let texts = [Column::IdFolded, Column::Username, Column::Email, Column::NameFolded];
+        let found = texts.map(|text| {
+            if filters.searches_beginnings() {
+                begins(text, &filters.search)
+            } else {
+                holds(backend, text, &filters.search)
+            }
+        });
+        all.extend(found.into_iter().reduce(Expr::or));
+    }
+    for (order, column, prefix) in [
+        (Order::Username, Column::Username, &filters.username),
+        (Order::Email, Column::Email, &filters.email),
+    ] {
+        if prefix.is_empty() {
+            continue;
+        }
+        match after_prefix(prefix).filter(|_| walked == Some(order)) {
+            Some(end) => all.extend([column.gte(prefix.as_str()), column.lt(end)]),
+            None => all.push(begins(column, prefix)),
+        }
+    }
+    all.extend(filters.status.map(|status| Column::Status.eq(status as i16)));
+    all.extend(filters.email_verified.map(|verified| Column::EmailVerified.eq(verified)));
+    all.extend(filters.label.as_deref().map(|label| labelled(backend, label)));
+    for (order, column, span) in spans(filters) {
+        let time = column.into_expr();
+        let time = if walked == Some(order) { time } else { time.add(zero()) };
+        all.extend(within(time, span));
+    }
+    all
+}
+
+fn spans(filters: &Filters) -> [(Order, Column, Span); 2] {
+    [(Order::Created, Column::Created, filters.created), (Order::Updated, Column::Updated, filters.updated)]
+}
+
+fn within(time: Expr, span: Span) -> impl Iterator<Item = Expr> {
+    let from = span.from.map(|from| time.clone().gte(from.0));
+    from.into_iter().chain(span.to.map(|to| time.lt(to.0)))
+}
+
+fn begins(column: Column, prefix: &str) -> Expr {
+    let length = i32::try_from(prefix.chars().count()).unwrap_or(i32::MAX);
+    let arguments: [SimpleExpr; 3] =
+        [column.into_expr(), Expr::Constant(Value::from(1_i32)), Expr::val(length)];
+    Expr::from(Func::cust("substr").args(arguments)).eq(prefix)
+}
+
+fn holds(backend: DbBackend, column: Column, text: &str) -> Expr {
+    let place = if backend == DbBackend::Sqlite { "instr" } else { "strpos" };
+    Expr::from(Func::cust(place).args([column.into_expr(), Expr::val(text)])).gt(zero())
+}
+
+fn labelled(backend: DbBackend, label: &str) -> Expr {
+    let sql = match backend {
+        DbBackend::Sqlite => "EXISTS (SELECT 1 FROM json_each(\"users\".\"labels\") WHERE value = ?)",
+        _ => "jsonb_exists(CAST(\"users\".\"labels\" AS jsonb), $1)",
+    };
+    Expr::cust_with_values(sql, [label])
+}
+
+/// What a list is ordered by, `None` for the id, and the id. `sorted`: in a form that no index has.
+fn order_of(order: Order, sorted: bool) -> (Option<Expr>, Expr) {
+    let text = |column: Column| {
+        let plain = column.into_expr();
+        if sorted { plain.binary(BinOper::Custom("||"), Expr::Constant(Value::from(""))) } else { plain }
+    };
+    let number = |column: Column| if sorted { column.into_expr().add(zero()) } else { column.into_expr() };
+    let key = match order {
+        Order::Created => Some(number(Column::Created)),
+        Order::Updated => Some(number(Column::Updated)),
+        Order::Username => Some(text(Column::Username)),
+        Order::Email => Some(text(Column::Email)),
+        Order::Name => Some(text(Column::NameFolded)),
+        Order::Id => None,
+    };
+    (key, text(Column::Id))
+}
+
+fn behind(key: Option<Expr>, id: Expr, place: &Position, descending: bool) -> Expr {
+    let (here, there) = match key {
+        None => (id, Expr::val(place.id.as_str())),
+        Some(key) => {
+            let value = match &place.key {
+                Key::Number(number) => Expr::val(*number),
+                Key::Text(text) => Expr::val(text.as_str()),
+            };
+            (Expr::tuple([key, id]), Expr::tuple([value, Expr::val(place.id.as_str())]))
+        }
+    };
+    if descending { here.lt(there) } else { here.gt(there) }
+}
+
+/// Up to `limit` rows, and no more than a reply can hold. No more than that are read.
+async fn collect(
+    db: &(impl ConnectionTrait + StreamTrait),
+    select: Select<user::Entity>,
+    limit: u64,
+) -> Result<Rows> {
+    let mut rows = select.into_model::<user::Model>().stream(db).await?;
+    let (mut users, mut room) = (Vec::new(), MAX_PAGE);
+    while let Some(row) = rows.try_next().await? {
+        let user = User::try_from(row)?;
+        let size = user.message_size();
+        if users.len() as u64 == limit || size > room {
+            return Ok(Rows { users, more: true });
+        }
+        room -= size;
+        users.push(user);
+    }
+    Ok(Rows { users, more: false })
+}
+
+/// The first text that sorts behind all that begin with `prefix`; `None` if it is not ASCII.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let (last, rest) = prefix.as_bytes().split_last()?;
+    let end = char::from(last.checked_add(1)?);
+    prefix.is_ascii().then(|| rest.iter().map(|b| char::from(*b)).chain([end]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::after_prefix;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(after_prefix("ada").as_deref(), Some("adb"));
+        assert_eq!(after_prefix("a~").as_deref(), Some("a\u{7f}"));
+        assert_eq!(after_prefix("ä"), None);
+        assert_eq!(after_prefix(""), None);
+    }
+}

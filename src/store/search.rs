@@ -1,0 +1,89 @@
+//! The search index: an FTS5 table on SQLite, a GIN index on PostgreSQL, both of the same numbers.
+
+use std::fmt::Write as _;
+
+use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+
+use crate::domain::namespace::Namespace;
+use crate::domain::search::{Term, terms_of};
+use crate::domain::user::User;
+use crate::domain::user_id::UserId;
+use crate::error::Result;
+
+/// Puts a user into the index, or what changed of it. In the transaction that writes the user, behind that.
+///
+/// # Errors
+///
+/// What the database says, as all functions here.
+pub(super) async fn write(tx: &impl ConnectionTrait, namespace: &Namespace, user: &User) -> Result<()> {
+    let (backend, terms) = (tx.get_database_backend(), terms_of(namespace, user));
+    let sql = match backend {
+        DbBackend::Sqlite => {
+            "INSERT OR REPLACE INTO users_search (rowid, terms) \
+             SELECT num, ?3 FROM users WHERE namespace = ?1 AND id = ?2"
+        }
+        _ => {
+            "INSERT INTO users_search (namespace, id, terms) VALUES ($1, $2, CAST(CAST($3 AS text) AS int4[])) \
+             ON CONFLICT (namespace, id) DO UPDATE SET terms = excluded.terms"
+        }
+    };
+    let text = match backend {
+        DbBackend::Sqlite => words(terms),
+        _ => array(terms),
+    };
+    let values: [Value; 3] = [namespace.as_str().into(), user.id.as_str().into(), text.into()];
+    tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    Ok(())
+}
+
+/// Takes a user out of the index, before the user is removed. PostgreSQL does it by itself.
+///
+/// # Errors
+///
+/// What the database says.
+pub(super) async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<()> {
+    let backend = tx.get_database_backend();
+    if backend == DbBackend::Sqlite {
+        let sql =
+            "DELETE FROM users_search WHERE rowid = (SELECT num FROM users WHERE namespace = ?1 AND id = ?2)";
+        let values: [Value; 2] = [namespace.as_str().into(), id.as_str().into()];
+        tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    }
+    Ok(())
+}
+
+/// What the index is asked: a condition on `users_search` and its value. `terms` must not be empty.
+pub(super) fn having(backend: DbBackend, terms: Vec<Term>) -> (&'static str, Value) {
+    match backend {
+        DbBackend::Sqlite => ("users_search MATCH ?", words(terms).into()),
+        _ => ("terms @> CAST(CAST($1 AS text) AS int4[])", array(terms).into()),
+    }
+}
+
+/// Terms as FTS5 knows them: 48 bits in hexadecimal. More would only make the index larger. Side by side they are asked
+/// for all together.
+fn words(terms: impl IntoIterator<Item = Term>) -> String {
+    joined(terms, " ", |text, term| write!(text, "{:012x}", term >> 16))
+}
+
+/// Terms as PostgreSQL knows them: 32 bits, as an array.
+fn array(terms: impl IntoIterator<Item = Term>) -> String {
+    let numbers = joined(terms, ",", |text, term| write!(text, "{}", ((term >> 32) as u32).cast_signed()));
+    format!("{{{numbers}}}")
+}
+
+fn joined(
+    terms: impl IntoIterator<Item = Term>,
+    between: &str,
+    put: impl Fn(&mut String, Term) -> std::fmt::Result,
+) -> String {
+    let mut text = String::new();
+    for term in terms {
+        if !text.is_empty() {
+            text.push_str(between);
+        }
+        // Writing to a text cannot fail.
+        let _ = put(&mut text, term);
+    }
+    text
+}

@@ -1,0 +1,18 @@
+//! Keys that all replicas share, made by the first migration.
+
+use sea_orm::{ConnectionTrait, Statement, Value};
+
+use crate::error::{Error, Result};
+
+/// The key of page tokens.
+///
+/// # Errors
+///
+/// What the database says; [`Error::Internal`] if the key is not there.
+pub async fn page_token(db: &impl ConnectionTrait) -> Result<Vec<u8>> {
+    let sql = "SELECT value FROM secrets WHERE name = $1";
+    let name: Value = "page_token".into();
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, [name]);
+    let row = db.query_one_raw(statement).await?;
+    Ok(row.ok_or_else(|| Error::internal("the table of secrets lacks a key"))?.try_get("", "value")?)
+}
