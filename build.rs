@@ -1,19 +1,34 @@
-//! Compiles `proto/` to Rust and to a descriptor set, without protoc.
+//! Compiles `proto/` to Rust and to a descriptor set, without protoc, and the data of the crate `ua-parser` to
+//! tables.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use prost::Message as _;
+use yaml_rust2::{Yaml, YamlLoader};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const PROTOS: [&str; 2] = ["users.proto", "errors.proto"];
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<()> {
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    protos(&out)?;
+    user_agents(&out)
+}
+
+fn variable(name: &str) -> Result<std::ffi::OsString> {
+    Ok(std::env::var_os(name).ok_or_else(|| format!("cargo sets {name}"))?)
+}
+
+fn protos(out: &Path) -> Result<()> {
     println!("cargo:rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).include_source_info(true).open_files(PROTOS)?;
 
     // The encoded form keeps google.api.http; prost's own types drop extensions.
     let encoded = compiler.encode_file_descriptor_set();
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     std::fs::write(out.join("usersd.descriptors"), &encoded)?;
 
     let files = prost_types::FileDescriptorSet::decode(encoded.as_slice())?;
@@ -23,4 +38,88 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         .compile_fds(files)?;
     Ok(())
+}
+
+/// Writes the expressions that `ua-parser` reads user agents by as tables of Rust: its package ships them as
+/// YAML, but the crate does not hold them. Tables need no parser and no memory of their own at run time.
+fn user_agents(out: &Path) -> Result<()> {
+    let data = package_folder("ua-parser", out)?.join("uap-core/regexes.yaml");
+    // Another version of the package is another path, which only the lock file tells.
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    println!("cargo:rerun-if-changed={}", data.display());
+    let text = std::fs::read_to_string(&data).map_err(|error| format!("{}: {error}", data.display()))?;
+    let documents = YamlLoader::load_from_str(&text)?;
+    let lists = documents.first().ok_or("regexes.yaml is empty")?;
+    let mut code = String::new();
+    for (list, fields) in [
+        ("user_agent_parsers", "family_replacement v1_replacement v2_replacement v3_replacement v4_replacement"),
+        ("os_parsers", "os_replacement os_v1_replacement os_v2_replacement os_v3_replacement os_v4_replacement"),
+        ("device_parsers", "regex_flag device_replacement brand_replacement model_replacement"),
+    ] {
+        table(&mut code, list, &fields.split(' ').collect::<Vec<_>>(), &lists[list])?;
+    }
+    Ok(std::fs::write(out.join("user_agents.rs"), code)?)
+}
+
+/// One list of the data as a table: of each entry the expression and the named fields.
+fn table(code: &mut String, name: &str, fields: &[&str], list: &Yaml) -> Result<()> {
+    let entries = list.as_vec().ok_or_else(|| format!("regexes.yaml has no list {name}"))?;
+    let (name, width) = (name.to_uppercase(), fields.len());
+    writeln!(code, "pub(super) static {name}: &[(&str, [Option<&str>; {width}])] = &[")?;
+    for entry in entries {
+        let known = |key: &Yaml| key.as_str().is_some_and(|key| key == "regex" || fields.contains(&key));
+        if let Some(key) = entry.as_hash().and_then(|entry| entry.keys().find(|key| !known(key))) {
+            return Err(format!("{name} of regexes.yaml has a field that is not known: {key:?}").into());
+        }
+        let regex = entry["regex"].as_str().ok_or_else(|| format!("no regex in {entry:?}"))?;
+        let values: Vec<Option<&str>> = fields.iter().map(|field| entry[*field].as_str()).collect();
+        writeln!(code, "({regex:?}, {values:?}),")?;
+    }
+    writeln!(code, "];")?;
+    Ok(())
+}
+
+/// Where cargo keeps a package that we depend on, be it downloaded or vendored.
+///
+/// Asks about a package of its own that depends on this one alone, at the version of our lock file. To ask about
+/// ours would download what only tests and benchmarks need, or fail where the network is out of reach.
+fn package_folder(name: &str, out: &Path) -> Result<PathBuf> {
+    let probe = out.join("probe");
+    std::fs::create_dir_all(&probe)?;
+    let manifest = probe.join("Cargo.toml");
+    std::fs::write(
+        &manifest,
+        format!(
+            "[package]\nname = \"probe\"\nedition = \"2024\"\n[lib]\npath = \"probe.rs\"\n\
+             [dependencies]\n{name} = \"*\"\n[workspace]\n"
+        ),
+    )?;
+    let mut answer = Err("".into());
+    // What the build needs is there already; only a cache that was tidied meanwhile makes the second try needed.
+    for offline in [&["--offline"][..], &[]] {
+        std::fs::copy("Cargo.lock", probe.join("Cargo.lock"))?;
+        answer = metadata(&manifest, offline);
+        if answer.is_ok() {
+            break;
+        }
+    }
+    let answer = answer?;
+    let package = answer["packages"].as_array().into_iter().flatten().find(|package| package["name"] == name);
+    let manifest = package.and_then(|package| package["manifest_path"].as_str());
+    let folder = manifest.and_then(|manifest| Path::new(manifest).parent());
+    Ok(folder.ok_or_else(|| format!("cargo metadata does not tell where {name} is"))?.to_owned())
+}
+
+fn metadata(manifest: &Path, flags: &[&str]) -> Result<serde_json::Value> {
+    let output = Command::new(variable("CARGO")?)
+        .args(["metadata", "--format-version", "1", "--filter-platform"])
+        .arg(variable("TARGET")?)
+        .arg("--manifest-path")
+        .arg(manifest)
+        .args(flags)
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
