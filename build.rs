@@ -52,8 +52,14 @@ fn user_agents(out: &Path) -> Result<()> {
     let lists = documents.first().ok_or("regexes.yaml is empty")?;
     let mut code = String::new();
     for (list, fields) in [
-        ("user_agent_parsers", "family_replacement v1_replacement v2_replacement v3_replacement v4_replacement"),
-        ("os_parsers", "os_replacement os_v1_replacement os_v2_replacement os_v3_replacement os_v4_replacement"),
+        (
+            "user_agent_parsers",
+            "family_replacement v1_replacement v2_replacement v3_replacement v4_replacement",
+        ),
+        (
+            "os_parsers",
+            "os_replacement os_v1_replacement os_v2_replacement os_v3_replacement os_v4_replacement",
+        ),
         ("device_parsers", "regex_flag device_replacement brand_replacement model_replacement"),
     ] {
         table(&mut code, list, &fields.split(' ').collect::<Vec<_>>(), &lists[list])?;
@@ -72,7 +78,12 @@ fn table(code: &mut String, name: &str, fields: &[&str], list: &Yaml) -> Result<
             return Err(format!("{name} of regexes.yaml has a field that is not known: {key:?}").into());
         }
         let regex = entry["regex"].as_str().ok_or_else(|| format!("no regex in {entry:?}"))?;
-        let values: Vec<Option<&str>> = fields.iter().map(|field| entry[*field].as_str()).collect();
+        let values = fields.iter().map(|field| match &entry[*field] {
+            Yaml::BadValue | Yaml::Null => Ok(None), // not there, or left empty
+            Yaml::String(text) => Ok(Some(text.as_str())),
+            other => Err(format!("{field} of {regex:?} is no text: {other:?}")),
+        });
+        let values = values.collect::<std::result::Result<Vec<Option<&str>>, _>>()?;
         writeln!(code, "({regex:?}, {values:?}),")?;
     }
     writeln!(code, "];")?;
