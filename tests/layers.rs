@@ -54,6 +54,7 @@ fn each_layer_imports_only_what_lies_further_in() {
         ("clock", &["domain", "error"]),
         ("config", &["domain"]),
         ("hasher", &["domain", "error"]),
+        ("devices", &["domain"]),
         ("store", &["domain", "error"]),
         ("ops", &["domain", "error", "store", "hasher", "clock", "config"]),
         ("auth", &["config", "domain", "error"]),
@@ -88,6 +89,8 @@ fn what_has_one_place_stays_there() {
     let places = [
         ("sea_orm::", &["store"][..]),
         ("bcrypt::", &["hasher"]),
+        ("ua_parser::", &["devices"]),
+        ("maxminddb::", &["devices"]),
         ("std::env::var", &["config"]),
         ("SystemTime::now", &["clock"]),
         ("spawn_blocking", &[]),

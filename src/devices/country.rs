@@ -1,0 +1,55 @@
+//! Addresses to countries, by a database in MaxMind's format: GeoLite2, GeoIP2, DB-IP and others, by country or by
+//! city.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use maxminddb::{LookupResult, Reader, WithinOptions, path};
+
+use super::OpenError;
+
+/// How many networks are looked at for one that has a country. A database by country has it on almost every one.
+const SAMPLE: usize = 1_000;
+
+/// A database of countries.
+///
+/// It is read into memory, not mapped: whoever replaces the file in place, as some updaters do, would change
+/// what is being read or end the process by a signal, and Rust calls that unsafe with reason. A database by
+/// country takes some MB.
+pub(super) struct Countries(Reader<Vec<u8>>);
+
+/// Where an address is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Country {
+    /// ISO 3166-1, two letters, upper case.
+    pub(super) code: String,
+    /// In English, if the database has it.
+    pub(super) name: Option<String>,
+}
+
+impl Countries {
+    pub(super) fn open(file: &Path) -> Result<Self, OpenError> {
+        let bytes = std::fs::read(file).map_err(|error| OpenError::Read(file.to_owned(), error))?;
+        let broken = |error: maxminddb::MaxMindDbError| OpenError::Format(file.to_owned(), error.into());
+        let reader = Reader::from_source(bytes).map_err(broken)?;
+        let mut networks = reader.networks(WithinOptions::default()).map_err(broken)?.take(SAMPLE);
+        if !networks.any(|network| network.is_ok_and(|network| country(&network).is_some())) {
+            let kind = reader.metadata().database_type.clone();
+            return Err(OpenError::NoCountries(file.to_owned(), kind));
+        }
+        Ok(Self(reader))
+    }
+
+    /// `None` if the database does not know the address, or has only the other kind of addresses.
+    pub(super) fn find(&self, address: IpAddr) -> Option<Country> {
+        country(&self.0.lookup(address.to_canonical()).ok()?)
+    }
+}
+
+/// Where the network is; not where it is registered, nor whom it stands for.
+fn country(found: &LookupResult<'_, Vec<u8>>) -> Option<Country> {
+    let code: &str = found.decode_path(&path!["country", "iso_code"]).ok().flatten()?;
+    let shaped = code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic());
+    let name = || found.decode_path(&path!["country", "names", "en"]).ok().flatten();
+    shaped.then(|| Country { code: code.to_ascii_uppercase(), name: name() })
+}

@@ -1,0 +1,66 @@
+//! What an end user's device is.
+
+use std::borrow::Cow;
+
+/// What a stored address and user agent tell. What they do not tell is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
+    /// Three letters, as Matomo's device detector has them: `WIN`, `LIN`, `MAC`.
+    pub os_code: &'static str,
+    /// Such as `Windows`.
+    pub os_name: Cow<'static, str>,
+    /// Such as `10` or `17.4.1`.
+    pub os_version: String,
+    /// `browser`, `library` or `bot`.
+    pub client_type: &'static str,
+    /// Two letters, as Matomo's device detector has them: `CH`, `FF`, `SF`. Browsers alone have one.
+    pub client_code: &'static str,
+    /// Such as `Chrome` or `curl`.
+    pub client_name: Cow<'static, str>,
+    /// Such as `124.0.0.0`.
+    pub client_version: String,
+    /// `Blink`, `WebKit`, `Gecko`, `Trident` or `Presto`.
+    pub client_engine: &'static str,
+    /// Such as `605.1.15`; of Blink, the version of Chrome that it came with.
+    pub client_engine_version: String,
+    /// `desktop`, `smartphone`, `tablet`, `tv`, `console` or `wearable`.
+    pub device_name: &'static str,
+    /// Such as `Samsung`.
+    pub device_brand: String,
+    /// Such as `SM-S911B`.
+    pub device_model: String,
+    /// ISO 3166-1, two letters, upper case; [`Details::NO_COUNTRY`] if not known.
+    pub country_code: Cow<'static, str>,
+    /// In English; [`Details::NO_COUNTRY_NAME`] if not known.
+    pub country_name: Cow<'static, str>,
+}
+
+impl Details {
+    /// The code of a country that is not known.
+    pub const NO_COUNTRY: &str = "--";
+
+    /// The name of a country that is not known.
+    pub const NO_COUNTRY_NAME: &str = "Unknown";
+}
+
+/// Nothing is known.
+impl Default for Details {
+    fn default() -> Self {
+        Self {
+            os_code: "",
+            os_name: Cow::Borrowed(""),
+            os_version: String::new(),
+            client_type: "",
+            client_code: "",
+            client_name: Cow::Borrowed(""),
+            client_version: String::new(),
+            client_engine: "",
+            client_engine_version: String::new(),
+            device_name: "",
+            device_brand: String::new(),
+            device_model: String::new(),
+            country_code: Cow::Borrowed(Self::NO_COUNTRY),
+            country_name: Cow::Borrowed(Self::NO_COUNTRY_NAME),
+        }
+    }
+}
