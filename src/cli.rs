@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Overrides};
+use crate::devices::Devices;
 use crate::error::with_causes;
 use crate::hasher::Hasher;
 use crate::ops::{Operations, Rules};
@@ -155,6 +156,7 @@ async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
 
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     refuse_open_doors(config)?;
+    devices(config)?;
     // Before anything is opened: from here on a signal ends the process in order.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = Store::connect(&config.database, config.pool_connections).await?;
@@ -195,6 +197,12 @@ fn refuse_open_doors(config: &Config) -> Result<(), Failure> {
          out, say so with auth = \"off\" (USERSD_AUTH=off).",
         config.listen
     )))
+}
+
+/// A database of countries that is named but cannot be used is a fault of the settings, found before the service
+/// is up and not by who asks first.
+fn devices(config: &Config) -> Result<Devices, Failure> {
+    Devices::open(config.geoip_database.as_deref()).map_err(|error| Failure::Usage(with_causes(&error)))
 }
 
 async fn operations(config: &Config, store: Store) -> crate::error::Result<Operations> {

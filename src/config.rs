@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -70,6 +70,8 @@ pub struct Config {
     pub sessions_idle: Option<Duration>,
     pub trash_keep: Option<Duration>,
     pub logs_keep: Option<Duration>,
+    /// `None`: countries stay unknown.
+    pub geoip_database: Option<PathBuf>,
     pub http_max_body: usize,
     pub http_trusted_proxies: Vec<IpNet>,
     pub limits_calls: usize,
@@ -99,6 +101,7 @@ impl Default for Config {
             sessions_idle: None,
             trash_keep: Some(30 * DAY),
             logs_keep: Some(365 * DAY),
+            geoip_database: None,
             http_max_body: 1024 * 1024,
             http_trusted_proxies: Vec::new(),
             limits_calls: 1_000,
@@ -330,7 +333,8 @@ mod tests {
 
     #[test]
     fn what_check_config_prints_reads_back_as_the_same() {
-        let config = Config { sessions_idle: Some(DAY), ..Config::default() };
+        let geoip_database = Some("/srv/a \"b\".mmdb".into());
+        let config = Config { sessions_idle: Some(DAY), geoip_database, ..Config::default() };
         assert_eq!(assemble(&config.to_toml(), &[], &Overrides::default()), Ok(config));
     }
 

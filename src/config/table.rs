@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -75,6 +76,9 @@ pub const SETTINGS: &[Setting] = &[
     row!("logs.keep", logs_keep, optional_duration, |v: &Option<Duration>| {
         v.as_ref().map_or_else(|| quoted("off"), show_duration)
     }),
+    row!("geoip.database", geoip_database, optional_file, |v: &Option<PathBuf>| {
+        v.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()))
+    }),
     row!("http.max_body", http_max_body, size, usize::to_string),
     row!("http.trusted_proxies", http_trusted_proxies, networks, |v: &Vec<IpNet>| show_networks(v)),
     row!("limits.calls", limits_calls, |text: &str| number(text, &(1..=1_000_000)), usize::to_string),
@@ -142,6 +146,12 @@ fn optional_duration(text: &str) -> Result<Option<Duration>, String> {
         "off" => Ok(None),
         _ => lifetime(text).map(Some).map_err(|_| "must be `off` or a duration like 12h or 30d".to_owned()),
     }
+}
+
+/// Whether there is such a file shows when it is opened.
+#[expect(clippy::unnecessary_wraps, reason = "as every reader")]
+fn optional_file(text: &str) -> Result<Option<PathBuf>, String> {
+    Ok(Some(text).filter(|text| !["", "off"].contains(text)).map(PathBuf::from))
 }
 
 fn workers(text: &str) -> Result<Option<usize>, String> {
