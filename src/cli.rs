@@ -156,7 +156,7 @@ async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
 
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     refuse_open_doors(config)?;
-    devices(config)?;
+    let devices = devices(config)?;
     // Before anything is opened: from here on a signal ends the process in order.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = Store::connect(&config.database, config.pool_connections).await?;
@@ -167,7 +167,7 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
             "the database lacks migrations and `migrate` is false: run `usersd migrate up`".to_owned(),
         ));
     }
-    let server = Server::new(config, operations(config, store.clone()).await?).await?;
+    let server = Server::new(config, operations(config, store.clone(), devices).await?).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -205,11 +205,11 @@ fn devices(config: &Config) -> Result<Devices, Failure> {
     Devices::open(config.geoip_database.as_deref()).map_err(|error| Failure::Usage(with_causes(&error)))
 }
 
-async fn operations(config: &Config, store: Store) -> crate::error::Result<Operations> {
+async fn operations(config: &Config, store: Store, devices: Devices) -> crate::error::Result<Operations> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = config.passwords_workers.unwrap_or(cpus);
     let hasher = Hasher::new(config.passwords_cost, workers, config.passwords_max_wait)?;
-    Operations::new(store, hasher, Clock::System, Rules::from(config)).await
+    Operations::new(store, hasher, Clock::System, Rules::from(config), devices).await
 }
 
 fn announce(config: &Config, listener: &TcpListener, store: &Store) -> std::io::Result<()> {

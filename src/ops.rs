@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
 use crate::domain::page_token::TokenKey;
@@ -59,6 +60,7 @@ pub struct Operations {
     hasher: Hasher,
     clock: Clock,
     rules: Rules,
+    devices: Devices,
     page_tokens: TokenKey,
 }
 
@@ -68,9 +70,15 @@ impl Operations {
     /// # Errors
     ///
     /// What the database says: it keeps a key that all replicas share.
-    pub async fn new(store: Store, hasher: Hasher, clock: Clock, rules: Rules) -> Result<Self> {
+    pub async fn new(
+        store: Store,
+        hasher: Hasher,
+        clock: Clock,
+        rules: Rules,
+        devices: Devices,
+    ) -> Result<Self> {
         let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
-        Ok(Self { store, hasher, clock, rules, page_tokens })
+        Ok(Self { store, hasher, clock, rules, devices, page_tokens })
     }
 
     /// What a new password must keep to.

@@ -56,7 +56,7 @@ fn each_layer_imports_only_what_lies_further_in() {
         ("hasher", &["domain", "error"]),
         ("devices", &["domain"]),
         ("store", &["domain", "error"]),
-        ("ops", &["domain", "error", "store", "hasher", "clock", "config"]),
+        ("ops", &["domain", "error", "store", "hasher", "clock", "config", "devices"]),
         ("auth", &["config", "domain", "error"]),
         ("grpc", &["domain", "error", "ops", "pb", "grpc"]),
         ("http", &["error", "grpc", "http", "pb", "DESCRIPTOR_SET"]),

@@ -81,7 +81,7 @@ impl fmt::Debug for TokenDigest {
 }
 
 /// Where an end user sits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Device {
     /// The end user's address, if known.
     pub address: Option<IpAddr>,

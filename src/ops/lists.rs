@@ -1,8 +1,12 @@
 //! Lists and their pages.
 
+use std::collections::HashMap;
+
 use crate::domain::caller::Caller;
+use crate::domain::device::Details;
 use crate::domain::listing::{Filters, Key, Listing, Order, Position, Start};
 use crate::domain::page::Page;
+use crate::domain::session::Device;
 use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
@@ -87,7 +91,7 @@ impl Operations {
         prefs: bool,
     ) -> Result<(Vec<User>, Vec<UserId>)> {
         let found = store::users::find_all(self.store.reader(), &caller.namespace, &ids, prefs).await?;
-        let mut found: std::collections::HashMap<UserId, User> =
+        let mut found: HashMap<UserId, User> =
             found.into_iter().map(|user| (user.id.clone(), user)).collect();
         let (mut users, mut missing) = (Vec::with_capacity(found.len()), Vec::new());
         for id in ids {
@@ -97,6 +101,28 @@ impl Operations {
             }
         }
         Ok((users, missing))
+    }
+
+    /// The rows with what their devices are. Each device is told once: most rows of a user are of one or two.
+    pub(super) async fn described<T>(
+        &self,
+        listed: Listed<T>,
+        device: impl Fn(&T) -> &Device,
+    ) -> Listed<(T, Details)> {
+        let mut known: HashMap<Device, Details> = HashMap::new();
+        let mut rows = Vec::with_capacity(listed.rows.len());
+        for row in listed.rows {
+            let device = device(&row);
+            let details = if let Some(details) = known.get(device) {
+                details.clone()
+            } else {
+                // A user agent made to be slow takes milliseconds: other calls have their turn in between.
+                tokio::task::yield_now().await;
+                known.entry(device.clone()).or_insert(self.devices.describe(device)).clone()
+            };
+            rows.push((row, details));
+        }
+        Listed { rows, total: listed.total, next: listed.next }
     }
 
     /// Where the page begins in the list of that name.

@@ -1,6 +1,7 @@
 //! What happened to a user.
 
 use crate::domain::caller::Caller;
+use crate::domain::device::Details;
 use crate::domain::event::{LogFilter, LogRecord};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ impl Operations {
         user: &UserId,
         filter: &LogFilter,
         wanted: &Wanted,
-    ) -> Result<Listed<LogRecord>> {
+    ) -> Result<Listed<(LogRecord, Details)>> {
         let (db, namespace) = (self.store.reader(), &caller.namespace);
         let name = format!("{} logs {} {filter:?}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| place.parse().ok())?;
@@ -37,7 +38,7 @@ impl Operations {
         } else {
             None
         };
-        Ok(Listed { rows, total, next })
+        Ok(self.described(Listed { rows, total, next }, |record| &record.device).await)
     }
 
     /// Drops the row that is one too many and gives the token that leads to it.

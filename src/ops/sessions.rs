@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::caller::Caller;
+use crate::domain::device::Details;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::password::{Password, PasswordHash};
@@ -148,7 +149,7 @@ impl Operations {
         caller: &Caller,
         user: &UserId,
         wanted: &Wanted,
-    ) -> Result<Listed<StoredSession>> {
+    ) -> Result<Listed<(StoredSession, Details)>> {
         let (db, namespace) = (self.store.reader(), &caller.namespace);
         let name = format!("{} sessions {}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| Some(place.to_owned()))?;
@@ -164,7 +165,7 @@ impl Operations {
         } else {
             None
         };
-        Ok(Listed { rows, total, next })
+        Ok(self.described(Listed { rows, total, next }, |session| &session.device).await)
     }
 
     /// Ends the session of a user that `public_id` names.

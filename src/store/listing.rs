@@ -2,7 +2,7 @@
 //!
 //! A list can be read in two ways: along the index of its order, passing over those that do not fit, or by finding
 //! those that fit first and sorting them. The first is quick where many fit, the second where few do. Which it is, is
-//! found out by asking an index for up to [`FEW`] of them.
+//! found out by asking an index for a thousand of them.
 
 use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{BinOper, Expr, ExprTrait as _, Func, Query, SelectStatement, SimpleExpr, Value};

@@ -21,6 +21,7 @@ use tonic_types::StatusExt as _;
 
 use usersd::clock::Clock;
 use usersd::config::Config;
+use usersd::devices::Devices;
 use usersd::domain::password::{Password, PasswordHash};
 use usersd::domain::time::Timestamp;
 use usersd::hasher::Hasher;
@@ -208,9 +209,10 @@ impl Replica {
         });
         store.migrate().await.unwrap();
         let hasher = Hasher::new(4, 2, config.passwords_max_wait).unwrap();
-        let ops = Operations::new(store.clone(), hasher.clone(), clock.clone(), Rules::from(&config))
-            .await
-            .unwrap();
+        let (rules, devices) =
+            (Rules::from(&config), Devices::open(config.geoip_database.as_deref()).unwrap());
+        let ops =
+            Operations::new(store.clone(), hasher.clone(), clock.clone(), rules, devices).await.unwrap();
         let server = Server::new(&config, ops.clone()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

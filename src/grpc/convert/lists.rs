@@ -1,5 +1,6 @@
 //! Lists: what they show, where they begin, what they answer.
 
+use crate::domain::device::Details;
 use crate::domain::event::{Action, LogFilter, LogRecord};
 use crate::domain::listing::{Filters, Listing, Order, Span};
 use crate::domain::page::Page;
@@ -157,13 +158,13 @@ pub(in crate::grpc) fn sessions_wanted(request: pb::ListSessionsRequest) -> Resu
     Ok((user, Wanted { page, total: !request.skip_total, prefs: false }))
 }
 
-pub(in crate::grpc) fn sessions(listed: Listed<StoredSession>) -> pb::ListSessionsResponse {
-    let info = |session: StoredSession| pb::SessionInfo {
+pub(in crate::grpc) fn sessions(listed: Listed<(StoredSession, Details)>) -> pb::ListSessionsResponse {
+    let info = |(session, details): (StoredSession, Details)| pb::SessionInfo {
         id: session.public_id,
         user_id: session.user.as_str().to_owned(),
         created: session.created.seconds(),
         expires: session.expires.seconds(),
-        device: Some(device(&session.device)),
+        device: Some(device(session.device, details)),
     };
     pb::ListSessionsResponse {
         sessions: listed.rows.into_iter().map(info).collect(),
@@ -202,13 +203,13 @@ pub(in crate::grpc) fn logs_wanted(request: pb::ListLogsRequest) -> Result<(User
     fields.none().map(|()| (user, filter, Wanted { page, total: !request.skip_total, prefs: false }))
 }
 
-pub(in crate::grpc) fn logs(listed: Listed<LogRecord>) -> pb::ListLogsResponse {
-    let entry = |record: LogRecord| pb::LogEntry {
+pub(in crate::grpc) fn logs(listed: Listed<(LogRecord, Details)>) -> pb::ListLogsResponse {
+    let entry = |(record, details): (LogRecord, Details)| pb::LogEntry {
         event: record.action.and_then(|action| pb::LogEvent::from_str_name(action.name())).unwrap_or_default()
             as i32,
         time: record.at.seconds(),
         caller: record.caller,
-        device: Some(device(&record.device)),
+        device: Some(device(record.device, details)),
         changed: record.changed,
         session_id: record.session,
     };
@@ -219,11 +220,24 @@ pub(in crate::grpc) fn logs(listed: Listed<LogRecord>) -> pb::ListLogsResponse {
     }
 }
 
-fn device(device: &Device) -> pb::DeviceDetails {
+fn device(device: Device, details: Details) -> pb::DeviceDetails {
     pb::DeviceDetails {
         address: device.address.map_or_else(String::new, |address| address.to_string()),
-        user_agent: device.user_agent.clone(),
-        ..pb::DeviceDetails::default()
+        user_agent: device.user_agent,
+        os_code: details.os_code.to_owned(),
+        os_name: details.os_name.into_owned(),
+        os_version: details.os_version,
+        client_type: details.client_type.to_owned(),
+        client_code: details.client_code.to_owned(),
+        client_name: details.client_name.into_owned(),
+        client_version: details.client_version,
+        client_engine: details.client_engine.to_owned(),
+        client_engine_version: details.client_engine_version,
+        device_name: details.device_name.to_owned(),
+        device_brand: details.device_brand,
+        device_model: details.device_model,
+        country_code: details.country_code.into_owned(),
+        country_name: details.country_name.into_owned(),
     }
 }
 

@@ -9,9 +9,8 @@ use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, SchemaMana
 
 use crate::domain::namespace::Namespace;
 use crate::error::{Error, with_causes};
-use crate::store::entity::user::{self, Column};
-use crate::store::search;
-
+use super::super::entity::user::{self, Column};
+use super::super::search;
 use super::in_dialect;
 use super::m20261121_000001_first::{SESSIONS, USER_INDEXES, USERS};
 
