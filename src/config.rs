@@ -32,6 +32,24 @@ impl Auth {
     }
 }
 
+/// What an update of prefs by the Appwrite API does with the keys that it does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppwritePrefs {
+    /// They stay, as its manual says.
+    Merge,
+    /// They go, as its server did.
+    Replace,
+}
+
+impl AppwritePrefs {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Merge => "merge",
+            Self::Replace => "replace",
+        }
+    }
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -72,6 +90,7 @@ pub struct Config {
     pub logs_keep: Option<Duration>,
     /// `None`: countries stay unknown.
     pub geoip_database: Option<PathBuf>,
+    pub appwrite_prefs: AppwritePrefs,
     pub http_max_body: usize,
     pub http_trusted_proxies: Vec<IpNet>,
     pub limits_calls: usize,
@@ -102,6 +121,7 @@ impl Default for Config {
             trash_keep: Some(30 * DAY),
             logs_keep: Some(365 * DAY),
             geoip_database: None,
+            appwrite_prefs: AppwritePrefs::Merge,
             http_max_body: 1024 * 1024,
             http_trusted_proxies: Vec::new(),
             limits_calls: 1_000,

@@ -15,10 +15,13 @@ use tonic::body::Body;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer as _, ServiceExt as _};
 
+mod appwrite;
 mod call;
+mod dialect;
 mod escape;
 mod grpc_json;
 pub mod json;
+mod meiro;
 mod micro;
 mod query;
 mod reply;
@@ -40,15 +43,23 @@ pub struct Front<S> {
     schema: Arc<Schema>,
     stack: S,
     web: GrpcWebService<S>,
-    /// Bytes.
-    max_body: usize,
+    settings: Settings,
+}
+
+/// What an operator decides of the JSON side.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of JSON that one request may have. gRPC messages have the limit that the stack sets.
+    pub max_body: usize,
+    /// Whether prefs that come by the Appwrite API are all there are; otherwise they are merged into those that
+    /// the user has.
+    pub appwrite_replaces_prefs: bool,
 }
 
 impl<S: Stack> Front<S> {
-    /// In front of `stack`, which must serve the RPCs of `schema`. JSON bodies of more than `max_body` bytes are
-    /// refused; gRPC messages have the limit that the stack sets.
-    pub fn new(schema: Arc<Schema>, stack: S, max_body: usize) -> Self {
-        Self { schema, web: GrpcWebLayer::new().layer(stack.clone()), stack, max_body }
+    /// In front of `stack`, which must serve the RPCs of `schema`.
+    pub fn new(schema: Arc<Schema>, stack: S, settings: Settings) -> Self {
+        Self { schema, web: GrpcWebLayer::new().layer(stack.clone()), stack, settings }
     }
 
     /// Answers any request.
@@ -66,8 +77,13 @@ impl<S: Stack> Front<S> {
         }
         let (head, body) = request.into_parts();
         let headers_only = head.method == Verb::HEAD;
-        let response = if micro::owns(head.uri.path()) {
+        let path = head.uri.path();
+        let response = if micro::owns(path) {
             micro::handle(self, head, body).await
+        } else if appwrite::owns(path) {
+            appwrite::handle(self, head, body).await
+        } else if meiro::owns(path) {
+            meiro::handle(self, head, body).await
         } else {
             rest::handle(self, head, body).await
         };

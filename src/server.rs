@@ -24,9 +24,9 @@ use tonic_health::server::HealthReporter;
 use tracing::Instrument as _;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{AppwritePrefs, Config};
 use crate::error::{Error, Result};
-use crate::http::{Front, Schema};
+use crate::http::{Front, Schema, Settings};
 use crate::ops::Operations;
 
 use stack::Stack;
@@ -81,8 +81,12 @@ impl Server {
         }
         let stack = Stack::new(config, ops.clone(), health_service).map_err(Error::internal)?;
         let schema = Arc::new(Schema::decode(crate::DESCRIPTOR_SET).map_err(Error::internal)?);
+        let settings = Settings {
+            max_body: config.http_max_body,
+            appwrite_replaces_prefs: config.appwrite_prefs == AppwritePrefs::Replace,
+        };
         Ok(Self {
-            front: Front::new(schema, stack.clone(), config.http_max_body),
+            front: Front::new(schema, stack.clone(), settings),
             stack,
             ops,
             health,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Auth, Config, LogFormat};
+use super::{AppwritePrefs, Auth, Config, LogFormat};
 
 /// A setting. `deploy/usersd.toml` describes it.
 pub struct Setting {
@@ -79,6 +79,7 @@ pub const SETTINGS: &[Setting] = &[
     row!("geoip.database", geoip_database, optional_file, |v: &Option<PathBuf>| {
         v.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()))
     }),
+    row!("appwrite.prefs", appwrite_prefs, appwrite_prefs, |v: &AppwritePrefs| quoted(v.name())),
     row!("http.max_body", http_max_body, size, usize::to_string),
     row!("http.trusted_proxies", http_trusted_proxies, networks, |v: &Vec<IpNet>| show_networks(v)),
     row!("limits.calls", limits_calls, |text: &str| number(text, &(1..=1_000_000)), usize::to_string),
@@ -123,6 +124,14 @@ fn auth(text: &str) -> Result<Auth, String> {
         "keys" => Ok(Auth::Keys),
         "off" => Ok(Auth::Off),
         _ => Err("must be `keys` or `off`".to_owned()),
+    }
+}
+
+fn appwrite_prefs(text: &str) -> Result<AppwritePrefs, String> {
+    match text {
+        "merge" => Ok(AppwritePrefs::Merge),
+        "replace" => Ok(AppwritePrefs::Replace),
+        _ => Err("must be `merge` or `replace`".to_owned()),
     }
 }
 

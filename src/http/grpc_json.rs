@@ -27,7 +27,7 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
         let status = refusal(Code::Unimplemented, ErrorReason::MethodUnknown, "there is no such method");
         return failed("users", &status);
     };
-    let answer = match read_body(&head, body, front.max_body.saturating_add(PREFIX)).await {
+    let answer = match read_body(&head, body, front.settings.max_body.saturating_add(PREFIX)).await {
         Ok(content) => match unframe(&content) {
             Ok(json) => micro::call(front, method, json, head).await,
             Err(status) => Err(status),

@@ -42,7 +42,7 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
             refusal(Code::InvalidArgument, ErrorReason::Malformed, "the body must be application/json");
         return failed(&id(method), &status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let answer = match read_body(&head, body, front.max_body).await {
+    let answer = match read_body(&head, body, front.settings.max_body).await {
         Ok(content) => call(front, method, &content, head).await,
         Err(status) => Err(status),
     };

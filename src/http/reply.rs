@@ -97,7 +97,8 @@ pub(super) fn http_status(status: &Status) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn has_reason(status: &Status, reason: ErrorReason) -> bool {
+/// Whether the status carries that reason.
+pub(super) fn has_reason(status: &Status, reason: ErrorReason) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == reason.as_str_name())
 }
 

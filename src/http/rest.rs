@@ -63,7 +63,7 @@ async fn call<S: Stack>(
     } else if !body.is_end_stream() && !is_json(&head) {
         return Err(Refused::MediaType);
     } else {
-        read_body(&head, body, front.max_body).await?
+        read_body(&head, body, front.settings.max_body).await?
     };
     let query = head.uri.query().unwrap_or_default();
     let message = message(&front.schema, binding, captures, query, &content)?;
@@ -113,7 +113,8 @@ fn message(
     Ok(message)
 }
 
-fn is_json(head: &Parts) -> bool {
+/// Whether the body has a JSON type, or none.
+pub(super) fn is_json(head: &Parts) -> bool {
     media_type(&head.headers).is_none_or(|media| media == "application/json" || media.ends_with("+json"))
 }
 

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::schema::Schema;
-use super::{Front, Stack};
+use super::{Front, Settings, Stack};
 use crate::error::Error;
 
 mod dialects;
@@ -32,6 +32,8 @@ static USERS: LazyLock<Arc<Schema>> =
     LazyLock::new(|| Arc::new(Schema::decode(crate::DESCRIPTOR_SET).unwrap()));
 
 const MAX_BODY: usize = 1 << 20;
+
+const SETTINGS: Settings = Settings { max_body: MAX_BODY, appwrite_replaces_prefs: false };
 
 /// A request as the stack sees it.
 struct Seen {
@@ -129,11 +131,11 @@ fn request(verb: &str, path: &str, body: &str) -> Request<Body> {
 
 /// The request's message is the reply's, so that the answer shows what the RPC was given.
 fn echo() -> Front<impl Stack> {
-    Front::new(Arc::clone(&EVERYTHING.0), stack(|seen| Ok(seen.message.to_vec())), MAX_BODY)
+    Front::new(Arc::clone(&EVERYTHING.0), stack(|seen| Ok(seen.message.to_vec())), SETTINGS)
 }
 
 fn failing(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Front<impl Stack> {
-    Front::new(Arc::clone(&USERS), stack(move |_| Err(status())), MAX_BODY)
+    Front::new(Arc::clone(&USERS), stack(move |_| Err(status())), SETTINGS)
 }
 
 /// Headers that auth, limits and logs in the stack read.
@@ -165,7 +167,7 @@ async fn headers_peer_and_path_arrive_at_the_stack() {
             }
             Ok(Vec::new())
         }),
-        MAX_BODY,
+        SETTINGS,
     );
     let mut request = request("GET", "/v1/users/1", "");
     request.extensions_mut().insert(Peer(7));
@@ -200,7 +202,7 @@ async fn the_authority_of_http_2_is_the_host() {
             assert_eq!(seen.headers.get("host").unwrap(), "users.example:8080");
             Ok(Vec::new())
         }),
-        MAX_BODY,
+        SETTINGS,
     );
     let got = send(&front, request("GET", "http://users.example:8080/v1/users/1", "")).await;
     assert_eq!(got.status, 200);
@@ -216,7 +218,7 @@ async fn a_reply_of_more_than_4_mib_is_passed_on() {
             message.extend(text);
             Ok(message)
         }),
-        MAX_BODY,
+        SETTINGS,
     );
     let got = send(&front, request("POST", "/v1/echo", "")).await;
     assert_eq!(got.status, 200);

@@ -8,7 +8,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::super::{Front, Stack};
-use super::{Got, MAX_BODY, USERS, failing, framed, request, send, stack};
+use super::{Got, MAX_BODY, SETTINGS, USERS, failing, framed, request, send, stack};
 use crate::error::Error;
 use crate::pb;
 
@@ -34,7 +34,7 @@ fn users() -> Front<impl Stack> {
         }
         Ok(pb::ReadResponse { user: Some(user) }.encode_to_vec())
     };
-    Front::new(Arc::clone(&USERS), stack(reply), MAX_BODY)
+    Front::new(Arc::clone(&USERS), stack(reply), SETTINGS)
 }
 
 #[tokio::test]

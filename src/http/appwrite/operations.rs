@@ -1,0 +1,258 @@
+//! The operations: parameters to our messages, our replies to its models.
+
+use prost::Message as _;
+use prost_types::{FieldMask, Struct};
+use tonic::Status;
+
+use super::params::{self, Page, Params};
+use super::refusal::{Failure, is_of_the_gate};
+use super::route::Operation;
+use super::{Request, model};
+use crate::http::call::Stack;
+use crate::http::dialect::{self, Object};
+use crate::http::json::{self, Style};
+use crate::http::reply::has_reason;
+use crate::pb::{self, ErrorReason};
+
+/// An answer that is no refusal.
+pub(super) enum Answer {
+    Ok(Vec<u8>),
+    Created(Vec<u8>),
+    NoContent,
+}
+
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl<S: Stack> Request<'_, S> {
+    /// Does what was asked.
+    pub(super) async fn answer(&self) -> Result<Answer> {
+        match self.operation {
+            Operation::Create => self.create().await.map(Answer::Created),
+            Operation::List => self.list().await.map(Answer::Ok),
+            Operation::Get => self.get().await.map(Answer::Ok),
+            Operation::GetPrefs => self.get_prefs().await.map(Answer::Ok),
+            Operation::GetSessions => self.get_sessions().await.map(Answer::Ok),
+            Operation::GetLogs => self.get_logs().await.map(Answer::Ok),
+            Operation::UpdateStatus => self.update_status().await.map(Answer::Ok),
+            Operation::UpdateVerification => self.update_verification().await.map(Answer::Ok),
+            Operation::UpdatePrefs => self.update_prefs().await.map(Answer::Ok),
+            Operation::UpdateName => self.update_name().await.map(Answer::Ok),
+            Operation::UpdateEmail => self.update_email().await.map(Answer::Ok),
+            Operation::UpdatePassword => self.update_password().await.map(Answer::Ok),
+            Operation::DeleteSession => self.delete_session().await.map(|()| Answer::NoContent),
+            Operation::DeleteSessions => self.delete_sessions().await.map(|()| Answer::NoContent),
+            Operation::Delete => self.delete().await.map(|()| Answer::NoContent),
+        }
+    }
+
+    /// What the gate says to the operation, whose parameters are at fault: who may not call at all is told so first,
+    /// as it was there. The RPC is called with a message that it refuses.
+    pub(super) async fn gate(&self) -> Result<(), Status> {
+        let refused = match self.operation {
+            // Without an id every other RPC refuses.
+            Operation::List => pb::ListRequest { limit: Some(-1), ..Default::default() }.encode_to_vec(),
+            _ => Vec::new(),
+        };
+        let Some(method) = self.front.schema.method(self.operation.method()) else { return Ok(()) };
+        match self.front.call(method, refused, self.head.clone()).await {
+            Err(status) if is_of_the_gate(&status) => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    async fn call<Reply: prost::Message + Default>(
+        &self,
+        request: &impl prost::Message,
+    ) -> Result<Reply, Status> {
+        dialect::call(self.front, self.operation.method(), request, &self.head).await
+    }
+
+    fn params(&self) -> Params<'_> {
+        Params(&self.body)
+    }
+
+    async fn create(&self) -> Result<Vec<u8>> {
+        let params = self.params();
+        let request = pb::CreateRequest {
+            email: params.email()?,
+            password: params.password()?,
+            name: params.optional_name()?,
+            status: pb::UserStatus::Pending.into(),
+            ..Default::default()
+        };
+        let reply: pb::CreateResponse = self.call(&request).await?;
+        self.shown(reply.user)
+    }
+
+    async fn list(&self) -> Result<Vec<u8>> {
+        let page = Page::read(&self.head)?;
+        let request = pb::ListRequest {
+            search: page.search,
+            limit: Some(page.limit),
+            offset: page.offset,
+            order_by: "created".to_owned(),
+            order_dir: page.order,
+            include_prefs: true,
+            ..Default::default()
+        };
+        let listed = dialect::list(self.front, self.operation.method(), request, &self.head).await?;
+        let users = listed.users.iter().map(|user| model::user(&self.front.schema, user));
+        let users = users.collect::<Result<Vec<_>, Status>>()?;
+        Ok(Object::new().number("sum", listed.total.unwrap_or_default()).list("users", users).end())
+    }
+
+    async fn read(&self) -> Result<pb::User> {
+        let request = pb::ReadRequest { id: self.user.clone(), ..Default::default() };
+        let reply: pb::ReadResponse =
+            dialect::call(self.front, Operation::Get.method(), &request, &self.head).await?;
+        Ok(dialect::user(reply.user)?)
+    }
+
+    async fn get(&self) -> Result<Vec<u8>> {
+        let user = self.read().await?;
+        self.shown(Some(user))
+    }
+
+    async fn get_prefs(&self) -> Result<Vec<u8>> {
+        let request = pb::ReadPrefsRequest { id: self.user.clone() };
+        let reply: pb::ReadPrefsResponse = self.call(&request).await?;
+        Ok(model::prefs(&self.front.schema, reply.prefs.as_ref())?)
+    }
+
+    async fn get_sessions(&self) -> Result<Vec<u8>> {
+        let user = self.read().await?;
+        let (mut sessions, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = pb::ListSessionsRequest {
+                user_id: self.user.clone(),
+                limit: Some(1000),
+                page_token,
+                skip_total: true,
+            };
+            let reply: pb::ListSessionsResponse = self.call(&request).await?;
+            sessions.extend(reply.sessions.iter().map(|session| model::session(session, &user.email)));
+            page_token = reply.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        let sum = i64::try_from(sessions.len()).unwrap_or(i64::MAX);
+        Ok(Object::new().number("sum", sum).list("sessions", sessions).end())
+    }
+
+    async fn get_logs(&self) -> Result<Vec<u8>> {
+        // Our log outlives the user; here a deleted one is not found.
+        self.read().await?;
+        let (mut logs, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = pb::ListLogsRequest {
+                user_id: self.user.clone(),
+                events: model::EVENTS.map(i32::from).to_vec(),
+                limit: Some(100),
+                page_token,
+                skip_total: true,
+                ..Default::default()
+            };
+            let reply: pb::ListLogsResponse = self.call(&request).await?;
+            logs.extend(reply.logs.iter().flat_map(model::logs));
+            page_token = reply.next_page_token;
+            if page_token.is_empty() || logs.len() >= model::MOST_LOGS {
+                break;
+            }
+        }
+        logs.truncate(model::MOST_LOGS);
+        Ok(Object::new().list("logs", logs).end())
+    }
+
+    async fn update_status(&self) -> Result<Vec<u8>> {
+        let status = model::status_from(self.params().status()?).into();
+        let request = pb::UpdateStatusRequest { id: self.user.clone(), status, ..Default::default() };
+        let reply: pb::UpdateStatusResponse = self.call(&request).await?;
+        self.shown(reply.user)
+    }
+
+    async fn update_verification(&self) -> Result<Vec<u8>> {
+        let email_verified = self.params().verification()?;
+        let request =
+            pb::UpdateVerificationRequest { id: self.user.clone(), email_verified, ..Default::default() };
+        let reply: pb::UpdateVerificationResponse = self.call(&request).await?;
+        self.shown(reply.user)
+    }
+
+    async fn update_prefs(&self) -> Result<Vec<u8>> {
+        let prefs = self.structure(&self.params().prefs()?)?;
+        let request = pb::UpdatePrefsRequest {
+            id: self.user.clone(),
+            prefs: Some(prefs),
+            replace: self.front.settings.appwrite_replaces_prefs,
+            ..Default::default()
+        };
+        let reply: pb::UpdatePrefsResponse = self.call(&request).await?;
+        Ok(model::prefs(&self.front.schema, reply.prefs.as_ref())?)
+    }
+
+    /// A JSON object as a message.
+    fn structure(&self, object: &str) -> Result<Struct> {
+        let schema = &self.front.schema;
+        let id = model::structure(schema)?;
+        let message = json::read(schema, id, object.as_bytes(), Style::CANONICAL)
+            .map_err(|_| params::invalid("prefs", params::PREFS))?;
+        Struct::decode(&*message).map_err(|_| params::invalid("prefs", params::PREFS))
+    }
+
+    async fn update_name(&self) -> Result<Vec<u8>> {
+        let name = Some(self.params().name()?);
+        self.update(pb::UpdateRequest { name, ..Default::default() }, "name").await
+    }
+
+    async fn update_email(&self) -> Result<Vec<u8>> {
+        let email = Some(self.params().email()?);
+        self.update(pb::UpdateRequest { email, ..Default::default() }, "email").await
+    }
+
+    async fn update(&self, change: pb::UpdateRequest, field: &str) -> Result<Vec<u8>> {
+        let update_mask = Some(FieldMask { paths: vec![field.to_owned()] });
+        let request = pb::UpdateRequest { id: self.user.clone(), update_mask, ..change };
+        let reply: pb::UpdateResponse = self.call(&request).await?;
+        self.shown(reply.user)
+    }
+
+    async fn update_password(&self) -> Result<Vec<u8>> {
+        let request = pb::SetPasswordRequest {
+            user_id: self.user.clone(),
+            new_password: self.params().password()?,
+            ..Default::default()
+        };
+        let reply: pb::SetPasswordResponse = self.call(&request).await?;
+        self.shown(reply.user)
+    }
+
+    async fn delete_session(&self) -> Result<()> {
+        if !params::is_uid(&self.session) {
+            return Err(params::invalid("sessionId", params::UID));
+        }
+        let (user_id, session_id) = (self.user.clone(), self.session.clone());
+        let request = pb::DeleteSessionRequest { user_id, session_id };
+        match self.call::<pb::DeleteSessionResponse>(&request).await {
+            // One that is not there has ended.
+            Err(status) if !has_reason(&status, ErrorReason::SessionNotFound) => Err(status.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete_sessions(&self) -> Result<()> {
+        let request = pb::DeleteSessionsRequest { user_id: self.user.clone() };
+        self.call::<pb::DeleteSessionsResponse>(&request).await?;
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<()> {
+        let request = pb::DeleteRequest { id: self.user.clone(), ..Default::default() };
+        self.call::<pb::DeleteResponse>(&request).await?;
+        Ok(())
+    }
+
+    fn shown(&self, user: Option<pb::User>) -> Result<Vec<u8>> {
+        Ok(model::user(&self.front.schema, &dialect::user(user)?)?)
+    }
+}
