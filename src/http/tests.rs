@@ -15,6 +15,7 @@ use super::schema::Schema;
 use super::{Front, Settings, Stack};
 use crate::error::Error;
 
+mod appwrite;
 mod dialects;
 mod routes;
 
