@@ -69,7 +69,7 @@ impl Operations {
         let tx = self.store.begin().await?; // any `?` from here to commit rolls back
         if let Err(error) = store::users::insert(&tx, &caller.namespace, &user, hash.as_ref()).await {
             drop(tx);
-            return Err(self.name_holder(caller, &user, error).await);
+            return Err(self.name_holder(caller, &user, None, error).await);
         }
         store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;
@@ -277,7 +277,7 @@ impl Operations {
         if let Err(error) = store::users::update(&tx, namespace, &before, &user, edit.password.as_ref()).await
         {
             drop(tx);
-            return Err(self.name_holder(caller, &user, error).await);
+            return Err(self.name_holder(caller, &user, Some(id), error).await);
         }
         let event = Event::new(user.updated, action, Some(id.clone()));
         store::events::append(&tx, caller, &event.changing(user.version, edit.fields)).await?;
@@ -291,20 +291,25 @@ impl Operations {
         user.updated = self.clock.now();
     }
 
-    /// Adds to a conflict who it is that has the name. By now that user may have let go of it.
-    async fn name_holder(&self, caller: &Caller, user: &User, error: Error) -> Error {
-        let key = match (&error, &user.username, &user.email) {
-            (Error::UsernameTaken { .. }, Some(username), _) => Key::Username(username.clone()),
-            (Error::EmailTaken { .. }, _, Some(email)) => Key::Email(email.clone()),
-            _ => return error,
-        };
-        let holder = match self.find(caller, &key).await {
-            Ok(account) => account.map(|account| account.user.id.as_str().to_owned()),
-            Err(error) => return error,
-        };
-        match error {
-            Error::UsernameTaken { .. } => Error::UsernameTaken { holder },
-            _ => Error::EmailTaken { holder },
+    /// Says which of the user's names another one has, and who. Where several are taken, each database names another
+    /// one; here the e-mail address comes first and the id last. `own` is the user itself, if it is there already.
+    /// By now the other user may have let go of the name.
+    async fn name_holder(&self, caller: &Caller, user: &User, own: Option<&UserId>, error: Error) -> Error {
+        if !matches!(error, Error::IdTaken | Error::UsernameTaken { .. } | Error::EmailTaken { .. }) {
+            return error;
         }
+        let keys = [user.email.clone().map(Key::Email), user.username.clone().map(Key::Username)];
+        for key in keys.into_iter().flatten() {
+            let holder = match self.find(caller, &key).await {
+                Ok(Some(holder)) if Some(&holder.user.id) != own => holder.user.id.as_str().to_owned(),
+                Ok(_) => continue,
+                Err(error) => return error,
+            };
+            return match key {
+                Key::Email(_) => Error::EmailTaken { holder: Some(holder) },
+                _ => Error::UsernameTaken { holder: Some(holder) },
+            };
+        }
+        error
     }
 }
