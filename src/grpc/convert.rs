@@ -41,12 +41,17 @@ fn given(text: &str) -> Option<&str> {
 
 pub(super) fn new_user(request: pb::CreateRequest, policy: &Policy) -> Result<NewUser> {
     let mut fields = Fields::default();
-    let id = fields.check_optional("id", given(&request.id).map(UserId::parse));
-    let username = fields.check_optional("username", given(&request.username).map(Username::parse));
-    let email = fields.check_optional("email", given(&request.email).map(Email::parse));
     if request.username.is_empty() && request.email.is_empty() {
         fields.add("username", "or email is required");
     }
+    checked(request, policy, fields)
+}
+
+/// A user to create, if there are no faults beside those found already.
+fn checked(request: pb::CreateRequest, policy: &Policy, mut fields: Fields) -> Result<NewUser> {
+    let id = fields.check_optional("id", given(&request.id).map(UserId::parse));
+    let username = fields.check_optional("username", given(&request.username).map(Username::parse));
+    let email = fields.check_optional("email", given(&request.email).map(Email::parse));
     let name = fields.check("name", Name::parse(&request.name));
     let status = status(request.status, &mut fields);
     let labels = labels(&request.labels, &mut fields);
@@ -82,29 +87,23 @@ pub(super) fn create_or_restore(
     request: pb::CreateOrRestoreRequest,
     policy: &Policy,
 ) -> Result<(NewUser, Changes)> {
-    let (sso_enabled, nameless) = (request.sso_enabled, request.email.is_empty());
-    let new = new_user(
-        pb::CreateRequest {
-            id: request.id,
-            username: request.username,
-            email: request.email,
-            password: request.password,
-            name: request.name,
-            status: request.status,
-            labels: request.labels,
-            metadata: request.metadata,
-            sso_enabled: sso_enabled.unwrap_or_default(),
-        },
-        policy,
-    );
-    let new = match new {
-        Ok(_) if nameless => Err(Error::invalid("email", "is required")),
-        Err(Error::Invalid(mut fields)) if nameless => {
-            fields.add("email", "is required");
-            Err(Error::Invalid(fields))
-        }
-        new => new,
-    }?;
+    let mut fields = Fields::default();
+    if request.email.is_empty() {
+        fields.add("email", "is required");
+    }
+    let sso_enabled = request.sso_enabled;
+    let new = pb::CreateRequest {
+        id: request.id,
+        username: request.username,
+        email: request.email,
+        password: request.password,
+        name: request.name,
+        status: request.status,
+        labels: request.labels,
+        metadata: request.metadata,
+        sso_enabled: sso_enabled.unwrap_or_default(),
+    };
+    let new = checked(new, policy, fields)?;
     let changes = Changes {
         username: new.username.clone().map(Some),
         name: Some(new.name.clone()).filter(|name| !name.as_str().is_empty()),
