@@ -124,7 +124,9 @@ pub(in crate::grpc) fn ids(raw: &[String]) -> Result<Vec<UserId>> {
 /// The users that fit in one reply, and the ids of the others.
 pub(in crate::grpc) fn batch(users: Vec<User>, missing: &[UserId], prefs: bool) -> pb::BatchReadResponse {
     let mut reply = pb::BatchReadResponse::default();
-    let mut room = super::MAX_REPLY;
+    // Every id may be among the missing or the unread: two bytes go before each.
+    let ids = users.iter().map(|user| &user.id).chain(missing).map(|id| id.as_str().len() + 2);
+    let mut room = super::MAX_REPLY.saturating_sub(ids.sum());
     for user in users {
         let size = user.message_size();
         if reply.unread.is_empty() && size <= room {
