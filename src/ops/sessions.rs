@@ -154,8 +154,7 @@ impl Operations {
         let name = format!("{} sessions {}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| Some(place.to_owned()))?;
         self.read(caller, &Key::Id(user.clone())).await?;
-        let now = self.clock.now();
-        let open = Open { now, idle_since: self.rules.session_idle.map(|idle| now.minus(idle)) };
+        let open = self.open();
         // One more than asked for tells whether there are more.
         let (after, limit) = (start.after().map(String::as_str), wanted.page.limit);
         let mut rows = store::sessions::of_user(db, namespace, user, open, after, limit + 1).await?;
@@ -175,16 +174,22 @@ impl Operations {
     /// [`Error::UserNotFound`], [`Error::SessionNotFound`].
     pub async fn delete_session(&self, caller: &Caller, user: &UserId, public_id: &str) -> Result<()> {
         self.read(caller, &Key::Id(user.clone())).await?;
+        // Saves a query, and PostgreSQL takes no text with a NUL in it.
+        if uuid::Uuid::try_parse(public_id).is_err() {
+            return Err(Error::SessionNotFound);
+        }
         let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(user.clone())).about(public_id);
         let tx = self.store.begin().await?;
-        if !store::sessions::delete_named(&tx, &caller.namespace, user, public_id).await? {
+        if store::sessions::delete_open(&tx, &caller.namespace, user, Some(public_id), self.open()).await?
+            == 0
+        {
             return Err(Error::SessionNotFound);
         }
         store::events::append(&tx, caller, &event).await?;
         Ok(tx.commit().await?)
     }
 
-    /// Ends all sessions of a user. How many.
+    /// Ends all sessions of a user. How many were open.
     ///
     /// # Errors
     ///
@@ -193,12 +198,20 @@ impl Operations {
         self.read(caller, &Key::Id(user.clone())).await?;
         let event = Event::new(self.clock.now(), Action::SessionsDeleted, Some(user.clone()));
         let tx = self.store.begin().await?;
-        let ended = store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;
+        let ended = store::sessions::delete_open(&tx, &caller.namespace, user, None, self.open()).await?;
+        // Those that ended by themselves are no longer anyone's to end, but go with them.
+        store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;
         if ended > 0 {
             store::events::append(&tx, caller, &event).await?;
         }
         tx.commit().await?;
         Ok(ended)
+    }
+
+    /// What tells an open session from one that has ended, now.
+    fn open(&self) -> Open {
+        let now = self.clock.now();
+        Open { now, idle_since: self.rules.session_idle.map(|idle| now.minus(idle)) }
     }
 
     /// The open session of a token. An unread one may have ended without being removed yet.

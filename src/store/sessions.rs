@@ -2,8 +2,8 @@
 
 use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query, Value};
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult, IntoActiveModel as _, JoinType,
-    QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _, RelationTrait as _, Select,
+    ColumnTrait as _, Condition, ConnectionTrait, EntityTrait as _, FromQueryResult, IntoActiveModel as _,
+    JoinType, QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _, RelationTrait as _,
 };
 
 use crate::domain::namespace::Namespace;
@@ -57,7 +57,8 @@ pub async fn of_user(
     limit: u64,
 ) -> Result<Vec<StoredSession>> {
     // Public ids begin with the time, so this is the order in which they were opened.
-    let mut select = chosen(namespace, user, open).order_by_asc(Column::PublicId).limit(limit);
+    let mut select = session::Entity::find().filter(open_of(namespace, user, open));
+    select = select.order_by_asc(Column::PublicId).limit(limit);
     if let Some(after) = after {
         select = select.filter(Column::PublicId.gt(after));
     }
@@ -75,7 +76,7 @@ pub async fn count_of_user(
     user: &UserId,
     open: Open,
 ) -> Result<u64> {
-    count(db, chosen(namespace, user, open)).await
+    count(db, session::Entity::find().filter(open_of(namespace, user, open))).await
 }
 
 /// What tells an open session from one that has ended and is still there.
@@ -87,17 +88,14 @@ pub struct Open {
     pub idle_since: Option<Timestamp>,
 }
 
-fn chosen(namespace: &Namespace, user: &UserId, open: Open) -> Select<session::Entity> {
+fn open_of(namespace: &Namespace, user: &UserId, open: Open) -> Condition {
     // Kept from the indexes of expiry, which are everyone's.
     let plain = |column: Column| column.into_expr().add(Expr::Constant(Value::from(0_i64)));
-    let select = session::Entity::find()
-        .filter(Column::Namespace.eq(namespace.as_str()))
-        .filter(Column::UserId.eq(user.as_str()))
-        .filter(plain(Column::Expires).gt(open.now.0));
-    match open.idle_since {
-        Some(since) => select.filter(plain(Column::Seen).gt(since.0)),
-        None => select,
-    }
+    Condition::all()
+        .add(Column::Namespace.eq(namespace.as_str()))
+        .add(Column::UserId.eq(user.as_str()))
+        .add(plain(Column::Expires).gt(open.now.0))
+        .add_option(open.idle_since.map(|since| plain(Column::Seen).gt(since.0)))
 }
 
 impl From<session::Model> for StoredSession {
@@ -191,24 +189,21 @@ pub async fn delete(tx: &impl ConnectionTrait, namespace: &Namespace, digest: To
     Ok(done.rows_affected > 0)
 }
 
-/// Ends the session of a user that `public_id` names. Whether there was one.
+/// Ends the open sessions of a user, or the one that `public_id` names. How many.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn delete_named(
+pub async fn delete_open(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
-    public_id: &str,
-) -> Result<bool> {
-    let done = session::Entity::delete_many()
-        .filter(Column::Namespace.eq(namespace.as_str()))
-        .filter(Column::UserId.eq(user.as_str()))
-        .filter(Column::PublicId.eq(public_id))
-        .exec(tx)
-        .await?;
-    Ok(done.rows_affected > 0)
+    public_id: Option<&str>,
+    open: Open,
+) -> Result<u64> {
+    let named = public_id.map(|name| Column::PublicId.eq(name));
+    let these = open_of(namespace, user, open).add_option(named);
+    Ok(session::Entity::delete_many().filter(these).exec(tx).await?.rows_affected)
 }
 
 /// Ends all sessions of a user but `keep`. How many.
