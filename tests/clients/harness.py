@@ -42,6 +42,33 @@ def matches(came, pattern, what):
         raise Wrong(f"{what}\n  expected: something like {pattern}\n  came:     {came!r}")
 
 
+class Like:
+    """Equal to a text of a given form."""
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+
+    def __eq__(self, other):
+        return isinstance(other, str) and re.fullmatch(self.pattern, other) is not None
+
+    def __repr__(self):
+        return f"<like {self.pattern}>"
+
+
+class Near:
+    """Equal to Unix seconds near a time from now: to text, as proto3 JSON writes int64, or to a number."""
+
+    def __init__(self, after=0, written=str):
+        self.after, self.written = after, written
+
+    def __eq__(self, other):
+        whole = type(other) is self.written and str(other).isdigit()
+        return whole and abs(int(other) - time.time() - self.after) < 120
+
+    def __repr__(self):
+        return f"<seconds, as {self.written.__name__}, {self.after} s from now>"
+
+
 class Runner:
     """Runs tests by name, prints each, counts them."""
 

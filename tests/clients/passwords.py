@@ -28,7 +28,7 @@ class Passwords:
         self.client = PythonClient(server, "passwords")
         self.db = db
 
-    def tests(self):
+    def steps(self):
         yield "passlib reads our hashes", self.ours
         yield "we read passlib's hashes", self.theirs
         yield "every byte of a long password counts", self.every_byte

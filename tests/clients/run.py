@@ -6,13 +6,21 @@ tested.
 """
 
 import argparse
+import contextlib
 import pathlib
 import sys
 
+import appwrite_users
+import appwrite_wire
+import countries
 import endurance
+import races
+import sdks
 import transports
+from accounts import Accounts
 from examples import Examples
 from harness import BINARY, POSTGRES, Postgres, Runner, Server, Sqlite, database, equal, true
+from meiro import Meiro
 from passwords import Passwords
 
 
@@ -29,8 +37,7 @@ def describes(server):
     for service in ("users.Users", "grpc.health.v1.Health"):
         true(service in services, f"{service} is listed among {services}")
     methods = {line.removeprefix("users.Users.") for line in said("list", "users.Users").split()}
-    nine = {"Create", "Read", "Search", "Update", "Login", "ReadSession", "Logout", "UpdatePassword", "Delete"}
-    equal(nine - methods, set(), f"methods that are not listed among {methods}")
+    equal(methods, set(transports.ROUTES), "methods of users.Users")
     text = said("describe", "users.Users")
     true("rpc Login ( .users.LoginRequest ) returns ( .users.LoginResponse )" in text, f"Login is described in:\n{text}")
     true("message UpdatePasswordRequest" in said("describe", "users.UpdatePasswordRequest"), "a message is described")
@@ -66,25 +73,48 @@ def unknown_methods(server):
         equal({**first, **last}.get("grpc-status"), "12", f"status of an unknown method, {media}")
 
 
+def steps(kind, over, cases, runner):
+    """All steps of some cases, in their order."""
+    for name, step in cases.steps():
+        runner.run(f"{kind.kind} / {over} / {name}", step)
+
+
 def on(kind, runner):
     """Everything that one server can be asked."""
-    with database(kind) as db:
-        with Server(db.url) as server:
-            for number, make in enumerate(transports.ALL):
-                over = make(server, f"examples-{number}")
-                examples = Examples(over)
-                for name, step in examples.steps():
-                    runner.run(f"{kind.kind} / {over.name} / {name}", step)
-                over.close()
-            runner.run(f"{kind.kind} / grpcurl / list, describe, health", describes, server)
-            runner.run(f"{kind.kind} / unknown methods", unknown_methods, server)
-            passwords = Passwords(server, db)
-            for name, test in passwords.tests():
-                runner.run(f"{kind.kind} / passwords / {name}", test)
-            passwords.client.close()
-            for line in server.lines:
-                if "ERROR" in line or "panicked" in line:
-                    runner.run(f"{kind.kind} / the log shows a fault: {line}", true, False, line)
+    with database(kind) as db, Server(db.url) as server:
+        for number, make in enumerate(transports.ALL):
+            with contextlib.closing(make(server, f"examples-{number}")) as over:
+                steps(kind, over.name, Examples(over), runner)
+        for number, make in enumerate([transports.PythonClient, transports.Grpcurl, transports.Canonical]):
+            with contextlib.closing(make(server, f"accounts-{number}")) as over:
+                steps(kind, over.name, Accounts(over), runner)
+        runner.run(f"{kind.kind} / grpcurl / list, describe, health", describes, server)
+        runner.run(f"{kind.kind} / unknown methods", unknown_methods, server)
+        passwords = Passwords(server, db)
+        with contextlib.closing(passwords.client):
+            steps(kind, "passwords", passwords, runner)
+        steps(kind, Meiro.name, Meiro(server), runner)
+        runner.run(f"{kind.kind} / Appwrite / a password against our policy", appwrite_wire.against_policy, server)
+        faultless(kind, server, runner)
+
+
+def on_for_appwrite(kind, runner):
+    """What programs for Appwrite ask a server that is set up for them."""
+    with contextlib.ExitStack() as stack:
+        db = stack.enter_context(database(kind))
+        server = stack.enter_context(Server(db.url, appwrite_users.SETTINGS))
+        for make in sdks.ALL:
+            sdk = stack.enter_context(contextlib.closing(make(server, "sdk-" + make.__name__.lower())))
+            steps(kind, sdk.name, appwrite_users.AppwriteUsers(sdk), runner)
+        steps(kind, "Appwrite on the wire", appwrite_wire.Wire(server), runner)
+        runner.run(f"{kind.kind} / countries", countries.known, db, server)
+        faultless(kind, server, runner)
+
+
+def faultless(kind, server, runner):
+    for line in server.lines:
+        if "ERROR" in line or "panicked" in line:
+            runner.run(f"{kind.kind} / the log shows a fault: {line}", true, False, line)
 
 
 def main():
@@ -99,7 +129,8 @@ def main():
     kinds = [Sqlite, Postgres] if POSTGRES else [Sqlite]
     for kind in kinds:
         on(kind, runner)
-    for name, function, *arguments in endurance.tests():
+        on_for_appwrite(kind, runner)
+    for name, function, *arguments in [*endurance.tests(), *races.tests()]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments)
 

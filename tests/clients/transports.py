@@ -1,4 +1,4 @@
-"""The ways to reach the nine calls. Each takes a method and its request as JSON in the spelling of the caller, and gives
+"""The ways to reach the calls. Each takes a method and its request as JSON in the spelling of the caller, and gives
 the reply as JSON, unchanged but for bytes becoming text, or raises Refused."""
 
 import base64
@@ -32,6 +32,7 @@ CODES = {
     "ALREADY_EXISTS": (6, "AlreadyExists", 409, "Conflict"),
     "PERMISSION_DENIED": (7, "PermissionDenied", 403, "Forbidden"),
     "ABORTED": (10, "Aborted", 409, "Conflict"),
+    "INTERNAL": (13, "Internal", 500, "Internal Server Error"),
     "UNIMPLEMENTED": (12, "Unimplemented", 501, "Not Implemented"),
     "UNAUTHENTICATED": (16, "Unauthenticated", 401, "Unauthorized"),
 }
@@ -147,7 +148,8 @@ class PythonClient(Transport):
         self.stub = stubs.UsersStub(self.channel)
 
     def call(self, method, request):
-        message = json_format.ParseDict(request, getattr(self.pb, method + "Request")())
+        form = self.pb.DESCRIPTOR.services_by_name["Users"].methods_by_name[method].input_type.name
+        message = json_format.ParseDict(request, getattr(self.pb, form)())
         metadata = [("usersd-namespace", self.namespace)] if self.namespace else []
         try:
             reply = getattr(self.stub, method)(message, metadata=metadata, timeout=30)
@@ -365,6 +367,35 @@ def check_headers(status, headers):
     equal(headers.get("www-authenticate"), "Bearer" if status == 401 else None, "www-authenticate")
 
 
+ROUTES = {
+    "Create": ("POST", "/v1/users"),
+    "Read": ("GET", "/v1/users/{id}"),
+    "BatchRead": ("POST", "/v1/users:batchRead"),
+    "Update": ("PATCH", "/v1/users/{id}"),
+    "Delete": ("DELETE", "/v1/users/{id}"),
+    "Search": ("GET", "/v1/users:search"),
+    "List": ("GET", "/v1/users"),
+    "CreateOrRestore": ("POST", "/v1/users:createOrRestore"),
+    "ReadTrash": ("GET", "/v1/trash/{id}"),
+    "ListTrash": ("GET", "/v1/trash"),
+    "Restore": ("POST", "/v1/trash/{id}:restore"),
+    "Purge": ("DELETE", "/v1/trash/{id}"),
+    "UpdatePassword": ("POST", "/v1/users/{user_id}:updatePassword"),
+    "SetPassword": ("POST", "/v1/users/{user_id}:setPassword"),
+    "UpdateStatus": ("PATCH", "/v1/users/{id}/status"),
+    "UpdateVerification": ("PATCH", "/v1/users/{id}/verification"),
+    "ReadPrefs": ("GET", "/v1/users/{id}/prefs"),
+    "UpdatePrefs": ("PATCH", "/v1/users/{id}/prefs"),
+    "Login": ("POST", "/v1/sessions"),
+    "ReadSession": ("POST", "/v1/sessions:read"),
+    "Logout": ("POST", "/v1/sessions:logout"),
+    "ListSessions": ("GET", "/v1/users/{user_id}/sessions"),
+    "DeleteSession": ("DELETE", "/v1/users/{user_id}/sessions/{session_id}"),
+    "DeleteSessions": ("DELETE", "/v1/users/{user_id}/sessions"),
+    "ListLogs": ("GET", "/v1/users/{user_id}/logs"),
+}
+
+
 class Canonical(Transport):
     """The paths that follow from the proto, by curl."""
 
@@ -372,23 +403,21 @@ class Canonical(Transport):
     options = ()
 
     def call(self, method, request):
-        rest = {name: value for name, value in request.items() if name not in ("id", "userId", "user_id")}
-        user = urllib.parse.quote("".join(request[name] for name in request if name not in rest), safe="")
-        verb, path, body = {
-            "Create": ("POST", "/v1/users", request),
-            "Read": ("GET", f"/v1/users/{user}" if user else f"/v1/users:lookup?{urllib.parse.urlencode(rest)}", None),
-            "Search": ("GET", f"/v1/users:search?{urllib.parse.urlencode(request)}", None),
-            "Update": ("PATCH", f"/v1/users/{user}", rest),
-            "Login": ("POST", "/v1/sessions", request),
-            "ReadSession": ("POST", "/v1/sessions:read", request),
-            "Logout": ("POST", "/v1/sessions:logout", request),
-            "UpdatePassword": ("POST", f"/v1/users/{user}:updatePassword", rest),
-            "Delete": ("DELETE", f"/v1/users/{user}", None),
-        }[method]
-        arguments = [*self.options, "-X", verb, f"http://{self.server.address}{path}",
-                     "-H", f"usersd-namespace: {self.namespace}"]
-        if body is not None:
-            arguments += ["-H", "content-type: application/json", "-d", json.dumps(body)]
+        verb, path = ROUTES[method]
+        rest = dict(request)
+        if method == "Read" and "id" not in request:
+            path = "/v1/users:lookup"
+        for name, spelled in (("id", "id"), ("user_id", "userId"), ("session_id", "sessionId")):
+            if "{" + name + "}" in path:
+                value = rest.pop(spelled) if spelled in rest else rest.pop(name)
+                path = path.replace("{" + name + "}", urllib.parse.quote(value, safe=""))
+        arguments = [*self.options, "-X", verb, "-H", f"usersd-namespace: {self.namespace}"]
+        if verb in ("GET", "DELETE"):
+            query = {name: json.dumps(value) if isinstance(value, bool) else value for name, value in rest.items()}
+            path += "?" + urllib.parse.urlencode(query, doseq=True) if query else ""
+        else:
+            arguments += ["-H", "content-type: application/json", "-d", json.dumps(rest)]
+        arguments.append(f"http://{self.server.address}{path}")
         status, headers, text = curl(*arguments)
         check_headers(status, headers)
         if status != 200:
