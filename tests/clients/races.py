@@ -12,10 +12,14 @@ from transports import ROUTES
 
 CALLERS, ADDRESSES, TURNS = 64, 4, 24
 
-# Method, and the event that says it was done.
-DONE = {"Create": "USER_CREATED", "Delete": "USER_DELETED", "Restore": "USER_RESTORED", "Purge": "USER_PURGED"}
-REFUSED = {"Create": {"EMAIL_TAKEN"}, "Delete": {"USER_NOT_FOUND"}, "Restore": {"USER_NOT_FOUND", "EMAIL_TAKEN"},
-           "Purge": {"USER_NOT_FOUND"}}
+# Method, the event that says it was done, the reasons for which it may be refused.
+METHODS = {
+    "Create": ("USER_CREATED", {"EMAIL_TAKEN"}),
+    "CreateOrRestore": ("USER_CREATED", {"EMAIL_TAKEN"}),
+    "Delete": ("USER_DELETED", {"USER_NOT_FOUND"}),
+    "Restore": ("USER_RESTORED", {"USER_NOT_FOUND", "EMAIL_TAKEN"}),
+    "Purge": ("USER_PURGED", {"USER_NOT_FOUND"}),
+}
 
 
 class Caller:
@@ -27,8 +31,10 @@ class Caller:
     def call(self, method, **request):
         """The reply, or the reason of a refusal."""
         verb, path = ROUTES[method]
-        path = path.replace("{id}", request.get("id", ""))
-        body = json.dumps({name: value for name, value in request.items() if name != "id"}) if verb == "POST" else None
+        if "{" in path:
+            path = path.format(id=request.get("id"), user_id=request.get("userId"))
+            request = {name: value for name, value in request.items() if name not in ("id", "userId")}
+        body = None if verb == "DELETE" else json.dumps(request)
         self.connection.request(verb, path, body, {"content-type": "application/json"})
         reply = self.connection.getresponse()
         body = json.loads(reply.read())
@@ -54,23 +60,28 @@ class Crowd:
         """The id that the call was about; None if it was refused as it may be."""
         reply = caller.call(method, **request)
         if isinstance(reply, str):
-            true(reply in REFUSED[method], f"{method} {request} is refused with {reply}")
+            true(reply in METHODS[method][1], f"{method} {request} is refused with {reply}")
             return None
         id = reply["user"]["id"] if "user" in reply else request["id"]
+        event = "USER_RESTORED" if reply.get("restored") else METHODS[method][0]
         with self.lock:
-            self.acknowledged.append((DONE[method], id))
+            self.acknowledged.append((event, id))
         return id
 
     def together(self, requests):
         """The ids of those calls that were done, every call at the same moment."""
+        return [id for id in self.at_once(self.one, requests) if id]
+
+    def at_once(self, function, requests):
+        """What the function gives for each request, every caller with one of them."""
         start = threading.Barrier(len(requests))
 
         def call(caller, method, request):
             start.wait(60)
-            return self.one(caller, method, **request)
+            return function(caller, method, **request)
 
         done = [self.pool.submit(call, caller, *request) for caller, request in zip(self.callers, requests)]
-        return [id for id in (future.result(120) for future in done) if id]
+        return [future.result(120) for future in done]
 
     def live(self):
         """Who holds which address."""
@@ -109,6 +120,12 @@ def contended(crowd):
     mixed = [(["Restore", "Purge"][number % 2], {"id": back}) for number in range(CALLERS)]
     equal(crowd.together(mixed), [back], "calls that restored or purged one user")
     crowd.check("after Restore and Purge of one")
+    again = [("CreateOrRestore", {"email": "again@example.com", "ssoEnabled": True})] * CALLERS
+    [id] = crowd.together(again)
+    crowd.together([("Delete", {"id": id})])
+    mixed = again[::2] + [("Create", again[0][1]), ("Restore", {"id": id})] * (CALLERS // 4)
+    equal(len(crowd.together(mixed)), 1, "users that got an address, one being in the trash with it")
+    crowd.check("after CreateOrRestore")
 
 
 def churn(crowd):
@@ -118,11 +135,13 @@ def churn(crowd):
     def work(caller, seed):
         dice = random.Random(seed)
         for _ in range(TURNS):
-            method = dice.choice(list(DONE))
-            if method == "Create" or not known:
+            method = dice.choice(list(METHODS))
+            if "Create" in method:
                 request = {"email": f"churn{dice.randrange(ADDRESSES)}@example.com", "ssoEnabled": True}
-                id = crowd.one(caller, "Create", **request)
+                id = crowd.one(caller, method, **request)
                 known.extend([id] if id else [])
+            elif not known:
+                continue
             else:
                 crowd.one(caller, method, id=dice.choice(known[-3 * ADDRESSES:]))
 
@@ -139,8 +158,38 @@ def churn(crowd):
         stop.set()
     watcher.result(30)
     crowd.check("after everything")
-    for event in DONE.values():
+    for event, _ in METHODS.values():
         true([done for done, _ in crowd.acknowledged if done == event], f"there were some of {event}")
+
+
+PASSWORD, NEW = "correct horse", "a new password"
+# What ends the sessions of a user: method, the field with the id, the others.
+ENDS = [
+    ("SetPassword", "userId", {"newPassword": NEW}), ("Update", "id", {"password": NEW}), ("Delete", "id", {}),
+    ("UpdateStatus", "id", {"status": "USER_STATUS_BLOCKED"}),
+    ("UpdatePassword", "userId", {"oldPassword": PASSWORD, "newPassword": NEW}),
+]
+
+
+def sign_in_meanwhile(crowd):
+    """While a password is being checked the user is blocked, deleted, or gets another one: no session outlives that."""
+    def call(caller, method, **request):
+        return caller.call(method, **request)
+
+    for method, field, change in ENDS:
+        name = method.lower()
+        id = crowd.callers[0].call("Create", username=name, password=PASSWORD)["user"]["id"]
+        login = ("Login", {"username": name, "password": PASSWORD})
+        replies = crowd.at_once(call, [login] * 3 + [(method, {field: id, **change})] + [login] * 2)
+        refused = {reply for reply in replies if isinstance(reply, str)}
+        equal(refused - {"BAD_CREDENTIALS", "USER_BLOCKED"}, set(), f"reasons of refusals besides {method}")
+        true("user" in replies[3], f"{method}: {replies[3]}")
+        equal(crowd.db.query(f"SELECT public_id FROM sessions WHERE user_id = '{id}'"), [], f"sessions after {method}")
+    id = crowd.callers[0].call("Create", username="two", password=PASSWORD)["user"]["id"]
+    changes = [("UpdatePassword", {"userId": id, "oldPassword": PASSWORD, "newPassword": NEW + str(n)}) for n in range(4)]
+    replies = crowd.at_once(call, changes)
+    equal(sorted(reply if isinstance(reply, str) else "" for reply in replies), [""] + ["BAD_CREDENTIALS"] * 3,
+          "who replaces one old password, of four at once")
 
 
 def race(kind, replicas):
@@ -151,6 +200,7 @@ def race(kind, replicas):
         crowd = stack.enter_context(contextlib.closing(Crowd(servers, db, pool)))
         contended(crowd)
         churn(crowd)
+        sign_in_meanwhile(crowd)
 
 
 def tests():
