@@ -29,7 +29,23 @@ class Wrong(AssertionError):
 
 def equal(came, expected, what):
     if came != expected:
-        raise Wrong(f"{what}\n  expected: {expected!r}\n  came:     {came!r}")
+        raise Wrong("\n".join([what, *differences(came, expected)]))
+
+
+def differences(came, expected, place=""):
+    """Where two values differ: lines for people."""
+    if isinstance(came, dict) and isinstance(expected, dict):
+        for key in [*expected, *(key for key in came if key not in expected)]:
+            if key not in came or key not in expected:
+                yield f"  {place}.{key} should {'be there' if key in expected else 'not be there'}"
+            else:
+                yield from differences(came[key], expected[key], f"{place}.{key}")
+    elif type(came) is type(expected) and isinstance(came, (list, tuple)) and len(came) == len(expected):
+        for at, pair in enumerate(zip(came, expected)):
+            yield from differences(*pair, f"{place}[{at}]")
+    elif came != expected:
+        yield f"  {place and place + ' '}expected: {expected!r}"
+        yield f"  {place and place + ' '}came:     {came!r}"
 
 
 def true(came, what):
