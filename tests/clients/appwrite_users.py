@@ -61,7 +61,7 @@ def bad_calls(id):
             yield method, (wrong,), USER_ID
         yield "updateStatus", (wrong, 1), USER_ID
         yield "deleteSession", (wrong, "a"), USER_ID
-        yield "deleteSession", (id, wrong), SESSION_ID
+    yield "deleteSession", (id, "a" * 65), SESSION_ID
     for email in ("nobody", "two@at@example.com"):
         yield "updateEmail", (id, email), EMAIL
     yield "updateEmail", (id, ""), missing("email")

@@ -6,6 +6,7 @@ import json
 
 from appwrite_users import PASSWORD, PREFS, missing
 from harness import equal, true
+from transports import Canonical
 
 
 class Wire:
@@ -19,6 +20,7 @@ class Wire:
         yield "status, headers, bodies", self.forms
         yield "parameters that are missing", self.parameters
         yield "project", self.projects
+        yield "all sessions at once", self.all_sessions
 
     def send(self, verb, path, body=None, project=True, headers=None):
         """Status, headers and body."""
@@ -84,6 +86,14 @@ class Wire:
         equal((status, json.loads(text).get("sum")), (200, 1), f"the project in the query: {text}")
         status, _, text = self.send("GET", "/users", headers={"usersd-namespace": "another"})
         equal((status, json.loads(text)["code"]), (403, 403), f"two projects in one request: {text}")
+
+    def all_sessions(self):
+        """Appwrite's list of sessions has no pages."""
+        login = {"email": "wire@example.com", "password": "password"}
+        opened = [Canonical(self.server, self.project).call("Login", login)["session"]["publicId"] for _ in range(26)]
+        status, _, text = self.send("GET", f"/users/{self.id}/sessions")
+        listed = json.loads(text)
+        equal((status, listed["sum"], [one["$id"] for one in listed["sessions"]]), (200, 26, opened), "26 sessions")
 
 
 def against_policy(server):

@@ -13,12 +13,13 @@ IPHONE = (
 ON_CHROME = {
     "osCode": "WIN", "osName": "Windows", "osVersion": "10", "clientType": "browser", "clientCode": "CH",
     "clientName": "Chrome", "clientVersion": Like(r"96\.0.*"), "clientEngine": "Blink",
-    "clientEngineVersion": Like(".*"), "deviceName": "desktop", "deviceBrand": "", "deviceModel": "",
+    "clientEngineVersion": Like(r"96\.0.*"), "deviceName": "desktop", "deviceBrand": "", "deviceModel": "",
     "countryCode": "--", "countryName": "Unknown",
 }
 ON_IPHONE = {
     **ON_CHROME, "osCode": "IOS", "osName": "iOS", "osVersion": "15.1", "clientCode": "MF", "clientName": "Mobile Safari",
-    "clientVersion": Like(r"15\.1.*"), "clientEngine": "WebKit", "deviceName": "smartphone", "deviceBrand": "Apple",
+    "clientVersion": Like(r"15\.1.*"), "clientEngine": "WebKit", "clientEngineVersion": "605.1.15",
+    "deviceName": "smartphone", "deviceBrand": "Apple",
     "deviceModel": "iPhone",
 }
 UNKNOWN = {**dict.fromkeys(ON_CHROME, ""), "countryCode": "--", "countryName": "Unknown"}

@@ -315,6 +315,15 @@ def cannot_start():
         true("none/users.db" in said, f"the file is named in:\n{said}")
 
 
+def countries_that_cannot_be_read():
+    with database(Sqlite) as db:
+        for name in ("none.mmdb", db.path.name):
+            db.path.write_text("not a database")
+            file = {"USERSD_GEOIP_DATABASE": str(db.folder / name)}
+            _, said = run("--listen", "127.0.0.1:0", "--database", f"sqlite://{db.folder}/new.db?mode=rwc", env=file, code=64)
+            true("geoip.database" in said and name in said, f"the setting and the file are named in:\n{said}")
+
+
 def migrations(kind):
     with database(kind) as db:
         listed, _ = run("migrate", "status", "--database", db.url)
@@ -366,6 +375,7 @@ def tests():
     yield "command line / all faults are named at once", faults_all_at_once
     yield "command line / without keys only loopback", doors_stay_shut
     yield "command line / what cannot start is 1", cannot_start
+    yield "command line / a database of countries that is none is 64", countries_that_cannot_be_read
     for kind in (Sqlite, Postgres):
         yield f"command line / migrate / {kind.kind}", migrations, kind
     yield "command line / stdout, start line, file modes", words_for_programs
