@@ -30,7 +30,7 @@ pub(super) async fn call<Reply: Message + Default>(
     Ok(Reply::decode(reply.into_inner()).map_err(Error::internal)?)
 }
 
-/// A page of List or ListTrash in its full length: one reply has a limit in bytes, too, and these dialects take a
+/// A page of `List` or `ListTrash` in its full length: one reply has a limit in bytes, too, and these dialects take a
 /// short page for the last one.
 ///
 /// # Errors

@@ -240,14 +240,18 @@ pub async fn newest_in_trash(
     Ok(id.map(UserId::from_trusted))
 }
 
-/// Whether there is a user with `id`, alive or in the trash.
+/// When the user with `id` was created, alive or in the trash.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn exists(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<bool> {
+pub async fn created(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    id: &UserId,
+) -> Result<Option<Timestamp>> {
     let key = within(namespace).filter(Column::Id.eq(id.as_str()));
-    Ok(unique(db, key).await?.is_some())
+    Ok(unique(db, key).await?.map(|row| Timestamp(row.created)))
 }
 
 /// Users of any namespace that lie in the trash since before `cutoff`, oldest first, at most `most`.

@@ -111,8 +111,8 @@ async fn a_database_of_the_first_schema_keeps_everything(service: &Service) {
     let search = |search: &str| ListRequest { search: search.into(), ..ListRequest::default() };
     let found = service.users().list(search("user1@")).await.unwrap().into_inner();
     assert_eq!((found.users[0].id.as_str(), found.total), (user.id.as_str(), Some(1)));
-    assert_eq!(service.users().list(search("ada")).await.unwrap().into_inner().total, Some(0));
-    assert_eq!(service.users().list_trash(search("ada")).await.unwrap().into_inner().total, Some(1));
+    assert_eq!(service.users().list(search("ada@")).await.unwrap().into_inner().total, Some(0));
+    assert_eq!(service.users().list_trash(search("ada@")).await.unwrap().into_inner().total, Some(1));
 }
 
 async fn a_compacted_file_is_searched_as_before(service: &Service) {

@@ -52,9 +52,9 @@ fn query(head: &Parts, name: &str, must: &str) -> Result<Option<String>> {
     Ok(value.filter(|value| !value.is_empty()))
 }
 
-fn number(head: &Parts, name: &str, must: &str, most: i64) -> Result<Option<i64>> {
+fn number(head: &Parts, name: &str, must: &str, limit: i64) -> Result<Option<i64>> {
     let Some(text) = query(head, name, must)? else { return Ok(None) };
-    let number = text.parse().ok().filter(|number| (0..=most).contains(number));
+    let number = text.parse().ok().filter(|number| (0..=limit).contains(number));
     number.map(Some).ok_or_else(|| invalid(name, must))
 }
 

@@ -7,12 +7,12 @@ use sea_orm::{
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, SchemaManagerConnection, async_trait};
 
-use crate::domain::namespace::Namespace;
-use crate::error::{Error, with_causes};
 use super::super::entity::user::{self, Column};
 use super::super::search;
 use super::in_dialect;
 use super::m20261121_000001_first::{SESSIONS, USER_INDEXES, USERS};
+use crate::domain::namespace::Namespace;
+use crate::error::{Error, with_causes};
 
 pub(super) struct Migration;
 
