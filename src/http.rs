@@ -3,7 +3,8 @@
 //!
 //! JSON is a client of the stack inside the process. Tables made once from the descriptor set ([`Schema`]) turn JSON
 //! text into protobuf bytes and back ([`json`]) without a message type in between, so that a new RPC has its JSON
-//! form without a line of code, and keys, limits and logs exist once, in the stack.
+//! form without a line of code, and keys, limits and logs exist once, in the stack. Systems whose JSON has models of
+//! its own (`appwrite`, `meiro`) are clients of it by typed messages.
 
 use std::sync::Arc;
 

@@ -335,86 +335,22 @@ async fn a_taken_email_is_409(service: &Service) {
     );
 }
 
+const ADDRESS: &str = "email must be one address like name@example.com, at most 254 bytes";
+const LENGTH: &str = "password must have 8 to 128 characters";
+
 async fn every_bad_field_is_named(service: &Service) {
     let id = user(service, "ada@example.com").await;
     let counts = service.counts().await;
-    let one = format!("/users/{id}");
-    let password = format!("{one}/change_password");
-    let address = "email must be one address like name@example.com, at most 254 bytes";
-    let new = ["/users", "/users/create_or_restore"].into_iter().flat_map(|path| {
-        [
-            ("POST", path, json!({}), "email is required; password is required".to_owned()),
-            (
-                "POST",
-                path,
-                json!({"email": "", "password": null}),
-                "email is required; password is required".to_owned(),
-            ),
-            (
-                "POST",
-                path,
-                json!({"email": 1, "sso_enabled": "yes"}),
-                "email must be a string; sso_enabled must be a boolean; password is required".to_owned(),
-            ),
-            (
-                "POST",
-                path,
-                json!({"email": "ada", "password": "short"}),
-                format!("{address}; password must have 8 to 128 characters"),
-            ),
-            (
-                "POST",
-                path,
-                json!({"email": "b@example.com", "password": ["x"]}),
-                "password must be a string".to_owned(),
-            ),
-        ]
-    });
-    let changes = [
-        (
-            "PATCH",
-            &*one,
-            json!({"email": "", "password": ""}),
-            "email must not be empty; password must not be empty".to_owned(),
-        ),
-        (
-            "PATCH",
-            &*one,
-            json!({"email": 1, "sso_enabled": 0}),
-            "email must be a string; sso_enabled must be a boolean".to_owned(),
-        ),
-        (
-            "PATCH",
-            &*one,
-            json!({"email": "ada", "password": "short"}),
-            format!("{address}; password must have 8 to 128 characters"),
-        ),
-        ("POST", &*password, json!({}), "old_password is required; new_password is required".to_owned()),
-        (
-            "POST",
-            &*password,
-            json!({"old_password": PASSWORD, "new_password": ""}),
-            "new_password is required".to_owned(),
-        ),
-        (
-            "POST",
-            &*password,
-            json!({"old_password": 1, "new_password": PASSWORD}),
-            "old_password must be a string".to_owned(),
-        ),
-        (
-            "POST",
-            &*password,
-            json!({"old_password": PASSWORD, "new_password": "short"}),
-            "new_password must have 8 to 128 characters".to_owned(),
-        ),
-    ];
-    for (verb, path, body, message) in new.chain(changes) {
-        assert_eq!(
-            call(service, verb, path, body.clone()).await,
-            failure(400, &message),
-            "{verb} {path} {body}"
-        );
+    let mut cases = Vec::new();
+    for path in ["/users", "/users/create_or_restore"] {
+        cases.extend(bad_users().map(|(body, message)| ("POST", path.to_owned(), body, message)));
+    }
+    cases.extend(bad_changes().map(|(body, message)| ("PATCH", format!("/users/{id}"), body, message)));
+    let path = format!("/users/{id}/change_password");
+    cases.extend(bad_passwords().map(|(body, message)| ("POST", path.clone(), body, message)));
+    for (verb, path, body, message) in cases {
+        let answer = call(service, verb, &path, body.clone()).await;
+        assert_eq!(answer, failure(400, &message), "{verb} {path} {body}");
     }
     for bad in ["a%20b", "-a", "%FF", "%00", &"x".repeat(65)] {
         for (verb, path, body, _) in operations(bad) {
@@ -427,6 +363,39 @@ async fn every_bad_field_is_named(service: &Service) {
         }
     }
     assert_eq!(service.counts().await, counts);
+}
+
+/// Bodies and what is said of them.
+fn bad_users() -> [(Value, String); 5] {
+    let both = "email is required; password is required".to_owned();
+    let types = "email must be a string; sso_enabled must be a boolean; password is required".to_owned();
+    [
+        (json!({}), both.clone()),
+        (json!({"email": "", "password": null}), both),
+        (json!({"email": 1, "sso_enabled": "yes"}), types),
+        (json!({"email": "ada", "password": "short"}), format!("{ADDRESS}; {LENGTH}")),
+        (json!({"email": "b@example.com", "password": ["x"]}), "password must be a string".to_owned()),
+    ]
+}
+
+fn bad_changes() -> [(Value, String); 3] {
+    let empty = "email must not be empty; password must not be empty".to_owned();
+    let types = "email must be a string; sso_enabled must be a boolean".to_owned();
+    [
+        (json!({"email": "", "password": ""}), empty),
+        (json!({"email": 1, "sso_enabled": 0}), types),
+        (json!({"email": "ada", "password": "short"}), format!("{ADDRESS}; {LENGTH}")),
+    ]
+}
+
+fn bad_passwords() -> [(Value, String); 4] {
+    let missing = "old_password is required; new_password is required".to_owned();
+    [
+        (json!({}), missing),
+        (json!({"old_password": PASSWORD, "new_password": ""}), "new_password is required".to_owned()),
+        (json!({"old_password": 1, "new_password": PASSWORD}), "old_password must be a string".to_owned()),
+        (json!({"old_password": PASSWORD, "new_password": "short"}), format!("new_{LENGTH}")),
+    ]
 }
 
 async fn a_bad_page_is_named(service: &Service) {
