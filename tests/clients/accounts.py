@@ -228,8 +228,10 @@ class Accounts(Calls):
 
     def sessions(self):
         id = self.call("Create", username="grace", password=PASSWORD)["user"]["id"]
-        equal(self.call("ListSessions", userId=id), self.written({"sessions": [], "total": "0", "nextPageToken": ""}), "none")
-        devices = [("203.0.113.9", CHROME, ON_CHROME), ("2001:db8::7", IPHONE, ON_IPHONE), ("198.51.100.1", CHROME, ON_CHROME)]
+        none = {"sessions": [], "total": "0", "nextPageToken": ""}
+        equal(self.call("ListSessions", userId=id), self.written(none), "no sessions")
+        devices = [("203.0.113.9", CHROME, ON_CHROME), ("2001:db8::7", IPHONE, ON_IPHONE)]
+        devices.append(("198.51.100.1", CHROME, ON_CHROME))
         opened = [self.login("grace", address=address, userAgent=agent) for address, agent, _ in devices]
         shown = [
             self.written({"id": one["publicId"], "userId": id, "created": Near(), "expires": Near(WEEK),
@@ -239,8 +241,8 @@ class Accounts(Calls):
         reply = self.call("ListSessions", userId=id, limit=2)
         token = reply.pop("nextPageToken")
         equal(reply, {"sessions": shown[:2], "total": "3"}, "the first page of two")
-        rest = {"sessions": shown[2:], "nextPageToken": ""}
-        equal(self.call("ListSessions", userId=id, limit=2, pageToken=token, skipTotal=True), self.written(rest), "the second")
+        reply = self.call("ListSessions", userId=id, limit=2, pageToken=token, skipTotal=True)
+        equal(reply, self.written({"sessions": shown[2:], "nextPageToken": ""}), "the second page")
         self.invalid("ListSessions", "page_token", userId=id, pageToken="made up")
         self.unknown("ListSessions", {"userId": "nobody"})
         # Neither the token nor somebody else can end it.

@@ -223,12 +223,13 @@ class AppwriteUsers:
         first = {"funcKey1": "funcValue1", "funcKey2": "funcValue2"}
         equal(self.call("updatePrefs", self.id, first), first, "prefs that were written")
         equal(self.call("getPrefs", self.id), first, "prefs read back")
-        more = {"funcKey1": {"deep": {"er": [1, 2.5, -3, None, True, "/ü\"\\"]}, "empty": {}, "none": []}, "n": 9007199254740991}
+        deep = {"deep": {"er": [1, 2.5, -3, None, True, "/ü\"\\"]}, "empty": {}, "none": []}
+        more = {"funcKey1": deep, "n": 9007199254740991}
         both = {**first, **more}
         equal(self.call("updatePrefs", self.id, more), both, "some prefs written, the others kept")
         equal(self.call("getPrefs", self.id), both, "both read back")
-        equal(self.call("updatePrefs", self.id, {"funcKey2": None, "n": None}), {"funcKey1": more["funcKey1"]}, "two removed")
-        equal(self.call("get", self.id), self.user(prefs={"funcKey1": more["funcKey1"]}), "the user with prefs")
+        equal(self.call("updatePrefs", self.id, {"funcKey2": None, "n": None}), {"funcKey1": deep}, "two removed")
+        equal(self.call("get", self.id), self.user(prefs={"funcKey1": deep}), "the user with prefs")
         self.call("updatePrefs", self.id, {"funcKey1": None})
         equal(self.call("get", self.id), self.user(), "the user without prefs")
 

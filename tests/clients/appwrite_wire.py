@@ -50,7 +50,7 @@ class Wire:
         for body in ("null", "{}", None, "not json"):
             status, headers, text = self.send("GET", f"/users/{self.id}", body)
             equal((status, json.loads(text)["$id"]), (200, self.id), f"GET with the body {body}")
-        for query in ("search=J%C3%B6rg+M", "search=jörg%20m".replace("ö", "%C3%B6"), "limit=", "search=&offset=&orderType="):
+        for query in ("search=J%C3%B6rg+M", "search=j%C3%B6rg%20m", "limit=", "search=&offset=&orderType="):
             status, _, text = self.send("GET", f"/users?{query}")
             equal((status, json.loads(text)["sum"]), (200, 1), f"GET with the query {query}: {text}")
         status, headers, text = self.send("HEAD", f"/users/{self.id}")
@@ -66,7 +66,8 @@ class Wire:
     def parameters(self):
         user = f"/users/{self.id}"
         mail = {"email": "b@example.com", "password": "password"}
-        for body in ({}, {"password": "password"}, {**mail, "email": None}, {**mail, "email": ""}, "", None, "{", "[]", "null"):
+        empty = ({}, {"password": "password"}, {**mail, "email": None}, {**mail, "email": ""})
+        for body in (*empty, "", None, "{", "[]", "null"):
             self.refused(400, missing("email"), "POST", "/users", body)
         form = {"content-type": "text/plain"}
         self.refused(400, missing("email"), "POST", "/users", json.dumps(mail), headers=form)

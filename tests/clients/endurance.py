@@ -320,7 +320,8 @@ def countries_that_cannot_be_read():
         for name in ("none.mmdb", db.path.name):
             db.path.write_text("not a database")
             file = {"USERSD_GEOIP_DATABASE": str(db.folder / name)}
-            _, said = run("--listen", "127.0.0.1:0", "--database", f"sqlite://{db.folder}/new.db?mode=rwc", env=file, code=64)
+            new = f"sqlite://{db.folder}/new.db?mode=rwc"
+            _, said = run("--listen", "127.0.0.1:0", "--database", new, env=file, code=64)
             true("geoip.database" in said and name in said, f"the setting and the file are named in:\n{said}")
 
 

@@ -119,7 +119,7 @@ class Meiro:
         self.refused(400, "POST", "/users", {"email": "b@example.com"}, ["password"])
         self.refused(400, "POST", "/users", {"email": "b@example.com", "password": "short"}, ["password"])
         self.refused(400, "POST", "/users", {"email": 7, "password": PASSWORD}, ["email"])
-        self.refused(400, "POST", "/users", {"email": "b@example.com", "password": PASSWORD, "sso_enabled": "x"}, ["sso_enabled"])
+        self.refused(400, "POST", "/users", {**new, "sso_enabled": "x"}, ["sso_enabled"])
         for body in ("{", "[]", "7", ""):
             self.refused(400, "POST", "/users", body)
         equal(len(self.listed("/users")), 3, "users after calls that were refused")
@@ -152,7 +152,7 @@ class Meiro:
         equal(self.signs_in(self.ada["email"], "new password"), self.ada["id"], "the new password")
         equal(self.signs_in(self.ada["email"], PASSWORD), None, "the old password")
         with contextlib.suppress(Refused):
-            raise Wrong(f"a session after a new password: {self.canonical.call('ReadSession', {'sessionId': session['id']})}")
+            raise Wrong(f"after a new password: {self.canonical.call('ReadSession', {'sessionId': session['id']})}")
         self.ada.update(email="ada@example.com", sso_enabled=True)
         both = {"email": "ada@example.com", "password": PASSWORD, "sso_enabled": True}
         self.ok(self.ada, 200, "PATCH", path, both)
@@ -191,7 +191,8 @@ class Meiro:
             self.refused(404, "DELETE", path)
             self.refused(404, "GET", path)
             self.refused(404, "PATCH", path, {"sso_enabled": True})
-        self.refused(401, "POST", f"/users/{self.ada['id']}/change_password", {"old_password": PASSWORD, "new_password": "a new one"})
+        change = {"old_password": PASSWORD, "new_password": "a new one"}
+        self.refused(401, "POST", f"/users/{self.ada['id']}/change_password", change)
         self.refused(404, "DELETE", "/users/nobody")
         equal(self.signs_in("ada@example.com", PASSWORD), None, "a deleted user does not sign in")
         equal([user["email"] for user in self.listed("/users")], ["alan@example.com"], "users that are left")
