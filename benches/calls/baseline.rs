@@ -16,6 +16,7 @@ use http::header::CONTENT_TYPE;
 use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::server::TcpIncoming;
@@ -24,6 +25,7 @@ use tower::Service;
 use usersd::pb;
 
 use crate::Result;
+use crate::server::Server;
 
 /// Which of the two.
 #[derive(Clone, Copy)]
@@ -36,7 +38,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// As the command line has it.
-    pub(crate) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
             Self::Json => "json",
@@ -51,6 +53,13 @@ impl FromStr for Kind {
         let found = [Self::Grpc, Self::Json].into_iter().find(|kind| kind.as_str() == text);
         found.ok_or_else(|| format!("there is no baseline {text}"))
     }
+}
+
+/// Starts a baseline, which is this binary once more, that answers every call with the content of `answer`.
+pub(crate) async fn start(kind: Kind, answer: &Path) -> Result<Server> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--baseline", kind.as_str()]).arg(answer);
+    Server::start(command).await
 }
 
 /// Serves until standard input ends. `answer` holds an encoded `ReadResponse` or its JSON.

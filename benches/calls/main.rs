@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "the tables are what a person runs this for")]
 
 mod baseline;
+mod bars;
 mod calls;
 mod load;
 mod options;
@@ -25,8 +26,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use bars::Bar;
 use options::{Asked, Options};
-use report::Bar;
 use server::Server;
 use wire::Client;
 
@@ -84,12 +85,12 @@ async fn run(options: &Options) -> Result<bool> {
     bars.extend(measure_starts(options, dir.path(), &url).await?);
 
     if let Some(admin) = &options.postgres {
-        let database = postgres::Database::create(admin)?;
+        let database = postgres::Database::create(admin, format!("usersd_bench_{}", std::process::id()), false)?;
         rounds::measure(options, dir.path(), &database.url).await?.print("PostgreSQL", options);
     } else {
         println!("\nPostgreSQL: not measured (USERSD_TEST_POSTGRES names no server)");
     }
-    Ok(report::print_bars(&bars) || !options.strict)
+    Ok(bars::print_bars(&bars) || !options.strict)
 }
 
 /// How soon a server answers on a database that has its tables and users, and what it weighs when idle.
@@ -108,11 +109,11 @@ async fn measure_starts(options: &Options, dir: &Path, url: &str) -> Result<Vec<
     }
     Ok(vec![
         Bar {
-            text: "start to first answered call, existing database",
-            figure: report::median(&millis),
+            text: "start to first answered call, existing database".to_owned(),
+            figure: bars::median(&millis),
             unit: " ms",
             limit: 100.0,
         },
-        Bar { text: "idle RSS after start", figure: report::median(&mebibytes), unit: " MiB", limit: 25.0 },
+        Bar { text: "idle RSS after start".to_owned(), figure: bars::median(&mebibytes), unit: " MiB", limit: 25.0 },
     ])
 }

@@ -1,5 +1,6 @@
-//! Medians, ratios, the table and the bars.
+//! Ratios and the table.
 
+use crate::bars::{Bar, median};
 use crate::load::Load;
 use crate::options::Options;
 use crate::wire::Wire;
@@ -18,14 +19,6 @@ const GRPC_BASELINE: usize = 0;
 const GRPC_READ: usize = 1;
 const JSON_BASELINE: usize = 2;
 const JSON_READ: usize = 3;
-
-/// A figure and the most it may be.
-pub(crate) struct Bar {
-    pub(crate) text: &'static str,
-    pub(crate) figure: f64,
-    pub(crate) unit: &'static str,
-    pub(crate) limit: f64,
-}
 
 impl Table {
     /// Rows in the order in which they ran.
@@ -73,39 +66,17 @@ impl Table {
     pub(crate) fn bars(&self) -> Vec<Bar> {
         vec![
             Bar {
-                text: "gRPC Read on SQLite, CPU per call, of the baseline's",
+                text: "gRPC Read on SQLite, CPU per call, of the baseline's".to_owned(),
                 figure: self.ratio(GRPC_READ, GRPC_BASELINE),
                 unit: "x",
                 limit: 5.0,
             },
             Bar {
-                text: "JSON Read on SQLite, CPU per call, of our gRPC Read's",
+                text: "JSON Read on SQLite, CPU per call, of our gRPC Read's".to_owned(),
                 figure: self.ratio(JSON_READ, GRPC_READ),
                 unit: "x",
                 limit: 1.5,
             },
         ]
-    }
-}
-
-/// Writes the bars to standard output; whether all are met.
-pub(crate) fn print_bars(bars: &[Bar]) -> bool {
-    println!();
-    for Bar { text, figure, unit, limit } in bars {
-        let verdict = if figure <= limit { "met" } else { "missed" };
-        println!("bar  {text:54} at most {limit}{unit}  figure {figure:.2}{unit}  {verdict}");
-    }
-    bars.iter().all(|bar| bar.figure <= bar.limit)
-}
-
-/// The middle one, or the mean of the two middle ones.
-pub(crate) fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    match sorted.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => sorted[half],
-        _ => f64::midpoint(sorted[half - 1], sorted[half]),
     }
 }

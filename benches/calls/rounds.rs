@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::Result;
-use crate::baseline::Kind;
+use crate::baseline::{self, Kind};
 use crate::calls::{self, Call};
 use crate::load::{self, Load};
 use crate::options::Options;
@@ -36,8 +36,8 @@ pub(crate) async fn measure(options: &Options, dir: &Path, url: &str) -> Result<
     eprintln!("one answer: {} bytes of protobuf, {} of JSON", message.len(), json.len());
     fs::write(dir.join("answer.pb"), &message)?;
     fs::write(dir.join("answer.json"), &json)?;
-    let bare_tonic = Server::baseline(Kind::Grpc, &dir.join("answer.pb")).await?;
-    let bare_axum = Server::baseline(Kind::Json, &dir.join("answer.json")).await?;
+    let bare_tonic = baseline::start(Kind::Grpc, &dir.join("answer.pb")).await?;
+    let bare_axum = baseline::start(Kind::Json, &dir.join("answer.json")).await?;
 
     // The order that `Table` knows them by.
     let mut pairs = vec![

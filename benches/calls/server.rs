@@ -13,7 +13,6 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::Result;
-use crate::baseline::Kind;
 
 /// Longest wait for the start line, and for the end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A server that was started here. Dropping it kills the process.
 pub(crate) struct Server {
     child: Child,
-    pid: u32,
+    /// Its process.
+    pub(crate) pid: u32,
     /// Where it listens.
     pub(crate) address: SocketAddr,
 }
@@ -51,15 +51,9 @@ impl Server {
         Self::start(command).await
     }
 
-    /// Starts a baseline, which is this binary once more, that answers every call with the content of `answer`.
-    pub(crate) async fn baseline(kind: Kind, answer: &Path) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--baseline", kind.as_str()]).arg(answer);
-        Self::start(command).await
-    }
-
-    async fn start(mut command: Command) -> Result<Self> {
-        // The baselines end when their standard input does, so that none outlives a bench that was killed.
+    /// Starts a server that says on standard error where it is listening, as usersd does.
+    pub(crate) async fn start(mut command: Command) -> Result<Self> {
+        // What ends when its standard input does outlives no bench that was killed.
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -90,23 +84,9 @@ impl Server {
         Ok(Self { child, pid, address })
     }
 
-    /// CPU time so far, from the scheduler's own count: that of `/proc/PID/stat` moves in steps of 10 ms.
+    /// CPU time so far.
     pub(crate) fn cpu_times(&self) -> Result<CpuTimes> {
-        let mut times = HashMap::new();
-        for thread in fs::read_dir(format!("/proc/{}/task", self.pid))? {
-            let thread = thread?;
-            let text = match fs::read_to_string(thread.path().join("schedstat")) {
-                Ok(text) => text,
-                // The thread ended while we looked.
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound) && thread.path().exists() => {
-                    return Err("the kernel keeps no schedstat (CONFIG_SCHED_INFO)".into());
-                }
-                Err(_) => continue,
-            };
-            let nanos = text.split(' ').next().unwrap_or_default().parse()?;
-            times.insert(thread.file_name().to_string_lossy().into_owned(), nanos);
-        }
-        Ok(CpuTimes(times))
+        CpuTimes::of(&[self.pid])
     }
 
     /// `VmRSS`.
@@ -129,6 +109,28 @@ impl Server {
 }
 
 impl CpuTimes {
+    /// CPU time of processes of this machine so far, from the scheduler's own count: that of `/proc/PID/stat` moves in
+    /// steps of 10 ms.
+    pub(crate) fn of(processes: &[u32]) -> Result<Self> {
+        let mut times = HashMap::new();
+        for process in processes {
+            for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+                let thread = thread?;
+                let text = match fs::read_to_string(thread.path().join("schedstat")) {
+                    Ok(text) => text,
+                    // The thread ended while we looked.
+                    Err(error) if error.kind() == ErrorKind::NotFound && thread.path().exists() => {
+                        return Err("the kernel keeps no schedstat (CONFIG_SCHED_INFO)".into());
+                    }
+                    Err(_) => continue,
+                };
+                let nanos = text.split(' ').next().unwrap_or_default().parse()?;
+                times.insert(thread.file_name().to_string_lossy().into_owned(), nanos);
+            }
+        }
+        Ok(Self(times))
+    }
+
     /// Nanoseconds since `earlier`. A thread that ended between the two takes its share along.
     pub(crate) fn since(&self, earlier: &Self) -> u64 {
         let before = |thread| earlier.0.get(thread).copied().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! What the search index holds of a user, and what it is asked for.
 //!
-//! The index knows numbers and which users have them. A number stands for three characters that follow each other in
-//! one of the user's texts, for what a text begins with, for a label, or for another thing that lists are filtered by.
+//! The index knows numbers and which users have them. A number stands for three or five characters that follow each
+//! other in one of the user's texts, for what a text begins with, for a label, or for another thing that lists are filtered by.
 //! The namespace and whether the user lives are part of each number: the index of one tenant is apart from all
 //! others, and a search costs by the tenant's own users.
 //!
@@ -22,8 +22,12 @@ use super::username::Username;
 /// What the index knows users by.
 pub type Term = u64;
 
+/// Characters of a long part. Among a million users many have the same three in a row, and what they have in common
+/// with others is all read by a search: so whoever looks for five or more asks for five, which few have.
+const LONG: usize = 5;
+
 /// Most parts of a searched text that the index is asked for; those of a longer one are taken at even distances.
-const MAX_PARTS: usize = 24;
+const MAX_PARTS: usize = 12;
 
 /// What a number stands for. Stored in every number: never change one.
 #[derive(Clone, Copy)]
@@ -36,6 +40,8 @@ enum Kind {
     Label = 3,
     Status = 4,
     Verified = 5,
+    /// [`LONG`] characters in a row.
+    LongPart = 6,
 }
 
 /// The numbers of one tenant's live or trashed users.
@@ -60,7 +66,19 @@ impl Scope {
     }
 
     fn parts<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
-        parts(text).map(|part| self.term(Kind::Part, part))
+        parts(text, Filters::SUBSTRING).map(|part| self.term(Kind::Part, part))
+    }
+
+    fn long_parts<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
+        parts(text, LONG).map(|part| self.term(Kind::LongPart, part))
+    }
+
+    /// What a text is found by that has `text` in it: as few parts as have all of its characters.
+    fn parts_for(&self, text: &str) -> Vec<Term> {
+        let long: Vec<Term> = self.long_parts(text).collect();
+        let (all, length) = if long.is_empty() { (self.parts(text).collect(), 1) } else { (long, LONG) };
+        let distance = all.len().div_ceil(MAX_PARTS - 1).max(length);
+        all.iter().step_by(distance).chain(all.last()).copied().collect()
     }
 
     fn beginnings<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
@@ -77,10 +95,10 @@ impl Scope {
     }
 }
 
-/// Every [`Filters::SUBSTRING`] characters that follow each other.
-fn parts(text: &str) -> impl Iterator<Item = &str> {
+/// Every `length` characters that follow each other.
+fn parts(text: &str, length: usize) -> impl Iterator<Item = &str> {
     let starts = text.char_indices().map(|(at, _)| at);
-    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8()).skip(Filters::SUBSTRING - 1);
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8()).skip(length - 1);
     starts.zip(ends).filter_map(|(start, end)| text.get(start..end))
 }
 
@@ -102,6 +120,7 @@ pub fn terms_of(namespace: &Namespace, user: &User) -> BTreeSet<Term> {
     let mut terms = BTreeSet::from([scope.status(user.status), scope.verified(user.email_verified)]);
     for text in &texts(user) {
         terms.extend(scope.parts(text));
+        terms.extend(scope.long_parts(text));
         terms.extend(scope.beginnings(text));
     }
     terms.extend(user.labels.as_slice().iter().map(|label| scope.term(Kind::Label, label)));
@@ -126,11 +145,11 @@ pub fn terms_for(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<T
     let scope = Scope::new(namespace, trash);
     let mut terms = BTreeSet::new();
     for text in [&filters.search, &filters.username, &filters.email] {
-        let all: Vec<Term> = scope.parts(text).collect();
-        terms.extend(all.iter().step_by(all.len().div_ceil(MAX_PARTS).max(1)));
-        if all.is_empty() {
+        let parts = scope.parts_for(text);
+        if parts.is_empty() {
             terms.extend(scope.beginnings(text).last());
         }
+        terms.extend(parts);
     }
     terms.extend(filters.label.as_deref().map(|label| scope.term(Kind::Label, label)));
     terms.extend(filters.status.map(|status| scope.status(status)));
@@ -147,11 +166,26 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_three_characters_of_any_script() {
-        assert_eq!(parts("ädä@x").collect::<Vec<_>>(), ["ädä", "dä@", "ä@x"]);
-        assert_eq!(parts("数学者").collect::<Vec<_>>(), ["数学者"]);
-        assert_eq!(parts("ab").count(), 0);
-        assert_eq!(parts("").count(), 0);
+    fn parts_are_characters_of_any_script() {
+        assert_eq!(parts("ädä@x", 3).collect::<Vec<_>>(), ["ädä", "dä@", "ä@x"]);
+        assert_eq!(parts("数学者", 3).collect::<Vec<_>>(), ["数学者"]);
+        assert_eq!(parts("ab", 3).count(), 0);
+        assert_eq!(parts("", 3).count(), 0);
+    }
+
+    #[test]
+    fn a_search_asks_for_parts_that_have_all_of_its_characters() {
+        let scope = scope("default");
+        let short = |text: &str| scope.term(Kind::Part, text);
+        let long = |text: &str| scope.term(Kind::LongPart, text);
+        assert_eq!(scope.parts_for("ab"), [0; 0]);
+        assert_eq!(
+            BTreeSet::from_iter(scope.parts_for("abcd")),
+            BTreeSet::from([short("abc"), short("bcd")])
+        );
+        assert_eq!(BTreeSet::from_iter(scope.parts_for("abcde")), BTreeSet::from([long("abcde")]));
+        let asked = ["abcde", "fghij", "ghijk"].map(long);
+        assert_eq!(BTreeSet::from_iter(scope.parts_for("abcdefghijk")), BTreeSet::from(asked));
     }
 
     #[test]

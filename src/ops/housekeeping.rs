@@ -58,7 +58,7 @@ impl Operations {
         let Some(keep) = self.rules.trash_keep else { return Ok(0) };
         let cutoff = self.clock.now().minus(keep);
         let due = store::users::trashed_before(self.store.reader(), cutoff, BATCH).await?;
-        let found = due.len();
+        let (found, mut failed) = (due.len(), 0);
         for (namespace, user) in due {
             let caller = Caller { name: Caller::SERVER, namespace, address: None, user_agent: String::new() };
             // Another replica may have been quicker, or somebody restored the user.
@@ -68,9 +68,15 @@ impl Operations {
             };
             match self.remove(&caller, &user, still_due).await {
                 Ok(()) | Err(Error::UserNotFound) => {}
-                Err(error) => return Err(error),
+                // One that cannot be removed must not keep all others in the trash.
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "a user could not be purged, and will be tried again");
+                    failed += 1;
+                }
             }
         }
-        Ok(found as u64)
+        // A full batch asks for another one, but not for those that have just failed.
+        Ok((found - failed) as u64)
     }
 }

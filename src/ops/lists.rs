@@ -74,6 +74,9 @@ impl Operations {
         page: Page,
         prefs: bool,
     ) -> Result<Vec<User>> {
+        if !username.is_ascii() || !email.is_ascii() {
+            return Ok(Vec::new()); // no name begins with it
+        }
         let filters = Filters { username, email, ..Filters::default() };
         let listing = Listing { filters, order: Order::Username, ..Listing::default() };
         Ok(self.list(caller, &listing, &Wanted { page, total: false, prefs }).await?.rows)

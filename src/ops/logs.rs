@@ -11,7 +11,7 @@ use super::Operations;
 use super::lists::{Listed, Wanted};
 
 impl Operations {
-    /// A page of what happened to a user since it was created, the newest first; also of one in the trash.
+    /// A page of a user's events, the newest first; also of one in the trash.
     ///
     /// # Errors
     ///
@@ -26,11 +26,9 @@ impl Operations {
         let (db, namespace) = (self.store.reader(), &caller.namespace);
         let name = format!("{} logs {} {filter:?}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| place.parse().ok())?;
-        // What happened before belongs to one who had the id and was purged.
-        let created = store::users::created(db, namespace, user).await?.ok_or(Error::UserNotFound)?;
-        let mut filter = filter.clone();
-        filter.span.from = filter.span.from.max(Some(created));
-        let filter = &filter;
+        if !store::users::exists(db, namespace, user).await? {
+            return Err(Error::UserNotFound);
+        }
         // One more than asked for tells whether there are more.
         let limit = wanted.page.limit;
         let mut rows = store::events::of_user(db, namespace, user, filter, &start, limit + 1).await?;

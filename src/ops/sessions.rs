@@ -173,13 +173,13 @@ impl Operations {
     ///
     /// [`Error::UserNotFound`], [`Error::SessionNotFound`].
     pub async fn delete_session(&self, caller: &Caller, user: &UserId, public_id: &str) -> Result<()> {
-        self.read(caller, &Key::Id(user.clone())).await?;
+        let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(user.clone())).about(public_id);
+        let tx = self.store.begin().await?;
+        store::users::lock(&tx, &caller.namespace, user).await?.ok_or(Error::UserNotFound)?;
         // Saves a query, and PostgreSQL takes no text with a NUL in it.
         if uuid::Uuid::try_parse(public_id).is_err() {
             return Err(Error::SessionNotFound);
         }
-        let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(user.clone())).about(public_id);
-        let tx = self.store.begin().await?;
         if store::sessions::delete_open(&tx, &caller.namespace, user, Some(public_id), self.open()).await?
             == 0
         {
@@ -195,9 +195,9 @@ impl Operations {
     ///
     /// [`Error::UserNotFound`]
     pub async fn delete_sessions(&self, caller: &Caller, user: &UserId) -> Result<u64> {
-        self.read(caller, &Key::Id(user.clone())).await?;
         let event = Event::new(self.clock.now(), Action::SessionsDeleted, Some(user.clone()));
         let tx = self.store.begin().await?;
+        store::users::lock(&tx, &caller.namespace, user).await?.ok_or(Error::UserNotFound)?;
         let ended = store::sessions::delete_open(&tx, &caller.namespace, user, None, self.open()).await?;
         // Those that ended by themselves are no longer anyone's to end, but go with them.
         store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;

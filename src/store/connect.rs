@@ -118,8 +118,8 @@ fn configure(options: SqliteOptions) -> SqliteOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY)
-        // 256 MiB of the file are read without a system call a page; 16 MiB of pages are kept.
-        .pragma("mmap_size", "268435456")
+        // The file is read without a system call a page, up to the 2 GiB that SQLite maps at most; 16 MiB of pages are kept.
+        .pragma("mmap_size", "2147418112")
         .pragma("cache_size", "-16384")
         .statement_cache_capacity(200)
 }

@@ -24,6 +24,9 @@ use super::{count, search};
 /// Most users that are sorted rather than met on the way.
 const FEW: u64 = 1_000;
 
+/// Most users that are passed over to meet some who fit, where an index could find them.
+const FAR: u64 = 4_000;
+
 /// Most bytes of the messages of one page. Common clients refuse replies of more than 4 MiB.
 const MAX_PAGE: usize = 3 * 1024 * 1024;
 
@@ -34,6 +37,8 @@ pub enum Source {
     Order,
     /// Among these: their ids, or on SQLite their numbers, as a JSON list.
     Among(String),
+    /// Among all that an index finds.
+    Index,
 }
 
 /// A page of a list.
@@ -71,14 +76,16 @@ pub async fn source(db: &impl ConnectionTrait, namespace: &Namespace, listing: &
 /// The queries that can find those who fit without reading all the others. None where the order's own index does.
 fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> Vec<SelectStatement> {
     let filters = &listing.filters;
+    let stretches = stretches(filters);
+    // An index in order tells exactly who fits, so where one stretch is all that is asked for, the search index, which
+    // only tells who may, is of no use.
+    let only_stretch = stretches.len() == 1 && !listing.trash && {
+        let rest = Filters { username: String::new(), email: String::new(), ..filters.clone() };
+        terms_for(namespace, listing.trash, &rest).is_empty()
+    };
     let mut queries = Vec::new();
-    let ordered_by_username = listing.order == Order::Username && !filters.username.is_empty();
-    if !ordered_by_username {
-        let terms = terms_for(namespace, listing.trash, filters);
-        queries.extend((!terms.is_empty()).then(|| indexed(backend, namespace, terms)));
-    }
-    for (order, column, span) in spans(filters) {
-        if !span.is_open() && order != listing.order && !listing.trash {
+    for (order, bounds) in stretches {
+        if order != listing.order && !listing.trash {
             let key = if backend == DbBackend::Sqlite { "num" } else { "id" };
             let mut query = Query::select();
             query
@@ -86,13 +93,26 @@ fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> V
                 .from(user::Entity)
                 .and_where(Column::Namespace.eq(namespace.as_str()));
             query.and_where(Column::Deleted.into_expr().eq(zero()));
-            for bound in within(column.into_expr(), span) {
-                query.and_where(bound);
-            }
-            queries.push(query);
+            queries.push(bounds.into_iter().fold(query, |mut query, bound| query.and_where(bound).take()));
         }
     }
+    if !only_stretch {
+        let terms = terms_for(namespace, listing.trash, filters);
+        queries.extend((!terms.is_empty()).then(|| indexed(backend, namespace, terms)));
+    }
     queries
+}
+
+/// Where in the indexes of orders all who fit lie side by side.
+fn stretches(filters: &Filters) -> Vec<(Order, Vec<Expr>)> {
+    let begun = prefixes(filters).into_iter().filter_map(|(order, column, prefix)| {
+        let end = after_prefix(prefix)?;
+        Some((order, vec![column.gte(prefix), column.lt(end)]))
+    });
+    let spans = spans(filters).into_iter().filter(|(_, _, span)| !span.is_open());
+    begun
+        .chain(spans.map(|(order, column, span)| (order, within(column.into_expr(), span).collect())))
+        .collect()
 }
 
 /// Those who have all of `terms`.
@@ -124,18 +144,71 @@ pub async fn page(
     if limit == 0 {
         return Ok(Rows { users: Vec::new(), more: false });
     }
-    let backend = ConnectionTrait::get_database_backend(db);
-    // What is sorted must not tempt the planner to walk along an order and pass over nearly everyone.
-    let sorted = listing.trash || matches!(source, Source::Among(_));
-    let (key, id) = order_of(listing.order, sorted);
-    let direction = if listing.descending { Direction::Desc } else { Direction::Asc };
-    let mut select = chosen(shown(include_prefs), backend, namespace, listing, source);
-    if let Some(place) = start.after() {
-        select = select.filter(behind(key.clone(), id.clone(), place, listing.descending));
+    if *source == Source::Order && !narrowings(backend_of(db), namespace, listing).is_empty() {
+        // Many may fit, but perhaps not here: those that an index found are sorted rather than looking on for long.
+        let until = far_behind(db, namespace, listing, start.after()).await?;
+        let walk = Walk { after: start.after(), until: until.as_ref() };
+        let select = ordered(shown(include_prefs), backend_of(db), namespace, listing, source, &walk);
+        let near = collect(db, select.limit(limit + 1).offset(start.offset()), limit).await?;
+        if near.more || until.is_none() {
+            return Ok(near);
+        }
+        let walk = Walk { after: start.after(), until: None };
+        let select = ordered(shown(include_prefs), backend_of(db), namespace, listing, &Source::Index, &walk);
+        return collect(db, select.limit(limit + 1).offset(start.offset()), limit).await;
     }
-    select = select.order_by(key.unwrap_or_else(|| id.clone()), direction.clone()).order_by(id, direction);
+    let walk = Walk { after: start.after(), until: None };
+    let select = ordered(shown(include_prefs), backend_of(db), namespace, listing, source, &walk);
     // The extra row tells whether there are more.
     collect(db, select.limit(limit + 1).offset(start.offset()), limit).await
+}
+
+fn backend_of(db: &impl ConnectionTrait) -> DbBackend {
+    db.get_database_backend()
+}
+
+/// The part of an order that is looked at.
+struct Walk<'a> {
+    after: Option<&'a Position>,
+    /// The last place.
+    until: Option<&'a Position>,
+}
+
+/// Those of the list, in order.
+fn ordered(
+    select: Select<user::Entity>,
+    backend: DbBackend,
+    namespace: &Namespace,
+    listing: &Listing,
+    source: &Source,
+    walk: &Walk<'_>,
+) -> Select<user::Entity> {
+    // What is sorted must not tempt the planner to walk along an order and pass over nearly everyone.
+    let sorted = listing.trash || *source != Source::Order;
+    let (key, id) = order_of(listing.order, sorted);
+    let direction = if listing.descending { Direction::Desc } else { Direction::Asc };
+    let mut select = chosen(select, backend, namespace, listing, source);
+    if let Some(place) = walk.after {
+        select = select.filter(behind(key.clone(), id.clone(), place, listing.descending));
+    }
+    if let Some(place) = walk.until {
+        select = select.filter(behind(key.clone(), id.clone(), place, listing.descending).not());
+    }
+    select.order_by(key.unwrap_or_else(|| id.clone()), direction.clone()).order_by(id, direction)
+}
+
+/// The place [`FAR`] users behind `after` in the order of the list, whoever they are; `None` if it ends before.
+async fn far_behind(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    listing: &Listing,
+    after: Option<&Position>,
+) -> Result<Option<Position>> {
+    let everyone = Listing { filters: Filters::default(), ..listing.clone() };
+    let walk = Walk { after, until: None };
+    let select = ordered(shown(false), backend_of(db), namespace, &everyone, &Source::Order, &walk);
+    let row = select.limit(1).offset(FAR).into_model::<user::Model>().one(db).await?;
+    Ok(row.map(User::try_from).transpose()?.map(|user| Position::of(&user, listing.order)))
 }
 
 /// How many there are in all.
@@ -169,13 +242,20 @@ fn chosen(
 ) -> Select<user::Entity> {
     let own = match (source, backend) {
         // The plus keeps SQLite from reading the whole namespace where it is to look up some numbers.
-        (Source::Among(_), DbBackend::Sqlite) => {
+        (Source::Among(_) | Source::Index, DbBackend::Sqlite) => {
             Expr::cust_with_values("+\"users\".\"namespace\" = ?", [namespace.as_str()])
         }
         _ => Column::Namespace.eq(namespace.as_str()),
     };
     let select = match (source, backend) {
         (Source::Order, _) => select,
+        (Source::Index, _) => match narrowings(backend, namespace, listing).pop() {
+            Some(found) => {
+                let key = if backend == DbBackend::Sqlite { "num" } else { "id" };
+                select.filter(Expr::cust(key).in_subquery(found))
+            }
+            None => select,
+        },
         (Source::Among(numbers), DbBackend::Sqlite) => {
             let sql = "\"users\".\"num\" IN (SELECT value FROM json_each(?))";
             select.filter(Expr::cust_with_values(sql, [numbers.as_str()]))
@@ -211,7 +291,7 @@ fn conditions(backend: DbBackend, filters: &Filters, walked: Option<Order>) -> V
             continue;
         }
         match after_prefix(prefix).filter(|_| walked == Some(order)) {
-            Some(end) => all.extend([column.gte(prefix.as_str()), column.lt(end)]),
+            Some(end) => all.extend([column.gte(prefix), column.lt(end)]),
             None => all.push(begins(column, prefix)),
         }
     }
@@ -224,6 +304,10 @@ fn conditions(backend: DbBackend, filters: &Filters, walked: Option<Order>) -> V
         all.extend(within(time, span));
     }
     all
+}
+
+fn prefixes(filters: &Filters) -> [(Order, Column, &str); 2] {
+    [(Order::Username, Column::Username, &filters.username), (Order::Email, Column::Email, &filters.email)]
 }
 
 fn spans(filters: &Filters) -> [(Order, Column, Span); 2] {

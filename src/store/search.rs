@@ -8,7 +8,7 @@ use crate::domain::namespace::Namespace;
 use crate::domain::search::{Term, terms_of};
 use crate::domain::user::User;
 use crate::domain::user_id::UserId;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Puts a user into the index, or what changed of it. In the transaction that writes the user, behind that.
 ///
@@ -32,6 +32,37 @@ pub(super) async fn write(tx: &impl ConnectionTrait, namespace: &Namespace, user
         _ => array(terms),
     };
     let values: [Value; 3] = [namespace.as_str().into(), user.id.as_str().into(), text.into()];
+    tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    Ok(())
+}
+
+/// As [`write`], many at a time.
+pub(super) async fn write_all(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    users: impl Iterator<Item = &User>,
+) -> Result<()> {
+    let backend = tx.get_database_backend();
+    let sql = match backend {
+        DbBackend::Sqlite => {
+            "INSERT OR REPLACE INTO users_search (rowid, terms) \
+             SELECT num, value ->> 1 FROM json_each(?2) CROSS JOIN users \
+             WHERE namespace = ?1 AND users.id = value ->> 0"
+        }
+        _ => {
+            "INSERT INTO users_search (namespace, id, terms) \
+             SELECT $1, value ->> 0, CAST(value ->> 1 AS int4[]) \
+             FROM json_array_elements(CAST(CAST($2 AS text) AS json)) \
+             ON CONFLICT (namespace, id) DO UPDATE SET terms = excluded.terms"
+        }
+    };
+    let text = |user| match backend {
+        DbBackend::Sqlite => words(terms_of(namespace, user)),
+        _ => array(terms_of(namespace, user)),
+    };
+    let pairs: Vec<(&str, String)> = users.map(|user| (user.id.as_str(), text(user))).collect();
+    let pairs = serde_json::to_string(&pairs).map_err(Error::internal)?;
+    let values: [Value; 2] = [namespace.as_str().into(), pairs.into()];
     tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     Ok(())
 }

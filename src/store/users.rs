@@ -148,6 +148,31 @@ pub async fn insert(
     search::write(tx, namespace, user).await
 }
 
+/// Adds many users at once, at a small part of what they cost one by one.
+///
+/// # Errors
+///
+/// As [`insert`], of any of them.
+pub async fn insert_all(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    users: &[(User, Option<PasswordHash>)],
+) -> Result<()> {
+    for some in users.chunks(AT_ONCE) {
+        let rows = some.iter().map(|(user, password)| {
+            let password = password.as_ref().map_or_else(String::new, |hash| hash.as_str().to_owned());
+            Ok(row(namespace, user, password)?.into_active_model())
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        user::Entity::insert_many(rows).exec_without_returning(tx).await.map_err(conflict)?;
+        search::write_all(tx, namespace, some.iter().map(|(user, _)| user)).await?;
+    }
+    Ok(())
+}
+
+/// Rows of one statement: with twenty values each they stay under SQLite's limit of 32,766.
+const AT_ONCE: usize = 500;
+
 /// Writes the user as it is after a change, with a new password if one is given.
 ///
 /// # Errors
@@ -240,18 +265,14 @@ pub async fn newest_in_trash(
     Ok(id.map(UserId::from_trusted))
 }
 
-/// When the user with `id` was created, alive or in the trash.
+/// Whether there is a user with `id`, alive or in the trash.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn created(
-    db: &impl ConnectionTrait,
-    namespace: &Namespace,
-    id: &UserId,
-) -> Result<Option<Timestamp>> {
+pub async fn exists(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<bool> {
     let key = within(namespace).filter(Column::Id.eq(id.as_str()));
-    Ok(unique(db, key).await?.map(|row| Timestamp(row.created)))
+    Ok(unique(db, key).await?.is_some())
 }
 
 /// Users of any namespace that lie in the trash since before `cutoff`, oldest first, at most `most`.

@@ -35,10 +35,13 @@ impl MigrationTrait for Migration {
             }
             _ => POSTGRES_SEARCH,
         };
-        for statement in [search, ORDERS, EVENTS] {
+        for statement in [search, ORDERS] {
             db.execute_unprepared(&in_dialect(statement, backend)).await?;
         }
-        index_users(db).await
+        index_users(db).await?;
+        // Last: from here on nobody else writes an event until the end.
+        db.execute_unprepared(&in_dialect(EVENTS, backend)).await?;
+        Ok(())
     }
 }
 

@@ -1,0 +1,133 @@
+//! The tables and the bars.
+
+use crate::bars::{self, median};
+use crate::cases::{Bar, Case, DEEP, DEEP_SHORT, FIRST, FIRST_SHORT};
+use crate::options::Options;
+
+/// One round of one kind of call.
+pub(crate) struct Cost {
+    /// Microseconds.
+    pub(crate) p50: f64,
+    /// Microseconds.
+    pub(crate) p99: f64,
+    /// CPU time per call in microseconds, of the server and of the database's processes.
+    pub(crate) cpu: f64,
+    /// Users that came back, per call.
+    pub(crate) found: f64,
+}
+
+/// One kind of call and its rounds.
+pub(crate) struct Row {
+    pub(crate) case: Case,
+    /// On the small database, or the one where the small tenant is alone, and on the large one.
+    pub(crate) costs: [Vec<Cost>; 2],
+}
+
+/// What growing a hundredfold may cost, and what neighbours may.
+const GROWTH: f64 = 1.5;
+
+/// What a deep page may cost more than the first: nothing, but no two measurements are the same.
+const NOISE: f64 = 1.1;
+
+/// Milliseconds that the slowest searches of few hits may take.
+const QUICK: f64 = 20.0;
+
+impl Row {
+    pub(crate) fn new(case: Case) -> Self {
+        Self { case, costs: [Vec::new(), Vec::new()] }
+    }
+
+    fn middle(&self, which: usize, figure: fn(&Cost) -> f64) -> f64 {
+        median(&self.costs[which].iter().map(figure).collect::<Vec<_>>())
+    }
+
+    /// Median over the rounds of what it costs on the large database as a multiple of the other's in the same round.
+    fn growth(&self, figure: fn(&Cost) -> f64) -> f64 {
+        ratio(&self.costs[1], &self.costs[0], figure)
+    }
+
+    fn print(&self) {
+        print!("{:34}", self.case.name);
+        for (which, costs) in self.costs.iter().enumerate() {
+            match costs.is_empty() {
+                true => print!("{:>10}{:>10}{:>10}{:>7}", "-", "-", "-", "-"),
+                false => print!(
+                    "{:>10.0}{:>10.0}{:>10.0}{:>7.1}",
+                    self.middle(which, |cost| cost.p50),
+                    self.middle(which, |cost| cost.p99),
+                    self.middle(which, |cost| cost.cpu),
+                    self.middle(which, |cost| cost.found),
+                ),
+            }
+        }
+        if self.costs.iter().any(Vec::is_empty) {
+            println!();
+        } else {
+            println!("{:>8.2}{:>8.2}", self.growth(|cost| cost.p50), self.growth(|cost| cost.cpu));
+        }
+    }
+}
+
+fn ratio(ours: &[Cost], theirs: &[Cost], figure: fn(&Cost) -> f64) -> f64 {
+    median(&ours.iter().zip(theirs).map(|(ours, theirs)| figure(ours) / figure(theirs)).collect::<Vec<_>>())
+}
+
+/// Writes the tables of a database to standard output.
+pub(crate) fn print(database: &str, rows: &[Row], options: &Options) {
+    let (small, large) = options.rows;
+    println!(
+        "\n{database}: one caller, one call after the other; µs, medians of {} rounds of {} calls (of a tenth \
+         where they take long)\nCPU is the server's and its database's; users are those of a page; x is the second \
+         by the first, within a round",
+        options.rounds, options.calls
+    );
+    for (tenant, base, beside) in [
+        (false, format!("{small} users"), format!("{large} users")),
+        (true, "a tenant of 1000, alone".to_owned(), format!("beside {large}")),
+    ] {
+        println!("\n{:34}{:>37}{:>37}{:>16}", "", base, beside, "x");
+        print!("{:34}", "call");
+        for _ in 0..2 {
+            print!("{:>10}{:>10}{:>10}{:>7}", "p50", "p99", "CPU", "users");
+        }
+        println!("{:>8}{:>8}", "p50", "CPU");
+        rows.iter().filter(|row| row.case.tenant == tenant).for_each(Row::print);
+    }
+}
+
+/// What the database was to keep.
+pub(crate) fn bars(database: &str, rows: &[Row]) -> Vec<bars::Bar> {
+    let mut bars = Vec::new();
+    let mut add = |text: String, figure: f64, unit, limit| {
+        bars.push(bars::Bar { text: format!("{database}: {text}"), figure, unit, limit });
+    };
+    for row in rows {
+        if row.case.tenant {
+            add(format!("beside many, {}", row.case.name), row.growth(|cost| cost.cpu), "x", GROWTH);
+        } else if row.case.bar != Bar::Open {
+            add(format!("growth, {}", row.case.name), row.growth(|cost| cost.cpu), "x", GROWTH);
+        }
+        if row.case.bar == Bar::Quick {
+            add(format!("p99, {}", row.case.name), row.middle(1, |cost| cost.p99) / 1e3, " ms", QUICK);
+        }
+    }
+    let named = |name: &str| rows.iter().find(|row| row.case.name == name && !row.case.tenant);
+    for (deep, first) in [(DEEP, FIRST), (DEEP_SHORT, FIRST_SHORT)] {
+        if let (Some(deep), Some(first)) = (named(deep), named(first))
+            && !deep.costs[1].is_empty()
+        {
+            let figure = ratio(&deep.costs[1], &first.costs[1], |cost| cost.cpu);
+            add(format!("{} by {}", deep.case.name, first.case.name), figure, "x", NOISE);
+        }
+    }
+    bars
+}
+
+/// Writes what a user takes to standard output.
+pub(crate) fn print_sizes(database: &str, users: usize, (whole, parts): &(u64, Vec<(String, u64)>)) {
+    let each = |bytes: u64| bytes / u64::try_from(users).unwrap_or(u64::MAX).max(1);
+    println!("\n{database}: {} MB for {users} users, {} bytes each:", whole / 1_000_000, each(*whole));
+    for (name, bytes) in parts.iter().filter(|(_, bytes)| each(*bytes) > 0) {
+        println!("  {name:34}{:>8} MB{:>8} bytes each", bytes / 1_000_000, each(*bytes));
+    }
+}

@@ -1,0 +1,128 @@
+//! Fills databases, past the API but through the functions it writes users with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use sea_orm::{ConnectionTrait as _, Statement};
+use tokio::task::JoinSet;
+use usersd::domain::listing::Listing;
+use usersd::domain::namespace::Namespace;
+use usersd::domain::password::PasswordHash;
+use usersd::domain::user::User;
+use usersd::store::listing::Source;
+use usersd::store::{self, Kind, Store, users};
+
+use crate::Result;
+use crate::people::People;
+
+/// The tenant with few users, wherever it is.
+pub(crate) const TENANT: &str = "tenant";
+pub(crate) const TENANTS_USERS: usize = 1_000;
+
+/// Users of one transaction, and transactions at a time where the database takes more than one.
+const BATCH: usize = 10_000;
+const WRITERS: usize = 2;
+
+/// Users that are kept in mind, to search for them.
+const SAMPLES: usize = 500;
+
+/// As long as bcrypt's.
+const HASH: &str = "$2b$10$usersd.benchmark.no.passwordusersd.benchmark.no.password.";
+
+/// Where a database is.
+pub(crate) struct Place {
+    /// For usersd.
+    pub(crate) url: String,
+    /// The file, if it is one.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Some users from all over a tenant.
+pub(crate) type Samples = Vec<User>;
+
+/// Makes the tables and writes that many users, and the small tenant's behind them.
+pub(crate) async fn seed(place: &Place, rows: usize, tenant: bool) -> Result<(Samples, Samples)> {
+    let begun = Instant::now();
+    let store = Store::connect(&place.url, 4).await?;
+    store.migrate().await?;
+    let samples = write(&store, &Namespace::default(), People::new(1), rows).await?;
+    let tenants = match tenant {
+        true => write(&store, &Namespace::parse(TENANT)?, People::new(2), TENANTS_USERS).await?,
+        false => Samples::new(),
+    };
+    if store.kind() == Kind::Postgres {
+        // As autovacuum does sooner or later.
+        store.reader().execute_unprepared("VACUUM ANALYZE").await?;
+    }
+    store.close().await;
+    eprintln!("wrote {rows} users in {:.0} s", begun.elapsed().as_secs_f64());
+    Ok((samples, tenants))
+}
+
+async fn write(store: &Store, namespace: &Namespace, mut people: People, rows: usize) -> Result<Samples> {
+    let writers = if store.kind() == Kind::Postgres { WRITERS } else { 1 };
+    let (mut samples, mut writing) = (Samples::new(), JoinSet::new());
+    let there = count(store, namespace).await?;
+    for begin in (0..rows).step_by(BATCH) {
+        let batch = people.take(BATCH.min(rows - begin));
+        samples.extend(batch.iter().step_by(rows.div_ceil(SAMPLES)).cloned());
+        if there == rows {
+            continue; // kept from another run
+        }
+        if writing.len() == writers {
+            writing.join_next().await.ok_or("nobody writes")???;
+        }
+        writing.spawn(write_batch(store.clone(), namespace.clone(), batch));
+    }
+    while let Some(done) = writing.join_next().await {
+        done??;
+    }
+    Ok(samples)
+}
+
+async fn count(store: &Store, namespace: &Namespace) -> Result<usize> {
+    let listing = Listing::default();
+    let users = store::listing::total(store.reader(), namespace, &listing, &Source::Order).await?;
+    Ok(usize::try_from(users)?)
+}
+
+async fn write_batch(store: Store, namespace: Namespace, batch: Vec<User>) -> Result<()> {
+    let password = PasswordHash::from_trusted(HASH.to_owned());
+    let accounts: Vec<_> = batch.into_iter().map(|user| (user, Some(password.clone()))).collect();
+    let tx = store.begin().await?;
+    users::insert_all(&tx, &namespace, &accounts).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Bytes of the whole database, and of its tables and indexes, the largest first.
+pub(crate) async fn sizes(place: &Place) -> Result<(u64, Vec<(String, u64)>)> {
+    let store = Store::connect(&place.url, 2).await?;
+    let of_parts = match store.kind() {
+        Kind::Sqlite => "SELECT name, SUM(pgsize) FROM dbstat GROUP BY name ORDER BY 2 DESC LIMIT 12",
+        Kind::Postgres => {
+            "SELECT relname::text, pg_table_size(oid) FROM pg_class WHERE relkind IN ('r', 'i') \
+             AND relnamespace = 'public'::regnamespace ORDER BY 2 DESC LIMIT 12"
+        }
+    };
+    let backend = store.reader().get_database_backend();
+    let mut parts = Vec::new();
+    for row in store.reader().query_all_raw(Statement::from_string(backend, of_parts)).await? {
+        parts.push((row.try_get_by_index(0)?, u64::try_from(row.try_get_by_index::<i64>(1)?)?));
+    }
+    let whole = match store.kind() {
+        Kind::Sqlite => None,
+        Kind::Postgres => {
+            let of_all = Statement::from_string(backend, "SELECT pg_database_size(current_database())");
+            store.reader().query_one_raw(of_all).await?
+        }
+    };
+    let whole = whole.map(|row| row.try_get_by_index::<i64>(0)).transpose()?.map(u64::try_from).transpose()?;
+    store.close().await; // and with that, everything is in the file
+    let file = place.file.as_deref().map(file_size).transpose()?;
+    Ok((whole.or(file).ok_or("a database of no size")?, parts))
+}
+
+fn file_size(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path)?.len())
+}
