@@ -7,8 +7,8 @@
 
 #![expect(clippy::print_stdout, reason = "the tables are what a person runs this for")]
 
-mod baseline;
 mod bars;
+mod baseline;
 mod calls;
 mod load;
 mod options;
@@ -85,7 +85,8 @@ async fn run(options: &Options) -> Result<bool> {
     bars.extend(measure_starts(options, dir.path(), &url).await?);
 
     if let Some(admin) = &options.postgres {
-        let database = postgres::Database::create(admin, format!("usersd_bench_{}", std::process::id()), false)?;
+        let database =
+            postgres::Database::create(admin, format!("usersd_bench_{}", std::process::id()), false)?;
         rounds::measure(options, dir.path(), &database.url).await?.print("PostgreSQL", options);
     } else {
         println!("\nPostgreSQL: not measured (USERSD_TEST_POSTGRES names no server)");
@@ -114,6 +115,11 @@ async fn measure_starts(options: &Options, dir: &Path, url: &str) -> Result<Vec<
             unit: " ms",
             limit: 100.0,
         },
-        Bar { text: "idle RSS after start".to_owned(), figure: bars::median(&mebibytes), unit: " MiB", limit: 25.0 },
+        Bar {
+            text: "idle RSS after start".to_owned(),
+            figure: bars::median(&mebibytes),
+            unit: " MiB",
+            limit: 25.0,
+        },
     ])
 }

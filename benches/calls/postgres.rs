@@ -20,7 +20,8 @@ impl Database {
     pub(crate) fn create(admin: &str, name: String, keep: bool) -> Result<Self> {
         let url =
             renamed(admin, &name).ok_or("USERSD_TEST_POSTGRES is no URL like postgres://HOST/DATABASE")?;
-        let there = keep && !psql(admin, &format!("SELECT 1 FROM pg_database WHERE datname = '{name}'"))?.is_empty();
+        let there =
+            keep && !psql(admin, &format!("SELECT 1 FROM pg_database WHERE datname = '{name}'"))?.is_empty();
         if !there {
             psql(admin, &format!("CREATE DATABASE {name}"))?;
         }
@@ -50,7 +51,8 @@ fn renamed(url: &str, name: &str) -> Option<String> {
 
 /// What `psql` prints, a row a line and nothing around it.
 pub(crate) fn psql(url: &str, command: &str) -> Result<String> {
-    let done = Command::new("psql").args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-c", command, url]).output();
+    let done =
+        Command::new("psql").args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-c", command, url]).output();
     match done {
         Ok(output) if output.status.success() => Ok(String::from_utf8(output.stdout)?),
         Ok(output) => Err(format!("psql: {}", String::from_utf8_lossy(&output.stderr).trim()).into()),

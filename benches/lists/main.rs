@@ -16,6 +16,7 @@ mod postgres;
 mod report;
 mod rounds;
 mod seed;
+#[expect(dead_code, reason = "what `calls` measures of one server is measured of two processes here")]
 #[path = "../calls/server.rs"]
 mod server;
 

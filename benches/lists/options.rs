@@ -8,7 +8,7 @@ const HELP: &str = "\
 usage: cargo bench --bench lists -- [options]
 
   --rows N,M     users of the two databases that are compared (10000,1000000)
-  --calls N      calls of one kind in one round (200; a tenth of it for those that take long)
+  --calls N      calls of one kind in one round (500; a tenth of it for those that take long)
   --rounds N     measured rounds, of which the medians are shown (5)
   --only TEXT    only the kinds of calls with TEXT in their name
   --no-sqlite    only PostgreSQL
@@ -56,7 +56,7 @@ impl Options {
     pub(crate) fn from_args() -> Result<Asked> {
         let mut options = Self {
             rows: (10_000, 1_000_000),
-            calls: 200,
+            calls: 500,
             rounds: 5,
             only: String::new(),
             sqlite: true,
@@ -92,7 +92,8 @@ impl Options {
 }
 
 fn rows(text: &str) -> Result<(usize, usize)> {
-    let (small, large) = text.split_once(',').ok_or_else(|| format!("{text} is not two numbers with a comma"))?;
+    let (small, large) =
+        text.split_once(',').ok_or_else(|| format!("{text} is not two numbers with a comma"))?;
     let (small, large) = (count(small, 10_000)?, count(large, 10_000)?);
     if small < large { Ok((small, large)) } else { Err(format!("{small} is not less than {large}").into()) }
 }

@@ -11,11 +11,12 @@ use usersd::domain::username::Username;
 use uuid::Builder;
 
 const STARTS: [&str; 32] = [
-    "m", "s", "a", "j", "k", "l", "r", "d", "b", "c", "t", "n", "e", "g", "p", "h", "v", "i", "ch", "o", "f", "w", "al",
-    "st", "y", "br", "an", "kr", "sh", "z", "th", "q",
+    "m", "s", "a", "j", "k", "l", "r", "d", "b", "c", "t", "n", "e", "g", "p", "h", "v", "i", "ch", "o", "f",
+    "w", "al", "st", "y", "br", "an", "kr", "sh", "z", "th", "q",
 ];
 const MIDDLES: [&str; 14] = ["a", "e", "i", "o", "u", "ia", "ie", "y", "ea", "ei", "au", "oo", "io", "ue"];
-const ENDS: [&str; 18] = ["", "n", "", "r", "l", "s", "", "m", "nd", "t", "ss", "ck", "rt", "d", "nn", "th", "ng", "x"];
+const ENDS: [&str; 18] =
+    ["", "n", "", "r", "l", "s", "", "m", "nd", "t", "ss", "ck", "rt", "d", "nn", "th", "ng", "x"];
 const FAMILIES: [&str; 14] =
     ["", "son", "er", "", "ez", "man", "ski", "ova", "ing", "ton", "sen", "berg", "ini", "escu"];
 const TOPS: [&str; 6] = ["com", "com", "org", "net", "de", "co.uk"];
@@ -62,10 +63,11 @@ impl People {
         let id = Builder::from_unix_timestamp_millis(signed_up, &bytes).into_uuid();
         let username = nickname(&given, &family, random);
         let host = host(random.skewed(HOSTS, 4));
-        let (changed, status, verified) = (random.below(200) * 86_400_000, random.below(100), random.below(5));
+        let (changed, status, verified) =
+            (random.below(200) * 86_400_000, random.below(100), random.below(5));
         let (labels, metadata) = (labels(random, self.number), metadata(random));
-        let username = self.unique(username, "");
-        let email = self.unique(format!("{given}.{family}"), &host);
+        let username = self.unique(&username, "");
+        let email = self.unique(&format!("{given}.{family}"), &host);
         let created = Timestamp(micros(signed_up));
         User {
             id: UserId::from_uuid(id),
@@ -92,7 +94,7 @@ impl People {
     }
 
     /// With a number behind the name if someone has it.
-    fn unique(&mut self, name: String, host: &str) -> String {
+    fn unique(&mut self, name: &str, host: &str) -> String {
         let mut whole = format!("{name}{host}");
         while self.taken.contains(&whole) {
             whole = format!("{name}{}{host}", self.random.below(10_000));

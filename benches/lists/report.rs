@@ -49,16 +49,17 @@ impl Row {
     fn print(&self) {
         print!("{:34}", self.case.name);
         for (which, costs) in self.costs.iter().enumerate() {
-            match costs.is_empty() {
-                true => print!("{:>10}{:>10}{:>10}{:>7}", "-", "-", "-", "-"),
-                false => print!(
-                    "{:>10.0}{:>10.0}{:>10.0}{:>7.1}",
-                    self.middle(which, |cost| cost.p50),
-                    self.middle(which, |cost| cost.p99),
-                    self.middle(which, |cost| cost.cpu),
-                    self.middle(which, |cost| cost.found),
-                ),
+            if costs.is_empty() {
+                print!("{:>10}{:>10}{:>10}{:>7}", "-", "-", "-", "-");
+                continue;
             }
+            print!(
+                "{:>10.0}{:>10.0}{:>10.0}{:>7.1}",
+                self.middle(which, |cost| cost.p50),
+                self.middle(which, |cost| cost.p99),
+                self.middle(which, |cost| cost.cpu),
+                self.middle(which, |cost| cost.found),
+            );
         }
         if self.costs.iter().any(Vec::is_empty) {
             println!();

@@ -47,9 +47,10 @@ pub(crate) async fn seed(place: &Place, rows: usize, tenant: bool) -> Result<(Sa
     let store = Store::connect(&place.url, 4).await?;
     store.migrate().await?;
     let samples = write(&store, &Namespace::default(), People::new(1), rows).await?;
-    let tenants = match tenant {
-        true => write(&store, &Namespace::parse(TENANT)?, People::new(2), TENANTS_USERS).await?,
-        false => Samples::new(),
+    let tenants = if tenant {
+        write(&store, &Namespace::parse(TENANT)?, People::new(2), TENANTS_USERS).await?
+    } else {
+        Samples::new()
     };
     if store.kind() == Kind::Postgres {
         // As autovacuum does sooner or later.
@@ -117,7 +118,8 @@ pub(crate) async fn sizes(place: &Place) -> Result<(u64, Vec<(String, u64)>)> {
             store.reader().query_one_raw(of_all).await?
         }
     };
-    let whole = whole.map(|row| row.try_get_by_index::<i64>(0)).transpose()?.map(u64::try_from).transpose()?;
+    let whole =
+        whole.map(|row| row.try_get_by_index::<i64>(0)).transpose()?.map(u64::try_from).transpose()?;
     store.close().await; // and with that, everything is in the file
     let file = place.file.as_deref().map(file_size).transpose()?;
     Ok((whole.or(file).ok_or("a database of no size")?, parts))
