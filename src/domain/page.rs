@@ -26,6 +26,8 @@ impl Page {
     pub const DEFAULT_LIMIT: i64 = 25;
     /// Most rows of one reply.
     pub const MAX_LIMIT: u64 = 1_000;
+    /// Most bytes of the users of one reply: common clients refuse messages of more than 4 MiB.
+    pub const MAX_BYTES: usize = 3 * 1024 * 1024;
 
     /// A number of rows.
     ///

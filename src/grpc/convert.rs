@@ -21,9 +21,6 @@ pub(super) use lists::{
 };
 pub(super) use prefs::{message as prefs_message, prefs_change};
 
-/// Most bytes of a page of users: clients refuse replies over 4 MiB unless told otherwise.
-const MAX_REPLY: usize = 3 * 1024 * 1024;
-
 /// An id that is needed.
 pub(super) fn user_id(field: &str, raw: &str) -> Result<UserId> {
     UserId::parse(raw).map_err(|why| Error::invalid(field, why.to_string()))

@@ -120,8 +120,8 @@ impl Users for UsersService {
         let caller = caller(&request)?;
         let prefs = request.get_ref().include_prefs;
         let ids = convert::ids(&request.get_ref().ids)?;
-        let (users, missing) = self.ops.batch_read(&caller, ids, prefs).await?;
-        Ok(Response::new(convert::batch(users, &missing, prefs)))
+        let batch = self.ops.batch_read(&caller, ids, prefs).await?;
+        Ok(Response::new(convert::batch(batch, prefs)))
     }
 
     async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {

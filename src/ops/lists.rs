@@ -25,6 +25,20 @@ pub struct Listed<T> {
     pub next: String,
 }
 
+/// Users with their prefs that are read at a time: all of them together are too long for a reply.
+const WITH_PREFS: usize = 50;
+
+/// What became of many ids.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In the order of the ids.
+    pub users: Vec<User>,
+    /// Those that no live user has.
+    pub missing: Vec<UserId>,
+    /// Those from the first one on that did not fit.
+    pub unread: Vec<UserId>,
+}
+
 /// What of a list to show.
 #[derive(Debug)]
 pub struct Wanted {
@@ -82,28 +96,37 @@ impl Operations {
         Ok(self.list(caller, &listing, &Wanted { page, total: false, prefs }).await?.rows)
     }
 
-    /// The live users among `ids`, in that order, and those that are none.
+    /// The live users among `ids`, as many as one reply can hold. No more than that are read, but for a few.
     ///
     /// # Errors
     ///
     /// Only those of the database.
-    pub async fn batch_read(
-        &self,
-        caller: &Caller,
-        ids: Vec<UserId>,
-        prefs: bool,
-    ) -> Result<(Vec<User>, Vec<UserId>)> {
-        let found = store::users::find_all(self.store.reader(), &caller.namespace, &ids, prefs).await?;
-        let mut found: HashMap<UserId, User> =
-            found.into_iter().map(|user| (user.id.clone(), user)).collect();
-        let (mut users, mut missing) = (Vec::with_capacity(found.len()), Vec::new());
-        for id in ids {
-            match found.remove(&id) {
-                Some(user) => users.push(user),
-                None => missing.push(id),
+    pub async fn batch_read(&self, caller: &Caller, ids: Vec<UserId>, prefs: bool) -> Result<Batch> {
+        // Every id may be among the missing or the unread: two bytes go before each.
+        let named: usize = ids.iter().map(|id| id.as_str().len() + 2).sum();
+        let mut room = Page::MAX_BYTES.saturating_sub(named);
+        let mut batch = Batch::default();
+        let at_once = if prefs { WITH_PREFS } else { ids.len().max(1) };
+        for some in ids.chunks(at_once) {
+            if !batch.unread.is_empty() {
+                batch.unread.extend_from_slice(some);
+                continue;
+            }
+            let found = store::users::find_all(self.store.reader(), &caller.namespace, some, prefs).await?;
+            let mut found: HashMap<UserId, User> =
+                found.into_iter().map(|user| (user.id.clone(), user)).collect();
+            for id in some {
+                match found.remove(id) {
+                    None => batch.missing.push(id.clone()),
+                    Some(user) if batch.unread.is_empty() && user.message_size() <= room => {
+                        room -= user.message_size();
+                        batch.users.push(user);
+                    }
+                    Some(_) => batch.unread.push(id.clone()),
+                }
             }
         }
-        Ok((users, missing))
+        Ok(batch)
     }
 
     /// The rows with what their devices are. Each device is told once: most rows of a user are of one or two.

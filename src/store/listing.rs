@@ -13,6 +13,7 @@ use sea_orm::{
 
 use crate::domain::listing::{Filters, Key, Listing, Order, Position, Span, Start};
 use crate::domain::namespace::Namespace;
+use crate::domain::page::Page;
 use crate::domain::search::{Term, terms_for};
 use crate::domain::user::User;
 use crate::error::{Error, Result};
@@ -26,9 +27,6 @@ const FEW: u64 = 1_000;
 
 /// Most users that are passed over to meet some who fit, where an index could find them.
 const FAR: u64 = 4_000;
-
-/// Most bytes of the messages of one page. Common clients refuse replies of more than 4 MiB.
-const MAX_PAGE: usize = 3 * 1024 * 1024;
 
 /// Where the users of a list are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -378,7 +376,7 @@ async fn collect(
     limit: u64,
 ) -> Result<Rows> {
     let mut rows = select.into_model::<user::Model>().stream(db).await?;
-    let (mut users, mut room) = (Vec::new(), MAX_PAGE);
+    let (mut users, mut room) = (Vec::new(), Page::MAX_BYTES);
     while let Some(row) = rows.try_next().await? {
         let user = User::try_from(row)?;
         let size = user.message_size();

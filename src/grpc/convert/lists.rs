@@ -10,10 +10,10 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Labels, Status, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Fields, Result};
-use crate::ops::lists::{Listed, Wanted};
+use crate::ops::lists::{Batch, Listed, Wanted};
 use crate::pb;
 
-use super::{shown, shown_all};
+use super::shown_all;
 
 pub(in crate::grpc) fn listing(request: pb::ListRequest, trash: bool) -> Result<(Listing, Wanted)> {
     let mut fields = Fields::default();
@@ -121,23 +121,13 @@ pub(in crate::grpc) fn ids(raw: &[String]) -> Result<Vec<UserId>> {
     fields.none().map(|()| ids)
 }
 
-/// The users that fit in one reply, and the ids of the others.
-pub(in crate::grpc) fn batch(users: Vec<User>, missing: &[UserId], prefs: bool) -> pb::BatchReadResponse {
-    let mut reply = pb::BatchReadResponse::default();
-    // Every id may be among the missing or the unread: two bytes go before each.
-    let ids = users.iter().map(|user| &user.id).chain(missing).map(|id| id.as_str().len() + 2);
-    let mut room = super::MAX_REPLY.saturating_sub(ids.sum());
-    for user in users {
-        let size = user.message_size();
-        if reply.unread.is_empty() && size <= room {
-            room -= size;
-            reply.users.push(shown(user, prefs));
-        } else {
-            reply.unread.push(user.id.as_str().to_owned());
-        }
+pub(in crate::grpc) fn batch(batch: Batch, prefs: bool) -> pb::BatchReadResponse {
+    let texts = |ids: &[UserId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
+    pb::BatchReadResponse {
+        missing: texts(&batch.missing),
+        unread: texts(&batch.unread),
+        users: shown_all(batch.users, prefs),
     }
-    reply.missing = missing.iter().map(|id| id.as_str().to_owned()).collect();
-    reply
 }
 
 pub(in crate::grpc) fn listed(listed: Listed<User>, prefs: bool) -> pb::ListResponse {
