@@ -84,10 +84,9 @@ fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> V
     let mut queries = Vec::new();
     for (order, bounds) in stretches {
         if order != listing.order && !listing.trash {
-            let key = if backend == DbBackend::Sqlite { "num" } else { "id" };
             let mut query = Query::select();
             query
-                .expr(Expr::cust(key))
+                .expr(key_of(backend))
                 .from(user::Entity)
                 .and_where(Column::Namespace.eq(namespace.as_str()));
             query.and_where(Column::Deleted.into_expr().eq(zero()));
@@ -99,6 +98,11 @@ fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> V
         queries.extend((!terms.is_empty()).then(|| indexed(backend, namespace, terms)));
     }
     queries
+}
+
+/// What an index finds users by: their numbers on SQLite, their ids on PostgreSQL.
+fn key_of(backend: DbBackend) -> Expr {
+    Expr::cust(if backend == DbBackend::Sqlite { "num" } else { "id" })
 }
 
 /// Where in the indexes of orders all who fit lie side by side.
@@ -224,8 +228,7 @@ pub async fn total(
     let mut select = chosen(user::Entity::find(), backend, namespace, listing, source);
     let terms = terms_for(namespace, listing.trash, &listing.filters);
     if *source == Source::Order && !terms.is_empty() {
-        let key = if backend == DbBackend::Sqlite { "num" } else { "id" };
-        select = select.filter(Expr::cust(key).in_subquery(indexed(backend, namespace, terms)));
+        select = select.filter(key_of(backend).in_subquery(indexed(backend, namespace, terms)));
     }
     count(db, select).await
 }
@@ -248,10 +251,7 @@ fn chosen(
     let select = match (source, backend) {
         (Source::Order, _) => select,
         (Source::Index, _) => match narrowings(backend, namespace, listing).pop() {
-            Some(found) => {
-                let key = if backend == DbBackend::Sqlite { "num" } else { "id" };
-                select.filter(Expr::cust(key).in_subquery(found))
-            }
+            Some(found) => select.filter(key_of(backend).in_subquery(found)),
             None => select,
         },
         (Source::Among(numbers), DbBackend::Sqlite) => {
