@@ -10,7 +10,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const PROTOS: [&str; 2] = ["users.proto", "errors.proto"];
+const PROTOS: [&str; 3] = ["users.proto", "keys.proto", "errors.proto"];
 
 fn main() -> Result<()> {
     let out = PathBuf::from(variable("OUT_DIR")?);

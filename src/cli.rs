@@ -1,5 +1,7 @@
 //! The command line. What a person reads goes to stderr, what a program reads to stdout.
 
+mod keys;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,13 +11,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::keyring::KeyRing;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Overrides};
 use crate::devices::Devices;
 use crate::error::with_causes;
 use crate::hasher::Hasher;
 use crate::ops::{Operations, Rules};
-use crate::server::Server;
+use crate::server::{Server, Tls};
 use crate::store::Store;
 use crate::telemetry;
 
@@ -35,9 +38,13 @@ Every setting can come from the file, from the environment as USERSD_<SECTION>_<
 command line; the command line wins over the environment, the environment over the file. deploy/usersd.toml
 lists them all.
 
-First steps:
+First steps, on this machine, where no key is needed until there is one:
   usersd
   curl -d '{\"username\":\"ada\",\"password\":\"correct horse\"}' http://127.0.0.1:8080/v1/users -H 'content-type: application/json'
+
+With a key, from anywhere:
+  KEY=$(usersd key create --namespace default --scopes users.read,users.write --name first)
+  curl -H \"authorization: Bearer $KEY\" http://127.0.0.1:8080/v1/users
 
 Exit status: 0 done, 1 failed, 64 wrong use or configuration."
 )]
@@ -63,6 +70,11 @@ enum Action {
     Migrate {
         #[command(subcommand)]
         step: Migrate,
+    },
+    /// Make, list and revoke API keys
+    Key {
+        #[command(subcommand)]
+        step: keys::Step,
     },
     /// Check the settings and print them, as TOML, without opening anything
     CheckConfig,
@@ -129,6 +141,7 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
         match &command.action {
             Some(Action::Migrate { step: Migrate::Status }) => migrate_status(&config).await,
             Some(Action::Migrate { step: Migrate::Up }) => migrate_up(&config).await,
+            Some(Action::Key { step }) => keys::execute(&config, step).await,
             _ => serve(&config).await,
         }
     })
@@ -155,23 +168,18 @@ async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
-    refuse_open_doors(config)?;
     let devices = devices(config)?;
+    let tls = Tls::open(config).map_err(|error| Failure::Usage(error.to_string()))?;
     // Before anything is opened: from here on a signal ends the process in order.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let store = Store::connect(&config.database, config.pool_connections).await?;
-    if config.migrate {
-        store.migrate().await?;
-    } else if store.migrations().await?.iter().any(|step| !step.applied) {
-        return Err(Failure::Failed(
-            "the database lacks migrations and `migrate` is false: run `usersd migrate up`".to_owned(),
-        ));
-    }
-    let server = Server::new(config, operations(config, store.clone(), devices).await?).await?;
+    let store = open(config).await?;
+    let keys = KeyRing::load(store.clone(), Clock::System).await?;
+    let server = Server::new(config, operations(config, store.clone(), devices).await?, keys, tls).await?;
+    refuse_open_doors(config, &server)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
-    announce(config, &listener, &store)?;
+    announce(config, &server, &listener, &store)?;
     let stop = CancellationToken::new();
     let watched = tokio::spawn(stop_on_signal(signals, stop.clone()));
     let drained = server.serve(listener, stop).await;
@@ -186,15 +194,29 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The database of the settings, as this program needs it.
+async fn open(config: &Config) -> Result<Store, Failure> {
+    let store = Store::connect(&config.database, config.pool_connections).await?;
+    if config.migrate {
+        store.migrate().await?;
+    } else if store.migrations().await?.iter().any(|step| !step.applied) {
+        return Err(Failure::Failed(
+            "the database lacks migrations and `migrate` is false: run `usersd migrate up`".to_owned(),
+        ));
+    }
+    Ok(store)
+}
+
 /// Without keys, everybody who reaches the port may do everything: only a loopback address is safe by itself.
-fn refuse_open_doors(config: &Config) -> Result<(), Failure> {
-    if config.auth == Auth::Off || config.listen.ip().to_canonical().is_loopback() {
+fn refuse_open_doors(config: &Config, server: &Server) -> Result<(), Failure> {
+    if !server.is_open() || config.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }
     Err(Failure::Usage(format!(
-        "{} can be reached from other machines and there are no API keys, so everyone there could do \
-         everything.\nListen on a loopback address such as 127.0.0.1:8080, or, if something else keeps strangers \
-         out, say so with auth = \"off\" (USERSD_AUTH=off).",
+        "{} can be reached from other machines and no API key was ever made, so everyone there could do \
+         everything.\nMake a key first, with the same settings, and start again:\n  usersd key create --namespace default \
+         --scopes users.read,users.write,sessions.read,sessions.write --name NAME\nOr listen on a loopback address such \
+         as 127.0.0.1:8080, or, if something else keeps strangers out, say so with auth = \"off\" (USERSD_AUTH=off).",
         config.listen
     )))
 }
@@ -212,12 +234,14 @@ async fn operations(config: &Config, store: Store, devices: Devices) -> crate::e
     Operations::new(store, hasher, Clock::System, Rules::from(config), devices).await
 }
 
-fn announce(config: &Config, listener: &TcpListener, store: &Store) -> std::io::Result<()> {
+fn announce(config: &Config, server: &Server, listener: &TcpListener, store: &Store) -> std::io::Result<()> {
     let (version, kind) = (env!("CARGO_PKG_VERSION"), store.kind().name());
     if config.auth == Auth::Off {
         tracing::warn!("auth is off: whoever reaches the port may do everything");
-    } else {
-        tracing::info!("there are no API keys yet: programs of this machine are served without one");
+    } else if server.is_open() {
+        tracing::info!(
+            "no API key was ever made: programs of this machine are served without one; `usersd key create` ends that"
+        );
     }
     eprintln!("usersd {version} listening on {} database {kind}", listener.local_addr()?);
     Ok(())

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::domain::key::Reach;
 use crate::domain::password::Policy;
+use crate::domain::scope::Scopes;
 
 mod table;
+mod tls_callers;
 
 pub use table::{SETTINGS, Setting};
 
@@ -30,6 +33,35 @@ impl Auth {
             Self::Off => "off",
         }
     }
+}
+
+/// Whether a client needs a certificate, where there is an authority that signs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Without one there is no connection.
+    Required,
+    /// Without one the caller needs a key.
+    Optional,
+}
+
+impl ClientAuth {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+        }
+    }
+}
+
+/// Whom the name in a client's certificate stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsCaller {
+    /// A subject alternative name: a DNS name or a URI, whole.
+    pub san: String,
+    /// Where it may work.
+    pub reach: Reach,
+    /// What it may do.
+    pub scopes: Scopes,
 }
 
 /// What an update of prefs by the Appwrite API does with the keys that it does not name.
@@ -71,12 +103,22 @@ impl LogFormat {
 /// Every setting. `deploy/usersd.toml` says what each is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each setting is described once, in the table")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Config {
     pub listen: SocketAddr,
     pub database: String,
     pub auth: Auth,
     pub migrate: bool,
     pub grace: Duration,
+    pub open_health: bool,
+    pub open_reflection: bool,
+    /// `None`: no TLS.
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// `None`: clients are not asked for certificates.
+    pub tls_client_ca: Option<PathBuf>,
+    pub tls_client_auth: ClientAuth,
+    pub tls_callers: Vec<TlsCaller>,
     pub passwords_cost: u32,
     /// `None`: as many as there are CPUs.
     pub passwords_workers: Option<usize>,
@@ -92,8 +134,20 @@ pub struct Config {
     pub geoip_database: Option<PathBuf>,
     pub appwrite_prefs: AppwritePrefs,
     pub http_max_body: usize,
+    pub http_max_headers: usize,
+    pub http_header_timeout: Duration,
+    pub http_idle_timeout: Duration,
+    pub http_max_streams: u32,
+    pub http_max_resets: u32,
+    pub http_max_pings: u32,
+    pub http_keepalive: Duration,
+    pub http_keepalive_timeout: Duration,
     pub http_trusted_proxies: Vec<IpNet>,
     pub limits_calls: usize,
+    pub limits_calls_per_caller: usize,
+    /// Calls a second; `None`: any number.
+    pub limits_rate: Option<u32>,
+    pub limits_rate_per_caller: Option<u32>,
     pub limits_connections: usize,
     pub pool_connections: u32,
     pub log_level: String,
@@ -110,6 +164,13 @@ impl Default for Config {
             auth: Auth::Keys,
             migrate: true,
             grace: Duration::from_secs(30),
+            open_health: true,
+            open_reflection: true,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tls_client_auth: ClientAuth::Required,
+            tls_callers: Vec::new(),
             passwords_cost: 12,
             passwords_workers: None,
             passwords_max_wait: Duration::from_secs(5),
@@ -123,8 +184,19 @@ impl Default for Config {
             geoip_database: None,
             appwrite_prefs: AppwritePrefs::Merge,
             http_max_body: 1024 * 1024,
+            http_max_headers: 16 * 1024,
+            http_header_timeout: Duration::from_secs(30),
+            http_idle_timeout: Duration::from_secs(75),
+            http_max_streams: 256,
+            http_max_resets: 500,
+            http_max_pings: 1_000,
+            http_keepalive: Duration::from_mins(1),
+            http_keepalive_timeout: Duration::from_secs(20),
             http_trusted_proxies: Vec::new(),
             limits_calls: 1_000,
+            limits_calls_per_caller: 500,
+            limits_rate: None,
+            limits_rate_per_caller: None,
             limits_connections: 10_000,
             pool_connections: 16,
             log_level: "info".to_owned(),
@@ -241,6 +313,26 @@ impl Config {
         if self.sessions_idle.is_some_and(|idle| idle > self.sessions_lifetime) {
             problems.0.push("sessions.idle is longer than sessions.lifetime".to_owned());
         }
+        self.check_tls(problems);
+    }
+
+    fn check_tls(&self, problems: &mut Problems) {
+        let mut needs = |wrong: bool, why: &str| {
+            if wrong {
+                problems.0.push(why.to_owned());
+            }
+        };
+        let (cert, ca) = (self.tls_cert.is_some(), self.tls_client_ca.is_some());
+        needs(cert != self.tls_key.is_some(), "tls.cert and tls.key go together");
+        needs(ca && !cert, "tls.client_ca needs tls.cert and tls.key");
+        needs(
+            !self.tls_callers.is_empty() && !ca,
+            "tls.callers need tls.client_ca, which signs their certificates",
+        );
+        for (n, caller) in self.tls_callers.iter().enumerate() {
+            let again = self.tls_callers[..n].iter().any(|other| other.san == caller.san);
+            needs(again, &format!("tls.callers names {} twice", caller.san));
+        }
     }
 
     /// What a new password must keep to.
@@ -296,6 +388,7 @@ fn leaf(value: &toml::Value) -> Result<String, String> {
         toml::Value::String(text) => Ok(text.clone()),
         toml::Value::Integer(number) => Ok(number.to_string()),
         toml::Value::Boolean(flag) => Ok(flag.to_string()),
+        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => Ok(value.to_string()),
         toml::Value::Array(items) => {
             items.iter().map(leaf).collect::<Result<Vec<_>, _>>().map(|items| items.join(","))
         }

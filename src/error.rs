@@ -58,15 +58,48 @@ pub enum Error {
         /// When the caller may try again.
         retry_after: Duration,
     },
-    /// Two headers of one request name different namespaces.
-    #[error("the request names two namespaces")]
+    /// No key, or none that is good.
+    #[error("the call needs an API key that is known, not expired and not revoked")]
+    KeyUnknown,
+    /// Two different keys in one request.
+    #[error("the request carries two different API keys")]
+    KeyAmbiguous,
+    /// The caller may not make such calls.
+    #[error("the key lacks the scope {scope}")]
+    ScopeMissing {
+        /// The scope it would need.
+        scope: &'static str,
+    },
+    /// The key is of another namespace, or two headers of one request name different ones.
+    #[error("the request names another namespace than its key, or two")]
     NamespaceMismatch,
+    /// A key for every namespace needs to be told which.
+    #[error("the key is good for every namespace: name one as usersd-namespace")]
+    NamespaceMissing,
+    /// No key with that id in the caller's namespace.
+    #[error("no such key")]
+    KeyNotFound,
+    /// The namespace has as many keys as it may have.
+    #[error("the namespace has as many keys as it may have: delete those that are not used")]
+    TooManyKeys,
+    /// There is no such RPC.
+    #[error("there is no such method")]
+    MethodUnknown,
     /// Without keys only programs of this machine are served.
     #[error("{0}")]
     ForeignOrigin(&'static str),
-    /// As many calls are worked on as the server takes at a time.
-    #[error("too many calls at a time")]
-    Overloaded,
+    /// As many calls are worked on as the server takes, at a time or a second.
+    #[error("the server has too many calls")]
+    Overloaded {
+        /// When the caller may try again.
+        retry_after: Duration,
+    },
+    /// As many calls of the caller are worked on as one may make, at a time or a second.
+    #[error("the caller has too many calls")]
+    CallerLimited {
+        /// When the caller may try again.
+        retry_after: Duration,
+    },
     /// The caller's own deadline passed.
     #[error("the deadline of the call has passed")]
     DeadlinePassed,
@@ -95,9 +128,17 @@ impl Error {
             Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
             Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
             Self::HasherBusy { .. } => (Code::ResourceExhausted, ErrorReason::HasherBusy),
+            Self::KeyUnknown => (Code::Unauthenticated, ErrorReason::KeyMissingOrUnknown),
+            Self::KeyAmbiguous => (Code::Unauthenticated, ErrorReason::KeyAmbiguous),
+            Self::ScopeMissing { .. } => (Code::PermissionDenied, ErrorReason::ScopeMissing),
+            Self::NamespaceMissing => (Code::InvalidArgument, ErrorReason::NamespaceMissing),
+            Self::KeyNotFound => (Code::NotFound, ErrorReason::KeyNotFound),
+            Self::TooManyKeys => (Code::ResourceExhausted, ErrorReason::TooManyKeys),
+            Self::MethodUnknown => (Code::Unimplemented, ErrorReason::MethodUnknown),
             Self::NamespaceMismatch => (Code::PermissionDenied, ErrorReason::NamespaceMismatch),
             Self::ForeignOrigin(_) => (Code::PermissionDenied, ErrorReason::ForeignOrigin),
-            Self::Overloaded => (Code::ResourceExhausted, ErrorReason::Overloaded),
+            Self::Overloaded { .. } => (Code::ResourceExhausted, ErrorReason::Overloaded),
+            Self::CallerLimited { .. } => (Code::ResourceExhausted, ErrorReason::CallerLimited),
             Self::DeadlinePassed => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
             Self::DatabaseUnavailable(_) => (Code::Unavailable, ErrorReason::DatabaseUnavailable),
             Self::Internal(_) => (Code::Internal, ErrorReason::Internal),

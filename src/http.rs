@@ -32,8 +32,8 @@ pub mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use call::Stack;
 pub(crate) use call::receive;
+pub use call::{Guarded, Stack};
 pub use schema::{Schema, SchemaError};
 
 use schema::Method;

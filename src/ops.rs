@@ -1,6 +1,7 @@
 //! What the service does: hashing, then a transaction of changes and their event.
 
 mod housekeeping;
+pub mod keys;
 pub mod lists;
 mod logs;
 pub mod passwords;
@@ -17,6 +18,7 @@ use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
 use crate::domain::page_token::TokenKey;
 use crate::domain::password::{PasswordHash, Policy};
+use crate::domain::scope::Scope;
 use crate::domain::session::Device;
 use crate::domain::user::{Account, Status, User};
 use crate::domain::user_id::UserId;
@@ -118,6 +120,11 @@ fn still_proven(account: Option<Account>, proven: Option<&PasswordHash>) -> Resu
         Status::Blocked => Err(Error::UserBlocked),
         Status::Pending | Status::Active => Ok(account.user),
     }
+}
+
+/// What depends on the message and not only on the RPC: whether the caller may do it.
+fn require(caller: &Caller, scope: Scope) -> Result<()> {
+    if caller.may(scope) { Ok(()) } else { Err(Error::ScopeMissing { scope: scope.name() }) }
 }
 
 /// Whether the user is as it was when the caller read `etag`; an empty one fits always.

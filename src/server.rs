@@ -1,6 +1,8 @@
 //! The listener, and how it starts and stops.
 
+mod frames;
 mod stack;
+mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,8 +16,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
@@ -23,36 +28,27 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::Instrument as _;
 
+use crate::auth::keyring::KeyRing;
+use crate::auth::layer::Peer;
 use crate::clock::Clock;
 use crate::config::{AppwritePrefs, Config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::http::{Front, Schema, Settings};
 use crate::ops::Operations;
 
+use frames::{Allowed, Counted};
 use stack::Stack;
+
+pub use tls::{Tls, TlsError};
 
 /// The header that names a request in the logs of caller and server.
 const REQUEST_ID: &str = "x-request-id";
 
-/// How long an HTTP/1.1 connection may wait for its next request and the whole of its headers, and how long the
-/// first request of any connection may take to come: after that it only holds memory. (hyper has no time-out
-/// while it tells HTTP/1 from HTTP/2.) Clients commonly keep idle connections for less than the first.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-const FIRST_REQUEST: Duration = Duration::from_secs(30);
+/// What health is asked about: the server as a whole, and its services.
+const SERVICES: [&str; 3] = ["", "users.Users", "users.Keys"];
 
-/// Largest headers of a request, in bytes: keys, tokens and tracing fit many times.
-const MAX_HEADERS: u32 = 16 * 1024;
-
-/// Streams one HTTP/2 connection may have open.
-const MAX_STREAMS: u32 = 256;
-
-/// A connection that is silent this long is asked whether it still lives, and dropped if it does not say so
-/// within the time-out.
-const KEEPALIVE: Duration = Duration::from_mins(1);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// What health is asked about: the server as a whole, and its service.
-const SERVICES: [&str; 2] = ["", "users.Users"];
+/// How long the end waits to note when keys were last used.
+const LAST_NOTE: Duration = Duration::from_secs(1);
 
 /// The service, ready to be put on a listener.
 #[derive(Clone)]
@@ -61,6 +57,9 @@ pub struct Server {
     stack: Stack,
     ops: Operations,
     health: HealthReporter,
+    keys: KeyRing,
+    tls: Option<Tls>,
+    protocol: Protocol,
     connections: Arc<Semaphore>,
     grace: Duration,
     requests: Arc<AtomicU64>,
@@ -74,12 +73,12 @@ impl Server {
     /// # Errors
     ///
     /// [`Error::Internal`] if the proto has options or descriptors that cannot be served.
-    pub async fn new(config: &Config, ops: Operations) -> Result<Self> {
+    pub async fn new(config: &Config, ops: Operations, keys: KeyRing, tls: Option<Tls>) -> Result<Self> {
         let (health, health_service) = tonic_health::server::health_reporter();
         for service in SERVICES {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
-        let stack = Stack::new(config, ops.clone(), health_service).map_err(Error::internal)?;
+        let stack = Stack::new(config, ops.clone(), keys.clone(), health_service).map_err(Error::internal)?;
         let schema = Arc::new(Schema::decode(crate::DESCRIPTOR_SET).map_err(Error::internal)?);
         let settings = Settings {
             max_body: config.http_max_body,
@@ -90,6 +89,9 @@ impl Server {
             stack,
             ops,
             health,
+            keys,
+            tls,
+            protocol: Protocol::new(config),
             connections: Arc::new(Semaphore::new(config.limits_connections)),
             grace: config.grace,
             requests: Arc::default(),
@@ -103,13 +105,23 @@ impl Server {
         self.stack.in_flight()
     }
 
+    /// Whether programs of this machine are served without a key, since there never was one.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.stack.is_open()
+    }
+
     /// Serves on `listener` until `stop` is cancelled; then lets calls in flight end, up to the grace period.
     ///
     /// Returns whether all of them did.
     pub async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> bool {
         let graceful = GracefulShutdown::new();
-        let http = Arc::new(protocol());
-        let housekeeping = tokio::spawn(housekeep(self.ops.clone(), stop.clone()));
+        let chores = [
+            tokio::spawn(housekeep(self.ops.clone())),
+            tokio::spawn(keep_keys_fresh(self.keys.clone())),
+            tokio::spawn(note_use_of_keys(self.keys.clone())),
+            tokio::spawn(keep_certificates_fresh(self.tls.clone())),
+        ];
         loop {
             // A place is taken before the connection: what does not fit waits in the kernel's queue.
             let next = async {
@@ -122,8 +134,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let connection =
-                        self.clone().connection(Arc::clone(&http), stream, peer, graceful.watcher());
+                    let connection = self.clone().connection(stream, peer, graceful.watcher());
                     tokio::spawn(async move {
                         connection.await;
                         drop(place);
@@ -145,7 +156,9 @@ impl Server {
             self.health.clear_service_status(service).await;
         }
         let drained = tokio::time::timeout(self.grace, graceful.shutdown()).await.is_ok();
-        housekeeping.abort();
+        chores.iter().for_each(JoinHandle::abort);
+        // The last minute's; the database may be gone, and then nobody can help it.
+        let _ = tokio::time::timeout(LAST_NOTE, self.keys.note_use()).await;
         if !drained {
             tracing::warn!(
                 calls = self.calls_in_flight(),
@@ -155,28 +168,45 @@ impl Server {
         drained
     }
 
-    async fn connection(
-        self,
-        http: Arc<Builder<TokioExecutor>>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        watcher: Watcher,
-    ) {
+    async fn connection(self, stream: TcpStream, address: SocketAddr, watcher: Watcher) {
         // Replies are written whole: waiting for more to send only adds delay.
         let _ = stream.set_nodelay(true);
-        let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(peer) };
+        let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(address) };
+        let Some(tls) = &self.tls else {
+            return self.converse(stream, info, None, watcher).await;
+        };
+        let shaken = tokio::time::timeout(self.protocol.header_timeout, tls.accept(stream)).await;
+        match shaken {
+            Ok(Ok((stream, peer))) => self.converse(stream, info, peer, watcher).await,
+            Ok(Err(error)) => tracing::info!(%address, %error, "no TLS connection came about"),
+            Err(_) => tracing::info!(%address, "no TLS connection came about in time"),
+        }
+    }
+
+    /// Answers what comes on a connection until it ends.
+    async fn converse<IO>(self, stream: IO, info: TcpConnectInfo, peer: Option<Peer>, watcher: Watcher)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let begun = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&begun);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let (protocol, header_timeout) = (self.protocol.clone(), self.protocol.header_timeout);
+        let service = service_fn(move |mut request: Request<Incoming>| {
             seen.store(true, Ordering::Relaxed);
-            let (server, info) = (self.clone(), info.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, info).await) }
+            let server = self.clone();
+            request.extensions_mut().insert(info.clone());
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
+            async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+        let stream = TokioIo::new(Counted::new(stream, protocol.allowed));
+        let connection = protocol.http.serve_connection(stream, service).into_owned();
         let mut connection = std::pin::pin!(watcher.watch(connection));
+        // hyper has no time-out while it tells HTTP/1 from HTTP/2.
         let silent = tokio::select! {
             _ = &mut connection => return,
-            () = tokio::time::sleep(FIRST_REQUEST) => !begun.load(Ordering::Relaxed),
+            () = tokio::time::sleep(header_timeout) => !begun.load(Ordering::Relaxed),
         };
         if !silent {
             // How a connection ends is the peer's affair; each call was answered or not for itself.
@@ -184,13 +214,12 @@ impl Server {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>, info: TcpConnectInfo) -> Response<Body> {
+    async fn answer(self, request: Request<Incoming>) -> Response<Body> {
         let mut request = request.map(Body::new);
         let id = self.request_id(request.headers());
         let span =
             tracing::error_span!("call", id = id.to_str().unwrap_or_default(), path = request.uri().path());
         request.headers_mut().insert(REQUEST_ID, id.clone());
-        request.extensions_mut().insert(info);
         let mut response = self.front.handle(request).instrument(span).await;
         response.headers_mut().insert(REQUEST_ID, id);
         response
@@ -211,37 +240,75 @@ impl Server {
 }
 
 /// HTTP/1.1 and HTTP/2 as we speak them.
-fn protocol() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(64)
-        .max_buf_size(MAX_HEADERS as usize);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .max_header_list_size(MAX_HEADERS)
-        .max_concurrent_streams(MAX_STREAMS)
-        .adaptive_window(false);
-    builder
+#[derive(Clone)]
+struct Protocol {
+    http: Arc<Builder<TokioExecutor>>,
+    allowed: Allowed,
+    /// How long the handshake may take, and after it the headers of the first request: until then a connection only
+    /// holds memory.
+    header_timeout: Duration,
 }
 
-async fn housekeep(ops: Operations, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(ops.clean_up_every());
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = stop.cancelled() => return,
-        }
-        if let Err(error) = ops.clean_up().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "housekeeping failed, and will be tried again"
-            );
+impl Protocol {
+    fn new(config: &Config) -> Self {
+        let mut http = Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(config.http_idle_timeout)
+            .max_headers(64)
+            .max_buf_size(config.http_max_headers);
+        http.http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(config.http_keepalive)
+            .keep_alive_timeout(config.http_keepalive_timeout)
+            .max_header_list_size(u32::try_from(config.http_max_headers).unwrap_or(u32::MAX))
+            .max_concurrent_streams(config.http_max_streams)
+            .adaptive_window(false);
+        Self {
+            http: Arc::new(http),
+            allowed: Allowed { resets: config.http_max_resets, pings: config.http_max_pings },
+            header_timeout: config.http_header_timeout,
         }
     }
+}
+
+/// Does something again and again. What fails is logged, once for each way in which it does, and tried again.
+async fn repeat<E, Done>(every: Duration, failure: &str, work: impl Fn() -> Done)
+where
+    E: std::error::Error + 'static,
+    Done: Future<Output = Result<(), E>>,
+{
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = None;
+    loop {
+        ticks.tick().await;
+        let failed = work().await.err().map(|error| with_causes(&error));
+        match &failed {
+            Some(cause) if failed != told => tracing::warn!(cause, "{failure}"),
+            None if told.is_some() => tracing::info!("no more: {failure}"),
+            _ => {}
+        }
+        told = failed;
+    }
+}
+
+async fn housekeep(ops: Operations) {
+    repeat(ops.clean_up_every(), "housekeeping failed, and will be tried again", || ops.clean_up()).await;
+}
+
+async fn keep_keys_fresh(keys: KeyRing) {
+    let failure = "API keys cannot be read again: a revoked one may still work";
+    repeat(KeyRing::REFRESH, failure, || keys.refresh()).await;
+}
+
+async fn note_use_of_keys(keys: KeyRing) {
+    repeat(KeyRing::NOTE, "when keys were last used cannot be noted", || keys.note_use()).await;
+}
+
+async fn keep_certificates_fresh(tls: Option<Tls>) {
+    let Some(tls) = tls else { return };
+    // Half of the files may be written yet: the next time finds them whole.
+    let failure = "the certificates stay as they were";
+    repeat(Tls::REFRESH, failure, || std::future::ready(tls.refresh())).await;
 }

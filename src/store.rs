@@ -7,6 +7,7 @@ mod connect;
 mod entity;
 pub mod events;
 mod fault;
+pub mod keys;
 pub mod listing;
 mod migration;
 mod search;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AppwritePrefs, Auth, Config, LogFormat};
+use super::{AppwritePrefs, Auth, ClientAuth, Config, LogFormat, tls_callers};
 
 /// A setting. `deploy/usersd.toml` describes it.
 pub struct Setting {
@@ -48,6 +48,13 @@ pub const SETTINGS: &[Setting] = &[
     row!("auth", auth, auth, |v: &Auth| quoted(v.name())),
     row!("migrate", migrate, flag, bool::to_string),
     row!("grace", grace, duration, show_duration),
+    row!("open.health", open_health, flag, bool::to_string),
+    row!("open.reflection", open_reflection, flag, bool::to_string),
+    row!("tls.cert", tls_cert, optional_file, show_file),
+    row!("tls.key", tls_key, optional_file, show_file),
+    row!("tls.client_ca", tls_client_ca, optional_file, show_file),
+    row!("tls.client_auth", tls_client_auth, client_auth, |v: &ClientAuth| quoted(v.name())),
+    row!("tls.callers", tls_callers, tls_callers::read, |v: &Vec<_>| tls_callers::show(v)),
     row!("passwords.cost", passwords_cost, |text: &str| number(text, &(10..=15)), u32::to_string),
     row!("passwords.workers", passwords_workers, workers, |v: &Option<usize>| {
         v.map_or_else(|| quoted("auto"), |workers| workers.to_string())
@@ -76,13 +83,27 @@ pub const SETTINGS: &[Setting] = &[
     row!("logs.keep", logs_keep, optional_duration, |v: &Option<Duration>| {
         v.as_ref().map_or_else(|| quoted("off"), show_duration)
     }),
-    row!("geoip.database", geoip_database, optional_file, |v: &Option<PathBuf>| {
-        v.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()))
-    }),
+    row!("geoip.database", geoip_database, optional_file, show_file),
     row!("appwrite.prefs", appwrite_prefs, appwrite_prefs, |v: &AppwritePrefs| quoted(v.name())),
     row!("http.max_body", http_max_body, size, usize::to_string),
+    row!("http.max_headers", http_max_headers, headers_size, usize::to_string),
+    row!("http.header_timeout", http_header_timeout, lifetime, show_duration),
+    row!("http.idle_timeout", http_idle_timeout, lifetime, show_duration),
+    row!("http.max_streams", http_max_streams, |text: &str| number(text, &(1..=100_000)), u32::to_string),
+    row!("http.max_resets", http_max_resets, |text: &str| number(text, &(1..=1_000_000)), u32::to_string),
+    row!("http.max_pings", http_max_pings, |text: &str| number(text, &(1..=1_000_000)), u32::to_string),
+    row!("http.keepalive", http_keepalive, lifetime, show_duration),
+    row!("http.keepalive_timeout", http_keepalive_timeout, lifetime, show_duration),
     row!("http.trusted_proxies", http_trusted_proxies, networks, |v: &Vec<IpNet>| show_networks(v)),
     row!("limits.calls", limits_calls, |text: &str| number(text, &(1..=1_000_000)), usize::to_string),
+    row!(
+        "limits.calls_per_caller",
+        limits_calls_per_caller,
+        |text: &str| number(text, &(1..=1_000_000)),
+        usize::to_string
+    ),
+    row!("limits.rate", limits_rate, rate, show_rate),
+    row!("limits.rate_per_caller", limits_rate_per_caller, rate, show_rate),
     row!(
         "limits.connections",
         limits_connections,
@@ -135,6 +156,24 @@ fn appwrite_prefs(text: &str) -> Result<AppwritePrefs, String> {
     }
 }
 
+fn client_auth(text: &str) -> Result<ClientAuth, String> {
+    match text {
+        "required" => Ok(ClientAuth::Required),
+        "optional" => Ok(ClientAuth::Optional),
+        _ => Err("must be `required` or `optional`".to_owned()),
+    }
+}
+
+/// Calls a second.
+fn rate(text: &str) -> Result<Option<u32>, String> {
+    match text {
+        "off" => Ok(None),
+        _ => number(text, &(1..=1_000_000))
+            .map(Some)
+            .map_err(|_| "must be `off` or 1 to 1000000 calls a second".to_owned()),
+    }
+}
+
 fn flag(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "must be true or false".to_owned())
 }
@@ -145,7 +184,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn lifetime(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("must be longer than nothing: sessions end at once otherwise".to_owned()),
+        Duration::ZERO => Err("must be longer than nothing".to_owned()),
         span => Ok(span),
     }
 }
@@ -183,6 +222,14 @@ fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "must be a size from 1KiB to 64MiB, like 1MiB or 1048576".to_owned())
 }
 
+/// The HTTP library takes no less.
+fn headers_size(text: &str) -> Result<usize, String> {
+    size(text)
+        .ok()
+        .filter(|bytes| (8 * 1024..=1024 * 1024).contains(bytes))
+        .ok_or_else(|| "must be a size from 8KiB to 1MiB".to_owned())
+}
+
 fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     items
@@ -214,6 +261,16 @@ fn quoted(text: &str) -> String {
 
 fn show_duration(span: &Duration) -> String {
     quoted(&humantime::format_duration(*span).to_string())
+}
+
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "as every row is shown")]
+fn show_rate(rate: &Option<u32>) -> String {
+    rate.map_or_else(|| quoted("off"), |rate| rate.to_string())
+}
+
+#[expect(clippy::ref_option, reason = "as every row is shown")]
+fn show_file(file: &Option<PathBuf>) -> String {
+    file.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()))
 }
 
 fn show_networks(networks: &[IpNet]) -> String {

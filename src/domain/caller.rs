@@ -1,17 +1,21 @@
 //! Who calls.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::namespace::Namespace;
+use super::scope::{Scope, Scopes};
 use super::session::Device;
 
 /// The program behind a call, as the stack's gate found it. Only the gate makes one.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// What events name as the one who did it.
-    pub name: &'static str,
+    pub name: Arc<str>,
     /// The tenant it works in.
     pub namespace: Namespace,
+    /// What it may do.
+    pub scopes: Scopes,
     /// Where the call came from: the peer, or the hop before the trusted proxies.
     pub address: Option<IpAddr>,
     /// Its `User-Agent`; empty if it sent none.
@@ -19,15 +23,28 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The name of a caller that needs no key.
+    pub const OPEN: &str = "open";
+    /// The name of the server itself, in what it does in the background.
+    pub const SERVER: &str = "usersd";
+
+    /// The server itself, in what it does in the background.
+    #[must_use]
+    pub fn server(namespace: Namespace) -> Self {
+        let name = Self::SERVER.into();
+        Self { name, namespace, scopes: Scopes::ALL, address: None, user_agent: String::new() }
+    }
+
+    /// Whether it may do what is [`Scope`]'s.
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(scope)
+    }
+
     /// Where the end user sits: what was said of it, else where the call came from.
     #[must_use]
     pub fn device(&self, said: &Device) -> Device {
         let user_agent = if said.user_agent.is_empty() { &self.user_agent } else { &said.user_agent };
         Device { address: said.address.or(self.address), user_agent: user_agent.clone() }
     }
-
-    /// The name of a caller that needs no key.
-    pub const OPEN: &str = "open";
-    /// The name of the server itself, in what it does in the background.
-    pub const SERVER: &str = "usersd";
 }

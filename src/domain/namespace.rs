@@ -1,8 +1,10 @@
 //! Whose users a call is about.
 
+use std::sync::Arc;
+
 /// The tenant a caller works in: `[a-z0-9][a-z0-9_-]{0,62}`. Every query starts from one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Namespace(String);
+pub struct Namespace(Arc<str>);
 
 /// Why a text is not a [`Namespace`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +25,7 @@ impl Namespace {
         let lead = bytes.first().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let rest =
             bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
-        (lead && rest && bytes.len() <= 63).then(|| Self(raw.to_owned())).ok_or(NamespaceInvalid)
+        (lead && rest && bytes.len() <= 63).then(|| Self(raw.into())).ok_or(NamespaceInvalid)
     }
 
     /// The text, for storage.
@@ -35,7 +37,7 @@ impl Namespace {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self(Self::DEFAULT.to_owned())
+        Self(Self::DEFAULT.into())
     }
 }
 

@@ -3,22 +3,15 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::secret::{self, SecretDigest};
 use super::time::Timestamp;
 use super::user_id::UserId;
 
 /// The secret a signed-in user carries: `ses_` and 64 hex digits. We never store it, only its
-/// [`TokenDigest`], so a leaked table opens no session.
+/// [`SecretDigest`], so a leaked table opens no session.
 pub struct SessionToken(Zeroizing<String>);
-
-/// SHA-256 of a [`SessionToken`]: the key under which the session is stored and found.
-///
-/// A plain digest is enough: the token carries 256 random bits, so there is nothing to guess, and a search
-/// by digest leaks no useful timing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TokenDigest([u8; 32]);
 
 impl SessionToken {
     /// Makes secret scanners and people recognise a leaked token. Changing it ends every session.
@@ -30,27 +23,20 @@ impl SessionToken {
     ///
     /// If the system has no randomness to give.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut bytes = Zeroizing::new([0_u8; 32]);
-        getrandom::fill(bytes.as_mut())?;
-        let mut text = Zeroizing::new(String::with_capacity(Self::PREFIX.len() + 64));
-        text.push_str(Self::PREFIX);
-        text.push_str(&Zeroizing::new(hex::encode(bytes.as_ref())));
-        Ok(Self(text))
+        secret::generate(Self::PREFIX).map(Self)
     }
 
     /// `None` if the text cannot be one of our tokens; saves a query. Only the canonical form is one: exact
     /// length, lower case.
     #[must_use]
     pub fn parse(raw: &str) -> Option<Self> {
-        let hex = raw.strip_prefix(Self::PREFIX)?;
-        let ours = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        ours.then(|| Self(Zeroizing::new(raw.to_owned())))
+        secret::is_one(Self::PREFIX, raw).then(|| Self(Zeroizing::new(raw.to_owned())))
     }
 
     /// What we store and look up.
     #[must_use]
-    pub fn digest(&self) -> TokenDigest {
-        TokenDigest(Sha256::digest(self.0.as_bytes()).into())
+    pub fn digest(&self) -> SecretDigest {
+        SecretDigest::of(&self.0)
     }
 
     /// The secret, for the one reply that hands it out.
@@ -63,20 +49,6 @@ impl SessionToken {
 impl fmt::Debug for SessionToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionToken(…)")
-    }
-}
-
-impl TokenDigest {
-    /// The bytes, for storage.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for TokenDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenDigest(…)")
     }
 }
 
@@ -182,7 +154,7 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let token = SessionToken::generate().unwrap();
-        assert_eq!(format!("{token:?} {:?}", token.digest()), "SessionToken(…) TokenDigest(…)");
+        assert_eq!(format!("{token:?} {:?}", token.digest()), "SessionToken(…) SecretDigest(…)");
     }
 
     #[test]

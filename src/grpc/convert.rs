@@ -1,5 +1,6 @@
 //! Messages to checked values, naming every field at fault, and records to messages.
 
+mod keys;
 mod lists;
 mod prefs;
 
@@ -16,6 +17,7 @@ use crate::ops::sessions::Attempt;
 use crate::ops::users::Key;
 use crate::pb;
 
+pub(super) use keys::new_key;
 pub(super) use lists::{
     batch, ids, listed, listing, logs, logs_wanted, search, session_named, sessions, sessions_wanted,
 };

@@ -2,7 +2,6 @@
 //! the only one that logs a cause, so that each failure is logged once and nothing internal gets out.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -12,10 +11,6 @@ use crate::pb::ErrorReason;
 
 /// `domain` of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "usersd";
-
-/// How long a caller refused for want of room should stay away. Most calls take less than a millisecond, so
-/// there is room again by then; a shorter time would only bring the crowd back at once.
-const OVERLOADED_RETRY: Duration = Duration::from_millis(100);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -27,11 +22,10 @@ impl From<Error> for Status {
                     details.add_bad_request_violation(field, why);
                 }
             }
-            Error::HasherBusy { retry_after } => {
+            Error::HasherBusy { retry_after }
+            | Error::Overloaded { retry_after }
+            | Error::CallerLimited { retry_after } => {
                 details.set_retry_info(Some(*retry_after));
-            }
-            Error::Overloaded => {
-                details.set_retry_info(Some(OVERLOADED_RETRY));
             }
             Error::Internal(cause) | Error::DatabaseUnavailable(cause) => {
                 tracing::error!(
@@ -59,13 +53,14 @@ fn details(reason: ErrorReason, metadata: HashMap<String, String>) -> ErrorDetai
 }
 
 fn metadata(error: &Error) -> HashMap<String, String> {
-    let (field, holder) = match error {
-        Error::IdTaken => ("id", &None),
-        Error::UsernameTaken { holder } => ("username", holder),
-        Error::EmailTaken { holder } => ("email", holder),
+    let (name, value, holder) = match error {
+        Error::IdTaken => ("field", "id", &None),
+        Error::UsernameTaken { holder } => ("field", "username", holder),
+        Error::EmailTaken { holder } => ("field", "email", holder),
+        Error::ScopeMissing { scope } => ("scope", *scope, &None),
         _ => return HashMap::new(),
     };
-    let mut metadata = HashMap::from([("field".to_owned(), field.to_owned())]);
+    let mut metadata = HashMap::from([(name.to_owned(), value.to_owned())]);
     if let Some(holder) = holder {
         metadata.insert("holder".to_owned(), holder.clone());
     }

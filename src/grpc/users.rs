@@ -2,14 +2,12 @@
 
 use tonic::{Request, Response, Status};
 
-use crate::domain::caller::Caller;
-use crate::error::{Error, Result};
 use crate::ops::Operations;
 use crate::ops::users::Key;
 use crate::pb;
 use crate::pb::users_server::Users;
 
-use super::convert;
+use super::{caller, convert};
 
 /// The RPCs over the operations.
 #[derive(Clone)]
@@ -270,9 +268,4 @@ impl Users for UsersService {
         let listed = self.ops.list_logs(&caller, &user, &filter, &wanted).await?;
         Ok(Response::new(convert::logs(listed)))
     }
-}
-
-/// Whom the gate let in. Without one nothing is served.
-fn caller<T>(request: &Request<T>) -> Result<Caller> {
-    request.extensions().get().cloned().ok_or_else(|| Error::internal("a call came past the gate"))
 }

@@ -63,6 +63,10 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, mut head: Parts, body: Bo
     if !project::settle(&mut head) {
         return failed(&refusal::project_missing(), None);
     }
+    // Who may not call is told so first, as it was there, whatever is wrong with the parameters.
+    if let Err(status) = front.stack.admit(&head, operation.method()) {
+        return failed(&Refusal::of(&status, operation, &head), Some(&status));
+    }
     let body = if operation.has_body() && is_json(&head) {
         match read_body(&head, body, front.settings.max_body).await {
             Ok(body) => dialect::object(&body),
@@ -74,14 +78,7 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, mut head: Parts, body: Bo
     // What is no UTF-8 is no id either, escaped or not.
     let [user, session] = [user, session].map(|raw| dialect::segment(raw).unwrap_or_else(|_| raw.to_owned()));
     let request = Request { front, head, operation, user, session, body: body.unwrap_or_default() };
-    let answer = match request.answer().await {
-        Err(Failure::Parameter(text)) => match request.gate().await {
-            Err(status) => Err(Failure::Status(status)),
-            Ok(()) => Err(Failure::Parameter(text)),
-        },
-        answer => answer,
-    };
-    match answer {
+    match request.answer().await {
         Ok(answer) => answered(answer),
         Err(Failure::Parameter(text)) => failed(&Refusal::new(StatusCode::BAD_REQUEST, text), None),
         Err(Failure::Status(status)) => {

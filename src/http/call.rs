@@ -19,9 +19,21 @@ use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
 
-/// A layered gRPC service: a name for this list of bounds, which every such type has.
+/// What stands before the RPCs.
+pub trait Guarded {
+    /// Whether the request's caller may call the RPC of a gRPC path: told before anything of the request is read, so
+    /// that strangers learn nothing and cost nothing. The call itself is asked the same.
+    ///
+    /// # Errors
+    ///
+    /// The status that the call would have.
+    fn admit(&self, head: &Parts, path: &str) -> Result<(), Status>;
+}
+
+/// A layered gRPC service behind its gate: a name for this list of bounds, which every such type has.
 pub trait Stack:
     Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + Guarded
     + Clone
     + Send
     + Sync
@@ -31,6 +43,7 @@ pub trait Stack:
 
 impl<S> Stack for S where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Guarded
         + Clone
         + Send
         + Sync

@@ -27,6 +27,9 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
         let status = refusal(Code::Unimplemented, ErrorReason::MethodUnknown, "there is no such method");
         return failed("users", &status);
     };
+    if let Err(status) = front.stack.admit(&head, method.path.path()) {
+        return failed(&micro::id(method), &status);
+    }
     let answer = match read_body(&head, body, front.settings.max_body.saturating_add(PREFIX)).await {
         Ok(content) => match unframe(&content) {
             Ok(json) => micro::call(front, method, json, head).await,

@@ -61,6 +61,21 @@ impl<'p> Resource<'p> {
         self.verbs().to_str().unwrap_or_default().split(", ").any(|known| known == verb.as_str())
     }
 
+    /// The RPC that does it.
+    fn method(self, verb: &Verb) -> &'static str {
+        match (self, verb) {
+            (Self::Users, &Verb::POST) => "/users.Users/Create",
+            (Self::Users, _) => "/users.Users/List",
+            (Self::User(_), &Verb::PATCH) => "/users.Users/Update",
+            (Self::User(_), &Verb::DELETE) => "/users.Users/Delete",
+            (Self::User(_), _) => "/users.Users/Read",
+            (Self::Password(_), _) => "/users.Users/UpdatePassword",
+            (Self::CreateOrRestore, _) => "/users.Users/CreateOrRestore",
+            (Self::Trash, _) => "/users.Users/ListTrash",
+            (Self::Trashed(_), _) => "/users.Users/Restore",
+        }
+    }
+
     /// Whether its fields come in the body.
     fn has_body(self, verb: &Verb) -> bool {
         match self {
@@ -80,6 +95,9 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
     };
     if head.method == Verb::OPTIONS || !resource.has(&head.method) {
         return other_verb(&head.method, resource);
+    }
+    if let Err(status) = front.stack.admit(&head, resource.method(&head.method)) {
+        return failed(reply::http_status(&status), &status);
     }
     let mut text = bytes::Bytes::new();
     if resource.has_body(&head.method) {
@@ -107,11 +125,8 @@ async fn answer<S: Stack>(
 ) -> Result<(StatusCode, Vec<u8>), Status> {
     let (user, code) = match (resource, &head.method) {
         (Resource::Users, &Verb::POST) => (create(front, head, text).await?, StatusCode::CREATED),
-        (Resource::Users, _) => {
-            return Ok((StatusCode::OK, list(front, head, "/users.Users/List").await?));
-        }
-        (Resource::Trash, _) => {
-            return Ok((StatusCode::OK, list(front, head, "/users.Users/ListTrash").await?));
+        (Resource::Users | Resource::Trash, verb) => {
+            return Ok((StatusCode::OK, list(front, head, resource.method(verb)).await?));
         }
         (Resource::CreateOrRestore, _) => (create_or_restore(front, head, text).await?, StatusCode::CREATED),
         (Resource::User(id), &Verb::PATCH) => (update(front, head, id, text).await?, StatusCode::OK),

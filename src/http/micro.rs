@@ -37,6 +37,9 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
+    if let Err(status) = front.stack.admit(&head, method.path.path()) {
+        return failed(&id(method), &status, reply::http_status(&status));
+    }
     if !body.is_end_stream() && !is_json(&head) {
         let status =
             refusal(Code::InvalidArgument, ErrorReason::Malformed, "the body must be application/json");

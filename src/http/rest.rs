@@ -58,6 +58,7 @@ async fn call<S: Stack>(
     body: Body,
 ) -> Result<Response<Body>, Refused> {
     let method = &front.schema.methods[binding.method];
+    front.stack.admit(&head, method.path.path())?;
     let content = if binding.body == Target::None {
         Bytes::new()
     } else if !body.is_end_stream() && !is_json(&head) {

@@ -1,7 +1,9 @@
 //! The front end to end, before a stack that echoes: what it is called with comes back in the reply.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -12,7 +14,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::schema::Schema;
-use super::{Front, Settings, Stack};
+use super::{Front, Guarded, Settings, Stack};
 use crate::error::Error;
 
 mod appwrite;
@@ -47,11 +49,39 @@ struct Seen {
 #[derive(Clone, Debug, PartialEq)]
 struct Peer(u16);
 
-/// A stack that answers `reply` to every call.
+/// A stack whose gate lets everyone in and that answers `reply` to every call.
 fn stack(reply: impl Fn(Seen) -> Result<Vec<u8>, Status> + Clone + Send + Sync + 'static) -> impl Stack {
-    tower::service_fn(move |request: Request<Body>| {
-        let reply = reply.clone();
-        async move {
+    Fake { admit: || Ok(()), reply }
+}
+
+#[derive(Clone)]
+struct Fake<A, R> {
+    admit: A,
+    reply: R,
+}
+
+impl<A: Fn() -> Result<(), Status>, R> Guarded for Fake<A, R> {
+    fn admit(&self, _: &http::request::Parts, path: &str) -> Result<(), Status> {
+        assert_eq!(path.split('/').count(), 3, "{path}");
+        (self.admit)()
+    }
+}
+
+impl<A, R> tower::Service<Request<Body>> for Fake<A, R>
+where
+    R: Fn(Seen) -> Result<Vec<u8>, Status> + Clone + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let reply = self.reply.clone();
+        Box::pin(async move {
             let (head, body) = request.into_parts();
             let frame = body.collect().await.unwrap().to_bytes();
             assert_eq!(frame[0], 0);
@@ -62,12 +92,12 @@ fn stack(reply: impl Fn(Seen) -> Result<Vec<u8>, Status> + Clone + Send + Sync +
                 peer: head.extensions.get().cloned(),
                 message: frame.slice(5..),
             };
-            Ok::<_, Infallible>(match reply(seen) {
+            Ok(match reply(seen) {
                 Ok(message) => framed(&message),
                 Err(status) => status.into_http(),
             })
-        }
-    })
+        })
+    }
 }
 
 fn framed(message: &[u8]) -> Response<Body> {
@@ -135,8 +165,11 @@ fn echo() -> Front<impl Stack> {
     Front::new(Arc::clone(&EVERYTHING.0), stack(|seen| Ok(seen.message.to_vec())), SETTINGS)
 }
 
+/// Its gate says `status` to everyone.
 fn failing(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Front<impl Stack> {
-    Front::new(Arc::clone(&USERS), stack(move |_| Err(status())), SETTINGS)
+    let gate = status.clone();
+    let fake = Fake { admit: move || Err(gate()), reply: move |_| Err(status()) };
+    Front::new(Arc::clone(&USERS), fake, SETTINGS)
 }
 
 /// Headers that auth, limits and logs in the stack read.

@@ -60,7 +60,7 @@ impl Operations {
         let due = store::users::trashed_before(self.store.reader(), cutoff, BATCH).await?;
         let (found, mut failed) = (due.len(), 0);
         for (namespace, user) in due {
-            let caller = Caller { name: Caller::SERVER, namespace, address: None, user_agent: String::new() };
+            let caller = Caller::server(namespace);
             // Another replica may have been quicker, or somebody restored the user.
             let still_due = |user: &User| match user.deleted {
                 Some(at) if at < cutoff => Ok(()),

@@ -5,13 +5,14 @@ use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::password::PasswordHash;
 use crate::domain::prefs::Prefs;
+use crate::domain::scope::Scope;
 use crate::domain::user::{Account, Changes, NewUser, Status, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
 
-use super::{Operations, check_etag};
+use super::{Operations, check_etag, require};
 
 /// What a caller can know a user by.
 #[derive(Clone, Debug)]
@@ -128,10 +129,12 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::UserNotFound`], [`Error::EtagMismatch`], [`Error::UsernameTaken`], [`Error::EmailTaken`],
-    /// [`Error::HasherBusy`], and [`Error::Invalid`] if neither username nor e-mail address would be left.
+    /// [`Error::HasherBusy`], [`Error::Invalid`] if neither username nor e-mail address would be left, and
+    /// [`Error::ScopeMissing`] if the caller may not write the password.
     pub async fn update(&self, caller: &Caller, id: &UserId, etag: &str, changes: &Changes) -> Result<User> {
         let hash = match &changes.password {
             Some(password) => {
+                require(caller, Scope::UsersAdmin)?;
                 let mut user = self.read(caller, &Key::Id(id.clone())).await?;
                 user.apply(changes);
                 self.screen("password", password, &user)?;

@@ -5,27 +5,31 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
-use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tower::Service;
 
+use crate::auth::keyring::{KeyRing, Known};
 use crate::auth::layer::Gate;
+use crate::auth::limits::{Limit, Meter};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::grpc::keys::KeysService;
 use crate::grpc::status::refusal;
 use crate::grpc::users::UsersService;
-use crate::http::receive;
+use crate::http::{Guarded, receive};
 use crate::ops::Operations;
 use crate::pb::ErrorReason;
+use crate::pb::keys_server::KeysServer;
 use crate::pb::users_server::UsersServer;
 
 /// The RPCs behind their gate and limits.
@@ -33,9 +37,56 @@ use crate::pb::users_server::UsersServer;
 pub(super) struct Stack {
     routes: Routes,
     gate: Arc<Gate>,
-    calls: Arc<Semaphore>,
-    most_calls: usize,
+    limits: Arc<Limits>,
     max_body: usize,
+}
+
+/// How much is let in: of all together, and of one caller.
+#[derive(Debug)]
+struct Limits {
+    all: Meter,
+    of_all: Limit,
+    of_one: Limit,
+    since: Instant,
+    open_health: bool,
+    open_reflection: bool,
+}
+
+/// A call's place among those of its caller and of all, until it is dropped.
+struct Place {
+    limits: Arc<Limits>,
+    caller: Arc<Known>,
+}
+
+impl Limits {
+    fn new(config: &Config) -> Self {
+        Self {
+            all: Meter::default(),
+            of_all: Limit { calls: config.limits_calls, rate: config.limits_rate },
+            of_one: Limit { calls: config.limits_calls_per_caller, rate: config.limits_rate_per_caller },
+            since: Instant::now(),
+            open_health: config.open_health,
+            open_reflection: config.open_reflection,
+        }
+    }
+
+    /// Full means no, at once: a queue would only make everyone late.
+    fn enter(self: &Arc<Self>, caller: Arc<Known>) -> Result<Place> {
+        let limited = |retry_after| Error::CallerLimited { retry_after };
+        caller.meter.enter(self.of_one, self.since).map_err(limited)?;
+        if let Err(retry_after) = self.all.enter(self.of_all, self.since) {
+            caller.meter.leave();
+            return Err(Error::Overloaded { retry_after });
+        }
+        Ok(Place { limits: Arc::clone(self), caller })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.caller.meter.leave();
+        self.limits.all.leave();
+    }
 }
 
 impl Stack {
@@ -45,25 +96,33 @@ impl Stack {
     pub(super) fn new(
         config: &Config,
         ops: Operations,
+        keys: KeyRing,
         health: HealthServer<impl Health>,
     ) -> Result<Self, tonic_reflection::server::Error> {
-        let users = UsersServer::new(UsersService::new(ops)).max_decoding_message_size(config.http_max_body);
+        let max_body = config.http_max_body;
+        let users = UsersServer::new(UsersService::new(ops.clone())).max_decoding_message_size(max_body);
+        let keys_service = KeysServer::new(KeysService::new(ops, keys.clone()));
         let mut routes = Routes::builder();
-        routes.add_service(users).add_service(health);
+        routes.add_service(users).add_service(keys_service.max_decoding_message_size(max_body));
         // Clients in use speak one or the other version of reflection.
-        routes.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
+        routes.add_service(health).add_service(describe().build_v1()?);
+        routes.add_service(describe().build_v1alpha()?);
         Ok(Self {
             routes: routes.routes().prepare(),
-            gate: Arc::new(Gate::new(config)),
-            calls: Arc::new(Semaphore::new(config.limits_calls)),
-            most_calls: config.limits_calls,
-            max_body: config.http_max_body,
+            gate: Arc::new(Gate::new(config, keys)),
+            limits: Arc::new(Limits::new(config)),
+            max_body,
         })
     }
 
     /// Calls that are worked on right now.
     pub(super) fn in_flight(&self) -> usize {
-        self.most_calls - self.calls.available_permits()
+        self.limits.all.running()
+    }
+
+    /// Whether programs of this machine are served without a key now.
+    pub(super) fn is_open(&self) -> bool {
+        self.gate.is_open()
     }
 
     async fn answer(self, request: Request<Body>) -> Response<Body> {
@@ -77,23 +136,28 @@ impl Stack {
         Status::from(refused).into_http()
     }
 
-    async fn guarded(self, mut request: Request<Body>) -> Result<Response<Body>> {
-        // Health is asked most urgently when the server is full: it takes no place and needs no caller.
-        let is_health = request.uri().path().starts_with("/grpc.health.v1.Health/");
-        self.gate.check_origin(&request)?;
-        if is_health {
-            return Ok(self.call_routes(request).await);
+    async fn guarded(self, request: Request<Body>) -> Result<Response<Body>> {
+        let (mut head, body) = request.into_parts();
+        let path = head.uri.path();
+        // Health is asked most urgently when the server is full: it takes no place.
+        if path.starts_with("/grpc.health.v1.Health/") {
+            self.admit_any(&head, self.limits.open_health)?;
+            return Ok(self.call_routes(Request::from_parts(head, body)).await);
         }
-        // 1. The whole message, before anything else is given to the call: a client that opens streams and sends nothing
-        //    must not hold the places of others. Reflection talks both ways and cannot be waited for.
-        if !request.uri().path().starts_with("/grpc.reflection.") {
-            request = received(request, self.max_body).await?;
+        if path.starts_with("/grpc.reflection.") {
+            let known = self.admit_any(&head, self.limits.open_reflection)?;
+            let _place = known.map(|known| self.limits.enter(known)).transpose()?;
+            return Ok(self.call_routes(Request::from_parts(head, body)).await);
         }
-        // 2. Full means no, at once: a queue would only make everyone late.
-        let _place = self.calls.try_acquire().map_err(|_| Error::Overloaded)?;
-        // 3. Who calls. Only here is a caller made; one that came with the request is overwritten.
-        let caller = self.gate.admit(&request)?;
-        request.extensions_mut().insert(caller);
+        // 1. Who calls: strangers get nothing, not even memory for what they send. Only here is a caller made; one that
+        //    came with the request is overwritten.
+        let (known, caller) = self.gate.admit(&head, path)?;
+        head.extensions.insert(caller);
+        // 2. The whole message, before a place: a client that opens streams and sends nothing must not hold the places
+        //    of others.
+        let request = received(head, body, self.max_body).await?;
+        // 3. A place.
+        let _place = self.limits.enter(known)?;
         // 4. The caller's own deadline: an answer nobody waits for is not worked on.
         match deadline(request.headers())? {
             Some(Duration::ZERO) => Err(Error::DeadlinePassed),
@@ -105,11 +169,22 @@ impl Stack {
         }
     }
 
+    /// Lets in what is no RPC of ours: everyone where it is `open`, else whoever is known.
+    fn admit_any(&self, head: &Parts, open: bool) -> Result<Option<Arc<Known>>> {
+        if open { self.gate.check_open(head).map(|_| None) } else { self.gate.identify(head).map(Some) }
+    }
+
     async fn call_routes(&self, request: Request<Body>) -> Response<Body> {
         match self.routes.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
+    }
+}
+
+impl Guarded for Stack {
+    fn admit(&self, head: &Parts, path: &str) -> Result<(), Status> {
+        Ok(self.gate.admit(head, path).map(|_| ())?)
     }
 }
 
@@ -141,8 +216,7 @@ fn describe() -> tonic_reflection::server::Builder<'static> {
 const FRAMES: usize = 16;
 
 /// The request with its body in memory.
-async fn received(request: Request<Body>, max_body: usize) -> Result<Request<Body>> {
-    let (head, mut body) = request.into_parts();
+async fn received(head: Parts, mut body: Body, max_body: usize) -> Result<Request<Body>> {
     if body.is_end_stream() {
         return Ok(Request::from_parts(head, body));
     }
@@ -181,9 +255,7 @@ fn explain(response: Response<Body>) -> Response<Body> {
     let Some(status) = Status::from_header_map(headers) else { return response };
     let said = status.message();
     let refused = match status.code() {
-        Code::Unimplemented if said.is_empty() => {
-            refusal(Code::Unimplemented, ErrorReason::MethodUnknown, "there is no such method")
-        }
+        Code::Unimplemented if said.is_empty() => Error::MethodUnknown.into(),
         Code::Unimplemented => {
             let known = response.headers().get("grpc-accept-encoding").cloned();
             let mut refused: Response<Body> =

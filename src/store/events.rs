@@ -31,7 +31,7 @@ pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -
         user_id: Set(event.user.as_ref().map_or("", UserId::as_str).to_owned()),
         at: Set(event.at.0),
         action: Set(event.action.name().to_owned()),
-        caller: Set(caller.name.to_owned()),
+        caller: Set(caller.name.to_string()),
         address: Set(device.address.map_or_else(String::new, |address| address.to_string())),
         user_agent: Set(device.user_agent),
         version: Set(event.version),

@@ -2,6 +2,7 @@
 
 mod m20261121_000001_first;
 mod m20261121_000002_lists;
+mod m20261121_000003_keys;
 
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use sea_orm_migration::{MigrationStatus, MigrationTrait, MigratorTrait};
@@ -14,7 +15,11 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261121_000001_first::Migration), Box::new(m20261121_000002_lists::Migration)]
+        vec![
+            Box::new(m20261121_000001_first::Migration),
+            Box::new(m20261121_000002_lists::Migration),
+            Box::new(m20261121_000003_keys::Migration),
+        ]
     }
 }
 

@@ -7,7 +7,8 @@ use sea_orm::{
 };
 
 use crate::domain::namespace::Namespace;
-use crate::domain::session::{Session, StoredSession, TokenDigest};
+use crate::domain::secret::SecretDigest;
+use crate::domain::session::{Session, StoredSession};
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::Result;
@@ -24,7 +25,7 @@ use super::{count, device};
 pub async fn insert(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
-    digest: TokenDigest,
+    digest: SecretDigest,
     session: &StoredSession,
 ) -> Result<()> {
     let row = session::Model {
@@ -130,7 +131,7 @@ struct Row {
 pub async fn find(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
-    digest: TokenDigest,
+    digest: SecretDigest,
 ) -> Result<Option<Session>> {
     let select = session::Entity::find()
         .select_only()
@@ -163,7 +164,7 @@ pub async fn find(
 pub async fn touch(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
-    digest: TokenDigest,
+    digest: SecretDigest,
     now: Timestamp,
 ) -> Result<()> {
     session::Entity::update_many()
@@ -180,7 +181,7 @@ pub async fn touch(
 /// # Errors
 ///
 /// What the database says.
-pub async fn delete(tx: &impl ConnectionTrait, namespace: &Namespace, digest: TokenDigest) -> Result<bool> {
+pub async fn delete(tx: &impl ConnectionTrait, namespace: &Namespace, digest: SecretDigest) -> Result<bool> {
     let done = session::Entity::delete_many()
         .filter(Column::Namespace.eq(namespace.as_str()))
         .filter(Column::Digest.eq(digest.as_bytes()))
@@ -215,7 +216,7 @@ pub async fn delete_of_user(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
-    keep: Option<TokenDigest>,
+    keep: Option<SecretDigest>,
 ) -> Result<u64> {
     let mut delete = session::Entity::delete_many()
         .filter(Column::Namespace.eq(namespace.as_str()))

@@ -5,10 +5,12 @@
 mod appwrite;
 mod appwrite_complaints;
 mod appwrite_refusals;
+mod authz;
 mod bad_input;
 mod batch;
 mod create_or_restore;
 mod http;
+mod keys;
 mod list_model;
 mod lists;
 mod logs;

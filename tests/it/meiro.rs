@@ -87,7 +87,7 @@ async fn signs_in(service: &Service, email: &str, password: &str) -> bool {
 }
 
 /// Every operation on one user, with its body, and what a user who is not there answers.
-fn operations(user: &str) -> Vec<(&'static str, String, Value, u16)> {
+pub(crate) fn operations(user: &str) -> Vec<(&'static str, String, Value, u16)> {
     let change = json!({"old_password": PASSWORD, "new_password": "battery staple"});
     vec![
         ("GET", format!("/users/{user}"), Value::Null, 404),

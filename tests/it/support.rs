@@ -19,16 +19,20 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
+use usersd::auth::keyring::KeyRing;
 use usersd::clock::Clock;
 use usersd::config::Config;
 use usersd::devices::Devices;
+use usersd::domain::key::{KeyName, NewKey, Reach};
 use usersd::domain::password::{Password, PasswordHash};
+use usersd::domain::scope::Scopes;
 use usersd::domain::time::Timestamp;
 use usersd::hasher::Hasher;
-use usersd::ops::{Operations, Rules};
+use usersd::ops::{Operations, Rules, keys};
+use usersd::pb::keys_client::KeysClient;
 use usersd::pb::users_client::UsersClient;
 use usersd::pb::{CreateRequest, LoginRequest, Session, User};
-use usersd::server::Server;
+use usersd::server::{Server, Tls};
 use usersd::store::Store;
 
 /// Where the tests' PostgreSQL is; `tests/run` starts one and says so.
@@ -118,11 +122,13 @@ pub(crate) struct Replica {
     pub(crate) store: Store,
     pub(crate) hasher: Hasher,
     pub(crate) ops: Operations,
+    pub(crate) keys: KeyRing,
     pub(crate) stop: CancellationToken,
     pub(crate) served: JoinHandle<bool>,
     pub(crate) server: Server,
     /// Every statement that was run, while it is `Some`.
     pub(crate) statements: Statements,
+    channel: Channel,
     client: Client<HttpConnector, Full<bytes::Bytes>>,
 }
 
@@ -157,6 +163,19 @@ impl Service {
         let statement = Statement::from_string(self.backend.kind(), sql);
         let row = self.replica.store.reader().query_one_raw(statement).await;
         row.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+
+    /// A new key, good for every replica that is asked: its secret and its id.
+    pub(crate) async fn key(&self, reach: &str, scopes: Scopes) -> (String, String) {
+        let reach = Reach::parse(reach).unwrap();
+        let new = NewKey { reach, name: KeyName::parse("a test").unwrap(), scopes, expires: None };
+        self.key_like(new).await
+    }
+
+    pub(crate) async fn key_like(&self, new: NewKey) -> (String, String) {
+        let (secret, key) = keys::create(&self.replica.store, &self.clock, new).await.unwrap();
+        self.replica.keys.refresh().await.unwrap();
+        (secret.expose().to_owned(), key.id)
     }
 
     /// Runs statements past the service.
@@ -213,15 +232,35 @@ impl Replica {
             (Rules::from(&config), Devices::open(config.geoip_database.as_deref()).unwrap());
         let ops =
             Operations::new(store.clone(), hasher.clone(), clock.clone(), rules, devices).await.unwrap();
-        let server = Server::new(&config, ops.clone()).await.unwrap();
+        let keys = KeyRing::load(store.clone(), clock.clone()).await.unwrap();
+        let server =
+            Server::new(&config, ops.clone(), keys.clone(), Tls::open(&config).unwrap()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         let running = tokio::spawn(server.clone().serve(listener, stop.clone()));
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
-        let users = UsersClient::new(channel).max_decoding_message_size(usize::MAX);
+        let users = UsersClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { users, address, store, hasher, ops, stop, served: running, server, statements, client }
+        Self {
+            users,
+            address,
+            store,
+            hasher,
+            ops,
+            keys,
+            stop,
+            served: running,
+            server,
+            statements,
+            channel,
+            client,
+        }
+    }
+
+    /// A client of the keys.
+    pub(crate) fn keys_client(&self) -> KeysClient<Channel> {
+        KeysClient::new(self.channel.clone())
     }
 
     /// A request as it is; the answer's body as JSON, or `null` if it is none.
@@ -380,13 +419,25 @@ impl tonic::codec::Decoder for Raw {
 }
 
 /// Sends bytes as the message of a gRPC method.
-pub(crate) async fn raw(service: &Service, path: &'static str, message: Vec<u8>) -> Result<Vec<u8>, Status> {
-    let address = format!("http://{}", service.replica.address);
-    let channel = Endpoint::try_from(address).unwrap().connect().await.unwrap();
-    let mut client = tonic::client::Grpc::new(channel);
+pub(crate) async fn raw(service: &Service, path: &str, message: Vec<u8>) -> Result<Vec<u8>, Status> {
+    raw_with(&service.replica, path, message, &[]).await
+}
+
+/// The same with metadata.
+pub(crate) async fn raw_with(
+    replica: &Replica,
+    path: &str,
+    message: Vec<u8>,
+    metadata: &[(&str, &str)],
+) -> Result<Vec<u8>, Status> {
+    let mut client = tonic::client::Grpc::new(replica.channel.clone());
     client.ready().await.unwrap();
-    let path = http::uri::PathAndQuery::from_static(path);
-    Ok(client.unary(Request::new(message), path, Raw).await?.into_inner())
+    let mut request = Request::new(message);
+    for (name, value) in metadata {
+        let name = name.parse::<tonic::metadata::AsciiMetadataKey>().unwrap();
+        request.metadata_mut().append(name, value.parse().unwrap());
+    }
+    Ok(client.unary(request, path.parse().unwrap(), Raw).await?.into_inner())
 }
 
 /// Lets `meanwhile` happen while `call` waits for its first hash, and gives the call's refusal.

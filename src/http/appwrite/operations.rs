@@ -5,7 +5,7 @@ use prost_types::{FieldMask, Struct};
 use tonic::Status;
 
 use super::params::{self, Page, Params};
-use super::refusal::{Failure, is_of_the_gate};
+use super::refusal::Failure;
 use super::route::Operation;
 use super::{Request, model};
 use crate::http::call::Stack;
@@ -42,21 +42,6 @@ impl<S: Stack> Request<'_, S> {
             Operation::DeleteSession => self.delete_session().await.map(|()| Answer::NoContent),
             Operation::DeleteSessions => self.delete_sessions().await.map(|()| Answer::NoContent),
             Operation::Delete => self.delete().await.map(|()| Answer::NoContent),
-        }
-    }
-
-    /// What the gate says to the operation, whose parameters are at fault: who may not call at all is told so first,
-    /// as it was there. The RPC is called with a message that it refuses.
-    pub(super) async fn gate(&self) -> Result<(), Status> {
-        let refused = match self.operation {
-            // Without an id every other RPC refuses.
-            Operation::List => pb::ListRequest { limit: Some(-1), ..Default::default() }.encode_to_vec(),
-            _ => Vec::new(),
-        };
-        let Some(method) = self.front.schema.method(self.operation.method()) else { return Ok(()) };
-        match self.front.call(method, refused, self.head.clone()).await {
-            Err(status) if is_of_the_gate(&status) => Err(status),
-            _ => Ok(()),
         }
     }
 

@@ -3,6 +3,7 @@
 use http::request::Parts;
 use http::{StatusCode, header};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::params::{EMAIL, NAME, SEARCH, UID};
 use super::project;
@@ -61,6 +62,7 @@ impl Refusal {
         let is = |reason| has_reason(status, reason);
         match status.code() {
             Code::InvalidArgument if is(ErrorReason::FieldInvalid) => fields(status),
+            Code::InvalidArgument if is(ErrorReason::NamespaceMissing) => project_missing(),
             Code::NotFound if is(ErrorReason::UserNotFound) => {
                 Self::new(StatusCode::NOT_FOUND, "User not found")
             }
@@ -72,7 +74,7 @@ impl Refusal {
             Code::PermissionDenied if is(ErrorReason::NamespaceMismatch) => {
                 Self::new(StatusCode::FORBIDDEN, status.message())
             }
-            Code::PermissionDenied => application(operation, head),
+            Code::PermissionDenied => application(status, operation, head),
             _ => Self::other(status),
         }
     }
@@ -107,11 +109,6 @@ pub(super) fn required(name: &str) -> String {
     format!("Param \"{name}\" is not optional.")
 }
 
-/// Whether the status is the gate's: said before the RPC looked at its message.
-pub(super) fn is_of_the_gate(status: &Status) -> bool {
-    !has_reason(status, ErrorReason::FieldInvalid) || names_project(status)
-}
-
 fn names_project(status: &Status) -> bool {
     dialect::violations(status).iter().any(|(field, _)| project::is_named_by(field))
 }
@@ -133,9 +130,11 @@ fn guest(operation: Operation) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, message)
 }
 
-fn application(operation: Operation, head: &Parts) -> Refusal {
+fn application(status: &Status, operation: Operation, head: &Parts) -> Refusal {
     let (project, host) = (project::name(head), host(head));
-    let scope = operation.scope();
+    // Some of our scopes are finer than theirs: whoever is to mend the key must know which it lacks.
+    let lacking = status.get_details_error_info().and_then(|info| info.metadata.get("scope").cloned());
+    let scope = lacking.unwrap_or_else(|| operation.scope().to_owned());
     let message = format!("app.{project}@service.{host} (role: application) missing scope ({scope})");
     Refusal::new(StatusCode::UNAUTHORIZED, message)
 }

@@ -1,0 +1,172 @@
+//! Every API key, in memory: a call is let in or refused without asking the database.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::domain::caller::Caller;
+use crate::domain::key::{Key, Reach};
+use crate::domain::namespace::Namespace;
+use crate::domain::scope::Scopes;
+use crate::domain::secret::SecretDigest;
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+use crate::store::{self, Store};
+
+use super::limits::Meter;
+
+/// Somebody who may call.
+#[derive(Debug)]
+pub struct Known {
+    /// What events name it.
+    pub name: Arc<str>,
+    /// Where it may work.
+    pub reach: Reach,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// What it asks right now.
+    pub meter: Meter,
+    expires: Option<Timestamp>,
+    /// When it was last seen, in microseconds, and up to when that is written down.
+    used: AtomicI64,
+    noted: AtomicI64,
+}
+
+impl Known {
+    /// Somebody who is known by other means than a key.
+    #[must_use]
+    pub fn new(name: &str, reach: Reach, scopes: Scopes) -> Self {
+        let (used, noted) = (AtomicI64::new(0), AtomicI64::new(0));
+        Self { name: name.into(), reach, scopes, meter: Meter::default(), expires: None, used, noted }
+    }
+
+    /// Whoever needs no key.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::new(Caller::OPEN, Reach::One(Namespace::default()), Scopes::ALL)
+    }
+
+    fn of(key: Key) -> Self {
+        let used = key.last_used.map_or(0, |at| at.0);
+        let known = Self::new(&key.id, key.reach, key.scopes);
+        Self { expires: key.expires, used: AtomicI64::new(used), noted: AtomicI64::new(used), ..known }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    version: i64,
+    keys: HashMap<SecretDigest, Arc<Known>>,
+}
+
+/// The keys of all namespaces, as the database had them less than a second ago. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyRing {
+    store: Store,
+    clock: Clock,
+    table: Arc<RwLock<Arc<Table>>>,
+}
+
+impl KeyRing {
+    /// How often the database is asked whether keys have changed: a revoked key is refused within a second, with
+    /// as much time again for the question.
+    pub const REFRESH: Duration = Duration::from_millis(500);
+
+    /// How often it is written down when keys were last used.
+    pub const NOTE: Duration = Duration::from_mins(1);
+
+    /// The keys of a migrated database.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database, as all functions here.
+    pub async fn load(store: Store, clock: Clock) -> Result<Self> {
+        let ring = Self { store, clock, table: Arc::default() };
+        ring.refresh().await?;
+        Ok(ring)
+    }
+
+    /// Whether there never was a key.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.table().version == 0
+    }
+
+    /// Who has the key, if it is good now. The same work for every digest.
+    #[must_use]
+    pub fn find(&self, digest: &SecretDigest) -> Option<Arc<Known>> {
+        let known = self.table().keys.get(digest).cloned()?;
+        let now = self.clock.now();
+        if known.expires.is_some_and(|at| at <= now) {
+            return None;
+        }
+        known.used.fetch_max(now.0, Ordering::Relaxed);
+        Some(known)
+    }
+
+    /// Reads the keys again if they have changed.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database; then the ring stays as it was.
+    pub async fn refresh(&self) -> Result<()> {
+        let version = store::keys::version(self.store.reader()).await?;
+        let old = self.table();
+        if version == old.version {
+            return Ok(());
+        }
+        // Read after the version: it may be newer than that says, never older.
+        let all = store::keys::all(self.store.reader()).await?;
+        let same = |(digest, key): (SecretDigest, Key)| {
+            let known = old.keys.get(&digest).cloned();
+            (digest, known.unwrap_or_else(|| Arc::new(Known::of(key))))
+        };
+        let new = Arc::new(Table { version, keys: all.into_iter().map(same).collect() });
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        // Another one may have been quicker, and seen more. (A database that was put back has an older number.)
+        if Arc::ptr_eq(&table, &old) || table.version < version {
+            *table = new;
+        }
+        Ok(())
+    }
+
+    /// Writes down which keys were used since the last time.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database; then the next time does it.
+    pub async fn note_use(&self) -> Result<()> {
+        let unnoted =
+            |known: &&Arc<Known>| known.used.load(Ordering::Relaxed) > known.noted.load(Ordering::Relaxed);
+        let table = self.table();
+        let used: Vec<&Arc<Known>> = table.keys.values().filter(unnoted).collect();
+        if used.is_empty() {
+            return Ok(());
+        }
+        let tx = self.store.begin().await?;
+        let mut noted = Vec::with_capacity(used.len());
+        for known in used {
+            let at = known.used.load(Ordering::Relaxed);
+            store::keys::touch(&tx, &known.reach, &known.name, Timestamp(at)).await?;
+            noted.push((known, at));
+        }
+        tx.commit().await?;
+        for (known, at) in noted {
+            known.noted.store(at, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing({} keys)", self.table().keys.len())
+    }
+}

@@ -1,0 +1,114 @@
+//! How much one caller may ask, and all together.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long who was refused for want of room should stay away. Most calls take less than a millisecond, so there is
+/// room again by then; a shorter time would only bring the crowd back at once.
+const ROOM_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a [`Meter`] lets through.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Calls at a time.
+    pub calls: usize,
+    /// Calls a second, of which those of one second may come at once; `None`: any number.
+    pub rate: Option<u32>,
+}
+
+/// Counts calls against a [`Limit`].
+#[derive(Debug, Default)]
+pub struct Meter {
+    running: AtomicUsize,
+    /// When the bucket is full again, in nanoseconds: it holds what is missing till then.
+    full_at: AtomicU64,
+}
+
+impl Meter {
+    /// Lets one call through, which ends with [`Meter::leave`].
+    ///
+    /// # Errors
+    ///
+    /// How long to wait before the next try.
+    pub fn enter(&self, limit: Limit, since: Instant) -> Result<(), Duration> {
+        if self.running.fetch_add(1, Ordering::Relaxed) >= limit.calls {
+            self.leave();
+            return Err(ROOM_AGAIN);
+        }
+        match limit.rate {
+            None => Ok(()),
+            Some(rate) => {
+                let now = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                self.take(rate, now).inspect_err(|_| self.leave())
+            }
+        }
+    }
+
+    /// Ends a call.
+    pub fn leave(&self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Calls that have not ended.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Takes a token out of the bucket. Counted as the generic cell rate algorithm does (ITU-T I.371): the time at
+    /// which the bucket is full again tells how much is in it, and is one number that threads can change.
+    fn take(&self, rate: u32, now: u64) -> Result<(), Duration> {
+        const SECOND: u64 = 1_000_000_000;
+        let token = SECOND / u64::from(rate.max(1));
+        let mut full_at = self.full_at.load(Ordering::Relaxed);
+        loop {
+            let after = full_at.max(now) + token;
+            // The bucket holds one second's tokens, and at least one.
+            let early = (after - now).saturating_sub(SECOND.max(token));
+            if early > 0 {
+                return Err(Duration::from_nanos(early));
+            }
+            match self.full_at.compare_exchange_weak(full_at, after, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(other) => full_at = other,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_bucket_holds_a_second_and_fills_up_evenly() {
+        let meter = Meter::default();
+        let burst = (0..100).filter(|_| meter.take(10, 5 * SECOND).is_ok()).count();
+        assert_eq!(burst, 10);
+        assert_eq!(meter.take(10, 5 * SECOND), Err(Duration::from_millis(100)));
+        assert_eq!(meter.take(10, 5 * SECOND + SECOND / 10), Ok(()));
+        assert!(meter.take(10, 5 * SECOND + SECOND / 10).is_err());
+        // Who stays away for long finds no more than a second's.
+        let burst = (0..100).filter(|_| meter.take(10, 900 * SECOND).is_ok()).count();
+        assert_eq!(burst, 10);
+    }
+
+    #[test]
+    fn refused_calls_take_no_place_and_no_token() {
+        let (meter, now) = (Meter::default(), Instant::now());
+        let limit = Limit { calls: 2, rate: Some(1_000) };
+        assert!(meter.enter(limit, now).is_ok() && meter.enter(limit, now).is_ok());
+        for _ in 0..10 {
+            assert_eq!(meter.enter(limit, now), Err(ROOM_AGAIN));
+        }
+        meter.leave();
+        assert_eq!(meter.running(), 1);
+        assert!(meter.enter(limit, now).is_ok());
+        let slow = Meter::default();
+        let limit = Limit { calls: 9, rate: Some(1) };
+        assert!(slow.enter(limit, now).is_ok() && slow.enter(limit, now).is_err());
+        assert_eq!(slow.running(), 1);
+    }
+}

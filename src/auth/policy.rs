@@ -1,0 +1,75 @@
+//! Which scope each RPC needs. What has no row is not served.
+
+use crate::domain::scope::Scope;
+
+/// The scope that the RPC of a gRPC path needs; `None` if there is no such RPC.
+///
+/// Two RPCs ask for more depending on the message: `Update` with a password needs `users.admin`, and a key can give
+/// no scope that it lacks.
+#[must_use]
+pub fn scope_of(path: &str) -> Option<Scope> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    match service {
+        "users.Users" => of_users(method),
+        "users.Keys" => matches!(method, "Create" | "List" | "Delete").then_some(Scope::KeysAdmin),
+        _ => None,
+    }
+}
+
+fn of_users(method: &str) -> Option<Scope> {
+    Some(match method {
+        "Read" | "BatchRead" | "Search" | "List" | "ReadTrash" | "ListTrash" | "ReadPrefs" | "ListLogs" => {
+            Scope::UsersRead
+        }
+        "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
+        // What can take an account over or lose it.
+        "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" => {
+            Scope::UsersAdmin
+        }
+        "ReadSession" | "ListSessions" => Scope::SessionsRead,
+        "Login" | "Logout" | "DeleteSession" | "DeleteSessions" => Scope::SessionsWrite,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_reflect::DescriptorPool;
+
+    use super::*;
+
+    /// The manual says a scope of each RPC, and this table the same.
+    #[test]
+    fn every_rpc_needs_the_scope_that_the_proto_says() {
+        let pool = DescriptorPool::decode(crate::DESCRIPTOR_SET).unwrap();
+        let mut seen = 0;
+        for service in pool.services() {
+            for method in service.methods() {
+                let path = format!("/{}/{}", service.full_name(), method.name());
+                let file = service.parent_file();
+                let source = file.file_descriptor_proto().source_code_info.as_ref().unwrap();
+                let place = source.location.iter().find(|location| location.path == method.path()).unwrap();
+                let manual = place.leading_comments();
+                let scope = scope_of(&path).unwrap_or_else(|| panic!("{path} has no scope"));
+                assert!(manual.contains(&format!("Scope: `{}`", scope.name())), "{path}: {manual}");
+                seen += 1;
+            }
+        }
+        assert!(seen >= 28, "only {seen} RPCs were found");
+    }
+
+    #[test]
+    fn what_is_not_there_needs_nothing_and_is_not_served() {
+        for path in [
+            "",
+            "/",
+            "/users.Users",
+            "/users.Users/",
+            "/users.Users/read",
+            "/users.Users/Read/",
+            "users.Users/Read",
+        ] {
+            assert_eq!(scope_of(path), None, "{path:?}");
+        }
+    }
+}

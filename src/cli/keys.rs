@@ -1,0 +1,165 @@
+//! `usersd key`: keys made, listed and revoked by whoever has the database.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use crate::clock::Clock;
+use crate::config::{Config, Problems};
+use crate::domain::key::{Key, KeyName, NewKey, Reach};
+use crate::domain::scope::Scopes;
+use crate::domain::time::Timestamp;
+use crate::error::Error;
+use crate::ops::keys;
+use crate::store::{self, Store};
+
+use super::{Failure, open, print};
+
+#[derive(Subcommand)]
+pub(super) enum Step {
+    /// Make a key and print it, alone, on stdout: it is kept nowhere and cannot be shown again
+    Create {
+        /// The namespace it is good for; `*` for a key whose calls name theirs in `usersd-namespace`
+        #[arg(long, value_name = "NS")]
+        namespace: String,
+        /// What it may do, with commas between: users.read, users.write, users.admin, sessions.read, sessions.write,
+        /// keys.admin
+        #[arg(long, value_name = "SCOPES")]
+        scopes: String,
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        name: String,
+        /// How long it is good, such as 90d; without it, until it is revoked
+        #[arg(long, value_name = "SPAN")]
+        expires: Option<String>,
+    },
+    /// List keys, a line each: id, namespace, name, scopes, created, expires, last used
+    List {
+        /// Only those of one namespace
+        #[arg(long, value_name = "NS")]
+        namespace: Option<String>,
+    },
+    /// Revoke a key; servers refuse it within a second
+    Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+/// Runs `usersd key`.
+pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Failure> {
+    match step {
+        Step::Create { namespace, scopes, name, expires } => {
+            let new = new_key(namespace, scopes, name, expires.as_deref());
+            create(config, new.map_err(|problems| Failure::Usage(problems.to_string()))?).await
+        }
+        Step::List { namespace } => {
+            let reach = namespace.as_deref().map(Reach::parse).transpose();
+            list(config, reach.map_err(|why| Failure::Usage(format!("--namespace {why}")))?).await
+        }
+        Step::Revoke { id } => revoke(config, id).await,
+    }
+}
+
+/// The key that the flags describe, or everything that is wrong with them.
+fn new_key(namespace: &str, scopes: &str, name: &str, expires: Option<&str>) -> Result<NewKey, Problems> {
+    let mut problems = Problems::default();
+    let mut wrong = |flag: &str, why: &dyn std::fmt::Display| problems.0.push(format!("--{flag} {why}"));
+    let reach = Reach::parse(namespace).map_err(|why| wrong("namespace", &why));
+    let scopes = Scopes::parse(scopes.split(',').map(str::trim)).map_err(|why| wrong("scopes", &why));
+    let name = KeyName::parse(name).map_err(|why| wrong("name", &why));
+    let span = expires.map(humantime::parse_duration).transpose().ok();
+    let span = span.filter(|span| *span != Some(Duration::ZERO));
+    let span = span.ok_or_else(|| wrong("expires", &"must be a duration like 12h or 90d"));
+    match (reach, scopes, name, span) {
+        (Ok(reach), Ok(scopes), Ok(name), Ok(span)) => {
+            let expires = span.map(|span| Clock::System.now().plus(span));
+            Ok(NewKey { reach, name, scopes, expires })
+        }
+        _ => Err(problems),
+    }
+}
+
+async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
+    let store = open(config).await?;
+    let (secret, key) = keys::create(&store, &Clock::System, new).await?;
+    close(&store).await;
+    eprintln!(
+        "usersd: key {} of namespace {} may {}{}; it is shown this once:",
+        key.id,
+        key.reach.as_str(),
+        key.scopes,
+        key.expires.map_or_else(String::new, |at| format!(" until {}", time(at))),
+    );
+    print(secret.expose());
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure> {
+    let store = open(config).await?;
+    let keys: Vec<Key> = match &reach {
+        Some(reach) => store::keys::of(store.reader(), reach).await?,
+        None => store::keys::all(store.reader()).await?.into_iter().map(|(_, key)| key).collect(),
+    };
+    close(&store).await;
+    eprintln!("id\tnamespace\tname\tscopes\tcreated\texpires\tlast used");
+    for key in keys {
+        let optional = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), time);
+        let (scopes, created) = (key.scopes.names().collect::<Vec<_>>().join(","), time(key.created));
+        let (expires, last_used) = (optional(key.expires), optional(key.last_used));
+        let (id, namespace, name) = (key.id, key.reach.as_str(), key.name.as_str());
+        print(&format!("{id}\t{namespace}\t{name}\t{scopes}\t{created}\t{expires}\t{last_used}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn revoke(config: &Config, id: &str) -> Result<ExitCode, Failure> {
+    let store = open(config).await?;
+    let revoked = keys::revoke(&store, None, id).await;
+    close(&store).await;
+    match revoked {
+        Ok(()) => {
+            eprintln!("usersd: key {id} is revoked; servers refuse it within a second");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(Error::KeyNotFound) => {
+            Err(Failure::Failed(format!("there is no key {id}: `usersd key list` shows them")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn close(store: &Store) {
+    let _ = tokio::time::timeout(super::CLOSING, store.close()).await;
+}
+
+/// RFC 3339, in UTC. Its years have four digits: the last second of them stands for all that come after.
+fn time(at: Timestamp) -> String {
+    const LAST: u64 = 253_402_300_799;
+    let seconds = u64::try_from(at.seconds()).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_wrong_flags_are_told_at_once() {
+        let told = new_key("A", "users.reed", " ", Some("soon")).unwrap_err();
+        let flags: Vec<&str> = told.0.iter().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(flags, ["--namespace", "--scopes", "--name", "--expires"]);
+        assert_eq!(new_key("*", "users.read", "x", Some("0s")).unwrap_err().0.len(), 1);
+        let key = new_key("*", "users.read, keys.admin", "x", Some("90d")).unwrap();
+        assert_eq!((key.reach, key.scopes.names().count()), (Reach::Every, 2));
+        assert!(key.expires.is_some());
+        assert!(new_key("a", "users.read", "x", None).unwrap().expires.is_none());
+    }
+
+    #[test]
+    fn times_are_utc() {
+        assert_eq!(time(Timestamp(1_700_000_000_000_000)), "2023-11-14T22:13:20Z");
+        assert_eq!(time(Timestamp(i64::MAX)), "9999-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,71 @@
+//! `service Keys`. Each method: parse, one operation, reply.
+
+use tonic::{Request, Response, Status};
+
+use crate::auth::keyring::KeyRing;
+use crate::domain::key::Key;
+use crate::error::{Error, Result};
+use crate::ops::Operations;
+use crate::pb;
+use crate::pb::keys_server::Keys;
+
+use super::{caller, convert};
+
+/// The RPCs over the operations.
+#[derive(Clone)]
+pub struct KeysService {
+    ops: Operations,
+    /// What this replica lets in: a change of the keys counts here before it is answered.
+    ring: KeyRing,
+}
+
+impl KeysService {
+    /// The RPCs over `ops`; `ring` is what lets callers in.
+    #[must_use]
+    pub fn new(ops: Operations, ring: KeyRing) -> Self {
+        Self { ops, ring }
+    }
+
+    /// The change is stored: where it cannot be read back now, it will be in time.
+    async fn take_up(&self) {
+        if let Err(error) = self.ring.refresh().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "keys could not be read again yet");
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Keys for KeysService {
+    async fn create(
+        &self,
+        request: Request<pb::CreateKeyRequest>,
+    ) -> Result<Response<pb::CreateKeyResponse>, Status> {
+        let caller = caller(&request)?;
+        let (name, scopes, expires) = convert::new_key(request.get_ref())?;
+        let (secret, key) = self.ops.create_key(&caller, name, scopes, expires).await?;
+        self.take_up().await;
+        let secret = secret.expose().to_owned();
+        Ok(Response::new(pb::CreateKeyResponse { key: Some(key.into()), secret }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::ListKeysRequest>,
+    ) -> Result<Response<pb::ListKeysResponse>, Status> {
+        let keys = self.ops.list_keys(&caller(&request)?).await?;
+        Ok(Response::new(pb::ListKeysResponse { keys: keys.into_iter().map(Key::into).collect() }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteKeyRequest>,
+    ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
+        let (caller, id) = (caller(&request)?, &request.get_ref().id);
+        if id.is_empty() {
+            return Err(Error::invalid("id", "is required").into());
+        }
+        self.ops.delete_key(&caller, id).await?;
+        self.take_up().await;
+        Ok(Response::new(pb::DeleteKeyResponse {}))
+    }
+}

@@ -1,0 +1,229 @@
+//! Counts what a client sends on an HTTP/2 connection beside its requests.
+//!
+//! Opening streams and taking them back at once (CVE-2023-44487), pings and settings cost a client next to nothing and
+//! the server an answer or a call each. The HTTP library bounds the memory that they take, not how many come; so
+//! the frames' headers (RFC 9113 §4.1) are read on the way, and a connection that has little else to send is cut off.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What a client sends first, RFC 9113 §3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Bytes of a frame's header.
+const HEADER: usize = 9;
+
+/// How long counts are kept.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// What a connection may send within a minute.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    /// Streams taken back; more only where at least as many are not.
+    pub(super) resets: u32,
+    /// Pings, settings and the like; more only where there is a stream for every two.
+    pub(super) pings: u32,
+}
+
+/// Follows the frames of one direction.
+#[derive(Debug)]
+struct Frames {
+    allowed: Allowed,
+    at: At,
+    since: Instant,
+    streams: u32,
+    resets: u32,
+    pings: u32,
+}
+
+/// Where in the bytes we are.
+#[derive(Debug)]
+enum At {
+    /// After so many bytes of the preface.
+    Preface(usize),
+    Header([u8; HEADER], usize),
+    /// Before so many bytes of a frame.
+    Payload(usize),
+    /// It is HTTP/1.
+    Elsewhere,
+}
+
+impl Frames {
+    fn new(allowed: Allowed) -> Self {
+        Self { allowed, at: At::Preface(0), since: Instant::now(), streams: 0, resets: 0, pings: 0 }
+    }
+
+    /// Reads on. Says whether that is still allowed.
+    fn pass(&mut self, mut bytes: &[u8]) -> bool {
+        while let Some(first) = bytes.first() {
+            match &mut self.at {
+                At::Elsewhere => return true,
+                At::Preface(seen) if PREFACE.get(*seen) != Some(first) => self.at = At::Elsewhere,
+                At::Preface(seen) => {
+                    *seen += 1;
+                    bytes = &bytes[1..];
+                    if *seen == PREFACE.len() {
+                        self.at = At::Header([0; HEADER], 0);
+                    }
+                }
+                At::Header(header, seen) => {
+                    let some = bytes.len().min(HEADER - *seen);
+                    header[*seen..*seen + some].copy_from_slice(&bytes[..some]);
+                    *seen += some;
+                    bytes = &bytes[some..];
+                    if *seen == HEADER {
+                        let [a, b, c, kind, flags, ..] = *header;
+                        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+                        self.at = if length == 0 { At::Header([0; HEADER], 0) } else { At::Payload(length) };
+                        if !self.count(kind, flags, length) {
+                            return false;
+                        }
+                    }
+                }
+                At::Payload(left) => {
+                    let some = bytes.len().min(*left);
+                    bytes = &bytes[some..];
+                    *left -= some;
+                    if *left == 0 {
+                        self.at = At::Header([0; HEADER], 0);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Counts a frame. Source of the numbers: RFC 9113 §6.
+    fn count(&mut self, kind: u8, flags: u8, length: usize) -> bool {
+        const END_STREAM: u8 = 1;
+        match kind {
+            1 => self.streams += 1,
+            3 => self.resets += 1,
+            // An empty piece of a body does nothing either, unless it is the last.
+            0 if length > 0 || flags & END_STREAM != 0 => {}
+            // Large replies have the client say again and again how much more it takes; its headers are bounded.
+            8 | 9 => {}
+            _ => self.pings += 1,
+        }
+        let few = self.resets <= self.allowed.resets && self.pings <= self.allowed.pings;
+        if few || self.since.elapsed() > WINDOW {
+            if !few {
+                (self.since, self.streams, self.resets, self.pings) = (Instant::now(), 0, 0, 0);
+            }
+            return true;
+        }
+        let resets = self.resets > self.allowed.resets && self.resets > self.streams / 2;
+        let pings = self.pings > self.allowed.pings && self.pings > self.streams.saturating_mul(2);
+        !resets && !pings
+    }
+}
+
+/// A connection whose incoming frames are counted.
+pub(super) struct Counted<IO> {
+    inner: IO,
+    frames: Frames,
+}
+
+impl<IO> Counted<IO> {
+    pub(super) fn new(inner: IO, allowed: Allowed) -> Self {
+        Self { inner, frames: Frames::new(allowed) }
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+        if this.frames.pass(&buffer.filled()[before..]) {
+            return Poll::Ready(Ok(()));
+        }
+        let Frames { streams, resets, pings, .. } = this.frames;
+        tracing::warn!(streams, resets, pings, "a connection was cut off: it does little but reset or ping");
+        Poll::Ready(Err(io::Error::other("too many resets or pings")))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Counted<IO> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: Allowed = Allowed { resets: 5, pings: 5 };
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    /// How many of `frames` pass, sent `piece` bytes at a time.
+    fn passed(frames: &[Vec<u8>], piece: usize) -> usize {
+        let mut follower = Frames::new(ALLOWED);
+        assert!(follower.pass(PREFACE));
+        frames.iter().take_while(|frame| frame.chunks(piece).all(|bytes| follower.pass(bytes))).count()
+    }
+
+    #[test]
+    fn resets_and_pings_beyond_the_allowed_are_cut_off() {
+        for piece in [1, 4, 100] {
+            assert_eq!(passed(&vec![frame(6, 0, &[0; 8]); 20], piece), 5);
+            assert_eq!(passed(&vec![frame(4, 0, &[]); 20], piece), 5);
+            assert_eq!(passed(&vec![frame(0, 0, &[]); 20], piece), 5);
+            let rapid: Vec<_> =
+                (0..20).flat_map(|_| [frame(1, 5, b"headers"), frame(3, 0, &[0; 4])]).collect();
+            assert_eq!(passed(&rapid, piece), 11);
+        }
+    }
+
+    #[test]
+    fn a_client_with_calls_may_ping_and_give_up_some() {
+        let call = || vec![frame(1, 4, b"headers"), frame(0, 1, b"body"), frame(8, 0, &[0; 4])];
+        let calls = |extra: Vec<u8>, each: usize| {
+            let one = |n: usize| if n.is_multiple_of(each) { vec![extra.clone()] } else { Vec::new() };
+            (1..=200).flat_map(|n| [call(), one(n)].concat()).collect::<Vec<_>>()
+        };
+        for frames in [calls(frame(6, 0, &[0; 8]), 1), calls(frame(3, 0, &[0; 4]), 3)] {
+            assert_eq!(passed(&frames, 7), frames.len());
+        }
+    }
+
+    #[test]
+    fn http_1_is_let_through() {
+        let mut follower = Frames::new(ALLOWED);
+        assert!(follower.pass(b"PRI") && follower.pass(b"NT / HTTP/1.1\r\n\r\n") && follower.pass(&[0; 900]));
+        assert!(matches!(follower.at, At::Elsewhere));
+    }
+}
