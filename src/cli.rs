@@ -176,6 +176,7 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let keys = KeyRing::load(store.clone(), Clock::System).await?;
     let server = Server::new(config, operations(config, store.clone(), devices).await?, keys, tls).await?;
     refuse_open_doors(config, &server)?;
+    allow_connections(config);
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -219,6 +220,25 @@ fn refuse_open_doors(config: &Config, server: &Server) -> Result<(), Failure> {
          as 127.0.0.1:8080, or, if something else keeps strangers out, say so with auth = \"off\" (USERSD_AUTH=off).",
         config.listen
     )))
+}
+
+/// As many open files as connections need, if the system gives them: shells commonly give 1,024 of many more.
+fn allow_connections(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// For the database, the listener, logs, certificates.
+    const OTHERS: u64 = 128;
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = config.limits_connections as u64 + OTHERS;
+    let (Some(now), most) = (limit.current, limit.maximum) else { return };
+    let current = wanted.min(most.unwrap_or(u64::MAX)).max(now);
+    let raised = Rlimit { current: Some(current), maximum: most };
+    if setrlimit(Resource::Nofile, raised).is_err() || current < wanted {
+        tracing::warn!(
+            open_files = current,
+            wanted,
+            "the system gives fewer open files than limits.connections needs: connections beyond that wait"
+        );
+    }
 }
 
 /// A database of countries that is named but cannot be used is a fault of the settings, found before the service

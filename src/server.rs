@@ -190,6 +190,7 @@ impl Server {
     {
         let begun = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&begun);
+        let peer_address = info.remote_addr;
         let (protocol, header_timeout) = (self.protocol.clone(), self.protocol.header_timeout);
         let service = service_fn(move |mut request: Request<Incoming>| {
             seen.store(true, Ordering::Relaxed);
@@ -200,7 +201,7 @@ impl Server {
             }
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        let stream = TokioIo::new(Counted::new(stream, protocol.allowed));
+        let stream = TokioIo::new(Counted::new(stream, peer_address, protocol.allowed));
         let connection = protocol.http.serve_connection(stream, service).into_owned();
         let mut connection = std::pin::pin!(watcher.watch(connection));
         // hyper has no time-out while it tells HTTP/1 from HTTP/2.

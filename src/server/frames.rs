@@ -5,6 +5,7 @@
 //! the frames' headers (RFC 9113 §4.1) are read on the way, and a connection that has little else to send is cut off.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -125,12 +126,14 @@ impl Frames {
 /// A connection whose incoming frames are counted.
 pub(super) struct Counted<IO> {
     inner: IO,
+    /// For the log.
+    peer: Option<SocketAddr>,
     frames: Frames,
 }
 
 impl<IO> Counted<IO> {
-    pub(super) fn new(inner: IO, allowed: Allowed) -> Self {
-        Self { inner, frames: Frames::new(allowed) }
+    pub(super) fn new(inner: IO, peer: Option<SocketAddr>, allowed: Allowed) -> Self {
+        Self { inner, peer, frames: Frames::new(allowed) }
     }
 }
 
@@ -147,7 +150,14 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Counted<IO> {
             return Poll::Ready(Ok(()));
         }
         let Frames { streams, resets, pings, .. } = this.frames;
-        tracing::warn!(streams, resets, pings, "a connection was cut off: it does little but reset or ping");
+        let peer = this.peer.map_or_else(String::new, |peer| peer.to_string());
+        tracing::warn!(
+            peer,
+            streams,
+            resets,
+            pings,
+            "a connection was cut off: it does little but reset or ping"
+        );
         Poll::Ready(Err(io::Error::other("too many resets or pings")))
     }
 }

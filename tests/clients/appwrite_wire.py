@@ -24,7 +24,7 @@ class Wire:
 
     def send(self, verb, path, body=None, project=True, headers=None):
         """Status, headers and body."""
-        headers = {"content-type": "application/json", "X-Appwrite-Key": "any", **(headers or {})}
+        headers = {"content-type": "application/json", "X-Appwrite-Key": self.server.key or "any", **(headers or {})}
         if project:
             headers["X-Appwrite-Project"] = self.project
         with contextlib.closing(http.client.HTTPConnection(self.server.host, self.server.port, timeout=30)) as connection:

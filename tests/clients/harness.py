@@ -189,10 +189,30 @@ def environment(extra=None):
     return kept
 
 
+def run(*arguments, env=None, code=0):
+    """Runs the program to its end: what it said on stdout and stderr."""
+    done = subprocess.run([BINARY, *arguments], capture_output=True, text=True, timeout=40, env=environment(env))
+    equal(done.returncode, code, f"exit code of usersd {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
+    return done.stdout, done.stderr
+
+
+def new_key(db, namespace, scopes, name="a test", **flags):
+    """A key, made by whoever has the database."""
+    more = [part for flag, value in flags.items() for part in (f"--{flag}", value)]
+    out, _ = run("key", "create", "--database", db.url, "--namespace", namespace, "--scopes", scopes, "--name", name, *more)
+    matches(out, r"usk_[0-9a-f]{64}\n", "what a key is printed as")
+    return out.strip()
+
+
+EVERY_SCOPE = "users.read,users.write,users.admin,sessions.read,sessions.write,keys.admin"
+
+
 class Server:
     """A running usersd."""
 
-    def __init__(self, url, env=None, wait=True):
+    def __init__(self, url, env=None, wait=True, key=None):
+        # What callers send; None where none is needed.
+        self.key = key
         self.lines = []
         self._start = None
         self._known = threading.Event()

@@ -40,7 +40,7 @@ class Meiro:
     def send(self, verb, path, body=None):
         """Status and body."""
         with contextlib.closing(http.client.HTTPConnection(self.server.host, self.server.port, timeout=30)) as connection:
-            headers = {"X-Access-Token": "1234567890abcdef", "usersd-namespace": self.namespace}
+            headers = {"X-Access-Token": self.server.key or "1234567890abcdef", "usersd-namespace": self.namespace}
             if body is not None:
                 headers["Content-Type"] = "application/json"
                 body = body if isinstance(body, str) else json.dumps(body)

@@ -14,12 +14,15 @@ import appwrite_users
 import appwrite_wire
 import countries
 import endurance
+import keys
+import overload
 import races
 import sdks
+import tls
 import transports
 from accounts import Accounts
 from examples import Examples
-from harness import BINARY, POSTGRES, Postgres, Runner, Server, Sqlite, database, equal, true
+from harness import BINARY, EVERY_SCOPE, POSTGRES, Postgres, Runner, Server, Sqlite, database, equal, new_key, true
 from meiro import Meiro
 from passwords import Passwords
 
@@ -34,7 +37,7 @@ def describes(server):
         return done.stdout
 
     services = said("list").split()
-    for service in ("users.Users", "grpc.health.v1.Health"):
+    for service in ("users.Users", "users.Keys", "grpc.health.v1.Health"):
         true(service in services, f"{service} is listed among {services}")
     methods = {line.removeprefix("users.Users.") for line in said("list", "users.Users").split()}
     equal(methods, set(transports.ROUTES), "methods of users.Users")
@@ -80,8 +83,8 @@ def steps(kind, over, cases, runner):
 
 
 def on(kind, runner):
-    """Everything that one server can be asked."""
-    with database(kind) as db, Server(db.url) as server:
+    """Everything that one server can be asked, by a caller whose key is good for every namespace."""
+    with database(kind) as db, Server(db.url, key=new_key(db, "*", EVERY_SCOPE)) as server:
         for number, make in enumerate(transports.ALL):
             with contextlib.closing(make(server, f"examples-{number}")) as over:
                 steps(kind, over.name, Examples(over), runner)
@@ -130,7 +133,7 @@ def main():
     for kind in kinds:
         on(kind, runner)
         on_for_appwrite(kind, runner)
-    for name, function, *arguments in [*endurance.tests(), *races.tests()]:
+    for name, function, *arguments in [*keys.tests(), *tls.tests(), *overload.tests(), *endurance.tests(), *races.tests()]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments)
 

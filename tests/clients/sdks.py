@@ -23,8 +23,10 @@ class Failed(Exception):
 
 
 class Sdk:
-    def __init__(self, server, project):
+    def __init__(self, server, project, key=None):
         self.server, self.project = server, project
+        # Where none is needed one is sent all the same.
+        self.key = key or server.key or "any"
         self.endpoint = f"http://{server.address}/appwrite/v1"
 
     def call(self, method, *arguments):
@@ -41,10 +43,10 @@ class Sdk:
 class Python(Sdk):
     name = "appwrite 0.4.0 for Python"
 
-    def __init__(self, server, project):
-        super().__init__(server, project)
+    def __init__(self, server, project, key=None):
+        super().__init__(server, project, key)
         client = appwrite.client.Client()
-        client.set_endpoint(self.endpoint).set_project(project).set_key("any")
+        client.set_endpoint(self.endpoint).set_project(project).set_key(self.key)
         self.users = appwrite.services.users.Users(client)
 
     @staticmethod
@@ -65,15 +67,15 @@ class Python(Sdk):
 class Node(Sdk):
     name = "node-appwrite 2.5.0"
 
-    def __init__(self, server, project):
-        super().__init__(server, project)
+    def __init__(self, server, project, key=None):
+        super().__init__(server, project, key)
         self.process = subprocess.Popen(
             ["node", ROOT / "tests/clients/appwrite/driver.js"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True, env={**os.environ, "NODE_PATH": str(ROOT / "target/clients/node/node_modules")},
         )
 
     def call(self, method, *arguments):
-        command = {"endpoint": self.endpoint, "project": self.project, "method": method, "args": arguments}
+        command = {"endpoint": self.endpoint, "project": self.project, "key": self.key, "method": method, "args": arguments}
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
         ready, _, _ = select.select([self.process.stdout], [], [], 30)

@@ -44,7 +44,7 @@ def generate():
     GENERATED.mkdir(parents=True, exist_ok=True)
     google = os.path.join(os.path.dirname(grpc_tools.protoc.__file__), "_proto")
     arguments = [f"-I{PROTO}", f"-I{google}", f"--python_out={GENERATED}", f"--grpc_python_out={GENERATED}"]
-    files = ["users.proto", "errors.proto"]
+    files = ["users.proto", "keys.proto", "errors.proto"]
     code = grpc_tools.protoc.main(["protoc", *arguments, *files])
     equal(code, 0, "exit code of protoc")
     if str(GENERATED) not in sys.path:
@@ -126,8 +126,16 @@ class Transport:
     name = ""
     names, zeros, empty, details = "camel", True, False, True
 
+    # The header that names the namespace.
+    namespace_header = "usersd-namespace"
+
     def __init__(self, server, namespace):
         self.server, self.namespace = server, namespace
+
+    def who(self):
+        """Headers that say who calls, and in which namespace."""
+        headers = {self.namespace_header: self.namespace} if self.namespace else {}
+        return {**headers, "authorization": f"Bearer {self.server.key}"} if self.server.key else headers
 
     def call(self, method, request):
         raise NotImplementedError
@@ -150,9 +158,8 @@ class PythonClient(Transport):
     def call(self, method, request):
         form = self.pb.DESCRIPTOR.services_by_name["Users"].methods_by_name[method].input_type.name
         message = json_format.ParseDict(request, getattr(self.pb, form)())
-        metadata = [("usersd-namespace", self.namespace)] if self.namespace else []
         try:
-            reply = getattr(self.stub, method)(message, metadata=metadata, timeout=30)
+            reply = getattr(self.stub, method)(message, metadata=list(self.who().items()), timeout=30)
         except grpc.RpcError as error:
             trailers = dict(error.trailing_metadata())
             details = trailers["grpc-status-details-bin"]
@@ -176,7 +183,7 @@ class Grpcurl(Transport):
 
     def call(self, method, request):
         done = self.run(
-            "-format-error", "-H", f"usersd-namespace: {self.namespace}", "-d", json.dumps(request),
+            "-format-error", *as_options(self.who()), "-d", json.dumps(request),
             self.server.address, f"users.Users/{method}",
         )
         if done.returncode != 0:
@@ -239,6 +246,7 @@ class FramedJson(Transport):
 
     name = "application/grpc+json"
     names, zeros, empty, details = "snake", False, True, False
+    namespace_header = "micro-namespace"
     media_type = "application/grpc+json"
 
     def encode(self, method, request):
@@ -256,8 +264,7 @@ class FramedJson(Transport):
 
     def call(self, method, request):
         headers = {
-            "content-type": self.media_type, "te": "trailers", "micro-namespace": self.namespace,
-            "user-agent": "grpc-go/1.26.0",
+            "content-type": self.media_type, "te": "trailers", "user-agent": "grpc-go/1.26.0", **self.who(),
         }
         path = f"/users.Users/{method}"
         first, data, last = call_h2(self.server.address, path, headers, frame(self.encode(method, request)))
@@ -312,7 +319,7 @@ class GrpcWeb(FramedProto):
     def call(self, method, request):
         host, port = self.server.address.split(":")
         media = "application/grpc-web-text+proto" if self.text else "application/grpc-web+proto"
-        headers = {"content-type": media, "accept": media, "x-grpc-web": "1", "usersd-namespace": self.namespace}
+        headers = {"content-type": media, "accept": media, "x-grpc-web": "1", **self.who()}
         body = frame(self.encode(method, request))
         with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
             sent = base64.b64encode(body) if self.text else body
@@ -346,6 +353,11 @@ class GrpcWeb(FramedProto):
 class GrpcWebText(GrpcWeb):
     name = "application/grpc-web-text+proto"
     text = True
+
+
+def as_options(headers):
+    """Headers as curl and grpcurl take them."""
+    return [option for name, value in headers.items() for option in ("-H", f"{name}: {value}")]
 
 
 def curl(*arguments):
@@ -411,7 +423,7 @@ class Canonical(Transport):
             if "{" + name + "}" in path:
                 value = rest.pop(spelled) if spelled in rest else rest.pop(name)
                 path = path.replace("{" + name + "}", urllib.parse.quote(value, safe=""))
-        arguments = [*self.options, "-X", verb, "-H", f"usersd-namespace: {self.namespace}"]
+        arguments = [*self.options, "-X", verb, *as_options(self.who())]
         if verb in ("GET", "DELETE"):
             query = {name: json.dumps(value) if isinstance(value, bool) else value for name, value in rest.items()}
             path += "?" + urllib.parse.urlencode(query, doseq=True) if query else ""
@@ -439,6 +451,7 @@ class Micro(Transport):
 
     name = "curl, /users/Users/<Method>"
     names, zeros, empty, details = "snake", False, True, False
+    namespace_header = "micro-namespace"
     media_type = None
 
     def path(self, method):
@@ -447,8 +460,8 @@ class Micro(Transport):
     def call(self, method, request):
         arguments = [
             f"http://{self.server.address}{self.path(method)}",
-            "-H", f"micro-namespace: {self.namespace}", "-H", "authorization: Bearer $yourToken",
-            "-d", json.dumps(request, indent=2),
+            # As its pages have it, where no key is needed.
+            *as_options({"authorization": "Bearer $yourToken", **self.who()}), "-d", json.dumps(request, indent=2),
         ]
         if self.media_type:
             arguments += ["-H", f"content-type: {self.media_type}"]

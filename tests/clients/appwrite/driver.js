@@ -4,8 +4,8 @@
 const readline = require('readline');
 const sdk = require('node-appwrite');
 
-async function answer({ endpoint, project, method, args }) {
-  const users = new sdk.Users(new sdk.Client().setEndpoint(endpoint).setProject(project).setKey('any'));
+async function answer({ endpoint, project, key, method, args }) {
+  const users = new sdk.Users(new sdk.Client().setEndpoint(endpoint).setProject(project).setKey(key));
   try {
     // JSON has no word for an argument that is left out; null stands for it.
     const value = await users[method](...args.map((argument) => (argument === null ? undefined : argument)));

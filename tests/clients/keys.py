@@ -1,0 +1,204 @@
+"""API keys by those who use them: the command line, generated clients, grpcurl, curl, the SDKs."""
+
+import contextlib
+import json
+import time
+
+import grpc
+
+import sdks
+from harness import EVERY_SCOPE, Postgres, Server, Sqlite, Wrong, database, equal, matches, new_key, run, true, until
+from transports import Canonical, Grpcurl, PythonClient, Refused, curl, generate
+
+PASSWORD = "correct horse"
+
+
+def reason(transport, method="List", **request):
+    """Why a call is refused; None if it is not."""
+    try:
+        transport.call(method, request)
+    except Refused as refused:
+        return refused.reason
+    return None
+
+
+def by_command_line(kind):
+    """Made, used, listed and revoked while a server runs, which nobody tells."""
+    with database(kind) as db, Server(db.url) as server:
+        true(any("no API key was ever made" in line for line in server.lines), f"open mode is said in:\n{server.log()}")
+        nobody = Canonical(server, "shop")
+        equal(reason(nobody), None, "a call without a key, while there is none")
+        out, said = run("key", "create", "--database", db.url, "--namespace", "shop", "--scopes",
+                        "users.read, users.write", "--name", "orders", "--expires", "90d")
+        matches(out, r"usk_[0-9a-f]{64}\n", "stdout: the key alone")
+        true("users.read users.write" in said and out.strip() not in said, f"what the key may do, and not the key, in:\n{said}")
+        until(lambda: reason(nobody) == "KEY_MISSING_OR_UNKNOWN", 10, "the first key ends open mode")
+        server.key = out.strip()
+        equal(reason(Canonical(server, "shop")), None, "a call with the key")
+        equal(reason(Canonical(server, None)), None, "a call with the key that names no namespace")
+        equal(reason(Canonical(server, "other")), "NAMESPACE_MISMATCH", "a call in another namespace")
+        equal(reason(Canonical(server, "shop"), "Login", username="x", password="x"), "SCOPE_MISSING", "a log-in")
+
+        out, said = run("key", "list", "--database", db.url)
+        true(said.startswith("id\tnamespace"), f"what the columns are, on stderr: {said}")
+        (id, namespace, name, scopes, created, expires, used), = (line.split("\t") for line in out.splitlines())
+        equal((namespace, name, scopes, used), ("shop", "orders", "users.read,users.write", "-"), "the key in the list")
+        for at in (created, expires):
+            matches(at, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "a time")
+        equal(run("key", "list", "--database", db.url, "--namespace", "other")[0], "", "keys of another namespace")
+        run("key", "revoke", id, "--database", db.url)
+        began = time.monotonic()
+        until(lambda: reason(Canonical(server, "shop")) == "KEY_MISSING_OR_UNKNOWN", 10, "a revoked key stops working")
+        true(time.monotonic() - began < 5, "a revoked key stops working soon")
+        _, said = run("key", "revoke", id, "--database", db.url, code=1)
+        true(id in said and "key list" in said, f"the way out is named in:\n{said}")
+        server.key = None
+        equal(reason(Canonical(server, "shop")), "KEY_MISSING_OR_UNKNOWN", "a call without a key, after the last was revoked")
+
+
+def wrong_use():
+    with database(Sqlite) as db:
+        arguments = ["--namespace", "Shop", "--scopes", "users.reed", "--name", " ", "--expires", "soon"]
+        out, said = run("key", "create", "--database", db.url, *arguments, code=64)
+        equal(out, "", "stdout")
+        for flag in ("--namespace", "--scopes", "--name", "--expires", "users.read"):
+            true(flag in said, f"{flag} is named in:\n{said}")
+        equal(db.path.exists(), False, "whether a database was made")
+        run("key", "create", "--database", db.url, code=64)
+        _, said = run("key", "list", "--database", db.url, "--namespace", "Shop", code=64)
+        true("--namespace" in said, f"the flag is named in:\n{said}")
+
+
+def by_rpc(kind):
+    """`service Keys` by a generated client, by grpcurl and by curl."""
+    with database(kind) as db, Server(db.url, key=new_key(db, "shop", EVERY_SCOPE)) as server:
+        generate()
+        import keys_pb2
+        import keys_pb2_grpc
+
+        metadata = [("authorization", f"Bearer {server.key}")]
+        with grpc.insecure_channel(server.address) as channel:
+            stub = keys_pb2_grpc.KeysStub(channel)
+            request = keys_pb2.CreateKeyRequest(name="orders", scopes=["users.read"])
+            made = stub.Create(request, metadata=metadata, timeout=30)
+            matches(made.secret, "usk_[0-9a-f]{64}", "the secret")
+            listed = stub.List(keys_pb2.ListKeysRequest(), metadata=metadata, timeout=30).keys
+            equal([(key.name, key.namespace) for key in listed], [("a test", "shop"), ("orders", "shop")], "keys")
+        orders = Server.__new__(Server)
+        orders.__dict__.update(server.__dict__, key=made.secret)
+        grpcurl = Grpcurl(orders, None)
+        equal(reason(grpcurl), None, "the new key by grpcurl")
+        equal(reason(grpcurl, "Create", username="x"), "SCOPE_MISSING", "more than the new key may")
+        done = grpcurl.run("-H", f"authorization: Bearer {server.key}", "-d", "{}", server.address, "users.Keys/List")
+        equal(len(json.loads(done.stdout)["keys"]), 2, f"keys by grpcurl: {done.stderr}")
+        status, _, text = curl("-X", "DELETE", "-H", f"authorization: bearer {server.key}",
+                               f"http://{server.address}/v1/keys/{made.key.id}")
+        equal((status, json.loads(text)), (200, {}), "a key revoked by curl")
+        equal(reason(grpcurl), "KEY_MISSING_OR_UNKNOWN", "the revoked key by grpcurl")
+
+
+def by_sdk(kind, make):
+    """A project's key is its project's; what it lacks is said as Appwrite said it."""
+    settings = {"USERSD_PASSWORDS_SCREENING": "false"}
+    with database(kind) as db, contextlib.ExitStack() as stack:
+        own = new_key(db, "shop", EVERY_SCOPE)
+        reader = new_key(db, "shop", "users.read")
+        other = new_key(db, "other", EVERY_SCOPE)
+        server = stack.enter_context(Server(db.url, settings))
+
+        def sdk(project, key):
+            return stack.enter_context(contextlib.closing(make(server, project, key)))
+
+        def failure(sdk, method, *arguments):
+            try:
+                came = sdk.call(method, *arguments)
+            except sdks.Failed as failed:
+                return failed.code, failed.message
+            raise Wrong(f"{method} was answered: {came}")
+
+        user = sdk("shop", own).call("create", "ada@example.com", PASSWORD, "Ada")
+        equal(sdk("shop", own).call("get", user["$id"])["email"], "ada@example.com", "the user")
+        equal(sdk("shop", reader).call("list")["sum"], 1, "the list by a key that may read")
+        host = server.address.partition(":")[0]
+        lacking = f"app.shop@service.{host} (role: application) missing scope"
+        equal(failure(sdk("shop", reader), "updateStatus", user["$id"], 2), (401, f"{lacking} (users.admin)"), "a scope missing")
+        equal(failure(sdk("shop", reader), "delete", user["$id"]), (401, f"{lacking} (users.write)"), "a scope missing")
+        guest = (401, "User (role: guest) missing scope (users.read)")
+        equal(failure(sdk("shop", "usk_" + "0" * 64), "get", user["$id"]), guest, "an unknown key")
+        code, _ = failure(sdk("shop", other), "get", user["$id"])
+        equal(code, 403, "the key of another project")
+        equal(failure(sdk("other", other), "get", user["$id"]), (404, "User not found"), "the user in another project")
+
+
+def nothing_is_told(kind):
+    """Keys, passwords and tokens, good and bad, go through every way in; no log line and no row has them, at any level."""
+    with database(kind) as db:
+        admin = new_key(db, "default", EVERY_SCOPE)
+        secrets = {"a key": admin}
+        with Server(db.url, {"USERSD_LOG_LEVEL": "trace", "USERSD_LOG_FORMAT": "json"}, key=admin) as server:
+            for number, make in enumerate([PythonClient, Canonical, Grpcurl]):
+                with contextlib.closing(make(server, "default")) as over:
+                    secrets.update(use_secrets(over, number))
+            for path, body in [("/v1/users", '{"username":"x","password":"canary-broken'), ("/v1/canary-path", "{}")]:
+                curl(f"http://{server.address}{path}", "-H", "content-type: application/json", "-d", body,
+                     "-H", f"authorization: Bearer {admin}x")
+            secrets["a bad key"] = admin + "x"
+            secrets["a password in broken JSON"] = "canary-broken"
+            status, _, text = curl(f"http://{server.address}/v1/keys", "-H", f"authorization: Bearer {admin}",
+                                   "-H", "content-type: application/json", "-d", '{"name":"x","scopes":["users.read"]}')
+            equal(status, 200, text)
+            secrets["another key"] = json.loads(text)["secret"]
+        true(sum("TRACE" in line for line in server.lines) > 100, "the log says everything it can")
+        for what, secret in secrets.items():
+            found = [line for line in server.lines if secret in line]
+            equal(found, [], f"log lines with {what}")
+            for where, content in everything(db):
+                true(secret.encode() not in content, f"{what} is in {where}")
+                digits = secret.partition("_")[2]
+                if len(digits) == 64:
+                    true(bytes.fromhex(digits) not in content, f"the bytes of {what} are in {where}")
+
+
+def use_secrets(over, number):
+    """Passwords and tokens through everything that takes them; each with what it is."""
+    name, first, second, third = f"user{number}", f"canary-1-{number}", f"canary-2-{number}", f"canary-3-{number}"
+    wrong, short = f"canary-wrong-{number}", f"cany-{number}"
+    id = over.call("Create", {"username": name, "email": f"{name}@example.com", "password": first})["user"]["id"]
+    tokens = [over.call("Login", {"username": name, "password": first})["session"]["id"] for _ in range(2)]
+    over.call("ReadSession", {"sessionId": tokens[0]})
+    over.call("UpdatePassword", {"userId": id, "oldPassword": first, "newPassword": second, "keepSession": tokens[0]})
+    over.call("Logout", {"sessionId": tokens[0]})
+    over.call("SetPassword", {"userId": id, "newPassword": third})
+    for method, request, why in [
+        ("Login", {"username": name, "password": wrong}, "BAD_CREDENTIALS"),
+        ("UpdatePassword", {"userId": id, "oldPassword": wrong, "newPassword": first}, "BAD_CREDENTIALS"),
+        ("SetPassword", {"userId": id, "newPassword": short}, "FIELD_INVALID"),
+        ("Create", {"username": f"{name}x", "password": short}, "FIELD_INVALID"),
+        ("ReadSession", {"sessionId": tokens[1]}, "SESSION_NOT_FOUND"),
+    ]:
+        equal(reason(over, method, **request), why, method)
+    named = {"first": first, "second": second, "third": third, "wrong": wrong, "short": short}
+    return {
+        **{f"the {what} password by {over.name}": text for what, text in named.items()},
+        **{f"token {at} by {over.name}": token for at, token in enumerate(tokens)},
+    }
+
+
+def everything(db):
+    """Every byte of the database, with where it is."""
+    if db.kind == "sqlite":
+        return [(file.name, file.read_bytes()) for file in db.folder.iterdir()]
+    tables = [name for (name,) in db.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    rows = ((name, db.query(f"SELECT CAST({name} AS text) FROM {name}")) for name in tables)
+    return [(name, "\n".join(row for (row,) in found).encode()) for name, found in rows]
+
+
+def tests():
+    """Name, function, arguments."""
+    for kind in (Sqlite, Postgres):
+        yield f"keys / {kind.kind} / by the command line, beside a server", by_command_line, kind
+        yield f"keys / {kind.kind} / by RPC", by_rpc, kind
+        for make in sdks.ALL:
+            yield f"keys / {kind.kind} / {make.name}", by_sdk, kind, make
+        yield f"keys / {kind.kind} / no secret is written anywhere", nothing_is_told, kind
+    yield "keys / wrong use of the command line is 64", wrong_use
