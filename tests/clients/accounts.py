@@ -274,7 +274,7 @@ class Accounts(Calls):
         equal([entry["event"] for entry in reply["logs"]], events, "what happened, the newest first, also in the trash")
         equal((reply["total"], reply.get("nextPageToken", "")), ("7", ""), "how many")
         where = {"address": "203.0.113.9", "userAgent": CHROME, **ON_CHROME}
-        entry = {"event": "SESSION_CREATED", "time": Near(), "caller": "open", "device": where, "changed": [],
+        entry = {"event": "SESSION_CREATED", "time": Near(), "caller": UUID7, "device": where, "changed": [],
                  "sessionId": session}
         equal(reply["logs"][4], self.written(entry), "an entry")
         equal((reply["logs"][5]["changed"], reply["logs"][1]["changed"]), (["name"], ["status"]), "what was changed")
