@@ -60,6 +60,9 @@ pub(crate) async fn run(
     if call.wire != Wire::Json {
         command.args(["-H", "te: trailers"]);
     }
+    if let Some(key) = &call.key {
+        command.arg("-H").arg(format!("authorization: Bearer {key}"));
+    }
     if let Some(body) = &call.body {
         fs::write(dir.join("body"), body)?;
         command.arg("-d").arg(dir.join("body"));

@@ -82,6 +82,7 @@ async fn run(options: &Options) -> Result<bool> {
     let table = rounds::measure(options, dir.path(), &url).await?;
     table.print("SQLite", options);
     let mut bars = table.bars();
+    bars.extend(table.bars_of_keys());
     bars.extend(measure_starts(options, dir.path(), &url).await?);
 
     if let Some(admin) = &options.postgres {

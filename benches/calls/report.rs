@@ -12,13 +12,17 @@ pub(crate) struct Cost {
     pub(crate) cpu: f64,
 }
 
-/// Every call's rounds. The first four are the two baselines and our Read of the same user.
+/// Every call's rounds. The first are the two baselines and our Read of the same user, then Read and ReadSession of a
+/// server that wants a key, and ReadSession without.
 pub(crate) struct Table(Vec<(String, Wire, Vec<Cost>)>);
 
 const GRPC_BASELINE: usize = 0;
 const GRPC_READ: usize = 1;
 const JSON_BASELINE: usize = 2;
 const JSON_READ: usize = 3;
+const KEYED_READ: usize = 4;
+const KEYED_READ_SESSION: usize = 5;
+const GRPC_READ_SESSION: usize = 6;
 
 impl Table {
     /// Rows in the order in which they ran.
@@ -31,6 +35,23 @@ impl Table {
     fn ratio(&self, row: usize, other: usize) -> f64 {
         let rounds = self.0[row].2.iter().zip(&self.0[other].2);
         median(&rounds.map(|(ours, theirs)| ours.cpu / theirs.cpu).collect::<Vec<_>>())
+    }
+
+    /// Median over the rounds of what `row` costs more than `other` in the same round, in microseconds of CPU per call.
+    fn difference(&self, row: usize, other: usize) -> f64 {
+        let rounds = self.0[row].2.iter().zip(&self.0[other].2);
+        median(&rounds.map(|(ours, theirs)| ours.cpu - theirs.cpu).collect::<Vec<_>>())
+    }
+
+    /// What a key may cost.
+    pub(crate) fn bars_of_keys(&self) -> Vec<Bar> {
+        let bar = |call: &str, keyed, open| Bar {
+            text: format!("gRPC {call} on SQLite, a key more than open mode"),
+            figure: self.difference(keyed, open),
+            unit: " µs",
+            limit: 1.0,
+        };
+        vec![bar("Read", KEYED_READ, GRPC_READ), bar("ReadSession", KEYED_READ_SESSION, GRPC_READ_SESSION)]
     }
 
     /// Writes the table to standard output.

@@ -9,7 +9,7 @@ use crate::calls::{self, Call};
 use crate::load::{self, Load};
 use crate::options::Options;
 use crate::report::{Cost, Table};
-use crate::seed;
+use crate::seed::{self, Seeded};
 use crate::server::Server;
 use crate::wire::Client;
 
@@ -39,6 +39,8 @@ pub(crate) async fn measure(options: &Options, dir: &Path, url: &str) -> Result<
     let bare_tonic = baseline::start(Kind::Grpc, &dir.join("answer.pb")).await?;
     let bare_axum = baseline::start(Kind::Json, &dir.join("answer.json")).await?;
 
+    let keyed = Keyed::start(options, dir).await?;
+
     // The order that `Table` knows them by.
     let mut pairs = vec![
         (calls::read("gRPC baseline: tonic, constant")?, &bare_tonic),
@@ -46,6 +48,7 @@ pub(crate) async fn measure(options: &Options, dir: &Path, url: &str) -> Result<
         (calls::read_json("JSON baseline: axum, constant"), &bare_axum),
         (calls::read_json("GET /v1/users/{id}"), &usersd),
     ];
+    pairs.extend(keyed.calls()?.into_iter().map(|call| (call, &keyed.server)));
     pairs.extend(calls::others(options.users, &seeded)?.into_iter().map(|call| (call, &usersd)));
     let mut checked = Vec::new();
     for (call, server) in pairs {
@@ -54,7 +57,31 @@ pub(crate) async fn measure(options: &Options, dir: &Path, url: &str) -> Result<
     }
     let table = rounds(options, dir, &checked).await?;
     usersd.stop().await?;
+    keyed.server.stop().await?;
     Ok(table)
+}
+
+/// A server with the same users that wants a key, on SQLite.
+struct Keyed {
+    server: Server,
+    seeded: Seeded,
+    key: String,
+}
+
+impl Keyed {
+    async fn start(options: &Options, dir: &Path) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("keyed-").tempdir_in(dir)?.keep();
+        let url = format!("sqlite://{}?mode=rwc", dir.join("usersd.db").display());
+        let open = Server::usersd(&options.server, &dir, &url).await?;
+        let seeded = seed::seed(&open, options.users).await?;
+        open.stop().await?;
+        let key = Server::new_key(&options.server, &dir, &url).await?;
+        Ok(Self { server: Server::usersd(&options.server, &dir, &url).await?, seeded, key })
+    }
+
+    fn calls(&self) -> Result<Vec<Call>> {
+        calls::with_key(&self.seeded, &self.key)
+    }
 }
 
 async fn rounds(options: &Options, dir: &Path, pairs: &[Pair<'_>]) -> Result<Table> {

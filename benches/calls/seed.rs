@@ -68,7 +68,7 @@ async fn create_others(client: &Client, server: &Server, others: usize) -> Resul
                 let mut body = user(&other_id(n), &format!("load{n:07}"), &other_email(n));
                 body["ssoEnabled"] = true.into();
                 let body = Bytes::from(body.to_string());
-                client.call(address, Wire::Json, "/v1/users", Some(body)).await?;
+                client.call(address, Wire::Json, "/v1/users", Some(body), None).await?;
             }
         });
     }
@@ -91,5 +91,5 @@ fn user(id: &str, username: &str, email: &str) -> Value {
 }
 
 async fn post(client: &Client, server: &Server, path: &str, body: &Value) -> Result<Bytes> {
-    client.call(server.address, Wire::Json, path, Some(body.to_string().into())).await
+    client.call(server.address, Wire::Json, path, Some(body.to_string().into()), None).await
 }

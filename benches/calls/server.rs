@@ -32,6 +32,24 @@ pub(crate) struct CpuTimes(HashMap<String, u64>);
 impl Server {
     /// Starts usersd on the database at `url`, in `dir` so that no configuration of someone else's is near.
     pub(crate) async fn usersd(binary: &Path, dir: &Path, url: &str) -> Result<Self> {
+        let mut command = Self::command(binary, dir);
+        command.args(["--listen", "127.0.0.1:0", "--database", url]);
+        Self::start(command).await
+    }
+
+    /// Makes an API key for everything in the namespace `default`.
+    pub(crate) async fn new_key(binary: &Path, dir: &Path, url: &str) -> Result<String> {
+        let scopes = "users.read,users.write,sessions.read,sessions.write";
+        let mut command = Self::command(binary, dir);
+        command.args(["key", "create", "--namespace", "default", "--name", "bench", "--scopes", scopes]);
+        let done = command.args(["--database", url]).output().await?;
+        if !done.status.success() {
+            return Err(String::from_utf8_lossy(&done.stderr).into_owned().into());
+        }
+        Ok(String::from_utf8(done.stdout)?.trim().to_owned())
+    }
+
+    fn command(binary: &Path, dir: &Path) -> Command {
         let mut command = Command::new(binary.canonicalize().unwrap_or_else(|_| binary.to_owned()));
         #[expect(
             clippy::disallowed_methods,
@@ -45,10 +63,9 @@ impl Server {
         }
         command
             .current_dir(dir)
-            .args(["--listen", "127.0.0.1:0", "--database", url])
             .env("USERSD_PASSWORDS_COST", "10")
             .env("USERSD_PASSWORDS_SCREENING", "false");
-        Self::start(command).await
+        command
     }
 
     /// Starts a server that says on standard error where it is listening, as usersd does.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -64,7 +64,7 @@ impl Client {
         }
     }
 
-    /// Sends `body` (a GET if there is none) and gives the answer's body, as it came; anything but success in the
+    /// Sends `body` (a GET if there is none), with `key` if there is one, and gives the answer's body, as it came; anything but success in the
     /// status line and, for gRPC, in `grpc-status` is an error that says what came instead.
     pub(crate) async fn call(
         &self,
@@ -72,11 +72,15 @@ impl Client {
         wire: Wire,
         path: &str,
         body: Option<Bytes>,
+        key: Option<&str>,
     ) -> Result<Bytes> {
         let mut request = Request::builder()
             .method(if body.is_some() { Method::POST } else { Method::GET })
             .uri(format!("http://{server}{path}"))
             .header(CONTENT_TYPE, wire.content_type());
+        if let Some(key) = key {
+            request = request.header(AUTHORIZATION, format!("Bearer {key}"));
+        }
         let client = if wire == Wire::Json {
             &self.h1
         } else {
