@@ -2,6 +2,7 @@
 
 mod keys;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -132,7 +133,7 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
     let config = Config::load(command.config.as_deref(), &overrides)
         .map_err(|problems| Failure::Usage(problems.to_string()))?;
     if let Some(Action::CheckConfig) = command.action {
-        print(&config.to_toml());
+        print(&config.to_toml())?;
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::start(&config);
@@ -147,15 +148,15 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "what a program reads goes to stdout")]
-fn print(text: &str) {
-    println!("{}", text.trim_end());
+/// What a program reads. Whether somebody still does is told.
+fn print(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{}", text.trim_end())
 }
 
 async fn migrate_status(config: &Config) -> Result<ExitCode, Failure> {
     let store = Store::connect(&config.database, config.pool_connections).await?;
     for step in store.migrations().await? {
-        print(&format!("{}\t{}", if step.applied { "applied" } else { "pending" }, step.name));
+        print(&format!("{}\t{}", if step.applied { "applied" } else { "pending" }, step.name))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -174,8 +175,9 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = open(config).await?;
     let keys = KeyRing::load(store.clone(), Clock::System).await?;
-    let server = Server::new(config, operations(config, store.clone(), devices).await?, keys, tls).await?;
-    refuse_open_doors(config, &server)?;
+    let server =
+        Server::new(config, operations(config, store.clone(), devices).await?, keys.clone(), tls).await?;
+    refuse_open_doors(config, &keys)?;
     allow_connections(config);
     let listener = TcpListener::bind(config.listen)
         .await
@@ -200,17 +202,29 @@ async fn open(config: &Config) -> Result<Store, Failure> {
     let store = Store::connect(&config.database, config.pool_connections).await?;
     if config.migrate {
         store.migrate().await?;
-    } else if store.migrations().await?.iter().any(|step| !step.applied) {
-        return Err(Failure::Failed(
-            "the database lacks migrations and `migrate` is false: run `usersd migrate up`".to_owned(),
-        ));
     }
+    check_migrations(&store).await?;
     Ok(store)
 }
 
+/// The database as it is, if this program can use it.
+async fn open_unchanged(config: &Config) -> Result<Store, Failure> {
+    let store = Store::connect(&config.database, config.pool_connections).await?;
+    check_migrations(&store).await?;
+    Ok(store)
+}
+
+async fn check_migrations(store: &Store) -> Result<(), Failure> {
+    if store.migrations().await?.iter().all(|step| step.applied) {
+        return Ok(());
+    }
+    Err(Failure::Failed("the database lacks migrations: run `usersd migrate up`".to_owned()))
+}
+
 /// Without keys, everybody who reaches the port may do everything: only a loopback address is safe by itself.
-fn refuse_open_doors(config: &Config, server: &Server) -> Result<(), Failure> {
-    if !server.is_open() || config.listen.ip().to_canonical().is_loopback() {
+fn refuse_open_doors(config: &Config, keys: &KeyRing) -> Result<(), Failure> {
+    let known = config.auth == Auth::Off || !config.tls_callers.is_empty() || !keys.is_new();
+    if known || config.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }
     Err(Failure::Usage(format!(

@@ -33,7 +33,7 @@ pub mod schema;
 mod tests;
 
 pub(crate) use call::receive;
-pub use call::{Guarded, Stack};
+pub use call::{Admission, Guarded, Stack};
 pub use schema::{Schema, SchemaError};
 
 use schema::Method;

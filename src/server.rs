@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
@@ -134,7 +134,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let connection = self.clone().connection(stream, peer, graceful.watcher());
+                    let connection = self.clone().connection(stream, peer, graceful.watcher(), stop.clone());
                     tokio::spawn(async move {
                         connection.await;
                         drop(place);
@@ -168,30 +168,47 @@ impl Server {
         drained
     }
 
-    async fn connection(self, stream: TcpStream, address: SocketAddr, watcher: Watcher) {
+    async fn connection(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+        watcher: Watcher,
+        stop: CancellationToken,
+    ) {
         // Replies are written whole: waiting for more to send only adds delay.
         let _ = stream.set_nodelay(true);
         let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(address) };
+        let deadline = Instant::now() + self.protocol.header_timeout;
         let Some(tls) = &self.tls else {
-            return self.converse(stream, info, None, watcher).await;
+            return self.converse(stream, info, None, watcher, deadline).await;
         };
-        let shaken = tokio::time::timeout(self.protocol.header_timeout, tls.accept(stream)).await;
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout_at(deadline, tls.accept(stream)) => shaken,
+            // Nobody has asked for anything yet.
+            () = stop.cancelled() => return,
+        };
         match shaken {
-            Ok(Ok((stream, peer))) => self.converse(stream, info, peer, watcher).await,
-            Ok(Err(error)) => tracing::info!(%address, %error, "no TLS connection came about"),
-            Err(_) => tracing::info!(%address, "no TLS connection came about in time"),
+            Ok(Ok((stream, peer))) => self.converse(stream, info, peer, watcher, deadline).await,
+            Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS connection came about"),
+            Err(_) => tracing::debug!(%address, "no TLS connection came about in time"),
         }
     }
 
     /// Answers what comes on a connection until it ends.
-    async fn converse<IO>(self, stream: IO, info: TcpConnectInfo, peer: Option<Peer>, watcher: Watcher)
-    where
+    async fn converse<IO>(
+        self,
+        stream: IO,
+        info: TcpConnectInfo,
+        peer: Option<Peer>,
+        watcher: Watcher,
+        deadline: Instant,
+    ) where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let begun = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&begun);
         let peer_address = info.remote_addr;
-        let (protocol, header_timeout) = (self.protocol.clone(), self.protocol.header_timeout);
+        let protocol = self.protocol.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             seen.store(true, Ordering::Relaxed);
             let server = self.clone();
@@ -207,7 +224,7 @@ impl Server {
         // hyper has no time-out while it tells HTTP/1 from HTTP/2.
         let silent = tokio::select! {
             _ = &mut connection => return,
-            () = tokio::time::sleep(header_timeout) => !begun.load(Ordering::Relaxed),
+            () = tokio::time::sleep_until(deadline) => !begun.load(Ordering::Relaxed),
         };
         if !silent {
             // How a connection ends is the peer's affair; each call was answered or not for itself.

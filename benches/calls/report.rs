@@ -12,8 +12,8 @@ pub(crate) struct Cost {
     pub(crate) cpu: f64,
 }
 
-/// Every call's rounds. The first are the two baselines and our Read of the same user, then Read and ReadSession of a
-/// server that wants a key, and ReadSession without.
+/// Every call's rounds. The first are the two baselines and our reads of the same user, then reads of it and of its session
+/// from a server that wants a key, and of the session without.
 pub(crate) struct Table(Vec<(String, Wire, Vec<Cost>)>);
 
 const GRPC_BASELINE: usize = 0;

@@ -49,6 +49,12 @@ impl Known {
         Self::new(Caller::OPEN, Reach::One(Namespace::default()), Scopes::ALL)
     }
 
+    /// Whether it is whoever needs no key.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        &*self.name == Caller::OPEN
+    }
+
     fn of(key: Key) -> Self {
         let used = key.last_used.map_or(0, |at| at.0);
         let known = Self::new(&key.id, key.reach, key.scopes);
@@ -59,6 +65,8 @@ impl Known {
 #[derive(Debug, Default)]
 struct Table {
     version: i64,
+    /// Whether there was ever a key, also if the database has gone back to before.
+    ever: bool,
     keys: HashMap<SecretDigest, Arc<Known>>,
 }
 
@@ -92,7 +100,7 @@ impl KeyRing {
     /// Whether there never was a key.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.table().version == 0
+        !self.table().ever
     }
 
     /// Who has the key, if it is good now. The same work for every digest.
@@ -124,7 +132,8 @@ impl KeyRing {
             let known = old.keys.get(&digest).cloned();
             (digest, known.unwrap_or_else(|| Arc::new(Known::of(key))))
         };
-        let new = Arc::new(Table { version, keys: all.into_iter().map(same).collect() });
+        let ever = old.ever || version > 0;
+        let new = Arc::new(Table { version, ever, keys: all.into_iter().map(same).collect() });
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         // Another one may have been quicker, and seen more. (A database that was put back has an older number.)
         if Arc::ptr_eq(&table, &old) || table.version < version {
@@ -142,7 +151,9 @@ impl KeyRing {
         let unnoted =
             |known: &&Arc<Known>| known.used.load(Ordering::Relaxed) > known.noted.load(Ordering::Relaxed);
         let table = self.table();
-        let used: Vec<&Arc<Known>> = table.keys.values().filter(unnoted).collect();
+        let mut used: Vec<&Arc<Known>> = table.keys.values().filter(unnoted).collect();
+        // Replicas that note the same keys in the same order wait for each other, and never both.
+        used.sort_by_key(|known| (known.reach.as_str(), Arc::clone(&known.name)));
         if used.is_empty() {
             return Ok(());
         }

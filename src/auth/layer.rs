@@ -46,7 +46,9 @@ impl Gate {
     pub fn new(config: &Config, keys: KeyRing) -> Self {
         Self {
             auth: config.auth,
-            opens: config.auth == Auth::Keys && config.tls_callers.is_empty(),
+            opens: config.auth == Auth::Keys
+                && config.tls_callers.is_empty()
+                && config.listen.ip().to_canonical().is_loopback(),
             open: Arc::new(Known::open()),
             keys,
             trusted_proxies: config.http_trusted_proxies.clone(),

@@ -30,18 +30,22 @@ impl Meter {
     /// # Errors
     ///
     /// How long to wait before the next try.
-    pub fn enter(&self, limit: Limit, since: Instant) -> Result<(), Duration> {
+    pub fn enter(&self, limit: Limit) -> Result<(), Duration> {
         if self.running.fetch_add(1, Ordering::Relaxed) >= limit.calls {
             self.leave();
             return Err(ROOM_AGAIN);
         }
-        match limit.rate {
-            None => Ok(()),
-            Some(rate) => {
-                let now = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                self.take(rate, now).inspect_err(|_| self.leave())
-            }
-        }
+        Ok(())
+    }
+
+    /// Counts a call against the rate. `since` is any time before, the same for all calls.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait before the next try.
+    pub fn take(&self, limit: Limit, since: Instant) -> Result<(), Duration> {
+        let Some(rate) = limit.rate else { return Ok(()) };
+        self.take_at(rate, u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Ends a call.
@@ -57,7 +61,7 @@ impl Meter {
 
     /// Takes a token out of the bucket. Counted as the generic cell rate algorithm does (ITU-T I.371): the time at
     /// which the bucket is full again tells how much is in it, and is one number that threads can change.
-    fn take(&self, rate: u32, now: u64) -> Result<(), Duration> {
+    fn take_at(&self, rate: u32, now: u64) -> Result<(), Duration> {
         const SECOND: u64 = 1_000_000_000;
         let token = SECOND / u64::from(rate.max(1));
         let mut full_at = self.full_at.load(Ordering::Relaxed);
@@ -85,30 +89,28 @@ mod tests {
     #[test]
     fn a_bucket_holds_a_second_and_fills_up_evenly() {
         let meter = Meter::default();
-        let burst = (0..100).filter(|_| meter.take(10, 5 * SECOND).is_ok()).count();
+        let burst = (0..100).filter(|_| meter.take_at(10, 5 * SECOND).is_ok()).count();
         assert_eq!(burst, 10);
-        assert_eq!(meter.take(10, 5 * SECOND), Err(Duration::from_millis(100)));
-        assert_eq!(meter.take(10, 5 * SECOND + SECOND / 10), Ok(()));
-        assert!(meter.take(10, 5 * SECOND + SECOND / 10).is_err());
+        assert_eq!(meter.take_at(10, 5 * SECOND), Err(Duration::from_millis(100)));
+        assert_eq!(meter.take_at(10, 5 * SECOND + SECOND / 10), Ok(()));
+        assert!(meter.take_at(10, 5 * SECOND + SECOND / 10).is_err());
         // Who stays away for long finds no more than a second's.
-        let burst = (0..100).filter(|_| meter.take(10, 900 * SECOND).is_ok()).count();
+        let burst = (0..100).filter(|_| meter.take_at(10, 900 * SECOND).is_ok()).count();
         assert_eq!(burst, 10);
     }
 
     #[test]
-    fn refused_calls_take_no_place_and_no_token() {
-        let (meter, now) = (Meter::default(), Instant::now());
-        let limit = Limit { calls: 2, rate: Some(1_000) };
-        assert!(meter.enter(limit, now).is_ok() && meter.enter(limit, now).is_ok());
+    fn a_refused_call_takes_no_place() {
+        let (meter, limit) = (Meter::default(), Limit { calls: 2, rate: Some(1) });
+        assert!(meter.enter(limit).is_ok() && meter.enter(limit).is_ok());
         for _ in 0..10 {
-            assert_eq!(meter.enter(limit, now), Err(ROOM_AGAIN));
+            assert_eq!(meter.enter(limit), Err(ROOM_AGAIN));
         }
         meter.leave();
         assert_eq!(meter.running(), 1);
-        assert!(meter.enter(limit, now).is_ok());
-        let slow = Meter::default();
-        let limit = Limit { calls: 9, rate: Some(1) };
-        assert!(slow.enter(limit, now).is_ok() && slow.enter(limit, now).is_err());
-        assert_eq!(slow.running(), 1);
+        assert!(meter.enter(limit).is_ok());
+        let now = Instant::now();
+        assert!(meter.take(limit, now).is_ok() && meter.take(limit, now).is_err());
+        assert!(meter.take(Limit { calls: 2, rate: None }, now).is_ok());
     }
 }

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::ops::keys;
 use crate::store::{self, Store};
 
-use super::{Failure, open, print};
+use super::{Failure, open, open_unchanged, print};
 
 #[derive(Subcommand)]
 pub(super) enum Step {
@@ -84,7 +84,6 @@ fn new_key(namespace: &str, scopes: &str, name: &str, expires: Option<&str>) -> 
 async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
     let store = open(config).await?;
     let (secret, key) = keys::create(&store, &Clock::System, new).await?;
-    close(&store).await;
     eprintln!(
         "usersd: key {} of namespace {} may {}{}; it is shown this once:",
         key.id,
@@ -92,12 +91,17 @@ async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
         key.scopes,
         key.expires.map_or_else(String::new, |at| format!(" until {}", time(at))),
     );
-    print(secret.expose());
+    // Nobody could ever use a key that nobody has read.
+    if let Err(error) = print(secret.expose()) {
+        keys::revoke(&store, None, &key.id).await?;
+        return Err(Failure::Failed(format!("the key could not be printed, and is revoked: {error}")));
+    }
+    close(&store).await;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure> {
-    let store = open(config).await?;
+    let store = open_unchanged(config).await?;
     let keys: Vec<Key> = match &reach {
         Some(reach) => store::keys::of(store.reader(), reach).await?,
         None => store::keys::all(store.reader()).await?.into_iter().map(|(_, key)| key).collect(),
@@ -109,13 +113,13 @@ async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure
         let (scopes, created) = (key.scopes.names().collect::<Vec<_>>().join(","), time(key.created));
         let (expires, last_used) = (optional(key.expires), optional(key.last_used));
         let (id, namespace, name) = (key.id, key.reach.as_str(), key.name.as_str());
-        print(&format!("{id}\t{namespace}\t{name}\t{scopes}\t{created}\t{expires}\t{last_used}"));
+        print(&format!("{id}\t{namespace}\t{name}\t{scopes}\t{created}\t{expires}\t{last_used}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn revoke(config: &Config, id: &str) -> Result<ExitCode, Failure> {
-    let store = open(config).await?;
+    let store = open_unchanged(config).await?;
     let revoked = keys::revoke(&store, None, id).await;
     close(&store).await;
     match revoked {

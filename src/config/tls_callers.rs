@@ -34,7 +34,7 @@ fn caller(value: &toml::Value) -> Result<TlsCaller, String> {
     let names = names.iter().map(|name| name.as_str().unwrap_or_default());
     let scopes = Scopes::parse(names).map_err(|why| of(&why, "scopes"))?;
     // Names of hosts are the same in any case; URIs are compared as they are.
-    let san = if san.contains("://") { san.to_owned() } else { san.to_ascii_lowercase() };
+    let san = if san.contains(':') { san.to_owned() } else { san.to_ascii_lowercase() };
     Ok(TlsCaller { san, reach, scopes })
 }
 

@@ -19,6 +19,14 @@ use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
 
+/// A caller that may call, with a place among its own calls while its message is read.
+pub struct Admission {
+    /// Whether a key or a certificate says who it is.
+    pub named: bool,
+    /// Given back when it is dropped.
+    pub place: Box<dyn Send>,
+}
+
 /// What stands before the RPCs.
 pub trait Guarded {
     /// Whether the request's caller may call the RPC of a gRPC path: told before anything of the request is read, so
@@ -27,7 +35,7 @@ pub trait Guarded {
     /// # Errors
     ///
     /// The status that the call would have.
-    fn admit(&self, head: &Parts, path: &str) -> Result<(), Status>;
+    fn admit(&self, head: &Parts, path: &str) -> Result<Admission, Status>;
 }
 
 /// A layered gRPC service behind its gate: a name for this list of bounds, which every such type has.
@@ -68,6 +76,20 @@ const NOT_CARRIED: [HeaderName; 13] = [
     HeaderName::from_static("grpc-accept-encoding"),
 ];
 
+/// Headers that say who calls, for whom and from where: `Connection` cannot name them away between one look at the request
+/// and the next.
+const KEPT: [&str; 9] = [
+    "authorization",
+    "x-access-token",
+    "x-appwrite-key",
+    "usersd-namespace",
+    "micro-namespace",
+    "x-appwrite-project",
+    "x-forwarded-for",
+    "origin",
+    "host",
+];
+
 /// How long a request's body may take to arrive.
 const RECEIVE: Duration = Duration::from_secs(20);
 
@@ -103,6 +125,7 @@ fn carried(mut headers: HeaderMap, uri: &http::Uri) -> HeaderMap {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(',').filter_map(|name| name.trim().parse().ok()))
+        .filter(|name: &HeaderName| !KEPT.contains(&name.as_str()))
         .collect();
     let content: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with("content-")).cloned().collect();

@@ -27,10 +27,13 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
         let status = refusal(Code::Unimplemented, ErrorReason::MethodUnknown, "there is no such method");
         return failed("users", &status);
     };
-    if let Err(status) = front.stack.admit(&head, method.path.path()) {
-        return failed(&micro::id(method), &status);
-    }
-    let answer = match read_body(&head, body, front.settings.max_body.saturating_add(PREFIX)).await {
+    let admission = match front.stack.admit(&head, method.path.path()) {
+        Ok(admission) => admission,
+        Err(status) => return failed(&micro::id(method), &status),
+    };
+    let content = read_body(&head, body, front.settings.max_body.saturating_add(PREFIX)).await;
+    drop(admission);
+    let answer = match content {
         Ok(content) => match unframe(&content) {
             Ok(json) => micro::call(front, method, json, head).await,
             Err(status) => Err(status),

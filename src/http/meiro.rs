@@ -96,9 +96,10 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
     if head.method == Verb::OPTIONS || !resource.has(&head.method) {
         return other_verb(&head.method, resource);
     }
-    if let Err(status) = front.stack.admit(&head, resource.method(&head.method)) {
-        return failed(reply::http_status(&status), &status);
-    }
+    let admission = match front.stack.admit(&head, resource.method(&head.method)) {
+        Ok(admission) => admission,
+        Err(status) => return failed(reply::http_status(&status), &status),
+    };
     let mut text = bytes::Bytes::new();
     if resource.has_body(&head.method) {
         if !rest::is_json(&head) {
@@ -111,6 +112,7 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
             Err(status) => return failed(reply::http_status(&status), &status),
         };
     }
+    drop(admission);
     match answer(front, &head, resource, &text).await {
         Ok((code, body)) => reply::json(code, body, &MetadataMap::new()),
         Err(status) => failed(reply::http_status(&status), &status),

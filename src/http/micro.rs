@@ -37,15 +37,18 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
-    if let Err(status) = front.stack.admit(&head, method.path.path()) {
-        return failed(&id(method), &status, reply::http_status(&status));
-    }
+    let admission = match front.stack.admit(&head, method.path.path()) {
+        Ok(admission) => admission,
+        Err(status) => return failed(&id(method), &status, reply::http_status(&status)),
+    };
     if !body.is_end_stream() && !is_json(&head) {
         let status =
             refusal(Code::InvalidArgument, ErrorReason::Malformed, "the body must be application/json");
         return failed(&id(method), &status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let answer = match read_body(&head, body, front.settings.max_body).await {
+    let content = read_body(&head, body, front.settings.max_body).await;
+    drop(admission);
+    let answer = match content {
         Ok(content) => call(front, method, &content, head).await,
         Err(status) => Err(status),
     };

@@ -58,7 +58,7 @@ async fn call<S: Stack>(
     body: Body,
 ) -> Result<Response<Body>, Refused> {
     let method = &front.schema.methods[binding.method];
-    front.stack.admit(&head, method.path.path())?;
+    let admission = front.stack.admit(&head, method.path.path())?;
     let content = if binding.body == Target::None {
         Bytes::new()
     } else if !body.is_end_stream() && !is_json(&head) {
@@ -68,6 +68,7 @@ async fn call<S: Stack>(
     };
     let query = head.uri.query().unwrap_or_default();
     let message = message(&front.schema, binding, captures, query, &content)?;
+    drop(admission);
     let response = front.call(method, message, head).await?;
     let (metadata, message, _) = response.into_parts();
     let mut out = Vec::with_capacity(2 * message.len() + 64);

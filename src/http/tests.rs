@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::schema::Schema;
-use super::{Front, Guarded, Settings, Stack};
+use super::{Admission, Front, Guarded, Settings, Stack};
 use crate::error::Error;
 
 mod appwrite;
@@ -61,9 +61,9 @@ struct Fake<A, R> {
 }
 
 impl<A: Fn() -> Result<(), Status>, R> Guarded for Fake<A, R> {
-    fn admit(&self, _: &http::request::Parts, path: &str) -> Result<(), Status> {
+    fn admit(&self, _: &http::request::Parts, path: &str) -> Result<Admission, Status> {
         assert_eq!(path.split('/').count(), 3, "{path}");
-        (self.admit)()
+        (self.admit)().map(|()| Admission { named: false, place: Box::new(()) })
     }
 }
 

@@ -36,6 +36,8 @@ struct Frames {
     allowed: Allowed,
     at: At,
     since: Instant,
+    /// The highest stream so far: headers on a lower one are trailers.
+    highest: u32,
     streams: u32,
     resets: u32,
     pings: u32,
@@ -55,7 +57,15 @@ enum At {
 
 impl Frames {
     fn new(allowed: Allowed) -> Self {
-        Self { allowed, at: At::Preface(0), since: Instant::now(), streams: 0, resets: 0, pings: 0 }
+        Self {
+            allowed,
+            at: At::Preface(0),
+            since: Instant::now(),
+            highest: 0,
+            streams: 0,
+            resets: 0,
+            pings: 0,
+        }
     }
 
     /// Reads on. Says whether that is still allowed.
@@ -77,10 +87,10 @@ impl Frames {
                     *seen += some;
                     bytes = &bytes[some..];
                     if *seen == HEADER {
-                        let [a, b, c, kind, flags, ..] = *header;
+                        let [a, b, c, kind, flags, stream @ ..] = *header;
                         let length = u32::from_be_bytes([0, a, b, c]) as usize;
                         self.at = if length == 0 { At::Header([0; HEADER], 0) } else { At::Payload(length) };
-                        if !self.count(kind, flags, length) {
+                        if !self.count(kind, flags, u32::from_be_bytes(stream), length) {
                             return false;
                         }
                     }
@@ -99,15 +109,18 @@ impl Frames {
     }
 
     /// Counts a frame. Source of the numbers: RFC 9113 §6.
-    fn count(&mut self, kind: u8, flags: u8, length: usize) -> bool {
+    fn count(&mut self, kind: u8, flags: u8, stream: u32, length: usize) -> bool {
         const END_STREAM: u8 = 1;
         match kind {
-            1 => self.streams += 1,
+            1 if stream > self.highest => {
+                self.highest = stream;
+                self.streams += 1;
+            }
             3 => self.resets += 1,
             // An empty piece of a body does nothing either, unless it is the last.
             0 if length > 0 || flags & END_STREAM != 0 => {}
-            // Large replies have the client say again and again how much more it takes; its headers are bounded.
-            8 | 9 => {}
+            // Trailers; and large replies have the client say again and again how much more it takes. Headers are bounded.
+            1 | 8 | 9 => {}
             _ => self.pings += 1,
         }
         let few = self.resets <= self.allowed.resets && self.pings <= self.allowed.pings;
@@ -195,8 +208,12 @@ mod tests {
     const ALLOWED: Allowed = Allowed { resets: 5, pings: 5 };
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        frame_of(1, kind, flags, payload)
+    }
+
+    fn frame_of(stream: u32, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
     /// How many of `frames` pass, sent `piece` bytes at a time.
@@ -220,10 +237,10 @@ mod tests {
 
     #[test]
     fn a_client_with_calls_may_ping_and_give_up_some() {
-        let call = || vec![frame(1, 4, b"headers"), frame(0, 1, b"body"), frame(8, 0, &[0; 4])];
-        let calls = |extra: Vec<u8>, each: usize| {
-            let one = |n: usize| if n.is_multiple_of(each) { vec![extra.clone()] } else { Vec::new() };
-            (1..=200).flat_map(|n| [call(), one(n)].concat()).collect::<Vec<_>>()
+        let call = |n| vec![frame_of(n, 1, 4, b"headers"), frame(0, 1, b"body"), frame(8, 0, &[0; 4])];
+        let calls = |extra: Vec<u8>, each: u32| {
+            let one = |n: u32| if n.is_multiple_of(each) { vec![extra.clone()] } else { Vec::new() };
+            (1..=200).flat_map(|n| [call(n), one(n)].concat()).collect::<Vec<_>>()
         };
         for frames in [calls(frame(6, 0, &[0; 8]), 1), calls(frame(3, 0, &[0; 4]), 3)] {
             assert_eq!(passed(&frames, 7), frames.len());

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
-use http_body::Body as _;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -26,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::grpc::keys::KeysService;
 use crate::grpc::status::refusal;
 use crate::grpc::users::UsersService;
-use crate::http::{Guarded, receive};
+use crate::http::{Admission, Guarded, receive};
 use crate::ops::Operations;
 use crate::pb::ErrorReason;
 use crate::pb::keys_server::KeysServer;
@@ -41,21 +42,43 @@ pub(super) struct Stack {
     max_body: usize,
 }
 
-/// How much is let in: of all together, and of one caller.
+/// How much is let in: of all together, of one caller, and of strangers where no key is needed to learn something.
 #[derive(Debug)]
 struct Limits {
     all: Meter,
     of_all: Limit,
     of_one: Limit,
+    strangers: Arc<Known>,
     since: Instant,
     open_health: bool,
     open_reflection: bool,
 }
 
-/// A call's place among those of its caller and of all, until it is dropped.
-struct Place {
-    limits: Arc<Limits>,
-    caller: Arc<Known>,
+/// Streams of strangers at a time. Reflection talks both ways for as long as its client likes.
+const STRANGERS: Limit = Limit { calls: 64, rate: None };
+
+/// Longest message of health and reflection: names.
+const MAX_NAME: usize = 4 * 1024;
+
+/// A body that took longer to come than this was let in by what may not be true any more.
+const LONG_AGO: Duration = Duration::from_millis(100);
+
+/// A place among the calls of one caller, until it is dropped.
+struct Own(Arc<Known>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.0.meter.leave();
+    }
+}
+
+/// A place among all calls, until it is dropped.
+struct Place(Arc<Limits>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.all.leave();
+    }
 }
 
 impl Limits {
@@ -64,28 +87,38 @@ impl Limits {
             all: Meter::default(),
             of_all: Limit { calls: config.limits_calls, rate: config.limits_rate },
             of_one: Limit { calls: config.limits_calls_per_caller, rate: config.limits_rate_per_caller },
+            strangers: Arc::new(Known::open()),
             since: Instant::now(),
             open_health: config.open_health,
             open_reflection: config.open_reflection,
         }
     }
 
-    /// Full means no, at once: a queue would only make everyone late.
-    fn enter(self: &Arc<Self>, caller: Arc<Known>) -> Result<Place> {
-        let limited = |retry_after| Error::CallerLimited { retry_after };
-        caller.meter.enter(self.of_one, self.since).map_err(limited)?;
-        if let Err(retry_after) = self.all.enter(self.of_all, self.since) {
-            caller.meter.leave();
-            return Err(Error::Overloaded { retry_after });
-        }
-        Ok(Place { limits: Arc::clone(self), caller })
+    /// A place among the caller's own calls, from before its message is read until its reply is sent: who sends slowly or
+    /// reads slowly holds back nobody else. Where there are no keys, everyone is one caller and only all together are counted.
+    fn enter_own(&self, caller: &Arc<Known>) -> Result<Own> {
+        let limit = if Arc::ptr_eq(caller, &self.strangers) {
+            STRANGERS
+        } else if caller.is_open() {
+            Limit { calls: usize::MAX, rate: None }
+        } else {
+            self.of_one
+        };
+        caller.meter.enter(limit).map_err(|retry_after| Error::CallerLimited { retry_after })?;
+        Ok(Own(Arc::clone(caller)))
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.caller.meter.leave();
-        self.limits.all.leave();
+    /// A place among all. Full means no, at once: a queue would only make everyone late.
+    fn enter_all(self: &Arc<Self>, caller: &Known) -> Result<Place> {
+        if !caller.is_open() {
+            let taken = caller.meter.take(self.of_one, self.since);
+            taken.map_err(|retry_after| Error::CallerLimited { retry_after })?;
+        }
+        let limited = |retry_after| Error::Overloaded { retry_after };
+        self.all.enter(self.of_all).map_err(limited)?;
+        let place = Place(Arc::clone(self));
+        self.all.take(self.of_all, self.since).map_err(limited)?;
+        Ok(place)
     }
 }
 
@@ -105,8 +138,9 @@ impl Stack {
         let mut routes = Routes::builder();
         routes.add_service(users).add_service(keys_service.max_decoding_message_size(max_body));
         // Clients in use speak one or the other version of reflection.
-        routes.add_service(health).add_service(describe().build_v1()?);
-        routes.add_service(describe().build_v1alpha()?);
+        routes.add_service(health);
+        routes.add_service(describe().build_v1()?.max_decoding_message_size(MAX_NAME));
+        routes.add_service(describe().build_v1alpha()?.max_decoding_message_size(MAX_NAME));
         Ok(Self {
             routes: routes.routes().prepare(),
             gate: Arc::new(Gate::new(config, keys)),
@@ -142,36 +176,51 @@ impl Stack {
         // Health is asked most urgently when the server is full: it takes no place.
         if path.starts_with("/grpc.health.v1.Health/") {
             self.admit_any(&head, self.limits.open_health)?;
-            return Ok(self.call_routes(Request::from_parts(head, body)).await);
+            return Ok(self.call_routes(received(head, body, MAX_NAME).await?).await);
         }
         if path.starts_with("/grpc.reflection.") {
-            let known = self.admit_any(&head, self.limits.open_reflection)?;
-            let _place = known.map(|known| self.limits.enter(known)).transpose()?;
-            return Ok(self.call_routes(Request::from_parts(head, body)).await);
+            let caller = self.admit_any(&head, self.limits.open_reflection)?;
+            let own = self.limits.enter_own(&caller)?;
+            return Ok(hold(self.call_routes(Request::from_parts(head, body)).await, own));
         }
         // 1. Who calls: strangers get nothing, not even memory for what they send. Only here is a caller made; one that
         //    came with the request is overwritten.
         let (known, caller) = self.gate.admit(&head, path)?;
+        let own = self.limits.enter_own(&known)?;
         head.extensions.insert(caller);
-        // 2. The whole message, before a place: a client that opens streams and sends nothing must not hold the places
-        //    of others.
+        // 2. The whole message, before a place among all: a client that opens streams and sends nothing must not hold the
+        //    places of others. What took long may come from who is not let in any more.
+        let begun = Instant::now();
         let request = received(head, body, self.max_body).await?;
+        let request = if begun.elapsed() > LONG_AGO { self.admitted_again(request)? } else { request };
         // 3. A place.
-        let _place = self.limits.enter(known)?;
+        let _place = self.limits.enter_all(&known)?;
         // 4. The caller's own deadline: an answer nobody waits for is not worked on.
-        match deadline(request.headers())? {
-            Some(Duration::ZERO) => Err(Error::DeadlinePassed),
+        let response = match deadline(request.headers())? {
+            Some(Duration::ZERO) => return Err(Error::DeadlinePassed),
             Some(span) => {
                 let answered = tokio::time::timeout(span, self.call_routes(request)).await;
-                answered.map_err(|_| Error::DeadlinePassed)
+                answered.map_err(|_| Error::DeadlinePassed)?
             }
-            None => Ok(self.call_routes(request).await),
-        }
+            None => self.call_routes(request).await,
+        };
+        Ok(hold(response, own))
+    }
+
+    fn admitted_again(&self, request: Request<Body>) -> Result<Request<Body>> {
+        let (mut head, body) = request.into_parts();
+        let (_, caller) = self.gate.admit(&head, head.uri.path())?;
+        head.extensions.insert(caller);
+        Ok(Request::from_parts(head, body))
     }
 
     /// Lets in what is no RPC of ours: everyone where it is `open`, else whoever is known.
-    fn admit_any(&self, head: &Parts, open: bool) -> Result<Option<Arc<Known>>> {
-        if open { self.gate.check_open(head).map(|_| None) } else { self.gate.identify(head).map(Some) }
+    fn admit_any(&self, head: &Parts, open: bool) -> Result<Arc<Known>> {
+        if open {
+            self.gate.check_open(head).map(|_| Arc::clone(&self.limits.strangers))
+        } else {
+            self.gate.identify(head)
+        }
     }
 
     async fn call_routes(&self, request: Request<Body>) -> Response<Body> {
@@ -183,8 +232,43 @@ impl Stack {
 }
 
 impl Guarded for Stack {
-    fn admit(&self, head: &Parts, path: &str) -> Result<(), Status> {
-        Ok(self.gate.admit(head, path).map(|_| ())?)
+    fn admit(&self, head: &Parts, path: &str) -> Result<Admission, Status> {
+        let (known, _) = self.gate.admit(head, path)?;
+        let own = self.limits.enter_own(&known)?;
+        Ok(Admission { named: !known.is_open(), place: Box::new(own) })
+    }
+}
+
+/// The response with a place that is given back when all of it is sent.
+fn hold(response: Response<Body>, own: Own) -> Response<Body> {
+    if own.0.is_open() && response.body().is_end_stream() {
+        return response;
+    }
+    response.map(|body| Body::new(Held { body, _own: own }))
+}
+
+struct Held {
+    body: Body,
+    _own: Own,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -114,8 +114,11 @@ impl Tls {
     /// The caller that one of the certificate's names stands for. A certificate with the names of two is nobody's.
     fn caller(&self, certificate: &CertificateDer<'_>) -> Option<Arc<Known>> {
         let certificate = EndEntityCert::try_from(certificate).ok()?;
-        let hosts = certificate.valid_dns_names().map(str::to_ascii_lowercase);
-        let names = hosts.chain(certificate.valid_uri_names().map(str::to_owned));
+        // A URI has a colon and a DNS name none: one kind cannot pass for the other.
+        let hosts =
+            certificate.valid_dns_names().filter(|name| !name.contains(':')).map(str::to_ascii_lowercase);
+        let uris = certificate.valid_uri_names().filter(|name| name.contains(':')).map(str::to_owned);
+        let names = hosts.chain(uris);
         let mut found: Vec<&Arc<Known>> = names.filter_map(|name| self.callers.get(&name)).collect();
         found.dedup_by(|a, b| Arc::ptr_eq(a, b));
         match found[..] {

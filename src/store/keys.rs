@@ -10,7 +10,7 @@ use crate::domain::key::{Key, KeyName, Reach};
 use crate::domain::scope::Scopes;
 use crate::domain::secret::SecretDigest;
 use crate::domain::time::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 
 use super::count;
 use super::entity::key::{ActiveModel, Column, Entity, Model};
@@ -56,14 +56,21 @@ pub async fn insert(tx: &impl ConnectionTrait, key: &Key, digest: SecretDigest) 
     Ok(())
 }
 
-/// Every key there is, of every namespace, with the digest of its secret.
+/// Every key there is, of every namespace, with the digest of its secret. One that cannot be read opens nothing, and
+/// does not keep the others from being read.
 ///
 /// # Errors
 ///
 /// What the database says.
 pub async fn all(db: &impl ConnectionTrait) -> Result<Vec<(SecretDigest, Key)>> {
     let rows = Entity::find().order_by_asc(Column::Namespace).order_by_asc(Column::Id).all(db).await?;
-    rows.into_iter().map(|row| Ok((digest(&row)?, Key::try_from(row)?))).collect()
+    let read = |row: Model| {
+        let id = row.id.clone();
+        let read = digest(&row).and_then(|digest| Ok((digest, Key::try_from(row)?)));
+        read.inspect_err(|error| tracing::error!(key = id, cause = with_causes(error), "a key is broken"))
+            .ok()
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
 }
 
 /// The keys of a namespace, in the order in which they were made.

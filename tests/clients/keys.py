@@ -49,7 +49,8 @@ def by_command_line(kind):
         run("key", "revoke", id, "--database", db.url)
         began = time.monotonic()
         until(lambda: reason(Canonical(server, "shop")) == "KEY_MISSING_OR_UNKNOWN", 10, "a revoked key stops working")
-        true(time.monotonic() - began < 5, "a revoked key stops working soon")
+        took = time.monotonic() - began
+        true(took < 2, f"a revoked key stops working within a second, and what the question takes: {took:.1f} s")
         _, said = run("key", "revoke", id, "--database", db.url, code=1)
         true(id in said and "key list" in said, f"the way out is named in:\n{said}")
         server.key = None

@@ -16,6 +16,9 @@ SLOW, RESETS, IDLE = 200, 10_000, 1_000
 KEPT = 32 * 1024 * 1024
 FOR_EACH_IDLE = 64 * 1024
 
+# A call that takes longer was in somebody's way: hundreds of times what it takes, and less than a lock or a time-out.
+NOTICED = 3
+
 
 def resident(server):
     """Bytes in memory."""
@@ -60,6 +63,7 @@ class Bystander:
         self.thread.join(30)
         if failure[0] is None:
             equal(self.failed[:3], [], "calls of somebody else that failed")
+            true(max(self.took) < NOTICED, f"the slowest call of somebody else took {max(self.took):.1f} s")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::{Code, Request};
 use usersd::domain::key::Key;
 use usersd::domain::scope::Scopes;
@@ -32,6 +34,10 @@ crate::on_every_backend!(
     callers_have_a_rate,
     health_and_reflection_can_be_closed,
     a_caller_cannot_make_itself_known,
+    open_mode_does_not_come_back_with_an_old_database,
+    a_broken_key_keeps_no_other_from_being_read,
+    a_caller_who_sends_slowly_holds_only_its_own_places,
+    who_is_let_in_is_asked_again_after_a_slow_message,
     secrets_are_written_nowhere,
 );
 
@@ -54,6 +60,16 @@ fn new(scopes: &[&str]) -> CreateKeyRequest {
 async fn make(replica: &Replica, admin: &str, scopes: &[&str]) -> (String, String) {
     let made = replica.keys_client().create(with_key(admin, new(scopes))).await.unwrap().into_inner();
     (made.secret, made.key.unwrap().id)
+}
+
+/// What comes by itself has a minute to come, however slow the machine is.
+async fn until(happened: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !happened().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waiting).await.unwrap();
 }
 
 async fn tenants_manage_their_own_keys_only(service: &Service) {
@@ -121,9 +137,7 @@ async fn the_first_key_ends_open_mode_also_by_the_command_line(service: &Service
     };
     keys::create(&service.replica.store, &service.clock, new).await.unwrap();
     // Nobody tells the server: it finds out.
-    while service.replica.server.is_open() {
-        tokio::task::yield_now().await;
-    }
+    until(async || !service.replica.server.is_open()).await;
     let status = service.users().read(read("ada")).await.unwrap_err();
     refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
 }
@@ -167,12 +181,12 @@ async fn keys_reach_other_replicas_by_themselves(service: &Service) {
     let (admin, _) = service.key("default", Scopes::ALL).await;
     let another = service.another(|_| {}).await;
     let (key, id) = make(&service.replica, &admin, &["users.read"]).await;
-    let mut there = another.users.clone();
-    while there.read(with_key(&key, read("ada"))).await.is_err() {}
+    let there = another.users.clone();
+    until(async || there.clone().read(with_key(&key, read("ada"))).await.is_ok()).await;
     service.replica.keys_client().delete(with_key(&admin, DeleteKeyRequest { id })).await.unwrap();
     let status = service.users().read(with_key(&key, read("ada"))).await.unwrap_err();
     refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
-    while there.read(with_key(&key, read("ada"))).await.is_ok() {}
+    until(async || there.clone().read(with_key(&key, read("ada"))).await.is_err()).await;
     another.stop.cancel();
 }
 
@@ -398,4 +412,68 @@ async fn secrets_are_written_nowhere(service: &Service) {
             }
         }
     }
+}
+
+async fn open_mode_does_not_come_back_with_an_old_database(service: &Service) {
+    create(service, ada()).await;
+    let (old, _) = service.key("default", Scopes::ALL).await;
+    service.execute("DELETE FROM keys; UPDATE keys_version SET version = 0").await;
+    service.replica.keys.refresh().await.unwrap();
+    for request in [with_key(&old, read("ada")), Request::new(read("ada"))] {
+        let status = service.users().read(request).await.unwrap_err();
+        refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    }
+}
+
+async fn a_broken_key_keeps_no_other_from_being_read(service: &Service) {
+    create(service, ada()).await;
+    let (_, broken) = service.key("default", Scopes::ALL).await;
+    service.execute(&format!("UPDATE keys SET namespace = 'NO SUCH' WHERE id = '{broken}'")).await;
+    let (good, _) = service.key("default", Scopes::ALL).await;
+    service.users().read(with_key(&good, read("ada"))).await.unwrap();
+}
+
+/// The head of a call whose message is announced and does not come. It is let in: the server asks for the message.
+async fn half_a_call(replica: &Replica, key: &str, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(&replica.address).await.unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\nauthorization: Bearer {key}\r\n\
+         expect: 100-continue\r\ncontent-length: 43\r\n\r\n",
+        replica.address
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(std::str::from_utf8(&go_on).unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+async fn a_caller_who_sends_slowly_holds_only_its_own_places(service: &Service) {
+    create(service, ada()).await;
+    let small =
+        service.another(|config| (config.limits_calls, config.limits_calls_per_caller) = (1, 1)).await;
+    let (slow, _) = service.key("default", Scopes::ALL).await;
+    let (quick, _) = service.key("default", Scopes::ALL).await;
+    small.keys.refresh().await.unwrap();
+    let _held = half_a_call(&small, &slow, "/v1/keys").await;
+    let mut users = small.users.clone();
+    let status = users.read(with_key(&slow, read("ada"))).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
+    users.read(with_key(&quick, read("ada"))).await.unwrap();
+    small.stop.cancel();
+}
+
+async fn who_is_let_in_is_asked_again_after_a_slow_message(service: &Service) {
+    let (stolen, id) = service.key("default", Scopes::ALL).await;
+    let (other, _) = service.key("default", Scopes::ALL).await;
+    let one = service.another(|config| config.limits_calls_per_caller = 1).await;
+    let mut held = half_a_call(&one, &stolen, "/v1/keys").await;
+    one.keys_client().delete(with_key(&other, DeleteKeyRequest { id })).await.unwrap();
+    let before = service.number("SELECT count(*) FROM keys").await;
+    held.write_all(br#"{"name":"another","scopes":["users.read"]} "#).await.unwrap();
+    let mut answer = vec![0; 12];
+    held.read_exact(&mut answer).await.unwrap();
+    assert_eq!(std::str::from_utf8(&answer).unwrap(), "HTTP/1.1 401");
+    assert_eq!(service.number("SELECT count(*) FROM keys").await, before);
+    one.stop.cancel();
 }
