@@ -16,7 +16,7 @@ use crate::domain::namespace::Namespace;
 use crate::domain::page::Page;
 use crate::domain::search::{Term, questions};
 use crate::domain::user::User;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 use super::entity::user::{self, Column};
 use super::users::{among, in_trash, shown, zero};
@@ -27,6 +27,9 @@ const FEW: u64 = 1_000;
 
 /// Most users that are passed over to meet some who fit, where an index could find them.
 const FAR: u64 = 4_000;
+
+/// What narrowing queries call what they find.
+const FOUND: &str = "found";
 
 /// Where the users of a list are found.
 #[derive(Clone, Debug)]
@@ -54,22 +57,27 @@ pub struct Rows {
 ///
 /// What the database says, as all functions here.
 pub async fn source(db: &impl ConnectionTrait, namespace: &Namespace, listing: &Listing) -> Result<Source> {
-    let narrowings = narrowings(db.get_database_backend(), namespace, listing);
+    let backend = db.get_database_backend();
+    let narrowings = narrowings(backend, namespace, listing);
     for narrowed in &narrowings {
-        let found = db.query_all(narrowed.clone().limit(FEW + 1)).await?;
-        if found.len() as u64 > FEW {
-            continue;
+        let Some(row) = db.query_one(&some_of(backend, narrowed.clone())).await? else { continue };
+        if u64::try_from(row.try_get_by_index::<i64>(0)?).is_ok_and(|found| found <= FEW) {
+            return Ok(Source::Among(row.try_get_by_index(1)?));
         }
-        let found = if db.get_database_backend() == DbBackend::Sqlite {
-            let numbers = found.iter().map(|row| row.try_get_by_index::<i64>(0));
-            serde_json::to_string(&numbers.collect::<Result<Vec<_>, _>>()?)
-        } else {
-            let ids = found.iter().map(|row| row.try_get_by_index::<String>(0));
-            serde_json::to_string(&ids.collect::<Result<Vec<_>, _>>()?)
-        };
-        return Ok(Source::Among(found.map_err(Error::internal)?));
     }
     Ok(narrowings.into_iter().next_back().map_or(Source::Order, |found| Source::Found(Box::new(found))))
+}
+
+/// How many are found, and who, as a JSON list; of one more than [`FEW`]. In one row: a row each would cost more than
+/// finding them.
+fn some_of(backend: DbBackend, mut narrowed: SelectStatement) -> SelectStatement {
+    let list = if backend == DbBackend::Sqlite {
+        "json_group_array(found)"
+    } else {
+        "CAST(coalesce(json_agg(found), '[]') AS text)"
+    };
+    let some = narrowed.limit(FEW + 1).take();
+    Query::select().expr(Expr::cust("COUNT(*)")).expr(Expr::cust(list)).from_subquery(some, "some").take()
 }
 
 /// The queries that can find those who fit without reading all the others, the last of them best where they are many.
@@ -88,7 +96,7 @@ fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> V
         if order != listing.order && !listing.trash {
             let mut query = Query::select();
             query
-                .expr(key_of(backend))
+                .expr_as(key_of(backend), FOUND)
                 .from(user::Entity)
                 .and_where(Column::Namespace.eq(namespace.as_str()));
             query.and_where(Column::Deleted.into_expr().eq(zero()));
@@ -125,8 +133,8 @@ fn indexed(backend: DbBackend, namespace: &Namespace, terms: Vec<Term>) -> Selec
     let having = Expr::cust_with_values(condition, [value]);
     let mut query = Query::select();
     match backend {
-        DbBackend::Sqlite => query.expr(Expr::cust("rowid")),
-        _ => query.expr(Expr::cust("id")).and_where(Expr::col("namespace").eq(namespace.as_str())),
+        DbBackend::Sqlite => query.expr_as(Expr::cust("rowid"), FOUND),
+        _ => query.expr_as(Expr::cust("id"), FOUND).and_where(Expr::col("namespace").eq(namespace.as_str())),
     };
     query.from("users_search").and_where(having).take()
 }
