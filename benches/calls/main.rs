@@ -17,22 +17,18 @@ mod report;
 mod rounds;
 mod seed;
 mod server;
+mod start;
 mod wire;
 
-use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use bars::Bar;
 use options::{Asked, Options};
 use server::Server;
+use start::Result;
 use wire::Client;
-
-/// A failure ends the run, and all that is done with it is to print it.
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Starts measured on the existing database, and the pause after which an idle server's memory is read.
 const STARTS: usize = 10;
@@ -40,36 +36,18 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Options::from_args() {
-        Ok(Asked::Baseline { kind, answer }) => baseline::serve(kind, &answer).await.map(|()| true),
-        Ok(Asked::Nothing(text)) => {
+    start::exit_code("calls", begin().await)
+}
+
+/// Does what the command line asks for.
+async fn begin() -> Result<bool> {
+    match Options::from_args()? {
+        Asked::Baseline { kind, answer } => baseline::serve(kind, &answer).await.map(|()| true),
+        Asked::Nothing(text) => {
             println!("{text}");
             Ok(true)
         }
-        Ok(Asked::Run(options)) => tokio::select! {
-            done = run(&options) => done,
-            // Returning drops, and so ends, every server and removes every file and database of this run.
-            asked = stopped() => asked.and(Err("interrupted".into())),
-        },
-        Err(error) => Err(error),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("calls: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Returns on SIGINT and SIGTERM. The servers and the load have process groups of their own, so that a terminal
-/// sends them neither and this process ends them.
-async fn stopped() -> Result<()> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        done = tokio::signal::ctrl_c() => Ok(done?),
-        _ = terminated.recv() => Ok(()),
+        Asked::Run(options) => start::stoppable(run(&options)).await,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::Result;
 use crate::baseline::Kind;
+use crate::start::{self, Result, count};
 
 const HELP: &str = "\
 usage: cargo bench --bench calls -- [options]
@@ -57,10 +57,7 @@ impl Options {
             users: 10_000,
             server: env!("CARGO_BIN_EXE_usersd").into(),
             strict: false,
-            postgres: std::env::var_os("USERSD_TEST_POSTGRES")
-                .filter(|url| !url.is_empty())
-                .map(|url| url.into_string().map_err(|_| "USERSD_TEST_POSTGRES is not UTF-8"))
-                .transpose()?,
+            postgres: start::postgres()?,
         };
         let mut benching = false;
         let mut args = std::env::args().skip(1);
@@ -69,9 +66,9 @@ impl Options {
             match arg.as_str() {
                 "--bench" => benching = true, // cargo bench adds it
                 "--strict" => options.strict = true,
-                "--calls" => options.calls = count(&value()?)?,
-                "--rounds" => options.rounds = count(&value()?)?,
-                "--users" => options.users = count(&value()?)?,
+                "--calls" => options.calls = count(&value()?, 1)?,
+                "--rounds" => options.rounds = count(&value()?, 1)?,
+                "--users" => options.users = count(&value()?, 1)?,
                 "--server" => options.server = value()?.into(),
                 "--baseline" => {
                     return Ok(Asked::Baseline { kind: value()?.parse()?, answer: value()?.into() });
@@ -83,9 +80,4 @@ impl Options {
         // `cargo test --all-targets` runs benches too, and wants no minutes of load from them.
         Ok(if benching { Asked::Run(options) } else { Asked::Nothing("only `cargo bench` measures") })
     }
-}
-
-fn count(text: &str) -> Result<usize> {
-    let number = text.parse().ok().filter(|number| (1..=10_000_000).contains(number));
-    number.ok_or_else(|| format!("{text} is not a number from 1 to 10000000").into())
 }

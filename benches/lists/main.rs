@@ -19,60 +19,34 @@ mod seed;
 #[expect(dead_code, reason = "what `calls` measures of one server is measured of two processes here")]
 #[path = "../calls/server.rs"]
 mod server;
+#[path = "../calls/start.rs"]
+mod start;
 
-use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
-
-use tokio::signal::unix::{SignalKind, signal};
 
 use bars::Bar;
 use options::{Asked, Options};
 use postgres::Database;
 use seed::{Place, TENANTS_USERS};
-
-/// A failure ends the run, and all that is done with it is to print it.
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+use start::Result;
 
 /// What the databases are for.
 const DATABASES: [&str; 3] = ["small", "large", "alone"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Options::from_args() {
-        Ok(Asked::Nothing(text)) => {
+    start::exit_code("lists", begin().await)
+}
+
+/// Does what the command line asks for.
+async fn begin() -> Result<bool> {
+    match Options::from_args()? {
+        Asked::Nothing(text) => {
             println!("{text}");
             Ok(true)
         }
-        Ok(Asked::Run(options)) => tokio::select! {
-            done = run(&options) => done,
-            // Returning drops, and so ends, every server and removes every file and database of this run.
-            asked = stopped() => asked.and(Err("interrupted".into())),
-        },
-        Err(error) => Err(error),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprint!("lists: {error}");
-            let mut error: &dyn Error = &*error;
-            while let Some(cause) = error.source() {
-                eprint!(": {cause}");
-                error = cause;
-            }
-            eprintln!();
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Returns on SIGINT and SIGTERM.
-async fn stopped() -> Result<()> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        done = tokio::signal::ctrl_c() => Ok(done?),
-        _ = terminated.recv() => Ok(()),
+        Asked::Run(options) => start::stoppable(Box::pin(run(&options))).await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::Result;
+use crate::start::{self, Result, count};
 
 const HELP: &str = "\
 usage: cargo bench --bench lists -- [options]
@@ -63,10 +63,7 @@ impl Options {
             keep: None,
             server: env!("CARGO_BIN_EXE_usersd").into(),
             strict: false,
-            postgres: std::env::var_os("USERSD_TEST_POSTGRES")
-                .filter(|url| !url.is_empty())
-                .map(|url| url.into_string().map_err(|_| "USERSD_TEST_POSTGRES is not UTF-8"))
-                .transpose()?,
+            postgres: start::postgres()?,
         };
         let mut benching = false;
         let mut args = std::env::args().skip(1);
@@ -96,9 +93,4 @@ fn rows(text: &str) -> Result<(usize, usize)> {
         text.split_once(',').ok_or_else(|| format!("{text} is not two numbers with a comma"))?;
     let (small, large) = (count(small, 10_000)?, count(large, 10_000)?);
     if small < large { Ok((small, large)) } else { Err(format!("{small} is not less than {large}").into()) }
-}
-
-fn count(text: &str, least: usize) -> Result<usize> {
-    let number = text.parse().ok().filter(|number| (least..=10_000_000).contains(number));
-    number.ok_or_else(|| format!("{text} is not a number from {least} to 10000000").into())
 }

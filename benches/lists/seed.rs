@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use sea_orm::{ConnectionTrait as _, Statement};
-use tokio::task::JoinSet;
 use usersd::domain::listing::Listing;
 use usersd::domain::namespace::Namespace;
 use usersd::domain::password::PasswordHash;
@@ -15,14 +14,14 @@ use usersd::store::{self, Kind, Store, users};
 
 use crate::Result;
 use crate::people::People;
+use crate::postgres::psql;
 
 /// The tenant with few users, wherever it is.
 pub(crate) const TENANT: &str = "tenant";
 pub(crate) const TENANTS_USERS: usize = 1_000;
 
-/// Users of one transaction, and transactions at a time where the database takes more than one.
+/// Users of one transaction.
 const BATCH: usize = 10_000;
-const WRITERS: usize = 2;
 
 /// Users that are kept in mind, to search for them.
 const SAMPLES: usize = 500;
@@ -46,12 +45,17 @@ pub(crate) async fn seed(place: &Place, rows: usize, tenant: bool) -> Result<(Sa
     let begun = Instant::now();
     let store = Store::connect(&place.url, 4).await?;
     store.migrate().await?;
+    let kept = count(&store, &Namespace::default()).await? == rows;
+    let index = if kept || store.kind() == Kind::Sqlite { None } else { Some(drop_index(place)?) };
     let samples = write(&store, &Namespace::default(), People::new(1), rows).await?;
     let tenants = if tenant {
         write(&store, &Namespace::parse(TENANT)?, People::new(2), TENANTS_USERS).await?
     } else {
         Samples::new()
     };
+    if let Some(index) = index {
+        psql(&place.url, &format!("SET maintenance_work_mem = '512MB'; {index}"))?;
+    }
     if store.kind() == Kind::Postgres {
         // As autovacuum does sooner or later.
         store.reader().execute_unprepared("VACUUM ANALYZE").await?;
@@ -61,23 +65,22 @@ pub(crate) async fn seed(place: &Place, rows: usize, tenant: bool) -> Result<(Sa
     Ok((samples, tenants))
 }
 
+/// Takes the search index away, which is filled much sooner behind the users than with them. Gives what makes it again.
+fn drop_index(place: &Place) -> Result<String> {
+    let made = psql(&place.url, "SELECT pg_get_indexdef('users_search_terms'::regclass)")?;
+    psql(&place.url, "DROP INDEX users_search_terms")?;
+    Ok(made)
+}
+
 async fn write(store: &Store, namespace: &Namespace, mut people: People, rows: usize) -> Result<Samples> {
-    let writers = if store.kind() == Kind::Postgres { WRITERS } else { 1 };
-    let (mut samples, mut writing) = (Samples::new(), JoinSet::new());
-    let there = count(store, namespace).await?;
+    let mut samples = Samples::new();
+    let kept = count(store, namespace).await? == rows;
     for begin in (0..rows).step_by(BATCH) {
         let batch = people.take(BATCH.min(rows - begin));
         samples.extend(batch.iter().step_by(rows.div_ceil(SAMPLES)).cloned());
-        if there == rows {
-            continue; // kept from another run
+        if !kept {
+            write_batch(store, namespace, batch).await?;
         }
-        if writing.len() == writers {
-            writing.join_next().await.ok_or("nobody writes")???;
-        }
-        writing.spawn(write_batch(store.clone(), namespace.clone(), batch));
-    }
-    while let Some(done) = writing.join_next().await {
-        done??;
     }
     Ok(samples)
 }
@@ -88,11 +91,11 @@ async fn count(store: &Store, namespace: &Namespace) -> Result<usize> {
     Ok(usize::try_from(users)?)
 }
 
-async fn write_batch(store: Store, namespace: Namespace, batch: Vec<User>) -> Result<()> {
+async fn write_batch(store: &Store, namespace: &Namespace, batch: Vec<User>) -> Result<()> {
     let password = PasswordHash::from_trusted(HASH.to_owned());
     let accounts: Vec<_> = batch.into_iter().map(|user| (user, Some(password.clone()))).collect();
     let tx = store.begin().await?;
-    users::insert_all(&tx, &namespace, &accounts).await?;
+    users::insert_all(&tx, namespace, &accounts).await?;
     Ok(tx.commit().await?)
 }
 

@@ -1,7 +1,8 @@
 //! What the search index holds of a user, and what it is asked for.
 //!
-//! The index knows numbers and which users have them. A number stands for three or five characters that follow each
-//! other in one of the user's texts, for what a text begins with, for a label, or for another thing that lists are filtered by.
+//! The index knows numbers and which users have them. A number stands for three or four characters that follow each
+//! other in one of the user's texts, for what a text begins with, for a label, or for another thing that lists are
+//! filtered by.
 //! The namespace and whether the user lives are part of each number: the index of one tenant is apart from all
 //! others, and a search costs by the tenant's own users.
 //!
@@ -23,11 +24,20 @@ use super::username::Username;
 pub type Term = u64;
 
 /// Characters of a long part. Among a million users many have the same three in a row, and what they have in common
-/// with others is all read by a search: so whoever looks for five or more asks for five, which few have.
-const LONG: usize = 5;
+/// with others is all read by a search: fewer have four.
+const LONG: usize = 4;
+
+/// Of so many long parts in a row the index holds at least one, that with the smallest number. So a text that has
+/// another in it has all the long parts that are held of that other, and a third of them need not be held.
+///
+/// Source: Schleimer, Wilkerson and Aiken, "Winnowing", SIGMOD 2003.
+const WINDOW: usize = 2;
 
 /// Most parts of a searched text that the index is asked for; those of a longer one are taken at even distances.
 const MAX_PARTS: usize = 12;
+
+/// As many are asked for at first: each is a list to look into, and few suffice where some are rare.
+const SOME_PARTS: usize = 3;
 
 /// What a number stands for. Stored in every number: never change one.
 #[derive(Clone, Copy)]
@@ -40,7 +50,7 @@ enum Kind {
     Label = 3,
     Status = 4,
     Verified = 5,
-    /// [`LONG`] characters in a row.
+    /// [`LONG`] characters in a row, the smallest of [`WINDOW`].
     LongPart = 6,
 }
 
@@ -69,16 +79,33 @@ impl Scope {
         parts(text, Filters::SUBSTRING).map(|part| self.term(Kind::Part, part))
     }
 
-    fn long_parts<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
-        parts(text, LONG).map(|part| self.term(Kind::LongPart, part))
+    /// The smallest of every [`WINDOW`] long parts in a row.
+    fn long_parts(&self, text: &str) -> Vec<Term> {
+        let all: Vec<Term> = parts(text, LONG).map(|part| self.term(Kind::LongPart, part)).collect();
+        let mut smallest: Vec<Term> =
+            all.windows(WINDOW).filter_map(|few| few.iter().min().copied()).collect();
+        smallest.dedup();
+        smallest
     }
 
-    /// What a text is found by that has `text` in it: as few parts as have all of its characters.
-    fn parts_for(&self, text: &str) -> Vec<Term> {
-        let long: Vec<Term> = self.long_parts(text).collect();
-        let (all, length) = if long.is_empty() { (self.parts(text).collect(), 1) } else { (long, LONG) };
-        let distance = all.len().div_ceil(MAX_PARTS - 1).max(length);
+    /// What a text is found by that has `text` in it: up to `most` of its long parts, or as few short ones as have all
+    /// of its characters.
+    fn parts_for(&self, text: &str, most: usize) -> Vec<Term> {
+        let long = self.long_parts(text);
+        let (all, distance) = if long.is_empty() {
+            (self.parts(text).collect(), Filters::SUBSTRING)
+        } else {
+            let distance = long.len().div_ceil(most - 1);
+            (long, distance)
+        };
         all.iter().step_by(distance).chain(all.last()).copied().collect()
+    }
+
+    /// The parts of `text` that few may have. Many have the host of an address in common.
+    fn rare_parts_for(&self, text: &str) -> Vec<Term> {
+        let local = text.split_once('@').map(|(local, _)| local);
+        let text = local.filter(|local| !self.long_parts(local).is_empty()).unwrap_or(text);
+        self.parts_for(text, SOME_PARTS)
     }
 
     fn beginnings<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
@@ -139,22 +166,30 @@ pub fn same_terms(before: &User, after: &User) -> bool {
         && before.labels == after.labels
 }
 
-/// What all users that fit `filters` have in the index; nothing if the index is of no help.
+/// What to ask the index for, one after the other until few are found: what few of those that fit `filters` may share
+/// with others, then all that they have. Nothing if the index is of no help.
 #[must_use]
-pub fn terms_for(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Term> {
+pub fn questions(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Vec<Term>> {
     let scope = Scope::new(namespace, trash);
-    let mut terms = BTreeSet::new();
+    let (mut rare, mut all) = (BTreeSet::new(), BTreeSet::new());
     for text in [&filters.search, &filters.username, &filters.email] {
-        let parts = scope.parts_for(text);
+        let (some, parts) = (scope.rare_parts_for(text), scope.parts_for(text, MAX_PARTS));
         if parts.is_empty() {
-            terms.extend(scope.beginnings(text).last());
+            all.extend(scope.beginnings(text).last());
         }
-        terms.extend(parts);
+        rare.extend(some);
+        all.extend(parts);
     }
-    terms.extend(filters.label.as_deref().map(|label| scope.term(Kind::Label, label)));
-    terms.extend(filters.status.map(|status| scope.status(status)));
-    terms.extend(filters.email_verified.map(|verified| scope.verified(verified)));
-    terms.into_iter().collect()
+    let label = filters.label.as_deref().map(|label| scope.term(Kind::Label, label));
+    rare.extend(label);
+    all.extend(label);
+    // Nearly all have these.
+    all.extend(filters.status.map(|status| scope.status(status)));
+    all.extend(filters.email_verified.map(|verified| scope.verified(verified)));
+    if rare == all {
+        rare.clear();
+    }
+    [rare, all].into_iter().filter(|terms| !terms.is_empty()).map(Vec::from_iter).collect()
 }
 
 #[cfg(test)]
@@ -174,18 +209,41 @@ mod tests {
     }
 
     #[test]
-    fn a_search_asks_for_parts_that_have_all_of_its_characters() {
+    fn a_short_search_asks_for_parts_that_have_all_of_its_characters() {
         let scope = scope("default");
-        let short = |text: &str| scope.term(Kind::Part, text);
-        let long = |text: &str| scope.term(Kind::LongPart, text);
-        assert_eq!(scope.parts_for("ab"), [0; 0]);
-        assert_eq!(
-            BTreeSet::from_iter(scope.parts_for("abcd")),
-            BTreeSet::from([short("abc"), short("bcd")])
-        );
-        assert_eq!(BTreeSet::from_iter(scope.parts_for("abcde")), BTreeSet::from([long("abcde")]));
-        let asked = ["abcde", "fghij", "ghijk"].map(long);
-        assert_eq!(BTreeSet::from_iter(scope.parts_for("abcdefghijk")), BTreeSet::from(asked));
+        let asked = |text: &str| BTreeSet::from_iter(scope.parts_for(text, MAX_PARTS));
+        let short = |parts: &[&str]| parts.iter().map(|part| scope.term(Kind::Part, part)).collect();
+        assert_eq!(asked("ab"), short(&[]));
+        assert_eq!(asked("abc"), short(&["abc"]));
+        assert_eq!(asked("abcd"), short(&["abc", "bcd"]));
+    }
+
+    #[test]
+    fn a_text_has_the_long_parts_of_all_that_is_in_it() {
+        let (scope, text) = (scope("default"), "augusta.ada.king@lovelace.example");
+        let held = BTreeSet::from_iter(scope.long_parts(text));
+        assert!(held.len() < parts(text, LONG).count() * 3 / 4, "{} are held", held.len());
+        for from in 0..text.len() {
+            for to in from + LONG + WINDOW - 1..=text.len() {
+                let asked = scope.parts_for(&text[from..to], MAX_PARTS);
+                assert!(!asked.is_empty() && asked.iter().all(|term| held.contains(term)), "{from} to {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_nearly_all_have_is_asked_for_last() {
+        let ask = |filters: Filters| questions(&Namespace::default(), false, &filters);
+        let search = |text: &str| Filters { search: text.into(), ..Filters::default() };
+        let name = ask(search("lovela"));
+        assert_eq!(name.len(), 1);
+        let active = ask(Filters { status: Some(Status::Active), ..search("lovela") });
+        assert_eq!((active.len(), &active[0]), (2, &name[0]));
+        let address = ask(search("lovela@example.com"));
+        assert_eq!((address.len(), &address[0]), (2, &name[0]));
+        assert_ne!(ask(search("ada@example.com"))[0], ask(search("ada"))[0]); // which tells less than the host
+        assert_eq!(ask(Filters { status: Some(Status::Active), ..Filters::default() }).len(), 1);
+        assert_eq!(ask(Filters::default()).len(), 0);
     }
 
     #[test]
@@ -209,14 +267,18 @@ mod tests {
     #[test]
     fn the_numbers_never_change() {
         // They are stored: another number would be a search that finds nothing.
-        assert_eq!(scope("default").term(Kind::Part, "ada"), 0x6f75_00e8_06f5_4844);
+        let scope = scope("default");
+        assert_eq!(scope.term(Kind::Part, "ada"), 0x6f75_00e8_06f5_4844);
+        assert_eq!(scope.long_parts("augusta").first(), Some(&0x6b38_44b2_d1e6_6cd9));
     }
 
     #[test]
     fn a_long_search_asks_for_some_of_its_parts() {
         let search = (0..256).map(|n| char::from_u32(0x4E00 + n).unwrap()).collect::<String>();
         let filters = Filters { search, ..Filters::default() };
-        let terms = terms_for(&Namespace::default(), false, &filters);
-        assert!((MAX_PARTS / 2..=MAX_PARTS).contains(&terms.len()), "{}", terms.len());
+        let asked = questions(&Namespace::default(), false, &filters);
+        let [some, most] = &*asked else { panic!("{} questions", asked.len()) };
+        assert!((SOME_PARTS / 2..=SOME_PARTS).contains(&some.len()), "{}", some.len());
+        assert!((MAX_PARTS / 2..=MAX_PARTS).contains(&most.len()), "{}", most.len());
     }
 }

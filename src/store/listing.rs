@@ -14,9 +14,9 @@ use sea_orm::{
 use crate::domain::listing::{Filters, Key, Listing, Order, Position, Span, Start};
 use crate::domain::namespace::Namespace;
 use crate::domain::page::Page;
-use crate::domain::search::{Term, terms_for};
+use crate::domain::search::{Term, questions};
 use crate::domain::user::User;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 use super::entity::user::{self, Column};
 use super::users::{among, in_trash, shown, zero};
@@ -28,15 +28,18 @@ const FEW: u64 = 1_000;
 /// Most users that are passed over to meet some who fit, where an index could find them.
 const FAR: u64 = 4_000;
 
+/// What narrowing queries call what they find.
+const FOUND: &str = "found";
+
 /// Where the users of a list are found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Source {
-    /// Along the index of its order.
+    /// Along the index of its order: no other is of help.
     Order,
     /// Among these: their ids, or on SQLite their numbers, as a JSON list.
     Among(String),
-    /// Among all that an index finds.
-    Index,
+    /// Among all that this finds; or, since they are many, along the order where it is near.
+    Found(Box<SelectStatement>),
 }
 
 /// A page of a list.
@@ -54,24 +57,31 @@ pub struct Rows {
 ///
 /// What the database says, as all functions here.
 pub async fn source(db: &impl ConnectionTrait, namespace: &Namespace, listing: &Listing) -> Result<Source> {
-    for mut narrowed in narrowings(db.get_database_backend(), namespace, listing) {
-        let found = db.query_all(narrowed.limit(FEW + 1)).await?;
-        if found.len() as u64 > FEW {
-            continue;
+    let backend = db.get_database_backend();
+    let narrowings = narrowings(backend, namespace, listing);
+    for narrowed in &narrowings {
+        let Some(row) = db.query_one(&some_of(backend, narrowed.clone())).await? else { continue };
+        if u64::try_from(row.try_get_by_index::<i64>(0)?).is_ok_and(|found| found <= FEW) {
+            return Ok(Source::Among(row.try_get_by_index(1)?));
         }
-        let found = if db.get_database_backend() == DbBackend::Sqlite {
-            let numbers = found.iter().map(|row| row.try_get_by_index::<i64>(0));
-            serde_json::to_string(&numbers.collect::<Result<Vec<_>, _>>()?)
-        } else {
-            let ids = found.iter().map(|row| row.try_get_by_index::<String>(0));
-            serde_json::to_string(&ids.collect::<Result<Vec<_>, _>>()?)
-        };
-        return Ok(Source::Among(found.map_err(Error::internal)?));
     }
-    Ok(Source::Order)
+    Ok(narrowings.into_iter().next_back().map_or(Source::Order, |found| Source::Found(Box::new(found))))
 }
 
-/// The queries that can find those who fit without reading all the others. None where the order's own index does.
+/// How many are found, and who, as a JSON list; of one more than [`FEW`]. In one row: a row each would cost more than
+/// finding them.
+fn some_of(backend: DbBackend, mut narrowed: SelectStatement) -> SelectStatement {
+    let list = if backend == DbBackend::Sqlite {
+        "json_group_array(found)"
+    } else {
+        "CAST(coalesce(json_agg(found), '[]') AS text)"
+    };
+    let some = narrowed.limit(FEW + 1).take();
+    Query::select().expr(Expr::cust("COUNT(*)")).expr(Expr::cust(list)).from_subquery(some, "some").take()
+}
+
+/// The queries that can find those who fit without reading all the others, the last of them best where they are many.
+/// None where the order's own index does.
 fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> Vec<SelectStatement> {
     let filters = &listing.filters;
     let stretches = stretches(filters);
@@ -79,14 +89,14 @@ fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> V
     // only tells who may, is of no use.
     let only_stretch = stretches.len() == 1 && !listing.trash && {
         let rest = Filters { username: String::new(), email: String::new(), ..filters.clone() };
-        terms_for(namespace, listing.trash, &rest).is_empty()
+        questions(namespace, listing.trash, &rest).is_empty()
     };
     let mut queries = Vec::new();
     for (order, bounds) in stretches {
         if order != listing.order && !listing.trash {
             let mut query = Query::select();
             query
-                .expr(key_of(backend))
+                .expr_as(key_of(backend), FOUND)
                 .from(user::Entity)
                 .and_where(Column::Namespace.eq(namespace.as_str()));
             query.and_where(Column::Deleted.into_expr().eq(zero()));
@@ -94,8 +104,8 @@ fn narrowings(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> V
         }
     }
     if !only_stretch {
-        let terms = terms_for(namespace, listing.trash, filters);
-        queries.extend((!terms.is_empty()).then(|| indexed(backend, namespace, terms)));
+        let questions = questions(namespace, listing.trash, filters);
+        queries.extend(questions.into_iter().map(|terms| indexed(backend, namespace, terms)));
     }
     queries
 }
@@ -123,8 +133,8 @@ fn indexed(backend: DbBackend, namespace: &Namespace, terms: Vec<Term>) -> Selec
     let having = Expr::cust_with_values(condition, [value]);
     let mut query = Query::select();
     match backend {
-        DbBackend::Sqlite => query.expr(Expr::cust("rowid")),
-        _ => query.expr(Expr::cust("id")).and_where(Expr::col("namespace").eq(namespace.as_str())),
+        DbBackend::Sqlite => query.expr_as(Expr::cust("rowid"), FOUND),
+        _ => query.expr_as(Expr::cust("id"), FOUND).and_where(Expr::col("namespace").eq(namespace.as_str())),
     };
     query.from("users_search").and_where(having).take()
 }
@@ -146,23 +156,21 @@ pub async fn page(
     if limit == 0 {
         return Ok(Rows { users: Vec::new(), more: false });
     }
-    if *source == Source::Order && !narrowings(backend_of(db), namespace, listing).is_empty() {
+    // The extra row tells whether there are more.
+    let read = async |source: &Source, until: Option<&Position>| {
+        let walk = Walk { after: start.after(), until };
+        let select = ordered(shown(include_prefs), backend_of(db), namespace, listing, source, &walk);
+        collect(db, select.limit(limit + 1).offset(start.offset()), limit).await
+    };
+    if matches!(source, Source::Found(_)) {
         // Many may fit, but perhaps not here: those that an index found are sorted rather than looking on for long.
         let until = far_behind(db, namespace, listing, start.after()).await?;
-        let walk = Walk { after: start.after(), until: until.as_ref() };
-        let select = ordered(shown(include_prefs), backend_of(db), namespace, listing, source, &walk);
-        let near = collect(db, select.limit(limit + 1).offset(start.offset()), limit).await?;
+        let near = read(&Source::Order, until.as_ref()).await?;
         if near.more || until.is_none() {
             return Ok(near);
         }
-        let walk = Walk { after: start.after(), until: None };
-        let select = ordered(shown(include_prefs), backend_of(db), namespace, listing, &Source::Index, &walk);
-        return collect(db, select.limit(limit + 1).offset(start.offset()), limit).await;
     }
-    let walk = Walk { after: start.after(), until: None };
-    let select = ordered(shown(include_prefs), backend_of(db), namespace, listing, source, &walk);
-    // The extra row tells whether there are more.
-    collect(db, select.limit(limit + 1).offset(start.offset()), limit).await
+    read(source, None).await
 }
 
 fn backend_of(db: &impl ConnectionTrait) -> DbBackend {
@@ -186,7 +194,7 @@ fn ordered(
     walk: &Walk<'_>,
 ) -> Select<user::Entity> {
     // What is sorted must not tempt the planner to walk along an order and pass over nearly everyone.
-    let sorted = listing.trash || *source != Source::Order;
+    let sorted = listing.trash || !matches!(source, Source::Order);
     let (key, id) = order_of(listing.order, sorted);
     let direction = if listing.descending { Direction::Desc } else { Direction::Asc };
     let mut select = chosen(select, backend, namespace, listing, source);
@@ -224,13 +232,7 @@ pub async fn total(
     listing: &Listing,
     source: &Source,
 ) -> Result<u64> {
-    let backend = db.get_database_backend();
-    let mut select = chosen(user::Entity::find(), backend, namespace, listing, source);
-    let terms = terms_for(namespace, listing.trash, &listing.filters);
-    if *source == Source::Order && !terms.is_empty() {
-        select = select.filter(key_of(backend).in_subquery(indexed(backend, namespace, terms)));
-    }
-    count(db, select).await
+    count(db, chosen(user::Entity::find(), db.get_database_backend(), namespace, listing, source)).await
 }
 
 /// Those of the list, in no order.
@@ -243,17 +245,14 @@ fn chosen(
 ) -> Select<user::Entity> {
     let own = match (source, backend) {
         // The plus keeps SQLite from reading the whole namespace where it is to look up some numbers.
-        (Source::Among(_) | Source::Index, DbBackend::Sqlite) => {
+        (Source::Among(_) | Source::Found(_), DbBackend::Sqlite) => {
             Expr::cust_with_values("+\"users\".\"namespace\" = ?", [namespace.as_str()])
         }
         _ => Column::Namespace.eq(namespace.as_str()),
     };
     let select = match (source, backend) {
         (Source::Order, _) => select,
-        (Source::Index, _) => match narrowings(backend, namespace, listing).pop() {
-            Some(found) => select.filter(key_of(backend).in_subquery(found)),
-            None => select,
-        },
+        (Source::Found(found), _) => select.filter(key_of(backend).in_subquery(found.as_ref().clone())),
         (Source::Among(numbers), DbBackend::Sqlite) => {
             let sql = "\"users\".\"num\" IN (SELECT value FROM json_each(?))";
             select.filter(Expr::cust_with_values(sql, [numbers.as_str()]))
@@ -261,7 +260,7 @@ fn chosen(
         (Source::Among(ids), _) => select.filter(among(ids.clone())),
     };
     let state = if listing.trash { in_trash() } else { Column::Deleted.into_expr().eq(zero()) };
-    let walked = (*source == Source::Order && !listing.trash).then_some(listing.order);
+    let walked = (matches!(source, Source::Order) && !listing.trash).then_some(listing.order);
     conditions(backend, &listing.filters, walked)
         .into_iter()
         .fold(select.filter(own).filter(state), Select::filter)

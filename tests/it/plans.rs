@@ -13,7 +13,7 @@ use usersd::pb::{
 
 use usersd::domain::listing::Filters;
 use usersd::domain::namespace::Namespace;
-use usersd::domain::search::terms_for;
+use usersd::domain::search::questions;
 
 use crate::support::{Backend, PASSWORD, START, Service, ada, create, login, nth};
 
@@ -68,7 +68,7 @@ async fn seed(service: &Service) {
 fn common_terms() -> Vec<u64> {
     let search = Filters { search: "user".into(), ..Filters::default() };
     let verified = Filters { email_verified: Some(true), ..Filters::default() };
-    let of = |filters: &Filters| terms_for(&Namespace::default(), false, filters);
+    let of = |filters: &Filters| questions(&Namespace::default(), false, filters).concat();
     [of(&search), of(&verified)].concat()
 }
 

@@ -1,18 +1,20 @@
 //! What lists and searches need: orders, the search index, the session that an event is about.
 
-use sea_orm::sea_query::{Expr, ExprTrait as _};
-use sea_orm::{
-    ColumnTrait as _, ConnectionTrait as _, DbBackend, DbErr, EntityTrait as _, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _,
-};
+use std::fmt::Display;
+
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, QueryResult, Statement};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, SchemaManagerConnection, async_trait};
 
-use super::super::entity::user::{self, Column};
 use super::super::search;
 use super::in_dialect;
 use super::m20261121_000001_first::{SESSIONS, USER_INDEXES, USERS};
+use crate::domain::email::Email;
 use crate::domain::namespace::Namespace;
-use crate::error::{Error, with_causes};
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Labels, Metadata, Name, Status, User};
+use crate::domain::user_id::UserId;
+use crate::domain::username::Username;
+use crate::error::with_causes;
 
 pub(super) struct Migration;
 
@@ -39,19 +41,22 @@ impl MigrationTrait for Migration {
             db.execute_unprepared(&in_dialect(statement, backend)).await?;
         }
         index_users(db).await?;
+        if backend == DbBackend::Postgres {
+            db.execute_unprepared(POSTGRES_TERMS).await?;
+        }
         // Last: from here on nobody else writes an event until the end.
         db.execute_unprepared(&in_dialect(EVENTS, backend)).await?;
         Ok(())
     }
 }
 
-/// The index of a user has her row's number; what it knows her by is not kept beside it.
+/// The index of a user has her row's number; what it knows her by is not kept beside it. A search looks into each of
+/// the trees that the index consists of: two alike are merged at once, not four as usual.
 const SQLITE_SEARCH: &str = "
 CREATE VIRTUAL TABLE users_search USING fts5
-  (terms, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii')";
+  (terms, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii');
+INSERT INTO users_search (users_search, rank) VALUES ('automerge', 2)";
 
-/// What was written last is looked through term by term until it is sorted in: little of it, so that a search right
-/// behind many writes is as quick as any.
 const POSTGRES_SEARCH: &str = "
 CREATE TABLE users_search (
   namespace {text},
@@ -59,8 +64,12 @@ CREATE TABLE users_search (
   terms INTEGER[] NOT NULL,
   PRIMARY KEY (namespace, id),
   FOREIGN KEY (namespace, id) REFERENCES users (namespace, id) ON DELETE CASCADE
-);
-CREATE INDEX users_search_terms ON users_search USING gin (terms) WITH (gin_pending_list_limit = 256)";
+)";
+
+/// New terms are sorted in at once: else some search would look through those that are not, and some write sort in
+/// those of many others.
+const POSTGRES_TERMS: &str =
+    "CREATE INDEX users_search_terms ON users_search USING gin (terms) WITH (fastupdate = off)";
 
 const ORDERS: &str = "
 CREATE INDEX users_by_created ON users (namespace, created, id) WHERE deleted = 0;
@@ -101,26 +110,57 @@ async fn number_users(db: &SchemaManagerConnection<'_>) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// Users read at a time.
-const BATCH: u64 = 500;
+/// Users read at a time, in the order of their key: what the search index holds of them. Named one by one and not by
+/// their entity, which will have columns that are not there yet.
+const BATCH: &str = "
+SELECT namespace, id, username, email, email_verified, name, status, labels, deleted FROM users
+WHERE (namespace, id) > ($1, $2) ORDER BY namespace, id LIMIT 500";
 
 /// Puts everyone who is there into the search index.
 async fn index_users(db: &SchemaManagerConnection<'_>) -> Result<(), DbErr> {
-    let failed = |error: Error| DbErr::Custom(with_causes(&error));
     let mut after = (String::new(), String::new());
     loop {
-        let key = Expr::tuple([Column::Namespace.into_expr(), Column::Id.into_expr()]);
-        let behind = key.gt(Expr::tuple([Expr::val(&*after.0), Expr::val(&*after.1)]));
-        let rows =
-            user::Entity::find().filter(behind).order_by_asc(Column::Namespace).order_by_asc(Column::Id);
-        let rows = rows.limit(BATCH).all(db).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = (last.namespace.clone(), last.id.clone());
-        for row in rows {
-            let namespace =
-                Namespace::parse(&row.namespace).map_err(|error| DbErr::Custom(error.to_string()))?;
-            let user = row.try_into().map_err(failed)?;
-            search::write(db, &namespace, &user).await.map_err(failed)?;
+        let values = [after.0.as_str().into(), after.1.as_str().into()];
+        let rows = db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), BATCH, values));
+        let users = rows.await?.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let Some((namespace, last)) = users.last() else { return Ok(()) };
+        after = (namespace.clone(), last.id.as_str().to_owned());
+        for tenants in users.chunk_by(|(one, _), (next, _)| one == next) {
+            let Some((namespace, _)) = tenants.first() else { continue };
+            let namespace = Namespace::parse(namespace).map_err(custom)?;
+            let users = tenants.iter().map(|(_, user)| user);
+            search::write_all(db, &namespace, users).await.map_err(|error| custom(with_causes(&error)))?;
         }
     }
+}
+
+/// A row of [`BATCH`]: a namespace and a user, of whom nothing else is read.
+fn read(row: &QueryResult) -> Result<(String, User), DbErr> {
+    let text = |column| row.try_get::<String>("", column);
+    let (username, email) = (text("username")?, text("email")?);
+    let deleted = row.try_get::<i64>("", "deleted")?;
+    let user = User {
+        id: UserId::from_trusted(text("id")?),
+        username: (!username.is_empty()).then(|| Username::from_trusted(username)),
+        email: (!email.is_empty()).then(|| Email::from_trusted(email)),
+        name: Name::from_trusted(text("name")?),
+        status: Status::from_number(row.try_get::<i16>("", "status")?.into())
+            .ok_or_else(|| custom("unknown status"))?,
+        email_verified: row.try_get("", "email_verified")?,
+        labels: Labels::from_trusted(serde_json::from_str(&text("labels")?).map_err(custom)?),
+        deleted: (deleted > 0).then_some(Timestamp(deleted)),
+        password_updated: None,
+        prefs: String::new(),
+        metadata: Metadata::default(),
+        sso_enabled: false,
+        created: Timestamp(0),
+        updated: Timestamp(0),
+        version: 0,
+        generation: 0,
+    };
+    Ok((text("namespace")?, user))
+}
+
+fn custom(error: impl Display) -> DbErr {
+    DbErr::Custom(error.to_string())
 }
