@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import time
 
 import grpc
 
@@ -218,6 +219,26 @@ def renewed():
                 equal((asked(), old.sock is stream), (200, True), "a call on the old connection, which stayed")
 
 
+def slow_handshakes():
+    """A connection that does not shake hands is closed when its time is up, and does not hold the end."""
+    with certificates() as made, database(Sqlite) as db:
+        key = new_key(db, "shop", EVERY_SCOPE)
+        server = Server(db.url, {**settings(made), "USERSD_HTTP_HEADER_TIMEOUT": "2s"})
+        try:
+            with contextlib.closing(socket.create_connection((server.host, server.port), timeout=20)) as silent:
+                silent.sendall(b"\x16\x03\x01")
+                equal(Secured(server, made).curl(None, key), (200, None), "somebody else meanwhile")
+                equal(silent.recv(1), b"", "what comes when the time is up")
+            with contextlib.closing(socket.create_connection((server.host, server.port), timeout=20)):
+                equal(Secured(server, made).curl(None, key), (200, None), "a call after the connection is accepted")
+                began = time.monotonic()
+                server.stop()
+                took = time.monotonic() - began
+                true(took < 1.5, f"the process ends before the handshake's time is up; it took {took:.1f} s")
+        finally:
+            server.kill()
+
+
 def faults():
     """What cannot be used is named before anything is opened."""
     with certificates() as made, database(Sqlite) as db:
@@ -245,4 +266,5 @@ def tests():
     yield "tls / certificates of clients stand for callers", mutual
     yield "tls / certificates alone end open mode", certificates_alone
     yield "tls / certificates are read again", renewed
+    yield "tls / a slow handshake holds nothing", slow_handshakes
     yield "tls / what cannot be used is 64", faults
