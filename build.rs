@@ -1,5 +1,5 @@
 //! Compiles `proto/` to Rust and to a descriptor set, without protoc, and the data of the crate `ua-parser` to
-//! tables.
+//! tables; works out the digits of pi that bcrypt begins with.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ const PROTOS: [&str; 3] = ["users.proto", "keys.proto", "errors.proto"];
 fn main() -> Result<()> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     protos(&out)?;
+    digits_of_pi(&out)?;
     user_agents(&out)
 }
 
@@ -133,4 +134,54 @@ fn metadata(manifest: &Path, flags: &[&str]) -> Result<serde_json::Value> {
         return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Writes the state that Blowfish begins with: as many bits of pi behind its point as its tables have, 32 to a word.
+/// By Machin: pi = 16 arctan(1/5) - 4 arctan(1/239).
+fn digits_of_pi(out: &Path) -> Result<()> {
+    const WORDS: usize = 18 + 4 * 256;
+    // One word before the point, and one behind the last for what rounding eats.
+    let mut sum = vec![0; WORDS + 2];
+    add_arctan(&mut sum, 16, 5, false);
+    add_arctan(&mut sum, 4, 239, true);
+    let mut code = format!("static PI: [u32; {WORDS}] = [\n");
+    for word in &sum[1..=WORDS] {
+        writeln!(code, "0x{:04x}_{:04x},", word >> 16, word & 0xffff)?;
+    }
+    code.push_str("];\n");
+    Ok(std::fs::write(out.join("pi.rs"), code)?)
+}
+
+/// Adds `times` arctan(1/`of`) to `sum`, or takes it away: 1/of - 1/(3 of^3) + 1/(5 of^5) ...
+fn add_arctan(sum: &mut [u64], times: u64, of: u64, minus: bool) {
+    let mut power = vec![0; sum.len()];
+    power[0] = times;
+    divide(&mut power, of);
+    let mut n = 1;
+    while power.iter().any(|word| *word != 0) {
+        let mut term = power.clone();
+        divide(&mut term, n);
+        add(sum, &term, minus != (n % 4 == 3));
+        divide(&mut power, of * of);
+        n += 2;
+    }
+}
+
+/// Divides a number of words of 32 bits, the most significant first.
+fn divide(number: &mut [u64], by: u64) {
+    let mut rest = 0;
+    for word in number {
+        let now = rest << 32 | *word;
+        (*word, rest) = (now / by, now % by);
+    }
+}
+
+/// Adds `term`, or its two's complement.
+fn add(sum: &mut [u64], term: &[u64], minus: bool) {
+    let mask = (1 << 32) - 1;
+    let mut carry = u64::from(minus);
+    for (word, other) in sum.iter_mut().zip(term).rev() {
+        let now = *word + if minus { mask - other } else { *other } + carry;
+        (*word, carry) = (now & mask, now >> 32);
+    }
 }

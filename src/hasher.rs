@@ -1,5 +1,6 @@
 //! The one door to password hashing: bounded, off the runtime's threads, and as slow for nobody as for somebody.
 
+mod lanes;
 mod pool;
 mod scheme;
 
@@ -34,7 +35,7 @@ impl Hasher {
     ///
     /// [`Error::Internal`] if threads cannot be started or there is no randomness.
     pub fn new(cost: u32, workers: usize, max_wait: Duration) -> Result<Self> {
-        let decoy = Stored { form: Form::Plain, cost, salt: random()?, digest: random()? };
+        let decoy = Stored { form: Form::of(b""), cost, salt: random()?, digest: random()? };
         Ok(Self { pool: Arc::new(Pool::new(workers, max_wait)?), cost, decoy })
     }
 

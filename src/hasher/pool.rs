@@ -5,38 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-/// bcrypt's salt.
-pub(super) type Salt = [u8; 16];
-/// What bcrypt gives: 24 bytes, of which every implementation keeps 23.
-pub(super) type Digest = [u8; 23];
-
-/// bcrypt's key: a password and its NUL, 1 to 72 bytes.
-pub(super) struct Key {
-    bytes: Zeroizing<[u8; 72]>,
-    length: usize,
-}
-
-impl Key {
-    /// The first 72 bytes of `password` and the NUL that ends it: the caller sees to it that more do not matter.
-    pub(super) fn new(password: &[u8]) -> Self {
-        let mut bytes = Zeroizing::new([0_u8; 72]);
-        let kept = password.len().min(bytes.len());
-        bytes[..kept].copy_from_slice(&password[..kept]);
-        Self { length: (kept + 1).min(bytes.len()), bytes }
-    }
-}
-
-/// One hash, on this thread.
-pub(super) fn bcrypt(cost: u32, salt: Salt, key: &Key) -> Digest {
-    let full = Zeroizing::new(bcrypt::bcrypt(cost, salt, &key.bytes[..key.length]));
-    let mut digest = [0_u8; 23];
-    digest.copy_from_slice(&full[..23]);
-    digest
-}
+use super::lanes::{Digest, Key, Reading, Salt, bcrypt};
 
 struct Job {
     cost: u32,
@@ -215,14 +187,14 @@ fn work(shared: &Shared) {
         };
         drop(state);
         let begun = Instant::now();
-        let digest = bcrypt(job.cost, job.salt, &job.key);
+        let digest = bcrypt(job.cost, &[(&job.key, job.salt)]);
         let rounds = job.rounds();
         let took = begun.elapsed();
         // Count before answering: who reads the answer finds the place free.
         state = shared.lock();
         state.done(rounds, took);
         // The caller may have left meanwhile.
-        let _ = job.reply.send(digest);
+        let _ = job.reply.send(digest[0]);
     }
 }
 
@@ -230,7 +202,7 @@ fn work(shared: &Shared) {
 fn measure() -> f64 {
     const COST: u32 = 6;
     let begun = Instant::now();
-    bcrypt(COST, [0; 16], &Key::new(b"measure"));
+    bcrypt(COST, &[(&Key::new(b"measure", Reading::Whole), [0; 16])]);
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let nanos = begun.elapsed().as_nanos() as f64;
     nanos / f64::from(1_u32 << COST)

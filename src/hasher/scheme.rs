@@ -15,22 +15,29 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::domain::password::PasswordHash;
 
-use super::pool::{Digest, Key, Salt};
+use super::lanes::{Digest, KEY_BYTES, Key, Reading, Salt};
 
-/// bcrypt's own base64.
-const BASE64: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::BCRYPT, NO_PAD);
-
-/// Most bytes of a password that bcrypt reads.
-const MAX_PLAIN: usize = 72;
+/// bcrypt's own base64. Some implementations leave bits in the last character that mean nothing.
+pub(super) const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
 const PLAIN: &str = "$2b$";
 const LONG: &str = "$bcrypt-sha256$v=2,t=2b,r=";
+
+/// How a plain hash begins, and how it reads the password. We write the first.
+const IDENTS: [(&str, Reading); 5] = [
+    (PLAIN, Reading::Whole),
+    ("$2a$", Reading::Whole),
+    ("$2y$", Reading::Whole),
+    ("$2x$", Reading::Signed),
+    ("$2$", Reading::Bare),
+];
 
 /// What of the password goes into bcrypt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// The password itself.
-    Plain,
+    Plain(Reading),
     /// A keyed digest of it.
     Long,
 }
@@ -38,13 +45,13 @@ pub(super) enum Form {
 impl Form {
     /// The form that reads every byte of `password`.
     pub(super) fn of(password: &[u8]) -> Self {
-        if password.len() <= MAX_PLAIN { Self::Plain } else { Self::Long }
+        if password.len() <= KEY_BYTES { Self::Plain(Reading::Whole) } else { Self::Long }
     }
 
     /// bcrypt's key for `password`.
     pub(super) fn key(self, salt: &Salt, password: &[u8]) -> Key {
         match self {
-            Self::Plain => Key::new(password),
+            Self::Plain(reading) => Key::new(password, reading),
             Self::Long => {
                 let mut text = Zeroizing::new([0_u8; 44]);
                 if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(BASE64.encode(salt).as_bytes()) {
@@ -54,7 +61,7 @@ impl Form {
                     digest.as_mut_slice().zeroize();
                     debug_assert_eq!(written, Ok(44), "32 bytes are 44 characters");
                 }
-                Key::new(text.as_ref())
+                Key::new(text.as_ref(), Reading::Whole)
             }
         }
     }
@@ -70,15 +77,17 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Reads what [`Stored::to_text`] writes; `None` if it is anything else.
+    /// Reads what [`Stored::to_text`] and other implementations of bcrypt write; `None` if it is anything else.
     pub(super) fn from_text(hash: &PasswordHash) -> Option<Self> {
+        let plain =
+            |(ident, reading)| Some((Form::Plain(reading), hash.as_str().strip_prefix::<&str>(ident)?));
         let (form, rest) = match hash.as_str().strip_prefix(LONG) {
             Some(rest) => (Form::Long, rest),
-            None => (Form::Plain, hash.as_str().strip_prefix(PLAIN)?),
+            None => IDENTS.into_iter().find_map(plain)?,
         };
         let (cost, rest) = rest.split_once('$')?;
         let (salt, digest) = match form {
-            Form::Plain => rest.split_at_checked(22)?,
+            Form::Plain(_) => rest.split_at_checked(22)?,
             Form::Long => rest.split_once('$')?,
         };
         let cost = cost.parse().ok().filter(|cost| (4..=31).contains(cost))?;
@@ -89,7 +98,7 @@ impl Stored {
     pub(super) fn to_text(&self) -> PasswordHash {
         let (salt, digest) = (BASE64.encode(self.salt), BASE64.encode(self.digest));
         PasswordHash::from_trusted(match self.form {
-            Form::Plain => format!("{PLAIN}{:02}${salt}{digest}", self.cost),
+            Form::Plain(_) => format!("{PLAIN}{:02}${salt}{digest}", self.cost),
             Form::Long => format!("{LONG}{}${salt}${digest}", self.cost),
         })
     }
@@ -97,7 +106,7 @@ impl Stored {
     /// Whether bcrypt's `digest` of `password` is ours, in constant time. A password that bcrypt could not read
     /// whole is never right.
     pub(super) fn matches(&self, digest: &Digest, password: &[u8]) -> bool {
-        let whole = self.form == Form::Long || password.len() <= MAX_PLAIN;
+        let whole = self.form == Form::Long || password.len() <= KEY_BYTES;
         bool::from(self.digest.ct_eq(digest)) && whole
     }
 }
@@ -108,22 +117,26 @@ fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::bcrypt;
     use super::*;
 
     fn is_right(hash: &str, password: &str) -> bool {
         let stored = Stored::from_text(&PasswordHash::from_trusted(hash.to_owned())).unwrap();
         let key = stored.form.key(&stored.salt, password.as_bytes());
-        let digest = super::super::pool::bcrypt(stored.cost, stored.salt, &key);
-        stored.matches(&digest, password.as_bytes())
+        let digest = bcrypt(stored.cost, &[(&key, stored.salt)]);
+        stored.matches(&digest[0], password.as_bytes())
     }
 
-    /// From OpenBSD's and Openwall's published vectors, and passlib's documentation.
+    /// From OpenBSD's and Openwall's published vectors; the others made by libxcrypt and passlib.
     #[test]
     fn hashes_of_others_are_read() {
         let vectors = [
             ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
             ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "U*U*"),
             ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy", ""),
+            ("$2y$05$/OK.fbVrR/bpIqNJ5ianF.PbId.gbuz0cgx5Xo2W5vA1oAqF0lmuS", "\u{a3}\u{a3}"),
+            ("$2x$04$abcdefghijklmnopqrstuuUhlRxPKU8bApz79Dq/VNwbM1xeCsz8G", "p\u{e4}ssword"),
+            ("$2$04$abcdefghijklmnopqrstuuHq1QFV79p.2gtAgWqpJyLiGrJ/Z2Fza", "password"),
         ];
         for (hash, password) in vectors {
             assert!(is_right(hash, password), "{hash}");
@@ -133,11 +146,11 @@ mod tests {
 
     #[test]
     fn texts_read_back_and_others_are_refused() {
-        for form in [Form::Plain, Form::Long] {
+        for form in [Form::Plain(Reading::Whole), Form::Long] {
             let stored = Stored { form, cost: 12, salt: [7; 16], digest: [9; 23] };
             assert_eq!(Stored::from_text(&stored.to_text()), Some(stored));
         }
-        let good = Stored { form: Form::Plain, cost: 12, salt: [7; 16], digest: [9; 23] }.to_text();
+        let good = Stored { form: Form::of(b""), cost: 12, salt: [7; 16], digest: [9; 23] }.to_text();
         let good = good.as_str();
         assert_eq!(good.len(), 60);
         for broken in
