@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, Config, Overrides};
 use crate::devices::Devices;
 use crate::error::with_causes;
-use crate::hasher::Hasher;
+use crate::hasher::{Hasher, Setup};
 use crate::ops::{Operations, Rules};
 use crate::server::{Server, Tls};
 use crate::store::Store;
@@ -263,8 +263,13 @@ fn devices(config: &Config) -> Result<Devices, Failure> {
 
 async fn operations(config: &Config, store: Store, devices: Devices) -> crate::error::Result<Operations> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = config.passwords_workers.unwrap_or(cpus);
-    let hasher = Hasher::new(config.passwords_cost, workers, config.passwords_max_wait)?;
+    let hasher = Hasher::new(Setup {
+        cost: config.passwords_cost,
+        workers: config.passwords_workers.unwrap_or(cpus),
+        lanes: config.passwords_lanes,
+        max_wait: config.passwords_max_wait,
+        floor: config.passwords_floor,
+    })?;
     Operations::new(store, hasher, Clock::System, Rules::from(config), devices).await
 }
 

@@ -122,6 +122,10 @@ pub struct Config {
     pub passwords_cost: u32,
     /// `None`: as many as there are CPUs.
     pub passwords_workers: Option<usize>,
+    /// `None`: as many as this machine is found to be best at.
+    pub passwords_lanes: Option<usize>,
+    /// Percent of one CPU.
+    pub passwords_floor: u32,
     pub passwords_max_wait: Duration,
     pub passwords_screening: bool,
     pub passwords_min_length: usize,
@@ -173,6 +177,8 @@ impl Default for Config {
             tls_callers: Vec::new(),
             passwords_cost: 12,
             passwords_workers: None,
+            passwords_lanes: None,
+            passwords_floor: 10,
             passwords_max_wait: Duration::from_secs(5),
             passwords_screening: true,
             passwords_min_length: 8,

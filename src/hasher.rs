@@ -2,18 +2,37 @@
 
 mod lanes;
 mod pool;
+mod priority;
+mod queue;
 mod scheme;
+mod speed;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::domain::password::{Password, PasswordHash};
 use crate::error::{Error, Result};
 
-pub use pool::Work;
+pub use queue::Work;
 
-use pool::Pool;
+use pool::{Place, Pool, Size};
 use scheme::{Form, Stored};
+
+/// How hashing is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// New hashes take 2^`cost` rounds. The settings allow 10 to 15; tests pass less.
+    pub cost: u32,
+    /// Threads.
+    pub workers: usize,
+    /// Hashes that a thread runs in lock-step; `None`: as many as this machine is found to be best at.
+    pub lanes: Option<usize>,
+    /// Longest wait for a thread.
+    pub max_wait: Duration,
+    /// What the threads may have of one CPU, together and in percent, while the server needs all of them for other
+    /// things.
+    pub floor: u32,
+}
 
 /// Hashes and checks passwords on threads of its own. Cheap to clone; the threads end with the last clone.
 #[derive(Clone)]
@@ -25,39 +44,65 @@ pub struct Hasher {
     decoy: Stored,
 }
 
+/// A place in the queue of the hasher, for one password. Given up when dropped.
+pub struct Turn {
+    place: Place,
+    cost: u32,
+    decoy: Stored,
+}
+
 impl Hasher {
-    /// A hasher that makes hashes of 2^`cost` rounds, `workers` at a time, and refuses what would have to wait
-    /// for a worker longer than `max_wait`.
-    ///
-    /// Takes some milliseconds to measure the machine. The settings allow a cost of 10 to 15; tests pass less.
+    /// Takes some milliseconds to measure the machine.
     ///
     /// # Errors
     ///
     /// [`Error::Internal`] if threads cannot be started or there is no randomness.
-    pub fn new(cost: u32, workers: usize, max_wait: Duration) -> Result<Self> {
+    pub fn new(setup: Setup) -> Result<Self> {
+        let Setup { cost, workers, lanes, max_wait, floor } = setup;
         let decoy = Stored { form: Form::of(b""), cost, salt: random()?, digest: random()? };
-        Ok(Self { pool: Arc::new(Pool::new(workers, max_wait)?), cost, decoy })
+        let pool = Pool::new(Size { workers, lanes, max_wait, floor, usual: 1 << cost })?;
+        Ok(Self { pool: Arc::new(pool), cost, decoy })
     }
 
-    /// Hashes `password` with a fresh salt.
+    /// A turn for `who`, in microseconds. Callers take turns: one that floods waits behind itself.
     ///
-    /// Keeps one CPU busy for about 270 ms at cost 12 and twice that for each step up, after a wait of at most
-    /// `max_wait`. Needs no connection: call it before a transaction, not inside one.
+    /// Ask for it before anything else that takes time, so that a refusal comes at once.
     ///
     /// # Errors
     ///
-    /// [`Error::HasherBusy`] at once if no worker is expected to come free within `max_wait`.
+    /// [`Error::HasherBusy`] if the password could not be hashed by the `deadline`, or no thread comes free in time.
+    pub fn admit(&self, who: &Arc<str>, deadline: Option<Instant>) -> Result<Turn> {
+        let place = self.pool.admit(who, deadline)?;
+        Ok(Turn { place, cost: self.cost, decoy: self.decoy.clone() })
+    }
+
+    /// Passwords taken on since the start, and the rounds of bcrypt done.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.pool.work()
+    }
+}
+
+impl Turn {
+    /// Hashes `password` with a fresh salt.
+    ///
+    /// Keeps a CPU busy for about 250 ms at cost 12 and twice that for each step up, alone or beside some others.
+    /// Needs no connection: call it before a transaction, not inside one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Internal`] if there is no randomness, or the hasher ends.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives up its place in the queue. A hash that has begun runs to its end and keeps
-    /// its worker till then, so callers that give up cannot pile up more work than `workers`.
+    /// its worker till then, so callers that give up cannot pile up more work than there are workers and lanes.
     ///
     /// Source: Provos and Mazières, "A Future-Adaptable Password Scheme", USENIX 1999.
-    pub async fn hash(&self, password: &Password) -> Result<PasswordHash> {
+    pub async fn hash(self, password: &Password) -> Result<PasswordHash> {
         let salt = random()?;
         let form = Form::of(password.expose());
-        let digest = self.pool.run(self.cost, salt, form.key(&salt, password.expose())).await?;
+        let digest = self.place.bcrypt(self.cost, salt, form.key(&salt, password.expose())).await?;
         Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
     }
 
@@ -66,27 +111,21 @@ impl Hasher {
     ///
     /// # Errors
     ///
-    /// [`Error::HasherBusy`] as [`Hasher::hash`]; [`Error::Internal`] if the stored text is no hash.
+    /// [`Error::Internal`] if the stored text is no hash, or the hasher ends.
     ///
     /// # Cancel safety
     ///
-    /// As [`Hasher::hash`].
-    pub async fn verify(&self, password: &Password, hash: Option<&PasswordHash>) -> Result<bool> {
+    /// As [`Turn::hash`].
+    pub async fn verify(self, password: &Password, hash: Option<&PasswordHash>) -> Result<bool> {
         let stored = match hash {
             Some(hash) => {
                 Stored::from_text(hash).ok_or_else(|| Error::internal("a stored hash is broken"))?
             }
-            None => self.decoy.clone(),
+            None => self.decoy,
         };
         let key = stored.form.key(&stored.salt, password.expose());
-        let digest = self.pool.run(stored.cost, stored.salt, key).await?;
+        let digest = self.place.bcrypt(stored.cost, stored.salt, key).await?;
         Ok(stored.matches(&digest, password.expose()) && hash.is_some())
-    }
-
-    /// Passwords taken on since the start, and the rounds of bcrypt done.
-    #[must_use]
-    pub fn work(&self) -> Work {
-        self.pool.work()
     }
 }
 
@@ -100,50 +139,63 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 mod tests {
     use super::*;
 
-    fn hasher(max_wait: Duration) -> Hasher {
-        Hasher::new(4, 2, max_wait).unwrap()
-    }
+    const SETUP: Setup =
+        Setup { cost: 4, workers: 2, lanes: Some(3), max_wait: Duration::from_mins(1), floor: 100 };
 
     fn password(text: &str) -> Password {
         Password::attempt(text.to_owned())
     }
 
+    fn one() -> Arc<str> {
+        Arc::from("one")
+    }
+
+    impl Hasher {
+        async fn hash(&self, text: &str) -> Result<PasswordHash> {
+            self.admit(&one(), None)?.hash(&password(text)).await
+        }
+
+        async fn verify(&self, text: &str, hash: Option<&PasswordHash>) -> bool {
+            self.admit(&one(), None).unwrap().verify(&password(text), hash).await.unwrap()
+        }
+    }
+
     #[tokio::test]
     async fn every_byte_counts_on_both_sides_of_72() {
-        let hasher = hasher(Duration::from_secs(10));
+        let hasher = Hasher::new(SETUP).unwrap();
         for length in [8, 48, 49, 71, 72, 73, 100, 500] {
             let right = "x".repeat(length);
-            let hash = hasher.hash(&password(&right)).await.unwrap();
+            let hash = hasher.hash(&right).await.unwrap();
             let form = if length <= 72 { "$2b$04$" } else { "$bcrypt-sha256$v=2,t=2b,r=4$" };
             assert!(hash.as_str().starts_with(form), "{length}");
-            assert!(hasher.verify(&password(&right), Some(&hash)).await.unwrap(), "{length}");
+            assert!(hasher.verify(&right, Some(&hash)).await, "{length}");
             let last_wrong = format!("{}y", "x".repeat(length - 1));
             for wrong in [&last_wrong, &format!("{right}x"), &right[1..], ""] {
-                assert!(!hasher.verify(&password(wrong), Some(&hash)).await.unwrap(), "{length}");
+                assert!(!hasher.verify(wrong, Some(&hash)).await, "{length}");
             }
         }
     }
 
     #[tokio::test]
     async fn nobodys_password_is_never_right() {
-        let hasher = hasher(Duration::from_secs(10));
-        assert!(!hasher.verify(&password("password"), None).await.unwrap());
-        assert!(!hasher.verify(&password(""), None).await.unwrap());
+        let hasher = Hasher::new(SETUP).unwrap();
+        assert!(!hasher.verify("password", None).await);
+        assert!(!hasher.verify("", None).await);
     }
 
     #[tokio::test]
     async fn equal_passwords_have_different_hashes() {
-        let hasher = hasher(Duration::from_secs(10));
-        let (one, two) = (password("password"), password("password"));
-        assert_ne!(hasher.hash(&one).await.unwrap(), hasher.hash(&two).await.unwrap());
+        let hasher = Hasher::new(SETUP).unwrap();
+        assert_ne!(hasher.hash("password").await.unwrap(), hasher.hash("password").await.unwrap());
     }
 
     #[tokio::test]
     async fn what_cannot_be_done_in_time_is_refused_at_once_and_the_rest_is_done() {
-        let hasher = Hasher::new(8, 1, Duration::from_millis(30)).unwrap();
+        let setup = Setup { cost: 8, workers: 1, max_wait: Duration::from_millis(30), ..SETUP };
+        let hasher = Hasher::new(setup).unwrap();
         let many = (0..200).map(|_| {
             let hasher = hasher.clone();
-            tokio::spawn(async move { hasher.hash(&password("password")).await })
+            tokio::spawn(async move { hasher.hash("password").await })
         });
         let (mut done, mut refused) = (0, 0);
         for job in many.collect::<Vec<_>>() {
@@ -160,16 +212,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_would_be_done_after_the_deadline_is_refused() {
+        let hasher = Hasher::new(Setup { cost: 10, ..SETUP }).unwrap();
+        let refused = |deadline| hasher.admit(&one(), Some(deadline)).is_err();
+        assert!(refused(Instant::now()));
+        assert!(refused(Instant::now() + Duration::from_micros(100)));
+        assert!(!refused(Instant::now() + Duration::from_mins(1)));
+    }
+
+    #[tokio::test]
+    async fn one_that_floods_does_not_push_out_the_others() {
+        let hasher = Hasher::new(Setup { workers: 1, max_wait: Duration::from_secs(1), ..SETUP }).unwrap();
+        let mut turns = Vec::new();
+        while let Ok(turn) = hasher.admit(&one(), None) {
+            turns.push(turn);
+        }
+        let other = Arc::from("other");
+        hasher.admit(&other, None).unwrap().hash(&password("password")).await.unwrap();
+        turns.clear();
+        assert_eq!(hasher.pool.waiting(), 0, "what is not used is given up");
+    }
+
+    #[tokio::test]
     async fn callers_that_leave_give_up_their_place() {
-        let hasher = Hasher::new(10, 1, Duration::from_mins(10)).unwrap();
+        let setup = Setup { cost: 10, workers: 1, max_wait: Duration::from_mins(10), ..SETUP };
+        let hasher = Hasher::new(setup).unwrap();
         for _ in 0..2_000 {
-            let password = password("password");
-            let abandoned = std::pin::pin!(hasher.hash(&password));
+            let abandoned = std::pin::pin!(hasher.hash("password"));
             assert!(futures_util::poll!(abandoned).is_pending());
         }
         // Two thousand of them would take minutes; the first may have begun.
-        assert!(hasher.pool.queued() <= 2_000);
-        hasher.hash(&password("password")).await.unwrap();
-        assert_eq!(hasher.pool.queued(), 0);
+        hasher.hash("password").await.unwrap();
+        assert_eq!(hasher.pool.waiting(), 0);
+        assert!(hasher.work().done < 20, "{:?}", hasher.work());
     }
 }

@@ -23,7 +23,7 @@ use crate::domain::session::Device;
 use crate::domain::user::{Account, Status, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
-use crate::hasher::Hasher;
+use crate::hasher::{Hasher, Turn};
 use crate::store::{self, Store};
 
 /// The rules that are settings.
@@ -87,6 +87,11 @@ impl Operations {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.rules.policy
+    }
+
+    /// The caller's turn to have a password hashed.
+    fn turn(&self, caller: &Caller) -> Result<Turn> {
+        self.hasher.admit(&caller.line(), None)
     }
 
     /// Notes a refusal: the same one row whether the user is known or not.

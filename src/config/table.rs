@@ -59,6 +59,10 @@ pub const SETTINGS: &[Setting] = &[
     row!("passwords.workers", passwords_workers, workers, |v: &Option<usize>| {
         v.map_or_else(|| quoted("auto"), |workers| workers.to_string())
     }),
+    row!("passwords.lanes", passwords_lanes, lanes, |v: &Option<usize>| {
+        v.map_or_else(|| quoted("auto"), |lanes| lanes.to_string())
+    }),
+    row!("passwords.floor", passwords_floor, |text: &str| number(text, &(1..=100)), u32::to_string),
     row!("passwords.max_wait", passwords_max_wait, duration, show_duration),
     row!("passwords.screening", passwords_screening, flag, bool::to_string),
     row!(
@@ -206,6 +210,13 @@ fn workers(text: &str) -> Result<Option<usize>, String> {
     match text {
         "auto" => Ok(None),
         _ => number(text, &(1..=1024)).map(Some).map_err(|_| "must be `auto` or 1 to 1024".to_owned()),
+    }
+}
+
+fn lanes(text: &str) -> Result<Option<usize>, String> {
+    match text {
+        "auto" => Ok(None),
+        _ => number(text, &(1..=8)).map(Some).map_err(|_| "must be `auto` or 1 to 8".to_owned()),
     }
 }
 

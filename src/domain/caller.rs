@@ -47,4 +47,10 @@ impl Caller {
         let user_agent = if said.user_agent.is_empty() { &self.user_agent } else { &said.user_agent };
         Device { address: said.address.or(self.address), user_agent: user_agent.clone() }
     }
+
+    /// What tells it from other callers, where they wait in line.
+    #[must_use]
+    pub fn line(&self) -> Arc<str> {
+        format!("{} {}", self.namespace.as_str(), self.name).into()
+    }
 }

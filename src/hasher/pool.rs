@@ -1,6 +1,5 @@
-//! Threads that do nothing but bcrypt, and the queue before them.
+//! Threads that do nothing but hash, and who is let in to them.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,60 +7,42 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
-use super::lanes::{Digest, Key, Reading, Salt, bcrypt};
+use super::lanes::{Digest, Key, MOST, Salt, bcrypt};
+use super::priority;
+use super::queue::{Job, Outcome, Queue, Task, Work};
+use super::speed;
 
-struct Job {
-    cost: u32,
-    salt: Salt,
-    key: Key,
-    reply: oneshot::Sender<Digest>,
-}
-
-impl Job {
-    /// The rounds it takes: the unit in which work is counted.
-    fn rounds(&self) -> u64 {
-        1 << self.cost
-    }
-}
-
-/// What a pool has done since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Jobs that were not refused.
-    pub taken_on: u64,
-    /// Rounds of the jobs that are done.
-    pub rounds_done: u64,
-}
-
-struct State {
-    queue: VecDeque<Job>,
-    /// Rounds in the queue.
-    queued_rounds: u64,
-    /// Rounds that workers have begun with.
-    running_rounds: u64,
-    running: usize,
-    /// What a round takes, a moving average.
-    nanos_per_round: f64,
-    work: Work,
-    closed: bool,
+/// What a pool is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    /// Threads.
+    pub(super) workers: usize,
+    /// Hashes that a thread runs in lock-step; `None`: what this machine is found to be best at.
+    pub(super) lanes: Option<usize>,
+    /// Longest wait for a thread.
+    pub(super) max_wait: Duration,
+    /// What the threads together may have of one CPU while all else is busy, in percent.
+    pub(super) floor: u32,
+    /// Rounds of most jobs.
+    pub(super) usual: u64,
 }
 
 struct Shared {
-    state: Mutex<State>,
+    queue: Mutex<Queue>,
     wake: Condvar,
 }
 
 impl Shared {
-    /// No code panics while it holds the lock, and the numbers in there are only estimates.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// No code panics while it holds the lock. It is held for microseconds: a worker that is put aside within them would
+    /// hold up who asks for a place, until the CPU it waits for is free.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Worker threads and their queue.
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    workers: usize,
     max_wait: Duration,
 }
 
@@ -69,56 +50,47 @@ impl Pool {
     /// # Errors
     ///
     /// [`Error::Internal`] if a thread cannot be started.
-    pub(super) fn new(workers: usize, max_wait: Duration) -> Result<Self> {
-        let state = State {
-            queue: VecDeque::new(),
-            queued_rounds: 0,
-            running_rounds: 0,
-            running: 0,
-            nanos_per_round: measure(),
-            work: Work::default(),
-            closed: false,
-        };
-        let pool = Self {
-            shared: Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() }),
-            workers,
-            max_wait,
-        };
-        for n in 0..workers {
+    pub(super) fn new(size: Size) -> Result<Self> {
+        let speed = speed::measure(size.lanes.map_or(MOST, |lanes| lanes.clamp(1, MOST)));
+        let lanes = size.lanes.map_or_else(|| speed::best(&speed), |lanes| lanes.clamp(1, MOST));
+        let queue = Mutex::new(Queue::new(size.workers, lanes, size.usual, speed));
+        let shared = Arc::new(Shared { queue, wake: Condvar::new() });
+        let pool = Self { shared, max_wait: size.max_wait };
+        let nice = priority::niceness(size.floor, size.workers);
+        for worker in 0..size.workers {
             let shared = Arc::clone(&pool.shared);
+            let life = move || {
+                priority::lower(nice);
+                work(&shared, worker);
+            };
             std::thread::Builder::new()
-                .name(format!("hasher-{n}"))
-                .spawn(move || work(&shared))
+                .name(format!("hasher-{worker}"))
+                .spawn(life)
                 .map_err(Error::internal)?;
         }
         Ok(pool)
     }
 
-    /// One hash, when its turn comes.
+    /// A place in the queue for a job of `who`.
     ///
     /// # Errors
     ///
-    /// [`Error::HasherBusy`] at once if its turn would come later than `max_wait`.
-    pub(super) async fn run(&self, cost: u32, salt: Salt, key: Key) -> Result<Digest> {
-        let (reply, answer) = oneshot::channel();
-        {
-            let mut state = self.shared.lock();
+    /// [`Error::HasherBusy`] if the job would have to wait longer than allowed, or if a usual one would not be done by
+    /// the `deadline`.
+    pub(super) fn admit(&self, who: &Arc<str>, deadline: Option<Instant>) -> Result<Place> {
+        let now = Instant::now();
+        let mut queue = self.shared.lock();
+        let mut over = queue.over(who, self.max_wait, deadline, now);
+        if over > Duration::ZERO {
             // Places whose callers have left are free: a queue of leavers must not refuse those who stay.
-            if state.expected_wait(self.workers) > self.max_wait {
-                state.drop_abandoned();
-            }
-            let wait = state.expected_wait(self.workers);
-            if wait > self.max_wait {
-                let over = wait.saturating_sub(self.max_wait);
-                return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
-            }
-            let job = Job { cost, salt, key, reply };
-            state.work.taken_on += 1;
-            state.queued_rounds += job.rounds();
-            state.queue.push_back(job);
+            queue.drop_abandoned();
+            over = queue.over(who, self.max_wait, deadline, now);
         }
-        self.shared.wake.notify_one();
-        answer.await.map_err(Error::internal)
+        if over > Duration::ZERO {
+            return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
+        }
+        queue.keep(who);
+        Ok(Place { shared: Arc::clone(&self.shared), who: Arc::clone(who), used: false })
     }
 
     pub(super) fn work(&self) -> Work {
@@ -126,8 +98,8 @@ impl Pool {
     }
 
     #[cfg(test)]
-    pub(super) fn queued(&self) -> usize {
-        self.shared.lock().queue.len()
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.lock().waiting()
     }
 }
 
@@ -138,72 +110,77 @@ impl Drop for Pool {
     }
 }
 
-impl State {
-    /// How long a job would wait for a worker that came now.
-    fn expected_wait(&self, workers: usize) -> Duration {
-        if self.queue.len() + self.running < workers {
-            return Duration::ZERO;
+/// A place in the queue, kept for one job and given up when dropped.
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    who: Arc<str>,
+    used: bool,
+}
+
+impl Place {
+    /// One hash, when its turn comes.
+    pub(super) async fn bcrypt(self, cost: u32, salt: Salt, key: Key) -> Result<Digest> {
+        match self.run(Task::Bcrypt { cost, salt, key }).await? {
+            Outcome::Digest(digest) => Ok(digest),
+            Outcome::Right(_) => Err(Error::internal("another task's outcome")),
         }
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let nanos = (self.queued_rounds + self.running_rounds) as f64 * self.nanos_per_round / workers as f64;
-        Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(Duration::MAX)
     }
 
-    fn drop_abandoned(&mut self) {
-        self.queue.retain(|job| !job.reply.is_closed());
-        self.queued_rounds = self.queue.iter().map(Job::rounds).sum();
+    async fn run(mut self, task: Task) -> Result<Outcome> {
+        let (reply, answer) = oneshot::channel();
+        self.used = true;
+        self.shared.lock().fill(&self.who, Job { task, reply });
+        self.shared.wake.notify_one();
+        answer.await.map_err(Error::internal)
     }
+}
 
-    /// The next job that somebody still waits for.
-    fn take(&mut self) -> Option<Job> {
-        while let Some(job) = self.queue.pop_front() {
-            self.queued_rounds -= job.rounds();
-            if !job.reply.is_closed() {
-                self.running_rounds += job.rounds();
-                self.running += 1;
-                return Some(job);
-            }
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.used {
+            self.shared.lock().give_up(&self.who);
         }
-        None
-    }
-
-    fn done(&mut self, rounds: u64, took: Duration) {
-        self.running -= 1;
-        self.running_rounds -= rounds;
-        self.work.rounds_done += rounds;
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let measured = took.as_nanos() as f64 / rounds as f64;
-        self.nanos_per_round += (measured - self.nanos_per_round) / 8.0;
     }
 }
 
 /// A worker's life.
-fn work(shared: &Shared) {
-    let mut state = shared.lock();
-    while !state.closed {
-        let Some(job) = state.take() else {
-            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+fn work(shared: &Shared, worker: usize) {
+    let mut queue = shared.lock();
+    while !queue.closed {
+        let batch = queue.take(worker, Instant::now());
+        let Some(rounds) = batch.first().map(Job::rounds) else {
+            queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
-        drop(state);
-        let begun = Instant::now();
-        let digest = bcrypt(job.cost, &[(&job.key, job.salt)]);
-        let rounds = job.rounds();
-        let took = begun.elapsed();
+        drop(queue);
+        let jobs = batch.len();
+        let outcomes = run(batch);
         // Count before answering: who reads the answer finds the place free.
-        state = shared.lock();
-        state.done(rounds, took);
-        // The caller may have left meanwhile.
-        let _ = job.reply.send(digest[0]);
+        queue = shared.lock();
+        queue.done(worker, jobs, rounds, Instant::now());
+        for (reply, outcome) in outcomes {
+            // The caller may have left meanwhile.
+            let _ = reply.send(outcome);
+        }
     }
 }
 
-/// Nanoseconds of a round on this machine, from a hash that takes a few milliseconds.
-fn measure() -> f64 {
-    const COST: u32 = 6;
-    let begun = Instant::now();
-    bcrypt(COST, &[(&Key::new(b"measure", Reading::Whole), [0; 16])]);
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let nanos = begun.elapsed().as_nanos() as f64;
-    nanos / f64::from(1_u32 << COST)
+/// Does jobs that go together: hashes of one cost, or a single other task.
+fn run(batch: Vec<Job>) -> Vec<(oneshot::Sender<Outcome>, Outcome)> {
+    let mut outcomes = Vec::with_capacity(batch.len());
+    let (mut hashes, mut replies, mut rounds) = (Vec::new(), Vec::new(), 0);
+    for job in batch {
+        match job.task {
+            Task::Bcrypt { cost, salt, key } => {
+                rounds = 1 << cost;
+                hashes.push((key, salt));
+                replies.push(job.reply);
+            }
+            Task::Other { check, .. } => outcomes.push((job.reply, Outcome::Right(check()))),
+        }
+    }
+    let jobs: Vec<(&Key, Salt)> = hashes.iter().map(|(key, salt)| (key, *salt)).collect();
+    let digests = bcrypt(rounds, &jobs);
+    outcomes.extend(replies.into_iter().zip(digests.into_iter().map(Outcome::Digest)));
+    outcomes
 }

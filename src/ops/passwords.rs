@@ -36,16 +36,17 @@ impl Operations {
     /// [`Error::EtagMismatch`], [`Error::HasherBusy`], and [`Error::Invalid`] if the new password holds one of
     /// the user's names: told only to one who knows the old one.
     pub async fn update_password(&self, caller: &Caller, change: PasswordChange) -> Result<User> {
+        let turn = self.turn(caller)?;
         let account = self.find(caller, &Key::Id(change.user.clone())).await?;
         let old = password_of(account.as_ref());
-        if !self.hasher.verify(&change.old, old).await? {
+        if !turn.verify(&change.old, old).await? {
             let known = account.map(|account| account.user.id);
             return self.refuse_password(caller, known, Error::BadCredentials).await;
         }
         if let Some(account) = &account {
             self.screen("new_password", &change.new, &account.user)?;
         }
-        let new = self.hasher.hash(&change.new).await?;
+        let new = self.turn(caller)?.hash(&change.new).await?;
         match self.replace_password(caller, &change, old, &new).await {
             Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
                 self.refuse_password(caller, Some(change.user), error).await
@@ -96,11 +97,12 @@ impl Operations {
         etag: &str,
         new: &Password,
     ) -> Result<User> {
+        let turn = self.turn(caller)?;
         let user = self.read(caller, &Key::Id(id.clone())).await?;
         // Before the work of a hash; looked at again when the change is made.
         check_etag(&user, etag)?;
         self.screen("new_password", new, &user)?;
-        let hash = self.hasher.hash(new).await?;
+        let hash = turn.hash(new).await?;
         self.change(caller, Place::Live, id, etag, Action::PasswordSet, |_| {
             Ok(Edit { password: Some(hash), end_sessions: true, ..Edit::of("password") })
         })

@@ -42,9 +42,10 @@ impl Operations {
     ///
     /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only, [`Error::HasherBusy`].
     pub async fn login(&self, caller: &Caller, attempt: Attempt) -> Result<(SessionToken, Session)> {
+        let turn = self.turn(caller)?;
         let account = self.find_named(caller, &attempt).await?;
         let password = password_of(account.as_ref());
-        let opened = if self.hasher.verify(&attempt.password, password).await? {
+        let opened = if turn.verify(&attempt.password, password).await? {
             self.open_session(caller, account.as_ref(), password, &attempt.device).await
         } else {
             Err(Error::BadCredentials)

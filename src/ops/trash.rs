@@ -79,7 +79,7 @@ impl Operations {
                 let mut user = self.read_trash(caller, id).await?;
                 user.apply(changes);
                 self.screen("password", password, &user)?;
-                Some(self.hasher.hash(password).await?)
+                Some(self.turn(caller)?.hash(password).await?)
             }
             None => None,
         };

@@ -61,7 +61,7 @@ impl Operations {
     pub async fn create(&self, caller: &Caller, new: NewUser) -> Result<User> {
         // Hash first: it takes long, and a transaction would hold a connection all the while.
         let hash = match &new.password {
-            Some(password) => Some(self.hasher.hash(password).await?),
+            Some(password) => Some(self.turn(caller)?.hash(password).await?),
             None => None,
         };
         let user = self.new_user(new)?;
@@ -138,7 +138,7 @@ impl Operations {
                 let mut user = self.read(caller, &Key::Id(id.clone())).await?;
                 user.apply(changes);
                 self.screen("password", password, &user)?;
-                Some(self.hasher.hash(password).await?)
+                Some(self.turn(caller)?.hash(password).await?)
             }
             None => None,
         };

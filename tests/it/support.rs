@@ -27,7 +27,7 @@ use usersd::domain::key::{KeyName, NewKey, Reach};
 use usersd::domain::password::{Password, PasswordHash};
 use usersd::domain::scope::Scopes;
 use usersd::domain::time::Timestamp;
-use usersd::hasher::Hasher;
+use usersd::hasher::{Hasher, Setup};
 use usersd::ops::{Operations, Rules, keys};
 use usersd::pb::keys_client::KeysClient;
 use usersd::pb::users_client::UsersClient;
@@ -227,7 +227,7 @@ impl Replica {
             }
         });
         store.migrate().await.unwrap();
-        let hasher = Hasher::new(4, 2, config.passwords_max_wait).unwrap();
+        let hasher = Hasher::new(hashing(&config)).unwrap();
         let (rules, devices) =
             (Rules::from(&config), Devices::open(config.geoip_database.as_deref()).unwrap());
         let ops =
@@ -440,6 +440,16 @@ pub(crate) async fn raw_with(
     Ok(client.unary(request, path.parse().unwrap(), Raw).await?.into_inner())
 }
 
+/// Hashes of a few milliseconds, two at a time on each of two threads that need not step aside.
+fn hashing(config: &Config) -> Setup {
+    Setup { cost: 4, workers: 2, lanes: Some(2), max_wait: config.passwords_max_wait, floor: 100 }
+}
+
+/// The line in which calls of the tests wait for a hash.
+pub(crate) fn line() -> Arc<str> {
+    Arc::from("default open")
+}
+
 /// Lets `meanwhile` happen while `call` waits for its first hash, and gives the call's refusal.
 ///
 /// Every worker is kept busy until then by hashes that are given up afterwards, so that however slow the machine
@@ -450,22 +460,22 @@ pub(crate) async fn during_the_hash(
     meanwhile: impl Future<Output = ()>,
 ) -> Status {
     let hasher = service.replica.hasher.clone();
-    let slow = PasswordHash::from_trusted(format!("$2b$12${}", ".".repeat(53)));
+    let slow = PasswordHash::from_trusted(format!("$2b$10${}", ".".repeat(53)));
     let password = Password::attempt("x".into());
     let blockers = async {
-        let jobs = (0..200).map(|_| hasher.verify(&password, Some(&slow)));
+        let jobs = (0..50).map(|_| hasher.admit(&line(), None).unwrap().verify(&password, Some(&slow)));
         futures_util::future::join_all(jobs).await;
     };
     let before = hasher.work().taken_on;
     #[expect(clippy::async_yields_async, reason = "the log-in is awaited after the blockers are gone")]
     let acting = async {
         // The blockers are there ...
-        while hasher.work().taken_on < before + 200 {
+        while hasher.work().taken_on < before + 50 {
             tokio::task::yield_now().await;
         }
         let attempt = tokio::spawn(call);
         // ... and behind them the log-in.
-        while hasher.work().taken_on < before + 201 {
+        while hasher.work().taken_on < before + 51 {
             tokio::task::yield_now().await;
         }
         meanwhile.await;
