@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::domain::guard::Limits;
 use crate::domain::key::Reach;
 use crate::domain::password::Policy;
 use crate::domain::scope::Scopes;
@@ -130,6 +131,7 @@ pub struct Config {
     pub passwords_screening: bool,
     pub passwords_min_length: usize,
     pub passwords_max_length: usize,
+    pub guard: Limits,
     pub sessions_lifetime: Duration,
     pub sessions_idle: Option<Duration>,
     pub trash_keep: Option<Duration>,
@@ -183,6 +185,7 @@ impl Default for Config {
             passwords_screening: true,
             passwords_min_length: 8,
             passwords_max_length: 128,
+            guard: Limits::default(),
             sessions_lifetime: 7 * DAY,
             sessions_idle: None,
             trash_keep: Some(30 * DAY),

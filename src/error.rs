@@ -58,6 +58,12 @@ pub enum Error {
         /// When the caller may try again.
         retry_after: Duration,
     },
+    /// Too many passwords were tried.
+    #[error("too many attempts with a wrong password")]
+    TooManyAttempts {
+        /// When the caller may try again.
+        retry_after: Duration,
+    },
     /// No key, or none that is good.
     #[error("the call needs an API key that is known, not expired and not revoked")]
     KeyUnknown,
@@ -127,6 +133,7 @@ impl Error {
             Self::EtagMismatch => (Code::Aborted, ErrorReason::EtagMismatch),
             Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
             Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
+            Self::TooManyAttempts { .. } => (Code::ResourceExhausted, ErrorReason::TooManyAttempts),
             Self::HasherBusy { .. } => (Code::ResourceExhausted, ErrorReason::HasherBusy),
             Self::KeyUnknown => (Code::Unauthenticated, ErrorReason::KeyMissingOrUnknown),
             Self::KeyAmbiguous => (Code::Unauthenticated, ErrorReason::KeyAmbiguous),

@@ -106,8 +106,8 @@ impl Turn {
         Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
     }
 
-    /// Whether `password` is the one that `hash` was made of. Without a hash the answer is no, after the work
-    /// of a hash, so that time does not tell who exists.
+    /// Whether `password` is the one that `hash` was made of. Without a hash the answer is no, after the work that
+    /// `decoy` takes, or else a hash of ours, so that time does not tell who exists.
     ///
     /// # Errors
     ///
@@ -116,8 +116,13 @@ impl Turn {
     /// # Cancel safety
     ///
     /// As [`Turn::hash`].
-    pub async fn verify(self, password: &Password, hash: Option<&PasswordHash>) -> Result<bool> {
-        let stored = match hash {
+    pub async fn verify(
+        self,
+        password: &Password,
+        hash: Option<&PasswordHash>,
+        decoy: Option<&PasswordHash>,
+    ) -> Result<bool> {
+        let stored = match hash.or(decoy) {
             Some(hash) => {
                 Stored::from_text(hash).ok_or_else(|| Error::internal("a stored hash is broken"))?
             }
@@ -156,7 +161,7 @@ mod tests {
         }
 
         async fn verify(&self, text: &str, hash: Option<&PasswordHash>) -> bool {
-            self.admit(&one(), None).unwrap().verify(&password(text), hash).await.unwrap()
+            self.admit(&one(), None).unwrap().verify(&password(text), hash, None).await.unwrap()
         }
     }
 
@@ -181,6 +186,10 @@ mod tests {
         let hasher = Hasher::new(SETUP).unwrap();
         assert!(!hasher.verify("password", None).await);
         assert!(!hasher.verify("", None).await);
+        let decoy = hasher.hash("password").await.unwrap();
+        let turn = hasher.admit(&one(), None).unwrap();
+        let right = turn.verify(&password("password"), None, Some(&decoy)).await.unwrap();
+        assert!(!right, "not even a decoy's");
     }
 
     #[tokio::test]

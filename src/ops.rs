@@ -1,5 +1,6 @@
 //! What the service does: hashing, then a transaction of changes and their event.
 
+mod guard;
 mod housekeeping;
 pub mod keys;
 pub mod lists;
@@ -15,13 +16,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::devices::Devices;
 use crate::domain::caller::Caller;
-use crate::domain::event::{Action, Event};
+use crate::domain::guard::{Limits, Marker};
 use crate::domain::page_token::TokenKey;
 use crate::domain::password::{PasswordHash, Policy};
 use crate::domain::scope::Scope;
-use crate::domain::session::Device;
 use crate::domain::user::{Account, Status, User};
-use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::hasher::{Hasher, Turn};
 use crate::store::{self, Store};
@@ -39,6 +38,8 @@ pub struct Rules {
     pub trash_keep: Option<Duration>,
     /// How long an event is kept; `None`: for good.
     pub logs_keep: Option<Duration>,
+    /// How often passwords may be guessed.
+    pub guard: Limits,
 }
 
 impl From<&Config> for Rules {
@@ -49,13 +50,15 @@ impl From<&Config> for Rules {
             session_idle: config.sessions_idle,
             trash_keep: config.trash_keep,
             logs_keep: config.logs_keep,
+            guard: config.guard,
         }
     }
 }
 
 /// Everything the service can do.
 ///
-/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind.
+/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind, but that
+/// an attempt to prove a password counts as failed from before its hash.
 #[derive(Clone)]
 pub struct Operations {
     store: Store,
@@ -64,6 +67,7 @@ pub struct Operations {
     rules: Rules,
     devices: Devices,
     page_tokens: TokenKey,
+    marker: Marker,
 }
 
 impl Operations {
@@ -71,7 +75,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// What the database says: it keeps a key that all replicas share.
+    /// What the database says: it keeps keys that all replicas share.
     pub async fn new(
         store: Store,
         hasher: Hasher,
@@ -80,7 +84,8 @@ impl Operations {
         devices: Devices,
     ) -> Result<Self> {
         let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
-        Ok(Self { store, hasher, clock, rules, devices, page_tokens })
+        let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
+        Ok(Self { store, hasher, clock, rules, devices, page_tokens, marker })
     }
 
     /// What a new password must keep to.
@@ -91,21 +96,7 @@ impl Operations {
 
     /// The caller's turn to have a password hashed.
     fn turn(&self, caller: &Caller) -> Result<Turn> {
-        self.hasher.admit(&caller.line(), None)
-    }
-
-    /// Notes a refusal: the same one row whether the user is known or not.
-    async fn note_refusal(
-        &self,
-        caller: &Caller,
-        action: Action,
-        user: Option<UserId>,
-        device: Device,
-    ) -> Result<()> {
-        let event = Event::new(self.clock.now(), action, user).from(device);
-        let tx = self.store.begin().await?;
-        store::events::append(&tx, caller, &event).await?;
-        Ok(tx.commit().await?)
+        self.hasher.admit(&caller.line(), caller.deadline)
     }
 }
 

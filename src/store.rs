@@ -3,6 +3,7 @@
 //! Free functions over a connection or a transaction; every query of a tenant's rows starts from its namespace.
 //! A missing row is `None`: the operation decides what that means.
 
+pub mod attempts;
 mod connect;
 mod entity;
 pub mod events;
@@ -49,6 +50,9 @@ impl Kind {
     }
 }
 
+/// Changes that are made together, or not at all.
+pub type Transaction = DatabaseTransaction;
+
 /// An open database.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -94,7 +98,7 @@ impl Store {
     /// # Errors
     ///
     /// `DatabaseUnavailable` if no connection comes free in time.
-    pub async fn begin(&self) -> Result<DatabaseTransaction> {
+    pub async fn begin(&self) -> Result<Transaction> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()

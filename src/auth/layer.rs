@@ -116,6 +116,7 @@ impl Gate {
             scopes: known.scopes,
             address: address(head, &self.trusted_proxies),
             user_agent: user_agent.map_or_else(String::new, |raw| Device::clean_user_agent(&raw)),
+            deadline: None,
         };
         Ok((known, caller))
     }

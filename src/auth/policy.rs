@@ -23,7 +23,7 @@ fn of_users(method: &str) -> Option<Scope> {
         }
         "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
         // What can take an account over or lose it.
-        "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" => {
+        "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin
         }
         "ReadSession" | "ListSessions" => Scope::SessionsRead,

@@ -29,14 +29,14 @@ impl Setting {
 
 /// A row: key, field, how to read and how to show its type.
 macro_rules! row {
-    ($key:literal, $field:ident, $read:expr, $show:expr) => {
+    ($key:literal, $($field:ident).+, $read:expr, $show:expr) => {
         Setting {
             key: $key,
             set: |config, text| {
-                config.$field = $read(text)?;
+                config.$($field).+ = $read(text)?;
                 Ok(())
             },
-            show: |config| $show(&config.$field),
+            show: |config| $show(&config.$($field).+),
         }
     };
 }
@@ -77,6 +77,13 @@ pub const SETTINGS: &[Setting] = &[
         |text: &str| number(text, &(8..=4096)),
         usize::to_string
     ),
+    row!("guard.account", guard.account, |text: &str| number(text, &(1..=1_000)), u32::to_string),
+    row!("guard.address", guard.address, |text: &str| number(text, &(0..=1_000_000)), u32::to_string),
+    row!("guard.caller", guard.caller, |text: &str| number(text, &(0..=100_000_000)), u32::to_string),
+    row!("guard.free", guard.free, |text: &str| number(text, &(1..=1_000)), u32::to_string),
+    row!("guard.first_wait", guard.first_wait, duration, show_duration),
+    row!("guard.longest_wait", guard.longest_wait, duration, show_duration),
+    row!("guard.familiar", guard.familiar, duration, show_duration),
     row!("sessions.lifetime", sessions_lifetime, lifetime, show_duration),
     row!("sessions.idle", sessions_idle, optional_duration, |v: &Option<Duration>| {
         v.as_ref().map_or_else(|| quoted("off"), show_duration)

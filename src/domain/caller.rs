@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::namespace::Namespace;
 use super::scope::{Scope, Scopes};
@@ -20,6 +21,8 @@ pub struct Caller {
     pub address: Option<IpAddr>,
     /// Its `User-Agent`; empty if it sent none.
     pub user_agent: String,
+    /// When it stops waiting for the answer, if it said so.
+    pub deadline: Option<Instant>,
 }
 
 impl Caller {
@@ -32,7 +35,14 @@ impl Caller {
     #[must_use]
     pub fn server(namespace: Namespace) -> Self {
         let name = Self::SERVER.into();
-        Self { name, namespace, scopes: Scopes::ALL, address: None, user_agent: String::new() }
+        Self {
+            name,
+            namespace,
+            scopes: Scopes::ALL,
+            address: None,
+            user_agent: String::new(),
+            deadline: None,
+        }
     }
 
     /// Whether it may do what is [`Scope`]'s.

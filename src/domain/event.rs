@@ -38,11 +38,13 @@ pub enum Action {
     SessionsDeleted,
     /// Somebody failed to sign in.
     LoginRefused,
+    /// The failures of a user to sign in were forgotten.
+    UserUnlocked,
 }
 
 impl Action {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::UserCreated,
         Self::UserUpdated,
         Self::UserDeleted,
@@ -58,6 +60,7 @@ impl Action {
         Self::SessionDeleted,
         Self::SessionsDeleted,
         Self::LoginRefused,
+        Self::UserUnlocked,
     ];
 
     /// The action of a stored name; `None` for one that a newer server wrote.
@@ -85,6 +88,7 @@ impl Action {
             Self::SessionDeleted => "SESSION_DELETED",
             Self::SessionsDeleted => "SESSIONS_DELETED",
             Self::LoginRefused => "LOGIN_REFUSED",
+            Self::UserUnlocked => "USER_UNLOCKED",
         }
     }
 }

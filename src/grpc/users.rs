@@ -208,6 +208,16 @@ impl Users for UsersService {
         Ok(Response::new(pb::UpdateVerificationResponse { user: Some(user.into()) }))
     }
 
+    async fn unlock(
+        &self,
+        request: Request<pb::UnlockRequest>,
+    ) -> Result<Response<pb::UnlockResponse>, Status> {
+        let caller = caller(&request)?;
+        let id = convert::user_id("id", &request.get_ref().id)?;
+        let user = self.ops.unlock(&caller, &id).await?;
+        Ok(Response::new(pb::UnlockResponse { user: Some(user.into()) }))
+    }
+
     async fn read_prefs(
         &self,
         request: Request<pb::ReadPrefsRequest>,

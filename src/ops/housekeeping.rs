@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::caller::Caller;
+use crate::domain::guard;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
 use crate::store;
@@ -33,6 +34,7 @@ impl Operations {
     pub async fn clean_up(&self) -> Result<()> {
         while self.remove_ended_sessions().await? >= BATCH {}
         while self.remove_old_events().await? >= BATCH {}
+        while self.remove_old_attempts().await? >= BATCH {}
         while self.purge_old_trash().await? >= BATCH {}
         Ok(())
     }
@@ -50,6 +52,16 @@ impl Operations {
         let Some(keep) = self.rules.logs_keep else { return Ok(0) };
         let tx = self.store.begin().await?;
         let removed = store::events::delete_before(&tx, self.clock.now().minus(keep), BATCH).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+
+    async fn remove_old_attempts(&self) -> Result<u64> {
+        let (now, limits) = (self.clock.now(), &self.rules.guard);
+        // Failures in a row count as long as the longest wait after them.
+        let hour = guard::hour(now.minus(limits.longest_wait.max(guard::HOUR))) - 1;
+        let tx = self.store.begin().await?;
+        let removed = store::attempts::delete_old(&tx, hour, now.minus(limits.familiar), BATCH).await?;
         tx.commit().await?;
         Ok(removed)
     }

@@ -9,8 +9,9 @@ use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
 
+use super::guard::{Alias, Guess};
 use super::users::{Edit, Key, Place};
-use super::{Operations, check_etag, password_of, still_proven};
+use super::{Operations, check_etag, still_proven};
 
 /// A change of password by one who knows the old one.
 #[derive(Debug)]
@@ -33,30 +34,32 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::BadCredentials`] for an unknown user as for a wrong password, [`Error::UserBlocked`],
-    /// [`Error::EtagMismatch`], [`Error::HasherBusy`], and [`Error::Invalid`] if the new password holds one of
-    /// the user's names: told only to one who knows the old one.
+    /// [`Error::EtagMismatch`], [`Error::HasherBusy`], [`Error::TooManyAttempts`], and [`Error::Invalid`] if the new
+    /// password holds one of the user's names: told only to one who knows the old one.
     pub async fn update_password(&self, caller: &Caller, change: PasswordChange) -> Result<User> {
         let turn = self.turn(caller)?;
         let account = self.find(caller, &Key::Id(change.user.clone())).await?;
-        let old = password_of(account.as_ref());
-        if !turn.verify(&change.old, old).await? {
-            let known = account.map(|account| account.user.id);
-            return self.refuse_password(caller, known, Error::BadCredentials).await;
+        let alias = Alias::by_id(&change.user);
+        let guess = self.guess(caller, &alias, account.as_ref(), None).await?;
+        let decoy = self.decoy(caller, &alias).await?;
+        let old = guess.password_of(account.as_ref());
+        if !turn.verify(&change.old, old, decoy.as_ref()).await? {
+            return self.refuse_password(caller, &guess, Error::BadCredentials).await;
         }
         if let Some(account) = &account {
             self.screen("new_password", &change.new, &account.user)?;
         }
         let new = self.turn(caller)?.hash(&change.new).await?;
-        match self.replace_password(caller, &change, old, &new).await {
+        match self.replace_password(caller, &guess, &change, old, &new).await {
             Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
-                self.refuse_password(caller, Some(change.user), error).await
+                self.refuse_password(caller, &guess, error).await
             }
             done => done,
         }
     }
 
-    async fn refuse_password(&self, caller: &Caller, user: Option<UserId>, error: Error) -> Result<User> {
-        self.note_refusal(caller, Action::PasswordRefused, user, Device::default()).await?;
+    async fn refuse_password(&self, caller: &Caller, guess: &Guess, error: Error) -> Result<User> {
+        self.note_refusal(caller, Action::PasswordRefused, guess, Device::default(), &error).await?;
         Err(error)
     }
 
@@ -64,6 +67,7 @@ impl Operations {
     async fn replace_password(
         &self,
         caller: &Caller,
+        guess: &Guess,
         change: &PasswordChange,
         old: Option<&PasswordHash>,
         new: &PasswordHash,
@@ -80,6 +84,7 @@ impl Operations {
         store::sessions::delete_of_user(&tx, &caller.namespace, &user.id, keep).await?;
         let event = Event::new(user.updated, Action::PasswordUpdated, Some(user.id.clone()));
         store::events::append(&tx, caller, &event.changing(user.version, vec!["password"])).await?;
+        self.give_back(&tx, caller, guess).await?;
         tx.commit().await?;
         Ok(user)
     }

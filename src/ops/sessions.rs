@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::store;
 use crate::store::sessions::Open;
 
+use super::guard::{Alias, Guess};
 use super::lists::{Listed, Wanted};
 use super::users::Key;
-use super::{Operations, password_of, still_proven};
+use super::{Operations, still_proven};
 
 /// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
 const SEEN_EVERY: Duration = Duration::from_mins(1);
@@ -35,24 +36,42 @@ pub struct Attempt {
     pub device: Device,
 }
 
+impl Attempt {
+    /// What the user is called; a text that is no name stands for itself.
+    fn alias(&self) -> Alias {
+        let username = self.username.as_deref().map(|raw| match Username::parse(raw) {
+            Ok(username) => username.as_str().to_owned(),
+            Err(_) => raw.to_owned(),
+        });
+        let email = self.email.as_deref().map(|raw| match Email::parse(raw) {
+            Ok(email) => email.as_str().to_owned(),
+            Err(_) => raw.to_owned(),
+        });
+        Alias::by_names(username.as_deref(), email.as_deref())
+    }
+}
+
 impl Operations {
     /// Opens a session. The token is handed out here and never again.
     ///
     /// # Errors
     ///
-    /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only, [`Error::HasherBusy`].
+    /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only, [`Error::HasherBusy`],
+    /// [`Error::TooManyAttempts`].
     pub async fn login(&self, caller: &Caller, attempt: Attempt) -> Result<(SessionToken, Session)> {
         let turn = self.turn(caller)?;
         let account = self.find_named(caller, &attempt).await?;
-        let password = password_of(account.as_ref());
-        let opened = if turn.verify(&attempt.password, password).await? {
-            self.open_session(caller, account.as_ref(), password, &attempt.device).await
+        let alias = attempt.alias();
+        let guess = self.guess(caller, &alias, account.as_ref(), attempt.device.address).await?;
+        let decoy = self.decoy(caller, &alias).await?;
+        let password = guess.password_of(account.as_ref());
+        let opened = if turn.verify(&attempt.password, password, decoy.as_ref()).await? {
+            self.open_session(caller, &guess, account.as_ref(), password, &attempt.device).await
         } else {
             Err(Error::BadCredentials)
         };
-        if let Err(Error::BadCredentials | Error::UserBlocked) = opened {
-            let known = account.map(|account| account.user.id);
-            self.note_refusal(caller, Action::LoginRefused, known, attempt.device).await?;
+        if let Err(error @ (Error::BadCredentials | Error::UserBlocked)) = &opened {
+            self.note_refusal(caller, Action::LoginRefused, &guess, attempt.device, error).await?;
         }
         opened
     }
@@ -76,6 +95,7 @@ impl Operations {
     async fn open_session(
         &self,
         caller: &Caller,
+        guess: &Guess,
         account: Option<&Account>,
         proven: Option<&PasswordHash>,
         device: &Device,
@@ -89,6 +109,7 @@ impl Operations {
         let event = Event::new(new.created, Action::SessionCreated, Some(user.id.clone()));
         let event = event.from(new.device.clone()).about(&new.public_id);
         store::events::append(&tx, caller, &event).await?;
+        self.give_back(&tx, caller, guess).await?;
         tx.commit().await?;
         Ok((token, session_of(&user, &new)))
     }

@@ -23,6 +23,7 @@ use crate::auth::keyring::{KeyRing, Known};
 use crate::auth::layer::Gate;
 use crate::auth::limits::{Limit, Meter};
 use crate::config::Config;
+use crate::domain::caller::Caller;
 use crate::error::{Error, Result};
 use crate::grpc::keys::KeysService;
 use crate::grpc::status::refusal;
@@ -192,13 +193,16 @@ impl Stack {
         //    places of others. What took long may come from who is not let in any more.
         let begun = Instant::now();
         let request = received(head, body, self.max_body).await?;
-        let request = if begun.elapsed() > LONG_AGO { self.admitted_again(request)? } else { request };
+        let mut request = if begun.elapsed() > LONG_AGO { self.admitted_again(request)? } else { request };
         // 3. A place.
         let _place = self.limits.enter_all(&known)?;
         // 4. The caller's own deadline: an answer nobody waits for is not worked on.
         let response = match deadline(request.headers())? {
             Some(Duration::ZERO) => return Err(Error::DeadlinePassed),
             Some(span) => {
+                if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
+                    caller.deadline = Instant::now().checked_add(span);
+                }
                 let answered = tokio::time::timeout(span, self.call_routes(request)).await;
                 answered.map_err(|_| Error::DeadlinePassed)?
             }

@@ -10,9 +10,21 @@ use crate::error::{Error, Result};
 ///
 /// What the database says; [`Error::Internal`] if the key is not there.
 pub async fn page_token(db: &impl ConnectionTrait) -> Result<Vec<u8>> {
+    read(db, "page_token").await
+}
+
+/// The key of what stands in for users who do not exist, and of whom attempts are counted for.
+///
+/// # Errors
+///
+/// As [`page_token`].
+pub async fn decoy(db: &impl ConnectionTrait) -> Result<Vec<u8>> {
+    read(db, "decoy").await
+}
+
+async fn read(db: &impl ConnectionTrait, name: &str) -> Result<Vec<u8>> {
     let sql = "SELECT value FROM secrets WHERE name = $1";
-    let name: Value = "page_token".into();
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, [name]);
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, [Value::from(name)]);
     let row = db.query_one_raw(statement).await?;
     Ok(row.ok_or_else(|| Error::internal("the table of secrets lacks a key"))?.try_get("", "value")?)
 }

@@ -5,7 +5,7 @@ use sea_orm::{
     ActiveModelTrait as _,
     ActiveValue::{NotSet, Set},
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IntoActiveModel as _,
-    Iterable as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
+    Iterable as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, Statement,
 };
 
 use crate::domain::email::Email;
@@ -93,6 +93,30 @@ async fn find_named(
 /// What the unique indexes are limited to, in the words they use.
 fn named(column: Column) -> Expr {
     column.into_expr().ne(Expr::Constant(Value::from("")))
+}
+
+/// The password of a live user drawn by `lot`, if anyone has one: each with about the same chance, and always the same
+/// for a lot as long as nobody comes or goes.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn password_by_chance(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    lot: i64,
+) -> Result<Option<PasswordHash>> {
+    // Behind the last one it begins anew with the first.
+    for from in [lot, i64::MIN] {
+        let sql = "SELECT password_hash FROM users WHERE namespace = $1 AND generation >= $2 AND deleted = 0 \
+            AND password_hash <> '' ORDER BY namespace, generation LIMIT 1";
+        let values: [Value; 2] = [namespace.as_str().into(), from.into()];
+        let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+        if let Some(row) = db.query_one_raw(statement).await? {
+            return Ok(Some(PasswordHash::from_trusted(row.try_get("", "password_hash")?)));
+        }
+    }
+    Ok(None)
 }
 
 /// The user with `id` in the trash.

@@ -136,6 +136,7 @@ fn changes(Scene { user, trashed, purged, token, session }: &Scene) -> Vec<Call>
         call("Users/Update", "PATCH", at(""), with("name", json!("Eve"))),
         call("Users/UpdateVerification", "PATCH", at("/verification"), with("emailVerified", json!(true))),
         call("Users/UpdateStatus", "PATCH", at("/status"), pending),
+        call("Users/Unlock", "POST", at(":unlock"), id.clone()),
         call("Users/UpdatePassword", "POST", at(":updatePassword"), change),
         call("Users/SetPassword", "POST", at(":setPassword"), set),
         call("Users/DeleteSessions", "DELETE", at("/sessions"), of),

@@ -23,6 +23,7 @@ crate::on_every_backend!(
     a_password_must_not_hold_the_users_names,
     what_cannot_be_hashed_in_time_is_refused_at_once,
     a_password_changed_during_the_hash_is_not_replaced,
+    what_would_be_late_for_the_caller_is_refused_at_once,
     every_refusal_costs_the_same_work,
 );
 
@@ -198,7 +199,8 @@ async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
     let slow = PasswordHash::from_trusted(format!("$2b$13${}", ".".repeat(53)));
     let password = Password::attempt("x".into());
     // All workers and lanes are at it for a while, however quick the machine is.
-    let hashes = (0..4).map(|_| busy.hasher.admit(&line(), None).unwrap().verify(&password, Some(&slow)));
+    let hashes =
+        (0..4).map(|_| busy.hasher.admit(&line(), None).unwrap().verify(&password, Some(&slow), None));
     let hashing = futures_util::future::join_all(hashes);
     let calls = async {
         let mut users = busy.users.clone();
@@ -220,6 +222,17 @@ async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
         () = calls => {}
     }
     assert_eq!(service.counts().await, before);
+}
+
+async fn what_would_be_late_for_the_caller_is_refused_at_once(service: &Service) {
+    let slow = service.another(|config| config.passwords_cost = 15).await;
+    let mut request = tonic::Request::new(ada());
+    // Long enough to be let in, and too short for a hash of the cost that the server makes.
+    request.set_timeout(Duration::from_millis(500));
+    let status = slow.users.clone().create(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    refused(&status, Code::ResourceExhausted, "HASHER_BUSY");
+    assert_eq!(slow.hasher.work().taken_on, 0);
 }
 
 async fn a_password_changed_during_the_hash_is_not_replaced(service: &Service) {

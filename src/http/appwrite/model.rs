@@ -157,6 +157,7 @@ fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
         | LogEvent::UserRestored
         | LogEvent::UserPurged
         | LogEvent::PasswordRefused
+        | LogEvent::UserUnlocked
         | LogEvent::StatusUpdated
         | LogEvent::LoginRefused => return Vec::new(),
     };

@@ -1,0 +1,212 @@
+//! The guard before every password: counts attempts before they are made, makes those wait who fail, and lets nobody
+//! tell users who exist from users who do not.
+
+use std::net::IpAddr;
+
+use crate::domain::caller::Caller;
+use crate::domain::email::Email;
+use crate::domain::event::{Action, Event};
+use crate::domain::guard::{self, Count, Mark};
+use crate::domain::password::PasswordHash;
+use crate::domain::session::Device;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Account, User};
+use crate::domain::user_id::UserId;
+use crate::domain::username::Username;
+use crate::error::{Error, Result};
+use crate::store;
+
+use super::{Operations, password_of};
+
+/// What somebody calls a user who proves a password: the canonical form of each name, so that spelling it otherwise is
+/// no new start.
+#[derive(Clone, Debug)]
+pub(super) struct Alias(Vec<String>);
+
+impl Alias {
+    /// By a username, an address, or both.
+    pub(super) fn by_names(username: Option<&str>, email: Option<&str>) -> Self {
+        let text = |name: Option<&str>| name.unwrap_or_default().to_owned();
+        Self(vec![text(username), text(email)])
+    }
+
+    pub(super) fn by_id(id: &UserId) -> Self {
+        Self(vec![id.as_str().to_owned()])
+    }
+
+    fn parts(&self) -> Vec<&[u8]> {
+        self.0.iter().map(String::as_bytes).collect()
+    }
+}
+
+/// An attempt that counts as failed until it is given back.
+pub(super) struct Guess {
+    user: Option<UserId>,
+    marks: Vec<Mark>,
+    /// Where failures in a row are counted.
+    streak: Mark,
+    hour: i64,
+    /// Whether the account's failures are spent, under several names: no password is right then.
+    void: bool,
+    place: Option<Mark>,
+}
+
+impl Guess {
+    /// The password that may prove the account, if any may.
+    pub(super) fn password_of<'a>(&self, account: Option<&'a Account>) -> Option<&'a PasswordHash> {
+        password_of(account).filter(|_| !self.void)
+    }
+}
+
+impl Operations {
+    /// Counts an attempt before it is made, so that no number of them at the same time gets past a limit.
+    ///
+    /// The same statements, rows and answers for a user who exists and one who does not. What is refused counts nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyAttempts`]
+    pub(super) async fn guess(
+        &self,
+        caller: &Caller,
+        alias: &Alias,
+        account: Option<&Account>,
+        address: Option<IpAddr>,
+    ) -> Result<Guess> {
+        let (namespace, now) = (&caller.namespace, self.clock.now());
+        let user = account.map(|account| &account.user.id);
+        let owner = self.account_mark(alias, user);
+        let place = address.map(|address| self.marker.address(address));
+        let familiar = match &place {
+            Some(place) => {
+                let user = user.map_or("", UserId::as_str);
+                store::attempts::is_familiar(self.store.reader(), namespace, user, place).await?
+            }
+            None => false,
+        };
+        let streak = match &place {
+            Some(place) if familiar => self.familiar_mark(&owner, place),
+            _ => self.marker.mark("name", &alias.parts()),
+        };
+        let mut marks = vec![streak, owner, self.marker.mark("caller", &[caller.name.as_bytes()])];
+        marks.extend(place);
+        let hour = guard::hour(now);
+        let tx = self.store.begin().await?; // any `?` from here to commit counts nothing
+        let counts = store::attempts::reserve(&tx, namespace, &marks, hour).await?;
+        let void = self.judge(&counts, familiar, now)?;
+        tx.commit().await?;
+        Ok(Guess { user: user.cloned(), marks, streak, hour, void, place })
+    }
+
+    /// Whether the account's failures are spent though those under this name are not: saying so would tell that two names
+    /// are one user's.
+    fn judge(&self, counts: &[Count], familiar: bool, now: Timestamp) -> Result<bool> {
+        let [streak, owner, caller, rest @ ..] = counts else {
+            return Err(Error::internal("an attempt was not counted"));
+        };
+        let limits = &self.rules.guard;
+        let wait = limits.wait(streak, now);
+        if !wait.is_zero() {
+            return Err(Error::TooManyAttempts { retry_after: wait });
+        }
+        let over = |count: &Count, limit: u32| limit > 0 && count.spent > i64::from(limit);
+        let most = if familiar { limits.account } else { limits.strangers() };
+        let full = over(streak, most)
+            || over(caller, limits.caller)
+            || rest.iter().any(|place| over(place, limits.address))
+            || familiar && over(owner, most);
+        if full {
+            return Err(Error::TooManyAttempts { retry_after: guard::rest_of_hour(now) });
+        }
+        Ok(over(owner, most))
+    }
+
+    /// What a password is checked against where there is none that could be right: that of a user drawn by what the user
+    /// is alias, so that it takes as long as those that are stored, and each time as long.
+    pub(super) async fn decoy(&self, caller: &Caller, alias: &Alias) -> Result<Option<PasswordHash>> {
+        let lot = self.marker.lot(&alias.parts());
+        store::users::password_by_chance(self.store.reader(), &caller.namespace, lot).await
+    }
+
+    /// Notes a refusal and that the attempt failed: the same rows whether the user is known or not. The right password of
+    /// a blocked user is no failure.
+    pub(super) async fn note_refusal(
+        &self,
+        caller: &Caller,
+        action: Action,
+        guess: &Guess,
+        device: Device,
+        error: &Error,
+    ) -> Result<()> {
+        let now = self.clock.now();
+        let event = Event::new(now, action, guess.user.clone()).from(device);
+        let tx = self.store.begin().await?;
+        store::events::append(&tx, caller, &event).await?;
+        if matches!(error, Error::UserBlocked) {
+            store::attempts::give_back(&tx, &caller.namespace, &guess.marks, &guess.streak, guess.hour)
+                .await?;
+        } else {
+            let stale = now.minus(self.rules.guard.longest_wait.max(guard::HOUR));
+            store::attempts::fail(&tx, &caller.namespace, &guess.streak, now, stale).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Gives a right attempt back, in the transaction of what it was for, and remembers from where it came.
+    pub(super) async fn give_back(
+        &self,
+        tx: &store::Transaction,
+        caller: &Caller,
+        guess: &Guess,
+    ) -> Result<()> {
+        let namespace = &caller.namespace;
+        store::attempts::give_back(tx, namespace, &guess.marks, &guess.streak, guess.hour).await?;
+        if let (Some(user), Some(place)) = (&guess.user, &guess.place) {
+            store::attempts::make_familiar(tx, namespace, user, place, self.clock.now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the failures of a user, under each of the user's names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`]
+    pub async fn unlock(&self, caller: &Caller, id: &UserId) -> Result<User> {
+        let namespace = &caller.namespace;
+        let event = Event::new(self.clock.now(), Action::UserUnlocked, Some(id.clone()));
+        let tx = self.store.begin().await?;
+        let user = store::users::lock(&tx, namespace, id).await?.ok_or(Error::UserNotFound)?.user;
+        let owner = self.account_mark(&Alias::by_id(id), Some(id));
+        let mut marks = vec![owner];
+        marks.extend(names_of(&user).iter().map(|alias| self.marker.mark("name", &alias.parts())));
+        for place in store::attempts::places_of(&tx, namespace, id).await? {
+            marks.push(self.familiar_mark(&owner, &place));
+        }
+        store::attempts::forget(&tx, namespace, &marks).await?;
+        store::events::append(&tx, caller, &event).await?;
+        tx.commit().await?;
+        Ok(user)
+    }
+
+    fn account_mark(&self, alias: &Alias, user: Option<&UserId>) -> Mark {
+        match user {
+            Some(id) => self.marker.mark("account", &[id.as_str().as_bytes()]),
+            None => self.marker.mark("account", &alias.parts()),
+        }
+    }
+
+    fn familiar_mark(&self, owner: &Mark, place: &[u8]) -> Mark {
+        self.marker.mark("familiar", &[owner, place])
+    }
+}
+
+/// Everything a user can be alias.
+fn names_of(user: &User) -> Vec<Alias> {
+    let username = user.username.as_ref().map(Username::as_str);
+    let email = user.email.as_ref().map(Email::as_str);
+    let names = [(username, None), (None, email), (username, email)];
+    let mut alias = vec![Alias::by_id(&user.id)];
+    alias.extend(names.map(|(username, email)| Alias::by_names(username, email)));
+    alias
+}

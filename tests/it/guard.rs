@@ -1,0 +1,289 @@
+//! Who guesses passwords: how often, how long they wait, and what they learn. The numbers in brackets are those of the
+//! defects that are known from other services, and of the rules against them.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+use usersd::pb::{
+    CreateRequest, Device, LogEvent, LoginRequest, UnlockRequest, UpdatePasswordRequest, UserStatus,
+};
+
+use crate::steps::{hidden, log, set_status};
+use crate::support::{PASSWORD, Replica, Service, ada, create, nth, refused};
+
+crate::on_every_backend!(
+    guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas,
+    right_passwords_at_the_same_time_all_succeed,
+    after_five_failures_each_one_waits_longer,
+    a_right_password_ends_the_waits,
+    a_spelling_is_no_new_start,
+    a_known_address_gets_through_while_strangers_fail,
+    the_failures_of_all_names_are_one_accounts,
+    a_wrong_old_password_counts,
+    an_address_that_fails_with_many_users_waits,
+    the_right_password_of_a_blocked_user_is_no_failure,
+    who_exists_is_not_told_by_waits,
+    unlock_ends_the_waits,
+    unlock_is_hidden_from_others,
+    what_was_counted_goes_in_time,
+);
+
+fn attempt(username: &str, password: &str, address: &str) -> LoginRequest {
+    let device = (!address.is_empty()).then(|| Device { address: address.into(), ..Device::default() });
+    LoginRequest { username: username.into(), password: password.into(), device, ..LoginRequest::default() }
+}
+
+async fn tries(replica: &Replica, request: LoginRequest) -> Result<(), Status> {
+    replica.users.clone().login(request).await.map(|_| ())
+}
+
+/// Fails unless the password was looked at and found wrong.
+async fn wrong(service: &Service, request: LoginRequest) {
+    let status = tries(&service.replica, request).await.unwrap_err();
+    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+}
+
+/// Fails unless the attempt was refused unseen. For how long.
+async fn waits(service: &Service, request: LoginRequest) -> u64 {
+    let hashes = service.replica.hasher.work().taken_on;
+    let status = tries(&service.replica, request).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_eq!(service.replica.hasher.work().taken_on, hashes, "no hash for what is refused");
+    status.get_details_retry_info().unwrap().retry_delay.unwrap().as_secs()
+}
+
+/// (8, R11) The count is one statement before the hash, so that guesses side by side are all seen.
+async fn guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas(service: &Service) {
+    create(service, ada()).await;
+    let other = service.another(|_| {}).await;
+    let hashes = || service.replica.hasher.work().taken_on + other.hasher.work().taken_on;
+    let before = hashes();
+    let guesses = (0..101).map(|n| {
+        let replica = if n % 2 == 0 { &service.replica } else { &other };
+        tries(replica, attempt("ada", "a wrong guess", ""))
+    });
+    for answer in futures_util::future::join_all(guesses).await {
+        let status = answer.unwrap_err();
+        let reason = status.get_details_error_info().unwrap().reason;
+        assert!(["BAD_CREDENTIALS", "TOO_MANY_ATTEMPTS"].contains(&&*reason), "{status:?}");
+    }
+    let run = hashes() - before;
+    assert!((5..=90).contains(&run), "{run}: strangers have ninety of a hundred");
+    service.clock.advance(Duration::from_mins(59));
+    for _ in 0..100 {
+        let _ = tries(&other, attempt("ada", "a wrong guess", "")).await;
+    }
+    assert!(hashes() - before <= 100, "within one hour, whatever hour of the clock it is");
+}
+
+/// (9) What is counted before it is known to be wrong must not keep out those who are right.
+async fn right_passwords_at_the_same_time_all_succeed(service: &Service) {
+    create(service, ada()).await;
+    let other = service.another(|_| {}).await;
+    let logins = (0..50).map(|n| {
+        let replica = if n % 2 == 0 { &service.replica } else { &other };
+        tries(replica, attempt("ada", PASSWORD, "192.0.2.1"))
+    });
+    for answer in futures_util::future::join_all(logins).await {
+        answer.unwrap();
+    }
+    assert_eq!(service.number("SELECT CAST(sum(spent) AS BIGINT) FROM attempts").await, 0, "all given back");
+}
+
+async fn after_five_failures_each_one_waits_longer(service: &Service) {
+    create(service, ada()).await;
+    for _ in 0..5 {
+        wrong(service, attempt("ada", "wrong", "")).await;
+    }
+    for seconds in [30, 60, 120, 240] {
+        assert_eq!(waits(service, attempt("ada", PASSWORD, "")).await, seconds, "right or wrong");
+        service.clock.advance(Duration::from_secs(seconds - 1));
+        assert_eq!(waits(service, attempt("ada", "wrong", "")).await, 1);
+        service.clock.advance(Duration::from_secs(1));
+        wrong(service, attempt("ada", "wrong", "")).await;
+    }
+}
+
+/// (10)
+async fn a_right_password_ends_the_waits(service: &Service) {
+    create(service, ada()).await;
+    for _ in 0..3 {
+        for _ in 0..4 {
+            wrong(service, attempt("ada", "wrong", "")).await;
+        }
+        tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap();
+    }
+}
+
+/// (11)
+async fn a_spelling_is_no_new_start(service: &Service) {
+    create(service, ada()).await;
+    for name in ["ada", "ADA", "Ada", "aDa", "adA"] {
+        wrong(service, attempt(name, "wrong", "")).await;
+    }
+    waits(service, attempt("AdA", PASSWORD, "")).await;
+}
+
+/// (R12)
+async fn a_known_address_gets_through_while_strangers_fail(service: &Service) {
+    create(service, ada()).await;
+    let home = "198.51.100.7";
+    tries(&service.replica, attempt("ada", PASSWORD, home)).await.unwrap();
+    for _ in 0..5 {
+        wrong(service, attempt("ada", "wrong", "203.0.113.1")).await;
+    }
+    for address in ["203.0.113.1", "203.0.113.2", ""] {
+        waits(service, attempt("ada", PASSWORD, address)).await;
+    }
+    tries(&service.replica, attempt("ada", PASSWORD, home)).await.unwrap();
+    // It has waits of its own.
+    for _ in 0..5 {
+        wrong(service, attempt("ada", "wrong", home)).await;
+    }
+    assert_eq!(waits(service, attempt("ada", PASSWORD, home)).await, 30);
+}
+
+/// A name that is free to try must not lead to an account that has been tried enough, and must not say so either.
+async fn the_failures_of_all_names_are_one_accounts(service: &Service) {
+    create(service, ada()).await;
+    let few = service.another(|config| config.guard.account = 6).await;
+    let by_mail = |password: &str| LoginRequest {
+        email: "ada@example.com".into(),
+        password: password.into(),
+        ..LoginRequest::default()
+    };
+    for n in 0..6 {
+        let request = if n % 2 == 0 { attempt("ada", "wrong", "") } else { by_mail("wrong") };
+        refused(&tries(&few, request).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+    }
+    let right = tries(&few, by_mail(PASSWORD)).await.unwrap_err();
+    refused(&right, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_eq!(few.hasher.work().rounds_done, 7 * 16, "the same work");
+}
+
+async fn a_wrong_old_password_counts(service: &Service) {
+    let user = create(service, ada()).await;
+    let change = |old: &str| UpdatePasswordRequest {
+        user_id: user.id.clone(),
+        old_password: old.into(),
+        new_password: "another horse".into(),
+        ..UpdatePasswordRequest::default()
+    };
+    for _ in 0..5 {
+        let status = service.users().update_password(change("wrong")).await.unwrap_err();
+        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    }
+    let status = service.users().update_password(change(PASSWORD)).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    service.clock.advance(Duration::from_secs(30));
+    service.users().update_password(change(PASSWORD)).await.unwrap();
+}
+
+async fn an_address_that_fails_with_many_users_waits(service: &Service) {
+    let few = service.another(|config| config.guard.address = 4).await;
+    create(service, ada()).await;
+    for n in 0..4 {
+        let guess = attempt(&format!("user{n}"), "wrong", "203.0.113.1");
+        refused(&tries(&few, guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+    }
+    let status = tries(&few, attempt("ada", PASSWORD, "203.0.113.1")).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    tries(&few, attempt("ada", PASSWORD, "203.0.113.2")).await.unwrap();
+}
+
+/// (7, 9) It is told only to one who has the right password, and costs nothing.
+async fn the_right_password_of_a_blocked_user_is_no_failure(service: &Service) {
+    let user = create(service, ada()).await;
+    set_status(service, &user.id, UserStatus::Blocked).await;
+    for _ in 0..7 {
+        let status = tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap_err();
+        refused(&status, Code::PermissionDenied, "USER_BLOCKED");
+    }
+    wrong(service, attempt("ada", "wrong", "")).await;
+}
+
+/// (1, 2, 5, R13) The same answers, rows and statements for who exists, who does not, who has no password and who is
+/// blocked, with wrong, empty and very long passwords.
+async fn who_exists_is_not_told_by_waits(service: &Service) {
+    create(service, ada()).await;
+    create(service, CreateRequest { password: String::new(), sso_enabled: true, ..nth(1) }).await;
+    let blocked = create(service, nth(2)).await;
+    set_status(service, &blocked.id, UserStatus::Blocked).await;
+    let long = "x".repeat(30_000);
+    let mut seen = Vec::new();
+    for name in ["ada", "user1", "user2", "nobody"] {
+        let (before, mut answers) = (rows(service).await, Vec::new());
+        *service.replica.statements.lock().unwrap() = Some(Vec::new());
+        for password in ["wrong", "", &long, "wrong", "wrong", "wrong", "wrong"] {
+            let status = tries(&service.replica, attempt(name, password, "203.0.113.9")).await.unwrap_err();
+            answers.push((status.code(), status.message().to_owned(), status.details().to_vec()));
+        }
+        let statements = service.replica.statements.lock().unwrap().take().unwrap();
+        let mut texts: Vec<String> = statements.into_iter().map(|statement| statement.sql).collect();
+        texts.retain(|sql| !sql.contains("keys_version")); // asked once a second, for no call
+        texts.dedup(); // a lot behind the last user is drawn twice, whoever's it is
+        let after = rows(service).await;
+        let written: Vec<i64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        seen.push((answers, texts, written));
+    }
+    assert_eq!(seen[0].0[4].0, Code::Unauthenticated);
+    assert_eq!(seen[0].0[5].0, Code::ResourceExhausted, "the sixth waits");
+    for other in &seen[1..] {
+        assert_eq!(other.0, seen[0].0);
+        assert_eq!(other.1, seen[0].1);
+    }
+    // The first one also made the rows of the address and of the caller.
+    assert_eq!(seen[0].2, [5, 4]);
+    assert_eq!([&seen[1].2, &seen[2].2, &seen[3].2], [&[5, 2]; 3]);
+}
+
+async fn rows(service: &Service) -> [i64; 2] {
+    let events = service.number("SELECT count(*) FROM events").await;
+    [events, service.number("SELECT count(*) FROM attempts").await]
+}
+
+async fn unlock_ends_the_waits(service: &Service) {
+    let user = create(service, ada()).await;
+    let home = "198.51.100.7";
+    tries(&service.replica, attempt("ada", PASSWORD, home)).await.unwrap();
+    for address in ["", home] {
+        for _ in 0..5 {
+            wrong(service, attempt("ada", "wrong", address)).await;
+        }
+        waits(service, attempt("ada", PASSWORD, address)).await;
+    }
+    let unlock = UnlockRequest { id: user.id.clone() };
+    let unlocked = service.users().unlock(unlock).await.unwrap().into_inner().user.unwrap();
+    assert_eq!(unlocked.etag, user.etag);
+    assert_eq!(log(service, &user.id).await[0].event(), LogEvent::UserUnlocked);
+    for address in ["", home] {
+        tries(&service.replica, attempt("ada", PASSWORD, address)).await.unwrap();
+    }
+}
+
+async fn unlock_is_hidden_from_others(service: &Service) {
+    let user = create(service, ada()).await;
+    hidden(
+        service,
+        &user.id,
+        |id| UnlockRequest { id: id.into() },
+        async |request| service.users().unlock(request).await,
+    )
+    .await;
+}
+
+async fn what_was_counted_goes_in_time(service: &Service) {
+    create(service, ada()).await;
+    tries(&service.replica, attempt("ada", PASSWORD, "198.51.100.7")).await.unwrap();
+    wrong(service, attempt("nobody", "wrong", "")).await;
+    service.replica.ops.clean_up().await.unwrap();
+    assert!(service.number("SELECT count(*) FROM attempts").await > 0);
+    service.clock.advance(Duration::from_hours(4));
+    service.replica.ops.clean_up().await.unwrap();
+    assert_eq!(service.number("SELECT count(*) FROM attempts").await, 0);
+    assert_eq!(service.number("SELECT count(*) FROM familiar_places").await, 1);
+    service.clock.advance(Duration::from_hours(24 * 91));
+    service.replica.ops.clean_up().await.unwrap();
+    assert_eq!(service.number("SELECT count(*) FROM familiar_places").await, 0);
+}
