@@ -1,5 +1,6 @@
 //! The one door to password hashing: bounded, off the runtime's threads, and as slow for nobody as for somebody.
 
+mod foreign;
 mod lanes;
 mod pool;
 mod priority;
@@ -10,11 +11,14 @@ mod speed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroizing;
+
 use crate::domain::password::{Password, PasswordHash};
 use crate::error::{Error, Result};
 
 pub use queue::Work;
 
+use foreign::Foreign;
 use pool::{Place, Pool, Size};
 use scheme::{Form, Stored};
 
@@ -33,6 +37,19 @@ pub struct Setup {
     /// things.
     pub floor: u32,
 }
+
+/// The most that a hash of another system may cost: 2 s.
+const MOST_COST: u32 = 15;
+
+/// In bytes; the longest, Firebase's, have 300.
+const LONGEST_HASH: usize = 1_000;
+
+/// Why a text is no hash of another system.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be a hash of bcrypt, Argon2, scrypt, PBKDF2, sha-crypt, md5-crypt, phpass or LDAP, and not cost too much"
+)]
+pub struct HashInvalid;
 
 /// Hashes and checks passwords on threads of its own. Cheap to clone; the threads end with the last clone.
 #[derive(Clone)]
@@ -74,6 +91,26 @@ impl Hasher {
     pub fn admit(&self, who: &Arc<str>, deadline: Option<Instant>) -> Result<Turn> {
         let place = self.pool.admit(who, deadline)?;
         Ok(Turn { place, cost: self.cost, decoy: self.decoy.clone() })
+    }
+
+    /// A hash of another system, as we keep it until its first use. No work is done.
+    ///
+    /// # Errors
+    ///
+    /// [`HashInvalid`]
+    pub fn adopt(&self, text: &str) -> Result<PasswordHash, HashInvalid> {
+        let adopted = Stored::adopted(text);
+        let fits = match Stored::from_text(&adopted) {
+            Some(stored) => stored.cost <= MOST_COST,
+            None => Foreign::parse(text).is_some(),
+        };
+        if fits && text.len() <= LONGEST_HASH { Ok(adopted) } else { Err(HashInvalid) }
+    }
+
+    /// Whether a hash is as we would write it now.
+    #[must_use]
+    pub fn is_current(&self, hash: &PasswordHash) -> bool {
+        Stored::is_current(hash, self.cost)
     }
 
     /// Passwords taken on since the start, and the rounds of bcrypt done.
@@ -122,15 +159,24 @@ impl Turn {
         hash: Option<&PasswordHash>,
         decoy: Option<&PasswordHash>,
     ) -> Result<bool> {
-        let stored = match hash.or(decoy) {
-            Some(hash) => {
-                Stored::from_text(hash).ok_or_else(|| Error::internal("a stored hash is broken"))?
-            }
-            None => self.decoy,
+        let against = hash.or(decoy);
+        let foreign = against.is_some_and(Stored::is_foreign);
+        let bytes = if foreign { password.expose_raw() } else { password.expose() };
+        let stored = match against {
+            Some(text) => Stored::from_text(text),
+            None => Some(self.decoy),
         };
-        let key = stored.form.key(&stored.salt, password.expose());
-        let digest = self.place.bcrypt(stored.cost, stored.salt, key).await?;
-        Ok(stored.matches(&digest, password.expose()) && hash.is_some())
+        let right = if let Some(stored) = stored {
+            let key = stored.form.key(&stored.salt, bytes);
+            let digest = self.place.bcrypt(stored.cost, stored.salt, key).await?;
+            stored.matches(&digest, bytes)
+        } else {
+            let foreign = against.and_then(|text| Foreign::parse(text.as_str()));
+            let foreign = foreign.ok_or_else(|| Error::internal("a stored hash is broken"))?;
+            let bytes = Zeroizing::new(bytes.to_vec());
+            self.place.check(foreign.rounds(), move || foreign.is_right(&bytes)).await?
+        };
+        Ok(right && hash.is_some())
     }
 }
 

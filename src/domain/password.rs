@@ -10,7 +10,11 @@ use super::text::fold;
 use super::username::Username;
 
 /// A password in NFC, so that it is the same from every keyboard. Never trimmed, never cut, wiped when dropped.
-pub struct Password(Zeroizing<String>);
+pub struct Password {
+    composed: Zeroizing<String>,
+    /// As it came, where NFC made it another text.
+    raw: Option<Zeroizing<String>>,
+}
 
 /// What a new password must keep to.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +60,7 @@ impl Password {
             return Err(PasswordInvalid::Control);
         }
         let password = Self::attempt(raw);
-        let length = password.0.chars().count();
+        let length = password.composed.chars().count();
         if !(policy.min_length..=policy.max_length).contains(&length) {
             return Err(PasswordInvalid::Length { min: policy.min_length, max: policy.max_length });
         }
@@ -68,13 +72,14 @@ impl Password {
     pub fn attempt(raw: String) -> Self {
         let raw = Zeroizing::new(raw);
         if raw.is_ascii() {
-            return Self(raw);
+            return Self { composed: raw, raw: None };
         }
         // NFC makes no text more than three times as long (UAX #15); with the room reserved no unwiped copy
         // is left behind by a growing buffer.
         let mut composed = Zeroizing::new(String::with_capacity(raw.len() * 3));
         composed.extend(raw.nfc());
-        Self(composed)
+        let changed = *composed != *raw;
+        Self { composed, raw: changed.then_some(raw) }
     }
 
     /// Refuses a password that holds one of the user's names, where the policy asks for it (ASVS 6.2.11).
@@ -91,7 +96,7 @@ impl Password {
         if !policy.screening {
             return Ok(());
         }
-        let folded = Zeroizing::new(fold(&self.0));
+        let folded = Zeroizing::new(fold(&self.composed));
         // An address holds its local part, but a short one is not looked for.
         let names = [username.map(Username::as_str), email.map(Email::local), email.map(Email::as_str)];
         let holds = |name: &str| name.len() >= SHORTEST_NAME && folded.contains(name);
@@ -101,7 +106,13 @@ impl Password {
     /// The bytes to hash.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.composed.as_bytes()
+    }
+
+    /// The bytes as they came: other systems hashed those.
+    #[must_use]
+    pub fn expose_raw(&self) -> &[u8] {
+        self.raw.as_ref().unwrap_or(&self.composed).as_bytes()
     }
 }
 
@@ -111,7 +122,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A stored password: modular-crypt text that the hasher wrote.
+/// A stored password: text that the hasher wrote or read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
@@ -169,6 +180,8 @@ mod tests {
         let composed = Password::attempt("pässword".to_owned());
         let decomposed = Password::attempt("pa\u{308}ssword".to_owned());
         assert_eq!(composed.expose(), decomposed.expose());
+        assert_eq!(decomposed.expose_raw(), "pa\u{308}ssword".as_bytes());
+        assert_eq!(composed.expose_raw(), composed.expose());
     }
 
     #[test]

@@ -172,8 +172,10 @@ pub struct NewUser {
     pub metadata: Metadata,
     /// Whether password log-in is refused.
     pub sso_enabled: bool,
-    /// There unless `sso_enabled`.
+    /// There unless `password_hash` is, or `sso_enabled`.
     pub password: Option<Password>,
+    /// A hash of another system, as it came.
+    pub password_hash: Option<String>,
 }
 
 /// A user as stored, without its password.

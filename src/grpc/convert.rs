@@ -57,8 +57,12 @@ fn checked(request: pb::CreateRequest, policy: &Policy, mut fields: Fields) -> R
     let metadata = fields.check("metadata", Metadata::parse(request.metadata));
     let names = (username.clone().flatten(), email.clone().flatten());
     let password = new_password("password", request.password, policy, &names, &mut fields);
-    if matches!(password, Some(None)) && !request.sso_enabled {
+    let password_hash = given(&request.password_hash).map(str::to_owned);
+    if matches!(password, Some(None)) && password_hash.is_none() && !request.sso_enabled {
         fields.add("password", "is required unless sso_enabled is set");
+    }
+    if matches!(password, Some(Some(_))) && password_hash.is_some() {
+        fields.add("password_hash", "cannot be set together with password");
     }
     let (Some(id), Some(username), Some(email), Some(name)) = (id, username, email, name) else {
         return Err(Error::Invalid(fields));
@@ -78,6 +82,7 @@ fn checked(request: pb::CreateRequest, policy: &Policy, mut fields: Fields) -> R
         metadata,
         sso_enabled,
         password,
+        password_hash,
     })
 }
 
@@ -101,6 +106,7 @@ pub(super) fn create_or_restore(
         labels: request.labels,
         metadata: request.metadata,
         sso_enabled: sso_enabled.unwrap_or_default(),
+        password_hash: String::new(),
     };
     let new = checked(new, policy, fields)?;
     let changes = Changes {

@@ -126,6 +126,18 @@ impl Place {
         }
     }
 
+    /// Another scheme's check, which takes about so many rounds of bcrypt.
+    pub(super) async fn check(
+        self,
+        rounds: u64,
+        check: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<bool> {
+        match self.run(Task::Other { rounds, check: Box::new(check) }).await? {
+            Outcome::Right(right) => Ok(right),
+            Outcome::Digest(_) => Err(Error::internal("another task's outcome")),
+        }
+    }
+
     async fn run(mut self, task: Task) -> Result<Outcome> {
         let (reply, answer) = oneshot::channel();
         self.used = true;

@@ -19,14 +19,12 @@ pub(super) enum Task {
     /// bcrypt.
     Bcrypt { cost: u32, salt: Salt, key: Key },
     /// Another scheme, which takes about as long as so many rounds of bcrypt. Tells whether the password is right.
-    #[cfg_attr(not(test), expect(dead_code, reason = "bcrypt is the only scheme"))]
     Other { rounds: u64, check: Box<dyn FnOnce() -> bool + Send> },
 }
 
 /// What came of it.
 pub(super) enum Outcome {
     Digest(Digest),
-    #[expect(dead_code, reason = "bcrypt is the only scheme")]
     Right(bool),
 }
 

@@ -40,7 +40,16 @@ pub(super) enum Form {
     Plain(Reading),
     /// A keyed digest of it.
     Long,
+    /// The micro service's: behind its constant and a salt of its own.
+    Micro([u8; 16]),
 }
+
+/// How the texts of the micro service's hashes begin for us: it kept the salt beside the hash. The whole is
+/// `$micro$SALT$HASH`, with the hash as it stored it, in base64.
+const MICRO: &str = "$micro$";
+
+/// What the micro service put before its salt.
+const MICRO_CONSTANT: &[u8; 8] = b"cruft123";
 
 impl Form {
     /// The form that reads every byte of `password`.
@@ -52,6 +61,10 @@ impl Form {
     pub(super) fn key(self, salt: &Salt, password: &[u8]) -> Key {
         match self {
             Self::Plain(reading) => Key::new(password, reading),
+            Self::Micro(prefix) => {
+                let whole = Zeroizing::new([&MICRO_CONSTANT[..], &prefix, password].concat());
+                Key::new(&whole, Reading::Whole)
+            }
             Self::Long => {
                 let mut text = Zeroizing::new([0_u8; 44]);
                 if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(BASE64.encode(salt).as_bytes()) {
@@ -79,6 +92,13 @@ pub(super) struct Stored {
 impl Stored {
     /// Reads what [`Stored::to_text`] and other implementations of bcrypt write; `None` if it is anything else.
     pub(super) fn from_text(hash: &PasswordHash) -> Option<Self> {
+        if let Some(rest) = hash.as_str().strip_prefix(MICRO) {
+            let (prefix, inner) = rest.split_once('$')?;
+            let inner = String::from_utf8(STANDARD.decode(inner).ok()?).ok()?;
+            let inner = Self::from_text(&PasswordHash::from_trusted(inner))?;
+            let form = Form::Micro(prefix.as_bytes().try_into().ok()?);
+            return (inner.form == Form::Plain(Reading::Whole)).then_some(Self { form, ..inner });
+        }
         let plain =
             |(ident, reading)| Some((Form::Plain(reading), hash.as_str().strip_prefix::<&str>(ident)?));
         let (form, rest) = match hash.as_str().strip_prefix(LONG) {
@@ -88,25 +108,48 @@ impl Stored {
         let (cost, rest) = rest.split_once('$')?;
         let (salt, digest) = match form {
             Form::Plain(_) => rest.split_at_checked(22)?,
-            Form::Long => rest.split_once('$')?,
+            _ => rest.split_once('$')?,
         };
         let cost = cost.parse().ok().filter(|cost| (4..=31).contains(cost))?;
         Some(Self { form, cost, salt: decode(salt)?, digest: decode(digest)? })
+    }
+
+    /// Whether it is as we would write it now: ours alone are written `$2b$`.
+    pub(super) fn is_current(text: &PasswordHash, cost: u32) -> bool {
+        let ours = text.as_str().starts_with(PLAIN) || text.as_str().starts_with(LONG);
+        ours && Self::from_text(text).is_some_and(|stored| stored.cost >= cost)
+    }
+
+    /// Whether it was made of the bytes as they came, elsewhere.
+    pub(super) fn is_foreign(text: &PasswordHash) -> bool {
+        !(text.as_str().starts_with(PLAIN) || text.as_str().starts_with(LONG))
+    }
+
+    /// The text under which the hash of another system is kept: `$2b$`, which is ours, becomes `$2y$`, which means the
+    /// same.
+    pub(super) fn adopted(text: &str) -> PasswordHash {
+        let rest = text.strip_prefix(PLAIN);
+        PasswordHash::from_trusted(rest.map_or_else(|| text.to_owned(), |rest| format!("$2y${rest}")))
     }
 
     /// The text to store.
     pub(super) fn to_text(&self) -> PasswordHash {
         let (salt, digest) = (BASE64.encode(self.salt), BASE64.encode(self.digest));
         PasswordHash::from_trusted(match self.form {
-            Form::Plain(_) => format!("{PLAIN}{:02}${salt}{digest}", self.cost),
             Form::Long => format!("{LONG}{}${salt}${digest}", self.cost),
+            _ => format!("{PLAIN}{:02}${salt}{digest}", self.cost),
         })
     }
 
     /// Whether bcrypt's `digest` of `password` is ours, in constant time. A password that bcrypt could not read
     /// whole is never right.
     pub(super) fn matches(&self, digest: &Digest, password: &[u8]) -> bool {
-        let whole = self.form == Form::Long || password.len() <= KEY_BYTES;
+        let room = match self.form {
+            Form::Plain(_) => KEY_BYTES,
+            Form::Long => usize::MAX,
+            Form::Micro(prefix) => KEY_BYTES - MICRO_CONSTANT.len() - prefix.len(),
+        };
+        let whole = password.len() <= room;
         bool::from(self.digest.ct_eq(digest)) && whole
     }
 }
@@ -119,6 +162,9 @@ fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
 mod tests {
     use super::super::lanes::bcrypt;
     use super::*;
+
+    const MICRO_HASH: &str = "$micro$abcdefghijklmnop$\
+        JDJhJDA0JGFiY2RlZmdoaWprbG1ub3BxcnN0dXVSYTFRMGdxdUF5NFU0VDY5clBYclRSVmxXalkwWVR1";
 
     fn is_right(hash: &str, password: &str) -> bool {
         let stored = Stored::from_text(&PasswordHash::from_trusted(hash.to_owned())).unwrap();
@@ -136,6 +182,7 @@ mod tests {
             ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy", ""),
             ("$2y$05$/OK.fbVrR/bpIqNJ5ianF.PbId.gbuz0cgx5Xo2W5vA1oAqF0lmuS", "\u{a3}\u{a3}"),
             ("$2x$04$abcdefghijklmnopqrstuuUhlRxPKU8bApz79Dq/VNwbM1xeCsz8G", "p\u{e4}ssword"),
+            (MICRO_HASH, "correct horse"),
             ("$2$04$abcdefghijklmnopqrstuuHq1QFV79p.2gtAgWqpJyLiGrJ/Z2Fza", "password"),
         ];
         for (hash, password) in vectors {
@@ -153,9 +200,15 @@ mod tests {
         let good = Stored { form: Form::of(b""), cost: 12, salt: [7; 16], digest: [9; 23] }.to_text();
         let good = good.as_str();
         assert_eq!(good.len(), 60);
-        for broken in
-            ["", "$2b$", &good[..59], &format!("{good}."), &good.replace("$12$", "$99$"), "$2b$12$é"]
-        {
+        for broken in [
+            "",
+            "$2b$",
+            &good[..59],
+            &format!("{good}."),
+            &good.replace("$12$", "$99$"),
+            "$2b$12$é",
+            "$micro$short$JDJh",
+        ] {
             assert_eq!(Stored::from_text(&PasswordHash::from_trusted(broken.to_owned())), None, "{broken:?}");
         }
     }

@@ -52,6 +52,11 @@ pub(super) struct Guess {
 }
 
 impl Guess {
+    /// Whether it is the same user's.
+    pub(super) fn is_about(&self, account: Option<&Account>) -> bool {
+        self.user.is_some() && self.user.as_ref() == account.map(|account| &account.user.id)
+    }
+
     /// The password that may prove the account, if any may.
     pub(super) fn password_of<'a>(&self, account: Option<&'a Account>) -> Option<&'a PasswordHash> {
         password_of(account).filter(|_| !self.void)

@@ -12,6 +12,7 @@ use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
+use crate::hasher::Turn;
 use crate::store;
 use crate::store::sessions::Open;
 
@@ -34,6 +35,13 @@ pub struct Attempt {
     pub password: Password,
     /// Where the end user sits, as far as the caller says.
     pub device: Device,
+}
+
+/// What a password was checked against.
+struct Proven<'a> {
+    password: Option<&'a PasswordHash>,
+    /// What is to take its place.
+    renewed: Option<PasswordHash>,
 }
 
 impl Attempt {
@@ -64,16 +72,56 @@ impl Operations {
         let alias = attempt.alias();
         let guess = self.guess(caller, &alias, account.as_ref(), attempt.device.address).await?;
         let decoy = self.decoy(caller, &alias).await?;
-        let password = guess.password_of(account.as_ref());
-        let opened = if turn.verify(&attempt.password, password, decoy.as_ref()).await? {
-            self.open_session(caller, &guess, account.as_ref(), password, &attempt.device).await
-        } else {
-            Err(Error::BadCredentials)
-        };
+        let opened = self.prove(caller, turn, &attempt, &guess, account, decoy.as_ref()).await;
         if let Err(error @ (Error::BadCredentials | Error::UserBlocked)) = &opened {
             self.note_refusal(caller, Action::LoginRefused, &guess, attempt.device, error).await?;
         }
         opened
+    }
+
+    /// Opens a session for the right password. If a hash has changed by then it is looked at once more: another log-in
+    /// may have renewed it.
+    async fn prove(
+        &self,
+        caller: &Caller,
+        mut turn: Turn,
+        attempt: &Attempt,
+        guess: &Guess,
+        mut account: Option<Account>,
+        decoy: Option<&PasswordHash>,
+    ) -> Result<(SessionToken, Session)> {
+        let mut again = true;
+        loop {
+            let password = guess.password_of(account.as_ref());
+            if !turn.verify(&attempt.password, password, decoy).await? {
+                return Err(Error::BadCredentials);
+            }
+            let proven =
+                Proven { password, renewed: self.renewed(caller, &attempt.password, password).await };
+            let opened = self.open_session(caller, guess, account.as_ref(), &proven, &attempt.device).await;
+            if !again || !matches!(opened, Err(Error::BadCredentials)) {
+                return opened;
+            }
+            let now = self.find_named(caller, attempt).await?;
+            if !guess.is_about(now.as_ref()) || guess.password_of(now.as_ref()) == password {
+                return opened;
+            }
+            (account, again, turn) = (now, false, self.turn(caller)?);
+        }
+    }
+
+    /// The hash as we write it now, if the one that was checked is another system's or cheaper. If there is no time for
+    /// it, the next log-in will do.
+    async fn renewed(
+        &self,
+        caller: &Caller,
+        password: &Password,
+        hash: Option<&PasswordHash>,
+    ) -> Option<PasswordHash> {
+        if hash.is_none_or(|hash| self.hasher.is_current(hash)) {
+            return None;
+        }
+        self.turn(caller).ok()?.hash(password).await.ok()
     }
 
     /// The live user that the attempt names. With both a username and an e-mail address it must have both.
@@ -97,13 +145,16 @@ impl Operations {
         caller: &Caller,
         guess: &Guess,
         account: Option<&Account>,
-        proven: Option<&PasswordHash>,
+        proven: &Proven<'_>,
         device: &Device,
     ) -> Result<(SessionToken, Session)> {
         let id = &account.ok_or(Error::BadCredentials)?.user.id;
         let token = SessionToken::generate().map_err(Error::internal)?;
         let tx = self.store.begin().await?;
-        let user = still_proven(store::users::lock(&tx, &caller.namespace, id).await?, proven)?;
+        let user = still_proven(store::users::lock(&tx, &caller.namespace, id).await?, proven.password)?;
+        if let Some(renewed) = &proven.renewed {
+            store::users::renew_password(&tx, &caller.namespace, id, renewed).await?;
+        }
         let new = self.new_session(caller, &user, device)?;
         store::sessions::insert(&tx, &caller.namespace, token.digest(), &new).await?;
         let event = Event::new(new.created, Action::SessionCreated, Some(user.id.clone()));

@@ -60,9 +60,10 @@ impl Operations {
     /// [`Error::IdTaken`], [`Error::UsernameTaken`], [`Error::EmailTaken`], [`Error::HasherBusy`].
     pub async fn create(&self, caller: &Caller, new: NewUser) -> Result<User> {
         // Hash first: it takes long, and a transaction would hold a connection all the while.
-        let hash = match &new.password {
-            Some(password) => Some(self.turn(caller)?.hash(password).await?),
-            None => None,
+        let hash = match (&new.password, &new.password_hash) {
+            (Some(password), _) => Some(self.turn(caller)?.hash(password).await?),
+            (None, Some(text)) => Some(self.adopt(caller, text)?),
+            (None, None) => None,
         };
         let user = self.new_user(new)?;
         let event = Event::new(user.created, Action::UserCreated, Some(user.id.clone())).changing(1, vec![]);
@@ -75,6 +76,12 @@ impl Operations {
         store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;
         Ok(user)
+    }
+
+    /// Whoever brings a hash can sign in as that user.
+    fn adopt(&self, caller: &Caller, text: &str) -> Result<PasswordHash> {
+        require(caller, Scope::UsersAdmin)?;
+        self.hasher.adopt(text).map_err(|why| Error::invalid("password_hash", why.to_string()))
     }
 
     fn new_user(&self, new: NewUser) -> Result<User> {
@@ -92,7 +99,7 @@ impl Operations {
             name: new.name,
             status: new.status,
             email_verified: false,
-            password_updated: new.password.map(|_| now),
+            password_updated: (new.password.is_some() || new.password_hash.is_some()).then_some(now),
             prefs: "{}".to_owned(),
             labels: new.labels,
             metadata: new.metadata,

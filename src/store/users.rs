@@ -95,6 +95,26 @@ fn named(column: Column) -> Expr {
     column.into_expr().ne(Expr::Constant(Value::from("")))
 }
 
+/// Writes another hash of the same password. The user is as it was: nobody who reads it sees a change.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn renew_password(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    id: &UserId,
+    hash: &PasswordHash,
+) -> Result<()> {
+    user::Entity::update_many()
+        .col_expr(Column::PasswordHash, Expr::val(hash.as_str()))
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::Id.eq(id.as_str()))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
 /// The password of a live user drawn by `lot`, if anyone has one: each with about the same chance, and always the same
 /// for a lot as long as nobody comes or goes.
 ///

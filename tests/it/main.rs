@@ -9,6 +9,7 @@ mod authz;
 mod bad_input;
 mod batch;
 mod create_or_restore;
+mod foreign_hashes;
 mod guard;
 mod http;
 mod keys;

@@ -249,6 +249,7 @@ async fn every_bad_field_is_named_at_once(service: &Service) {
         labels: vec!["ok".into(), String::new(), "ok".into()],
         metadata: BTreeMap::from([("k".into(), "v".repeat(16 * 1024))]),
         sso_enabled: false,
+        password_hash: String::new(),
     };
     let status = service.users().create(request).await.unwrap_err();
     assert_eq!(
