@@ -1,5 +1,6 @@
 //! Passwords as people type them, and what we ask of a new one.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use unicode_normalization::UnicodeNormalization as _;
@@ -23,7 +24,7 @@ pub struct Policy {
     pub min_length: usize,
     /// Most characters.
     pub max_length: usize,
-    /// Whether passwords that hold the user's own names are refused.
+    /// Whether common passwords, and those that hold the user's own names, are refused.
     pub screening: bool,
 }
 
@@ -41,9 +42,34 @@ pub enum PasswordInvalid {
     /// Has a control character, which no keyboard types and C libraries stop at.
     #[error("must not contain control characters")]
     Control,
+    /// Is among those that people use most, which are tried first.
+    #[error("is one of the most common passwords")]
+    Common,
     /// Holds the username or the e-mail address.
     #[error("must not contain the username or the email")]
     OwnName,
+}
+
+/// The 30,000 most common passwords in order, a line each (see `build.rs`). In lower case; ours are folded too.
+static COMMON: &str = include_str!(concat!(env!("OUT_DIR"), "/common_passwords.txt"));
+
+/// Whether `text` is a line of [`COMMON`], by bisection: in the same few steps whatever the text.
+fn is_common(text: &str) -> bool {
+    let mut rest = COMMON;
+    while !rest.is_empty() {
+        let mut middle = rest.len() / 2;
+        while !rest.is_char_boundary(middle) {
+            middle -= 1;
+        }
+        let start = rest[..middle].rfind('\n').map_or(0, |end| end + 1);
+        let end = rest[start..].find('\n').map_or(rest.len(), |end| start + end);
+        match rest[start..end].cmp(text) {
+            Ordering::Equal => return true,
+            Ordering::Greater => rest = rest[..start].trim_end_matches('\n'),
+            Ordering::Less => rest = rest[end..].trim_start_matches('\n'),
+        }
+    }
+    false
 }
 
 /// Shorter names are in too many good passwords by chance.
@@ -63,6 +89,9 @@ impl Password {
         let length = password.composed.chars().count();
         if !(policy.min_length..=policy.max_length).contains(&length) {
             return Err(PasswordInvalid::Length { min: policy.min_length, max: policy.max_length });
+        }
+        if policy.screening && is_common(&fold(&password.composed)) {
+            return Err(PasswordInvalid::Common);
         }
         Ok(password)
     }
@@ -158,7 +187,7 @@ mod tests {
         let (longest, too_long) = ("ä".repeat(128), "ä".repeat(129));
         let cases = [
             ("1234567", Err(&length)),
-            ("12345678", Ok(())),
+            ("a2345678", Ok(())),
             ("😀😀😀😀😀😀😀😀", Ok(())),
             ("  spaces  ", Ok(())),
             (&longest, Ok(())),
@@ -206,6 +235,27 @@ mod tests {
         let short = Username::parse("ada").unwrap();
         let password = Password::parse("armadas and more".to_owned(), &POLICY).unwrap();
         assert_eq!(password.screen(&POLICY, Some(&short), None), Ok(()));
+    }
+
+    /// (R5, R7) Every entry is refused, in whatever case, and nothing else is: length is the only rule of composition.
+    #[test]
+    fn common_passwords_are_refused_and_long_dull_ones_are_not() {
+        let lax = Policy { min_length: 1, ..POLICY };
+        let parse = |raw: &str, policy: &Policy| Password::parse(raw.to_owned(), policy).map(|_| ());
+        let mut eligible = 0;
+        for common in COMMON.lines() {
+            assert_eq!(parse(common, &lax), Err(Common), "{common}");
+            eligible += usize::from(common.chars().count() >= POLICY.min_length);
+        }
+        assert!(COMMON.lines().count() > 10_000 && eligible > 3_000, "{eligible}");
+        for common in ["password", "PassWord", "12345678", "iloveyou", "qwertyuiop"] {
+            assert_eq!(parse(common, &POLICY), Err(Common), "{common}");
+            assert_eq!(parse(common, &Policy { screening: false, ..POLICY }), Ok(()), "{common}");
+        }
+        for fine in ["aaaaaaaaaaaaaaaz", "correct horse", "\n", "\u{10ffff}", "password\u{301}", "passwordxq"]
+        {
+            assert_ne!(parse(fine, &lax), Err(Common), "{fine:?}");
+        }
     }
 
     #[test]
