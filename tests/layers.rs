@@ -93,7 +93,6 @@ fn what_has_one_place_stays_there() {
         ("sea_orm::", &["store"][..]),
         ("bcrypt::", &["hasher"]),
         ("argon2::", &["hasher"]),
-        ("rustix::", &["hasher"]),
         ("ua_parser::", &["devices"]),
         ("maxminddb::", &["devices"]),
         ("rustls::", &["server"]),

@@ -157,6 +157,13 @@ impl Operations {
         Ok(tx.commit().await?)
     }
 
+    /// Gives a right attempt back that led to nothing.
+    pub(super) async fn forgive(&self, caller: &Caller, guess: &Guess) -> Result<()> {
+        let tx = self.store.begin().await?;
+        store::attempts::give_back(&tx, &caller.namespace, &guess.marks, &guess.streak, guess.hour).await?;
+        Ok(tx.commit().await?)
+    }
+
     /// Gives a right attempt back, in the transaction of what it was for, and remembers from where it came.
     pub(super) async fn give_back(
         &self,

@@ -4,7 +4,7 @@ use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::session::{Device, SessionToken};
-use crate::domain::user::User;
+use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
@@ -46,13 +46,14 @@ impl Operations {
         if !turn.verify(&change.old, old, decoy.as_ref()).await? {
             return self.refuse_password(caller, &guess, Error::BadCredentials).await;
         }
-        if let Some(account) = &account {
-            self.screen("new_password", &change.new, &account.user)?;
-        }
-        let new = self.turn(caller)?.hash(&change.new).await?;
-        match self.replace_password(caller, &guess, &change, old, &new).await {
+        match self.replace_proven(caller, &guess, &change, account.as_ref(), old).await {
             Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
                 self.refuse_password(caller, &guess, error).await
+            }
+            // The old one was right, whatever is wrong with the new one.
+            Err(error) => {
+                self.forgive(caller, &guess).await?;
+                Err(error)
             }
             done => done,
         }
@@ -61,6 +62,21 @@ impl Operations {
     async fn refuse_password(&self, caller: &Caller, guess: &Guess, error: Error) -> Result<User> {
         self.note_refusal(caller, Action::PasswordRefused, guess, Device::default(), &error).await?;
         Err(error)
+    }
+
+    async fn replace_proven(
+        &self,
+        caller: &Caller,
+        guess: &Guess,
+        change: &PasswordChange,
+        account: Option<&Account>,
+        old: Option<&PasswordHash>,
+    ) -> Result<User> {
+        if let Some(account) = account {
+            self.screen("new_password", &change.new, &account.user)?;
+        }
+        let new = self.turn(caller)?.hash(&change.new).await?;
+        self.replace_password(caller, guess, change, old, &new).await
     }
 
     /// `old` is what was checked; by now another call may have replaced it.

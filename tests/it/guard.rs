@@ -177,6 +177,12 @@ async fn a_wrong_old_password_counts(service: &Service) {
     let status = service.users().update_password(change(PASSWORD)).await.unwrap_err();
     refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     service.clock.advance(Duration::from_secs(30));
+    // Nor is it a failure if the new one is refused.
+    for _ in 0..6 {
+        let own = UpdatePasswordRequest { new_password: "ada@example.com".into(), ..change(PASSWORD) };
+        let status = service.users().update_password(own).await.unwrap_err();
+        refused(&status, Code::InvalidArgument, "FIELD_INVALID");
+    }
     service.users().update_password(change(PASSWORD)).await.unwrap();
 }
 

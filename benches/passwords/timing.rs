@@ -1,0 +1,103 @@
+//! Whether time tells who exists: every way to fail, in turns, by the operation itself.
+
+use std::time::{Duration, Instant};
+
+use usersd::clock::Clock;
+use usersd::config::Config;
+use usersd::devices::Devices;
+use usersd::domain::caller::Caller;
+use usersd::domain::guard::Limits;
+use usersd::domain::namespace::Namespace;
+use usersd::domain::password::Password;
+use usersd::domain::session::Device;
+use usersd::domain::user::{Labels, Metadata, Name, NewUser, Status};
+use usersd::domain::username::Username;
+use usersd::hasher::{Hasher, Setup};
+use usersd::ops::sessions::Attempt;
+use usersd::ops::{Operations, Rules};
+use usersd::store::Store;
+
+use crate::bars::{Bar, median};
+use crate::start::Result;
+
+/// Hashes of some milliseconds: what else differs shows all the more.
+const COST: u32 = 7;
+
+const SAMPLES: usize = 1_000;
+
+/// Users by what is the matter with them, and passwords.
+const CLASSES: [(&str, &str, usize); 6] = [
+    ("unknown", "nobody", 13),
+    ("wrong", "ada", 13),
+    ("blocked", "blocked", 13),
+    ("no password", "bare", 13),
+    ("empty", "ada", 0),
+    ("over-long", "ada", 20_000),
+];
+
+/// The largest difference of two medians, in percent of a hash.
+pub(crate) async fn measure() -> Result<Vec<Bar>> {
+    let dir = tempfile::tempdir()?;
+    let url = format!("sqlite://{}?mode=rwc", dir.path().join("usersd.db").display());
+    let store = Store::connect(&url, 4).await?;
+    store.migrate().await?;
+    let setup =
+        Setup { cost: COST, workers: 1, lanes: Some(1), max_wait: Duration::from_mins(1), floor: 100 };
+    let rules = Rules { guard: unlimited(), ..Rules::from(&Config::default()) };
+    let devices = Devices::open(None)?;
+    let ops = Operations::new(store.clone(), Hasher::new(setup)?, Clock::System, rules, devices).await?;
+    let caller = Caller::server(Namespace::parse("default")?);
+    for (name, status, password) in [
+        ("ada", Status::Active, Some("correct horse")),
+        ("blocked", Status::Blocked, Some("correct horse")),
+        ("bare", Status::Active, None),
+    ] {
+        ops.create(&caller, user(name, status, password)?).await?;
+    }
+    let mut times = [const { Vec::new() }; CLASSES.len()];
+    for _ in 0..SAMPLES {
+        for ((_, name, length), times) in CLASSES.iter().zip(&mut times) {
+            let begun = Instant::now();
+            let refused = ops.login(&caller, attempt(name, *length)).await.is_err();
+            times.push(begun.elapsed().as_secs_f64());
+            if !refused {
+                return Err("a wrong password was right".into());
+            }
+        }
+    }
+    store.close().await;
+    let medians = times.map(|times| median(&times));
+    for ((class, ..), median) in CLASSES.iter().zip(medians) {
+        println!("timing: {class:12} {:8.3} ms", median * 1e3);
+    }
+    let (least, most) = medians.iter().fold((f64::MAX, 0.0), |(a, b), m| (m.min(a), m.max(b)));
+    let hash = 1.0 / f64::from(1_u32 << (crate::COST - COST));
+    let hash = median(&[1.0 / crate::crate_rate(1, Duration::from_secs(1))]) * hash;
+    let text = format!("timing: largest difference of {SAMPLES} samples a class");
+    Ok(vec![Bar { text, figure: (most - least) / hash * 100.0, unit: " % of a hash", limit: 3.0 }])
+}
+
+/// Nobody waits, so that every attempt is made.
+fn unlimited() -> Limits {
+    Limits { account: u32::MAX, address: 0, caller: 0, free: u32::MAX, ..Limits::default() }
+}
+
+fn user(name: &str, status: Status, password: Option<&str>) -> Result<NewUser> {
+    Ok(NewUser {
+        id: None,
+        username: Some(Username::parse(name)?),
+        email: None,
+        name: Name::default(),
+        status,
+        labels: Labels::default(),
+        metadata: Metadata::default(),
+        sso_enabled: password.is_none(),
+        password: password.map(|text| Password::attempt(text.to_owned())),
+        password_hash: None,
+    })
+}
+
+fn attempt(name: &str, length: usize) -> Attempt {
+    let password = Password::attempt("x".repeat(length));
+    Attempt { username: Some(name.to_owned()), email: None, password, device: Device::default() }
+}
