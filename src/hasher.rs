@@ -99,12 +99,15 @@ impl Hasher {
     ///
     /// [`HashInvalid`]
     pub fn adopt(&self, text: &str) -> Result<PasswordHash, HashInvalid> {
+        if text.len() > LONGEST_HASH || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(HashInvalid);
+        }
         let adopted = Stored::adopted(text);
         let fits = match Stored::from_text(&adopted) {
             Some(stored) => stored.cost <= MOST_COST,
             None => Foreign::parse(text).is_some(),
         };
-        if fits && text.len() <= LONGEST_HASH { Ok(adopted) } else { Err(HashInvalid) }
+        if fits { Ok(adopted) } else { Err(HashInvalid) }
     }
 
     /// Whether a hash is as we would write it now.

@@ -90,7 +90,7 @@ impl Password {
         if !(policy.min_length..=policy.max_length).contains(&length) {
             return Err(PasswordInvalid::Length { min: policy.min_length, max: policy.max_length });
         }
-        if policy.screening && is_common(&fold(&password.composed)) {
+        if policy.screening && is_common(&Zeroizing::new(fold(&password.composed))) {
             return Err(PasswordInvalid::Common);
         }
         Ok(password)

@@ -20,8 +20,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use kdf::Kdf;
 use unix::Unix;
 
-/// Longer passwords are not looked at: nobody typed them, and some schemes take time by the square of the length.
-const MAX_PASSWORD: usize = 1024;
+/// Longer passwords are not looked at: nobody typed them, and some schemes read all of it in every round.
+const MAX_PASSWORD: usize = 256;
 
 /// Standard base64, with its padding or without.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -215,6 +215,16 @@ mod tests {
             format!("$argon2id$v=19$m=64,t=1${salt}${digest}"),
             format!("$argon2id$v=19$m=64,t=1,p=1${salt}$"),
             format!("$argon2id$v=19$m=64,t=1,p=1${salt}${digest}$x"),
+            // A salt that Argon2 does not take, and what would change the hash and is not known.
+            format!("$argon2id$v=19$m=64,t=1,p=1$MDEy${digest}"),
+            format!("$argon2id$v=19$m=64,t=1,p=1,keyid=AAAA${salt}${digest}"),
+            "$6$$.r0X7ub5wGR2v4Xz7svCIozfnlorFh19V89t8KC9Umd81uGhFgsyTRNyzQDXDIm17fFcR9z3z7oBNdsyYBbtm/"
+                .to_owned(),
+            "$1$ab\0$zSxXTAOa3MsUL6fbBrrN71".to_owned(),
+            // Many blocks, each of all the iterations; and too few.
+            format!("$pbkdf2$2000000${salt}${}", "A".repeat(160)),
+            format!("$pbkdf2-sha256$999${salt}${digest}"),
+            format!("$scrypt$ln=9,r=8,p=1${salt}${digest}"),
             format!("$scrypt$ln=31,r=8,p=1${salt}${digest}"),
             format!("$scrypt$ln=20,r=8,p=1${salt}${digest}"),
             format!("$scrypt$ln=14,r=4096,p=1${salt}${digest}"),

@@ -41,8 +41,8 @@ pub(super) enum Reading {
     Signed,
 }
 
-/// bcrypt's key: 72 bytes as words. Wiped when dropped.
-pub(super) struct Key(Zeroizing<[u32; 18]>);
+/// bcrypt's key: 72 bytes as words. Wiped when dropped, and in one place till then: what moves leaves copies.
+pub(super) struct Key(Box<Zeroizing<[u32; 18]>>);
 
 impl Key {
     /// The first 72 bytes of `password`, over and over: the caller sees to it that more do not matter.
@@ -52,7 +52,7 @@ impl Key {
             _ => &[0],
         };
         let mut bytes = password.iter().chain(end).cycle();
-        let mut words = Zeroizing::new([0; 18]);
+        let mut words = Box::new(Zeroizing::new([0; 18]));
         for word in words.iter_mut() {
             for byte in bytes.by_ref().take(4) {
                 let byte = match reading {

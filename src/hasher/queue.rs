@@ -84,6 +84,8 @@ impl Line {
 struct Running {
     begun: Instant,
     expected: Duration,
+    /// Whether it tells how fast bcrypt is.
+    measures: bool,
 }
 
 /// The lines, and what the workers are at.
@@ -92,6 +94,8 @@ pub(super) struct Queue {
     lines: VecDeque<Line>,
     running: Vec<Option<Running>>,
     speed: Speed,
+    /// What a round took alone when the machine was measured.
+    at_start: f64,
     lanes: usize,
     /// Rounds of a job that is not there yet.
     usual: u64,
@@ -102,7 +106,17 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(workers: usize, lanes: usize, usual: u64, speed: Speed) -> Self {
         let running = (0..workers).map(|_| None).collect();
-        Self { lines: VecDeque::new(), running, speed, lanes, usual, work: Work::default(), closed: false }
+        let at_start = speed[1];
+        Self {
+            lines: VecDeque::new(),
+            running,
+            speed,
+            at_start,
+            lanes,
+            usual,
+            work: Work::default(),
+            closed: false,
+        }
     }
 
     /// How long a job of `who` that came now would wait for a worker.
@@ -132,8 +146,15 @@ impl Queue {
         now: Instant,
     ) -> Duration {
         let wait = self.wait(who, now);
+        // A job that would begin at once and alone is taken unless the machine at its best is too slow: what was slow a
+        // while ago may be over, and only a job can tell.
+        let nanos_a_round = if self.lines.is_empty() && wait.is_zero() {
+            self.speed[1].min(self.at_start)
+        } else {
+            self.speed[self.lanes] * self.slowdown(now)
+        };
         let late = deadline.map_or(Duration::ZERO, |deadline| {
-            let nanos = as_float(self.usual) * self.speed[self.lanes] * self.slowdown(now);
+            let nanos = as_float(self.usual) * nanos_a_round;
             let took = Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(Duration::MAX);
             wait.saturating_add(took).saturating_sub(deadline.saturating_duration_since(now))
         });
@@ -142,8 +163,11 @@ impl Queue {
 
     /// How many times longer than expected the slowest batch takes already: the machine has other things to do.
     fn slowdown(&self, now: Instant) -> f64 {
-        let late =
-            |batch: &Running| (now - batch.begun).as_secs_f64() / batch.expected.as_secs_f64().max(1e-9);
+        let late = |batch: &Running| {
+            // Another scheme may take next to nothing: that its thread was set aside for a moment tells nothing.
+            let least = if batch.measures { 1e-9 } else { 0.01 };
+            (now - batch.begun).as_secs_f64() / batch.expected.as_secs_f64().max(least)
+        };
         self.running.iter().flatten().map(late).fold(1.0, f64::max)
     }
 
@@ -198,16 +222,17 @@ impl Queue {
         if let Some(job) = batch.first() {
             let nanos = as_float(job.rounds()) * self.speed[batch.len()];
             let expected = Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(Duration::MAX);
-            self.running[worker] = Some(Running { begun: now, expected });
+            let measures = matches!(job.task, Task::Bcrypt { .. });
+            self.running[worker] = Some(Running { begun: now, expected, measures });
         }
         batch
     }
 
     /// The next job of the line whose turn it is, and its line to the end. Behind a first job only those count that
-    /// cost the same.
+    /// cost the same: a line that has none keeps its turn.
     fn next_like(&mut self, first: Option<&Job>) -> Option<Job> {
-        for _ in 0..self.lines.len() {
-            let mut line = self.lines.pop_front()?;
+        for at in 0..self.lines.len() {
+            let line = &mut self.lines[at];
             line.jobs.retain(|job| !job.reply.is_closed());
             let found = match first.map(|job| &job.task) {
                 None => line.jobs.pop_front(),
@@ -217,8 +242,9 @@ impl Queue {
                 }
                 Some(Task::Other { .. }) => None,
             };
-            self.lines.push_back(line);
             if found.is_some() {
+                let served = self.lines.remove(at);
+                self.lines.extend(served);
                 return found;
             }
         }
@@ -230,6 +256,9 @@ impl Queue {
         let Some(batch) = self.running[worker].take() else { return };
         self.work.done += jobs as u64;
         self.work.rounds_done += jobs as u64 * rounds;
+        if !batch.measures {
+            return;
+        }
         let measured = (now - batch.begun).as_secs_f64() * 1e9 / as_float(rounds.max(1));
         let speed = &mut self.speed[jobs];
         *speed += (measured - *speed) / 8.0;
@@ -289,6 +318,33 @@ mod tests {
         let batches: Vec<Vec<u8>> = (0..4).map(|_| marks(&queue.take(0, now))).collect();
         assert_eq!(batches, [vec![1, 3, 4], vec![2, 6], vec![5], vec![255]]);
         assert!(queue.take(0, now).is_empty());
+    }
+
+    #[test]
+    fn a_line_of_another_cost_keeps_its_turn() {
+        let (mut queue, mut answers, now) = (queue(1, 2), Vec::new(), Instant::now());
+        for mark in 0..6 {
+            add(&mut queue, "one", bcrypt(5, mark), &mut answers);
+            add(&mut queue, "two", bcrypt(5, 10 + mark), &mut answers);
+        }
+        add(&mut queue, "other", bcrypt(4, 100), &mut answers);
+        let batches: Vec<Vec<u8>> = (0..2).map(|_| marks(&queue.take(0, now))).collect();
+        assert_eq!(batches, [vec![0, 10], vec![100]]);
+    }
+
+    #[test]
+    fn a_slow_while_does_not_keep_out_whoever_has_a_deadline() {
+        let (mut queue, mut answers, begun) = (queue(1, 2), Vec::new(), Instant::now());
+        let who = Arc::from("one");
+        for _ in 0..20 {
+            add(&mut queue, "one", bcrypt(10, 1), &mut answers);
+            queue.take(0, begun);
+            queue.done(0, 1, 1 << 10, begun + Duration::from_mins(5));
+        }
+        let soon = Some(begun + Duration::from_secs(1));
+        assert_eq!(queue.over(&who, Duration::from_secs(5), soon, begun), Duration::ZERO);
+        let too_soon = Some(begun + Duration::from_micros(500));
+        assert!(queue.over(&who, Duration::from_secs(5), too_soon, begun) > Duration::ZERO);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub(super) const BASE64: GeneralPurpose =
 const PLAIN: &str = "$2b$";
 const LONG: &str = "$bcrypt-sha256$v=2,t=2b,r=";
 
+/// The same made elsewhere, of the bytes as they came.
+const FOREIGN_LONG: &str = "$bcrypt-sha256$v=2,t=2y,r=";
+
 /// How a plain hash begins, and how it reads the password. We write the first.
 const IDENTS: [(&str, Reading); 5] = [
     (PLAIN, Reading::Whole),
@@ -101,7 +104,8 @@ impl Stored {
         }
         let plain =
             |(ident, reading)| Some((Form::Plain(reading), hash.as_str().strip_prefix::<&str>(ident)?));
-        let (form, rest) = match hash.as_str().strip_prefix(LONG) {
+        let long = |ident: &str| hash.as_str().strip_prefix::<&str>(ident);
+        let (form, rest) = match long(LONG).or_else(|| long(FOREIGN_LONG)) {
             Some(rest) => (Form::Long, rest),
             None => IDENTS.into_iter().find_map(plain)?,
         };
@@ -125,11 +129,13 @@ impl Stored {
         !(text.as_str().starts_with(PLAIN) || text.as_str().starts_with(LONG))
     }
 
-    /// The text under which the hash of another system is kept: `$2b$`, which is ours, becomes `$2y$`, which means the
-    /// same.
+    /// The text under which the hash of another system is kept: where it begins as ours do, `2b` becomes `2y`, which means
+    /// the same.
     pub(super) fn adopted(text: &str) -> PasswordHash {
-        let rest = text.strip_prefix(PLAIN);
-        PasswordHash::from_trusted(rest.map_or_else(|| text.to_owned(), |rest| format!("$2y${rest}")))
+        let renamed = [(PLAIN, "$2y$"), (LONG, FOREIGN_LONG)]
+            .into_iter()
+            .find_map(|(ours, theirs)| text.strip_prefix(ours).map(|rest| format!("{theirs}{rest}")));
+        PasswordHash::from_trusted(renamed.unwrap_or_else(|| text.to_owned()))
     }
 
     /// The text to store.

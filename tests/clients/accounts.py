@@ -18,6 +18,7 @@ class Accounts(Calls):
         yield "Delete, ReadTrash, ListTrash, Restore, Purge", self.trash
         yield "CreateOrRestore", self.create_or_restore
         yield "SetPassword", self.set_password
+        yield "Unlock", self.unlock
         yield "UpdateStatus", self.update_status
         yield "UpdateVerification", self.update_verification
         yield "ReadPrefs, UpdatePrefs", self.prefs
@@ -176,6 +177,16 @@ class Accounts(Calls):
         self.may_not_sign_in("ada")
         self.login("ada", "another one")
         self.call("SetPassword", userId=ada["id"], newPassword=PASSWORD)
+
+    def unlock(self):
+        id = self.call("Create", username="locked", password=PASSWORD)["user"]["id"]
+        for _ in range(5):
+            self.may_not_sign_in("locked", "wrong guess")
+        right = {"username": "locked", "password": PASSWORD}
+        self.refused("Login", right, "RESOURCE_EXHAUSTED", "TOO_MANY_ATTEMPTS")
+        equal(self.call("Unlock", id=id)["user"]["id"], id, "the user who may try again")
+        equal(self.call("Login", **right)["session"]["username"], "locked", "who signed in")
+        self.refused("Unlock", {"id": "nobody"}, "NOT_FOUND", "USER_NOT_FOUND")
 
     def update_status(self):
         id, token = self.call("Read", username="ada")["user"]["id"], self.login("ada")["id"]

@@ -76,4 +76,6 @@ class Passwords:
         for position in (47, 48, 71, 72, 127):
             wrong = password[:position] + "q" + password[position + 1 :]
             true(not self.signs_in("long", wrong), f"byte {position} counts")
+            # A right one in between: who only fails has to wait.
+            true(self.signs_in("long", password), "the password is right")
         true(not self.signs_in("long", password[:72]), "the first 72 bytes alone are wrong")

@@ -1,5 +1,7 @@
 //! Schemes made to be slow: Argon2, scrypt (Firebase's too) and PBKDF2.
 
+use std::sync::{Mutex, PoisonError};
+
 use aes::cipher::{KeyIvInit as _, StreamCipher as _};
 use base64::Engine as _;
 use zeroize::Zeroizing;
@@ -12,8 +14,15 @@ const MAX_MEMORY: u32 = 128 * 1024;
 /// Most KiB that Argon2 goes over in all its passes.
 const MAX_PASSES: u64 = 1024 * 1024;
 
-/// Most iterations of PBKDF2: twice what is advised now.
-const MAX_ITERATIONS: u32 = 2_000_000;
+/// What takes more memory than this, in KiB, is checked one at a time: parallel log-ins must not add it up.
+const LARGE: u64 = 16 * 1024;
+static ONE_LARGE: Mutex<()> = Mutex::new(());
+
+/// Iterations of PBKDF2: what RFC 8018 §4.2 asks for at least, and twice what is advised now.
+const ITERATIONS: std::ops::RangeInclusive<u64> = 1_000..=2_000_000;
+
+/// Least logarithm of scrypt's cost: fewer blocks than a browser's log-in took when it was made (RFC 7914 §2).
+const MIN_SCRYPT: u32 = 10;
 
 #[derive(Debug)]
 enum Scheme {
@@ -30,6 +39,8 @@ enum Scheme {
     },
     Pbkdf2 {
         derive: fn(&[u8], &[u8], u32, &mut [u8]),
+        /// Bytes of a block: each takes all iterations.
+        block: usize,
         iterations: u32,
     },
 }
@@ -74,15 +85,39 @@ impl Kdf {
             }
             _ => return None,
         };
-        let fits = (10..=128).contains(&wanted.len()) && salt.len() <= 1024;
-        fits.then_some(Self { scheme, salt, wanted, rounds })
+        let (least_salt, blocks) = match &scheme {
+            Scheme::Argon2 { .. } => (argon2::MIN_SALT_LEN, 1),
+            Scheme::Pbkdf2 { block, iterations, .. } => {
+                let blocks = wanted.len().div_ceil(*block) as u64;
+                if u64::from(*iterations) * blocks > *ITERATIONS.end() {
+                    return None;
+                }
+                (0, blocks)
+            }
+            _ => (0, 1),
+        };
+        let fits = (10..=128).contains(&wanted.len()) && (least_salt..=1024).contains(&salt.len());
+        fits.then_some(Self { scheme, salt, wanted, rounds: rounds * blocks })
     }
 
     pub(super) fn rounds(&self) -> u64 {
         self.rounds
     }
 
+    /// Memory that a check takes, in KiB.
+    fn memory(&self) -> u64 {
+        match &self.scheme {
+            Scheme::Argon2 { params, .. } => u64::from(params.m_cost()),
+            Scheme::Scrypt(params) | Scheme::Firebase { params, .. } => {
+                (u64::from(params.r()) << params.log_n()) / 8
+            }
+            Scheme::Pbkdf2 { .. } => 0,
+        }
+    }
+
     pub(super) fn is_right(&self, password: &[u8]) -> bool {
+        let large = self.memory() > LARGE;
+        let _turn = large.then(|| ONE_LARGE.lock().unwrap_or_else(PoisonError::into_inner));
         let mut made = Zeroizing::new(vec![0; self.wanted.len()]);
         let done = match &self.scheme {
             Scheme::Argon2 { algorithm, version, params } => {
@@ -98,7 +133,7 @@ impl Kdf {
                 cipher.apply_keystream(&mut made);
                 done
             }
-            Scheme::Pbkdf2 { derive, iterations } => {
+            Scheme::Pbkdf2 { derive, iterations, .. } => {
                 derive(password, &self.salt, *iterations, &mut made);
                 true
             }
@@ -112,9 +147,12 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.replace('.', "+")).ok()
 }
 
-/// The values of `names`, all of which must be there; others may be.
+/// The values of `names`, all of which must be there, and no others: one that is not known may change the hash.
 fn numbers<const N: usize>(params: &str, names: [&str; N]) -> Option<[u32; N]> {
     let mut values = [0; N];
+    if params.split(',').count() != N {
+        return None;
+    }
     for (name, value) in names.iter().zip(&mut values) {
         *value = value_of(params, name)?.parse().ok()?;
     }
@@ -148,7 +186,7 @@ fn argon2_of(name: &str, version: &str, params: &str) -> Option<(Scheme, u64)> {
 }
 
 fn scrypt_of(cost: u32, size: u32, lanes: u32) -> Option<(scrypt::Params, u64)> {
-    if !(1..=20).contains(&cost) || !(1..=64).contains(&size) || !(1..=64).contains(&lanes) {
+    if !(MIN_SCRYPT..=20).contains(&cost) || !(1..=64).contains(&size) || !(1..=64).contains(&lanes) {
         return None;
     }
     let blocks = (u64::from(size) << cost) * u64::from(lanes);
@@ -160,27 +198,29 @@ fn scrypt_of(cost: u32, size: u32, lanes: u32) -> Option<(scrypt::Params, u64)> 
 }
 
 fn firebase(params: &str, salt: &str, wanted: &str) -> Option<(Scheme, Vec<u8>, Vec<u8>, u64)> {
-    let [version, cost, size, lanes] = numbers(params, ["v", "n", "r", "p"])?;
-    let key = bytes(value_of(params, "sk")?)?;
+    let (figures, secrets) = params.split_once(",ss=")?;
+    let [version, cost, size, lanes] = numbers(figures, ["v", "n", "r", "p"])?;
+    let (separator, key) = secrets.split_once(",sk=")?;
+    let key = bytes(key)?;
     let wanted = bytes(wanted)?;
     if version != 1 || key.len() != wanted.len() {
         return None;
     }
     let mut salt = bytes(salt)?;
-    salt.extend(bytes(value_of(params, "ss")?)?);
+    salt.extend(bytes(separator)?);
     let (params, rounds) = scrypt_of(cost, size, lanes)?;
     Some((Scheme::Firebase { params, key }, salt, wanted, rounds))
 }
 
 /// `iterations` is a number, as passlib writes it, or a parameter.
 fn pbkdf2_of(digest: &str, iterations: &str) -> Option<(Scheme, u64)> {
-    let derive = match digest {
-        "" | "-sha1" => pbkdf2::pbkdf2_hmac::<sha1::Sha1>,
-        "-sha256" => pbkdf2::pbkdf2_hmac::<sha2::Sha256>,
-        "-sha512" => pbkdf2::pbkdf2_hmac::<sha2::Sha512>,
+    let (derive, block): (fn(&[u8], &[u8], u32, &mut [u8]), usize) = match digest {
+        "" | "-sha1" => (pbkdf2::pbkdf2_hmac::<sha1::Sha1>, 20),
+        "-sha256" => (pbkdf2::pbkdf2_hmac::<sha2::Sha256>, 32),
+        "-sha512" => (pbkdf2::pbkdf2_hmac::<sha2::Sha512>, 64),
         _ => return None,
     };
     let iterations = value_of(iterations, "i").unwrap_or(iterations).parse().ok()?;
-    let fits = (1..=MAX_ITERATIONS).contains(&iterations);
-    fits.then_some((Scheme::Pbkdf2 { derive, iterations }, u64::from(iterations) / 150 + 1))
+    let fits = ITERATIONS.contains(&u64::from(iterations));
+    fits.then_some((Scheme::Pbkdf2 { derive, block, iterations }, u64::from(iterations) / 150 + 1))
 }

@@ -36,7 +36,9 @@ impl Unix {
         let clean = |text: &str| text.bytes().all(|byte| DIGITS.contains(&byte));
         let fields: Vec<&str> = text.split('$').collect();
         match fields[..] {
-            ["", "1", salt, wanted] if salt.len() <= 8 && wanted.len() == 22 && clean(wanted) => {
+            ["", "1", salt, wanted]
+                if salt.len() <= 8 && wanted.len() == 22 && clean(salt) && clean(wanted) =>
+            {
                 Some(Self::Md5 { salt: salt.as_bytes().to_vec(), wanted: wanted.to_owned() })
             }
             ["", "P" | "H", rest] if rest.len() == 31 && clean(rest) => {
@@ -55,8 +57,9 @@ impl Unix {
 
     fn sha(kind: &str, rounds: u32, salt: &str, wanted: &str) -> Option<Self> {
         let length = if kind == "5" { 43 } else { 86 };
-        let digits = wanted.bytes().all(|byte| DIGITS.contains(&byte));
-        let fits = SHA_ROUNDS.contains(&rounds) && wanted.len() == length && digits && salt.len() <= 16;
+        let digits = salt.bytes().chain(wanted.bytes()).all(|byte| DIGITS.contains(&byte));
+        let lengths = wanted.len() == length && (1..=16).contains(&salt.len());
+        let fits = SHA_ROUNDS.contains(&rounds) && digits && lengths;
         fits.then(|| Self::Sha { text: format!("${kind}$rounds={rounds}${salt}${wanted}"), rounds })
     }
 
