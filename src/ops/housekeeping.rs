@@ -1,4 +1,5 @@
-//! What goes by itself in time: ended sessions, old events, users long in the trash.
+//! What goes by itself in time: ended sessions, old events, users long in the trash. And what writes leave of the search
+//! index on SQLite, which is put together.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use crate::domain::caller::Caller;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
 use crate::store;
+use crate::store::search::Merging;
 
 use super::Operations;
 
@@ -15,7 +17,18 @@ const BATCH: u64 = 500;
 /// The least and the most time between two rounds.
 const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
+/// Steps of merging the search index in one round: what a million users need takes one, and none is endless while
+/// others write.
+const STEPS: usize = 1_000;
+
+/// Most trees of the search index that are left as they are. A search looks into each.
+const TREES: u64 = 4;
+
 impl Operations {
+    /// How often the whole search index may be written anew. That takes as long as its users are many, whatever was
+    /// written since.
+    pub const MERGE_EVERY: Duration = Duration::from_hours(1);
+
     /// How often to look for what is due: soon enough that nothing outlives its time by a quarter, or by a minute.
     #[must_use]
     pub fn clean_up_every(&self) -> Duration {
@@ -34,7 +47,31 @@ impl Operations {
         while self.remove_ended_sessions().await? >= BATCH {}
         while self.remove_old_events().await? >= BATCH {}
         while self.purge_old_trash().await? >= BATCH {}
+        for _ in 0..STEPS {
+            if !self.merge(Merging::Alike).await? {
+                break;
+            }
+        }
         Ok(())
+    }
+
+    /// Begins to make one tree of the search index, if it consists of many. [`clean_up`](Self::clean_up) goes on with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
+    pub async fn merge_search_index(&self) -> Result<()> {
+        if store::search::trees(self.store.reader()).await? > TREES {
+            self.merge(Merging::All).await?;
+        }
+        Ok(())
+    }
+
+    async fn merge(&self, merging: Merging) -> Result<bool> {
+        let tx = self.store.begin().await?;
+        let merged = store::search::merge(&tx, merging).await?;
+        tx.commit().await?;
+        Ok(merged)
     }
 
     async fn remove_ended_sessions(&self) -> Result<u64> {
