@@ -17,16 +17,14 @@ const BATCH: u64 = 500;
 /// The least and the most time between two rounds.
 const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// Steps of merging the search index in one round: what a million users need takes one, and none is endless while
-/// others write.
+/// Most steps of merging the search index in one round: more than a million users need, and an end while others write.
 const STEPS: usize = 1_000;
 
 /// Most trees of the search index that are left as they are. A search looks into each.
 const TREES: u64 = 4;
 
 impl Operations {
-    /// How often the whole search index may be written anew. That takes as long as its users are many, whatever was
-    /// written since.
+    /// How often the whole search index may be merged: that writes all of it, however little was written since.
     pub const MERGE_EVERY: Duration = Duration::from_hours(1);
 
     /// How often to look for what is due: soon enough that nothing outlives its time by a quarter, or by a minute.
