@@ -118,6 +118,7 @@ impl Server {
         let graceful = GracefulShutdown::new();
         let chores = [
             tokio::spawn(housekeep(self.ops.clone())),
+            tokio::spawn(merge_search_index(self.ops.clone())),
             tokio::spawn(keep_keys_fresh(self.keys.clone())),
             tokio::spawn(note_use_of_keys(self.keys.clone())),
             tokio::spawn(keep_certificates_fresh(self.tls.clone())),
@@ -313,6 +314,11 @@ where
 
 async fn housekeep(ops: Operations) {
     repeat(ops.clean_up_every(), "housekeeping failed, and will be tried again", || ops.clean_up()).await;
+}
+
+async fn merge_search_index(ops: Operations) {
+    let failure = "the search index cannot be merged, and searches become slower";
+    repeat(Operations::MERGE_EVERY, failure, || ops.merge_search_index()).await;
 }
 
 async fn keep_keys_fresh(keys: KeyRing) {

@@ -11,7 +11,7 @@ mod fault;
 pub mod keys;
 pub mod listing;
 mod migration;
-mod search;
+pub mod search;
 pub mod secrets;
 pub mod sessions;
 pub mod users;

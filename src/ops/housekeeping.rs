@@ -1,4 +1,5 @@
-//! What goes by itself in time: ended sessions, old events, users long in the trash.
+//! What goes by itself in time: ended sessions, old events, users long in the trash. And what writes leave of the search
+//! index on SQLite, which is put together.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use crate::domain::guard;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
 use crate::store;
+use crate::store::search::Merging;
 
 use super::Operations;
 
@@ -16,7 +18,16 @@ const BATCH: u64 = 500;
 /// The least and the most time between two rounds.
 const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
+/// Most steps of merging the search index in one round: more than a million users need, and an end while others write.
+const STEPS: usize = 1_000;
+
+/// Most trees of the search index that are left as they are. A search looks into each.
+const TREES: u64 = 4;
+
 impl Operations {
+    /// How often the whole search index may be merged: that writes all of it, however little was written since.
+    pub const MERGE_EVERY: Duration = Duration::from_hours(1);
+
     /// How often to look for what is due: soon enough that nothing outlives its time by a quarter, or by a minute.
     #[must_use]
     pub fn clean_up_every(&self) -> Duration {
@@ -36,7 +47,31 @@ impl Operations {
         while self.remove_old_events().await? >= BATCH {}
         while self.remove_old_attempts().await? >= BATCH {}
         while self.purge_old_trash().await? >= BATCH {}
+        for _ in 0..STEPS {
+            if !self.merge(Merging::Alike).await? {
+                break;
+            }
+        }
         Ok(())
+    }
+
+    /// Begins to make one tree of the search index, if it consists of many. [`clean_up`](Self::clean_up) goes on with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
+    pub async fn merge_search_index(&self) -> Result<()> {
+        if store::search::trees(self.store.reader()).await? > TREES {
+            self.merge(Merging::All).await?;
+        }
+        Ok(())
+    }
+
+    async fn merge(&self, merging: Merging) -> Result<bool> {
+        let tx = self.store.begin().await?;
+        let merged = store::search::merge(&tx, merging).await?;
+        tx.commit().await?;
+        Ok(merged)
     }
 
     async fn remove_ended_sessions(&self) -> Result<u64> {

@@ -83,6 +83,61 @@ pub(super) async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, id:
     Ok(())
 }
 
+/// Pages of 4 KB that one step of merging writes: other writers wait for some milliseconds.
+const STEP: i32 = 64;
+
+/// What a step of merging takes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merging {
+    /// What was begun, and trees that are alike.
+    Alike,
+    /// All trees, to make one of them. Only the first step: another one would begin again with what was written since.
+    All,
+}
+
+/// How many trees the index consists of. One on PostgreSQL, which sorts in what is written at once.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn trees(db: &impl ConnectionTrait) -> Result<u64> {
+    let backend = db.get_database_backend();
+    if backend != DbBackend::Sqlite {
+        return Ok(1);
+    }
+    number(db, "SELECT COUNT(DISTINCT segid) FROM users_search_idx").await
+}
+
+/// Goes on merging the index's trees for one step, and gives whether there was anything to do. Never on PostgreSQL.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn merge(tx: &impl ConnectionTrait, merging: Merging) -> Result<bool> {
+    let backend = tx.get_database_backend();
+    if backend != DbBackend::Sqlite {
+        return Ok(false);
+    }
+    let pages = match merging {
+        Merging::Alike => STEP,
+        Merging::All => -STEP,
+    };
+    let before = number(tx, CHANGES).await?;
+    let sql = "INSERT INTO users_search (users_search, rank) VALUES ('merge', ?1)";
+    tx.execute_raw(Statement::from_sql_and_values(backend, sql, [pages.into()])).await?;
+    // The statement itself may count as one.
+    Ok(number(tx, CHANGES).await? > before + 1)
+}
+
+/// What tells whether a step did anything.
+const CHANGES: &str = "SELECT total_changes()";
+
+async fn number(db: &impl ConnectionTrait, sql: &str) -> Result<u64> {
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    let row = db.query_one_raw(statement).await?.ok_or_else(|| Error::internal("a number has no row"))?;
+    Ok(u64::try_from(row.try_get_by_index::<i64>(0)?).unwrap_or_default())
+}
+
 /// What the index is asked: a condition on `users_search` and its value. `terms` must not be empty.
 pub(super) fn having(backend: DbBackend, terms: Vec<Term>) -> (&'static str, Value) {
     match backend {

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use usersd::pb::{CreateRequest, DeleteRequest, ListRequest, PurgeRequest, UpdateRequest};
+use usersd::store;
 
 use crate::support::{Backend, Service, ada, create, login, nth};
 
@@ -15,6 +16,7 @@ crate::on_every_backend!(
     migrations_are_applied_once,
     a_database_of_the_first_schema_keeps_everything,
     a_compacted_file_is_searched_as_before,
+    what_writes_leave_of_the_search_index_is_merged_in_time,
 );
 
 async fn sqlite_is_set_up_to_lose_nothing_and_to_be_private(service: &Service) {
@@ -137,4 +139,34 @@ async fn a_compacted_file_is_searched_as_before(service: &Service) {
         Backend::Postgres => "SELECT count(*) FROM users_search",
     };
     assert_eq!(service.number(index).await, 2);
+}
+
+async fn what_writes_leave_of_the_search_index_is_merged_in_time(service: &Service) {
+    let (mut users, ops) = (service.users(), &service.replica.ops);
+    let trees = async || store::search::trees(service.replica.store.reader()).await.unwrap();
+    let found = async |search: &str| {
+        let request = ListRequest { search: search.into(), ..ListRequest::default() };
+        service.users().list(request).await.unwrap().into_inner().total
+    };
+    let mut known = Vec::new();
+    for round in 1..=2 {
+        for n in 12 * (round - 1)..12 * round {
+            known.push(create(service, nth(n)).await.id);
+        }
+        if round == 1 {
+            ops.merge_search_index().await.unwrap();
+        } else {
+            ops.clean_up().await.unwrap();
+        }
+        assert!(trees().await <= 4);
+        let everyone = i64::try_from(12 * round).ok();
+        assert_eq!(found("example.com").await, everyone);
+        // What changes from now on is seen at once, and what was is not found any more.
+        let (id, name) = (known[0].clone(), Some(format!("Lovelace {round}")));
+        users.update(UpdateRequest { id, name, ..UpdateRequest::default() }).await.unwrap();
+        assert_eq!(found(&format!("lovelace {round}")).await, Some(1));
+        ops.clean_up().await.unwrap();
+        assert_eq!((found("lovelace").await, found(&format!("lovelace {round}")).await), (Some(1), Some(1)));
+        assert_eq!(found("example.com").await, everyone);
+    }
 }

@@ -51,11 +51,12 @@ impl MigrationTrait for Migration {
 }
 
 /// The index of a user has her row's number; what it knows her by is not kept beside it. A search looks into each of
-/// the trees that the index consists of: two alike are merged at once, not four as usual.
+/// the trees that the index consists of: two alike are merged, not four as usual, by writes and by housekeeping.
 const SQLITE_SEARCH: &str = "
 CREATE VIRTUAL TABLE users_search USING fts5
   (terms, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii');
-INSERT INTO users_search (users_search, rank) VALUES ('automerge', 2)";
+INSERT INTO users_search (users_search, rank) VALUES ('automerge', 2);
+INSERT INTO users_search (users_search, rank) VALUES ('usermerge', 2)";
 
 const POSTGRES_SEARCH: &str = "
 CREATE TABLE users_search (
