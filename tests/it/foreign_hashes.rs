@@ -26,12 +26,12 @@ const HASHES: [(&str, &str); 12] = [
         "argon2id",
         "$argon2id$v=19$m=64,t=1,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MjZP1+1U9JUbDWvDvtLyEsZiNXOKEUxfi6O2oe46uxA",
     ),
-    ("scrypt", "$scrypt$ln=6,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$07m5qNmZcVTmWn4JYCDWdxMbnIG5WdKs/JVyhGA/Lms"),
+    ("scrypt", "$scrypt$ln=10,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$6g3umF+uVrJsObaTZhIbbTlgrvOEFcCItdwSjtPF67M"),
     (
         "pbkdf2",
-        "$pbkdf2-sha512$100$MDEyMzQ1Njc4OWFiY2RlZg$/yFakMlDl2xIXcbIvCmwQ3f5b.vB2Ui5t7qa6qg93Z6NvAdTkzlGNgvVQDGF.H9HWKVKWQEKRd6jq7U5b.vBag",
+        "$pbkdf2-sha512$1000$MDEyMzQ1Njc4OWFiY2RlZg$OM0FAoIqCVK1sWtxDiffVlBejtLa.ks4TP71JiecwuSZCG8iLbnlIEPOMoVX.i2B2wkSxjQ8CRGR9OkNGuIPMQ",
     ),
-    ("django", "pbkdf2_sha256$100$abcdefghijkl$XwEpIPIAWUBdJd+L4EoUpTo0Cr328Y/W66ZLPjBVxg4="),
+    ("django", "pbkdf2_sha256$1000$abcdefghijkl$0zdgqPwvrX5uWgeujZ5fdcMXA2ja2gN9VYtiAbPFU+8="),
     (
         "sha512",
         "$6$rounds=1000$saltstring$YiR6NSM0LQXmu7vAhkMXfkdYk7qtFouVx1Mdr3HmzXspT8kONjlpU3CsV7ezCB62uXJoAdaagsH4ck7/tB9js.",
