@@ -24,6 +24,9 @@ const ITERATIONS: std::ops::RangeInclusive<u64> = 1_000..=2_000_000;
 /// Least logarithm of scrypt's cost: fewer blocks than a browser's log-in took when it was made (RFC 7914 §2).
 const MIN_SCRYPT: u32 = 10;
 
+/// PBKDF2 with one digest: password, salt, iterations, output.
+type Derive = fn(&[u8], &[u8], u32, &mut [u8]);
+
 #[derive(Debug)]
 enum Scheme {
     Argon2 {
@@ -38,7 +41,7 @@ enum Scheme {
         key: Vec<u8>,
     },
     Pbkdf2 {
-        derive: fn(&[u8], &[u8], u32, &mut [u8]),
+        derive: Derive,
         /// Bytes of a block: each takes all iterations.
         block: usize,
         iterations: u32,
@@ -214,7 +217,7 @@ fn firebase(params: &str, salt: &str, wanted: &str) -> Option<(Scheme, Vec<u8>, 
 
 /// `iterations` is a number, as passlib writes it, or a parameter.
 fn pbkdf2_of(digest: &str, iterations: &str) -> Option<(Scheme, u64)> {
-    let (derive, block): (fn(&[u8], &[u8], u32, &mut [u8]), usize) = match digest {
+    let (derive, block): (Derive, usize) = match digest {
         "" | "-sha1" => (pbkdf2::pbkdf2_hmac::<sha1::Sha1>, 20),
         "-sha256" => (pbkdf2::pbkdf2_hmac::<sha2::Sha256>, 32),
         "-sha512" => (pbkdf2::pbkdf2_hmac::<sha2::Sha512>, 64),
