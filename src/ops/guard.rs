@@ -99,6 +99,11 @@ impl Operations {
         let tx = self.store.begin().await?; // any `?` from here to commit counts nothing
         let counts = store::attempts::reserve(&tx, namespace, &marks, hour).await?;
         let void = self.judge(&counts, familiar, now)?;
+        if void {
+            // It cannot succeed, so it takes nothing of what is left for the places that the user knows.
+            store::attempts::give_back(&tx, namespace, &[owner], &streak, hour).await?;
+            marks.retain(|mark| *mark != owner);
+        }
         tx.commit().await?;
         Ok(Guess { user: user.cloned(), marks, streak, hour, void, place })
     }

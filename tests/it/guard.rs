@@ -20,6 +20,7 @@ crate::on_every_backend!(
     a_spelling_is_no_new_start,
     a_known_address_gets_through_while_strangers_fail,
     the_failures_of_all_names_are_one_accounts,
+    strangers_with_two_names_leave_a_tenth_to_a_known_address,
     a_wrong_old_password_counts,
     an_address_that_fails_with_many_users_waits,
     the_right_password_of_a_blocked_user_is_no_failure,
@@ -32,6 +33,10 @@ crate::on_every_backend!(
 fn attempt(username: &str, password: &str, address: &str) -> LoginRequest {
     let device = (!address.is_empty()).then(|| Device { address: address.into(), ..Device::default() });
     LoginRequest { username: username.into(), password: password.into(), device, ..LoginRequest::default() }
+}
+
+fn by_mail(password: &str) -> LoginRequest {
+    LoginRequest { email: "ada@example.com".into(), ..attempt("", password, "") }
 }
 
 async fn tries(replica: &Replica, request: LoginRequest) -> Result<(), Status> {
@@ -148,11 +153,6 @@ async fn a_known_address_gets_through_while_strangers_fail(service: &Service) {
 async fn the_failures_of_all_names_are_one_accounts(service: &Service) {
     create(service, ada()).await;
     let few = service.another(|config| config.guard.account = 6).await;
-    let by_mail = |password: &str| LoginRequest {
-        email: "ada@example.com".into(),
-        password: password.into(),
-        ..LoginRequest::default()
-    };
     for n in 0..6 {
         let request = if n % 2 == 0 { attempt("ada", "wrong", "") } else { by_mail("wrong") };
         refused(&tries(&few, request).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
@@ -160,6 +160,28 @@ async fn the_failures_of_all_names_are_one_accounts(service: &Service) {
     let right = tries(&few, by_mail(PASSWORD)).await.unwrap_err();
     refused(&right, Code::Unauthenticated, "BAD_CREDENTIALS");
     assert_eq!(few.hasher.work().rounds_done, 7 * 16, "the same work");
+}
+
+/// (R12)
+async fn strangers_with_two_names_leave_a_tenth_to_a_known_address(service: &Service) {
+    create(service, ada()).await;
+    let home = "198.51.100.7";
+    let patient = service.another(|config| config.guard.free = 1_000).await;
+    tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap();
+    for n in 0..110 {
+        let device = Some(Device { address: format!("203.0.113.{n}"), ..Device::default() });
+        let guess = if n < 90 { attempt("ada", "wrong", "") } else { by_mail("wrong") };
+        let status = tries(&patient, LoginRequest { device, ..guess }).await.unwrap_err();
+        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    }
+    tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap();
+    // Its own failures are what ends the rest.
+    for _ in 0..10 {
+        let status = tries(&patient, attempt("ada", "wrong", home)).await.unwrap_err();
+        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    }
+    let status = tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
 }
 
 async fn a_wrong_old_password_counts(service: &Service) {
