@@ -16,9 +16,9 @@ pub type Mark = [u8; 32];
 pub struct Limits {
     /// Failures of one account in an hour.
     pub account: u32,
-    /// Failures from one address in an hour.
+    /// Failures of strangers from one address in an hour; 0: any number.
     pub address: u32,
-    /// Failures that one caller passes on in an hour.
+    /// Failures of strangers that one caller passes on in an hour; 0: any number.
     pub caller: u32,
     /// Failures in a row before waits begin.
     pub free: u32,
@@ -64,7 +64,7 @@ impl Default for Limits {
         Self {
             account: 100,
             address: 300,
-            caller: 10_000,
+            caller: 0,
             free: 5,
             first_wait: Duration::from_secs(30),
             longest_wait: HOUR,

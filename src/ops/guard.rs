@@ -93,12 +93,13 @@ impl Operations {
             Some(place) if familiar => self.familiar_mark(&owner, place),
             _ => self.marker.mark("name", &alias.parts()),
         };
-        let mut marks = vec![streak, owner, self.marker.mark("caller", &[caller.name.as_bytes()])];
-        marks.extend(place);
+        let shared = if familiar { Vec::new() } else { self.shared(caller, place) };
+        let mut marks = vec![streak, owner];
+        marks.extend(shared.iter().map(|(mark, _)| *mark));
         let hour = guard::hour(now);
         let tx = self.store.begin().await?; // any `?` from here to commit counts nothing
         let counts = store::attempts::reserve(&tx, namespace, &marks, hour).await?;
-        let void = self.judge(&counts, familiar, now)?;
+        let void = self.judge(&counts, &shared, familiar, now)?;
         if void {
             // It cannot succeed, so it takes nothing of what is left for the places that the user knows.
             store::attempts::give_back(&tx, namespace, &[owner], &streak, hour).await?;
@@ -108,10 +109,26 @@ impl Operations {
         Ok(Guess { user: user.cloned(), marks, streak, hour, void, place })
     }
 
+    /// What strangers share with others, and its limit. Where the user is known, nobody else's failures keep the user out.
+    /// A limit that is off is not counted: all calls of a caller would wait for one row.
+    fn shared(&self, caller: &Caller, place: Option<Mark>) -> Vec<(Mark, u32)> {
+        let limits = &self.rules.guard;
+        let mut shared: Vec<_> = place.map(|place| (place, limits.address)).into_iter().collect();
+        shared.push((self.marker.mark("caller", &[caller.name.as_bytes()]), limits.caller));
+        shared.retain(|(_, limit)| *limit > 0);
+        shared
+    }
+
     /// Whether the account's failures are spent though those under this name are not: saying so would tell that two names
     /// are one user's.
-    fn judge(&self, counts: &[Count], familiar: bool, now: Timestamp) -> Result<bool> {
-        let [streak, owner, caller, rest @ ..] = counts else {
+    fn judge(
+        &self,
+        counts: &[Count],
+        shared: &[(Mark, u32)],
+        familiar: bool,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let [streak, owner, rest @ ..] = counts else {
             return Err(Error::internal("an attempt was not counted"));
         };
         let limits = &self.rules.guard;
@@ -119,11 +136,10 @@ impl Operations {
         if !wait.is_zero() {
             return Err(Error::TooManyAttempts { retry_after: wait });
         }
-        let over = |count: &Count, limit: u32| limit > 0 && count.spent > i64::from(limit);
+        let over = |count: &Count, limit: u32| count.spent > i64::from(limit);
         let most = if familiar { limits.account } else { limits.strangers() };
         let full = over(streak, most)
-            || over(caller, limits.caller)
-            || rest.iter().any(|place| over(place, limits.address))
+            || rest.iter().zip(shared).any(|(count, (_, limit))| over(count, *limit))
             || familiar && over(owner, most);
         if full {
             return Err(Error::TooManyAttempts { retry_after: guard::rest_of_hour(now) });
