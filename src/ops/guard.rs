@@ -39,7 +39,8 @@ impl Alias {
     }
 }
 
-/// An attempt that counts as failed until it is given back.
+/// An attempt that counts as failed until it is given back. Dropped before the password was found right or wrong, it
+/// gives itself back: who leaves, or finds the hasher busy or the database away, has guessed nothing.
 pub(super) struct Guess {
     user: Option<UserId>,
     marks: Vec<Mark>,
@@ -49,6 +50,8 @@ pub(super) struct Guess {
     /// Whether the account's failures are spent, under several names: no password is right then.
     void: bool,
     place: Option<Mark>,
+    /// Who gives it back, until it is decided.
+    undecided: Option<(Operations, Caller)>,
 }
 
 impl Guess {
@@ -60,6 +63,28 @@ impl Guess {
     /// The password that may prove the account, if any may.
     pub(super) fn password_of<'a>(&self, account: Option<&'a Account>) -> Option<&'a PasswordHash> {
         password_of(account).filter(|_| !self.void)
+    }
+
+    /// What it counts for is settled.
+    pub(super) fn decide(&mut self) {
+        self.undecided = None;
+    }
+}
+
+impl Drop for Guess {
+    fn drop(&mut self) {
+        let Some((ops, caller)) = self.undecided.take() else { return };
+        // Without a runtime there is nobody to do it: the service ends.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (marks, hour) = (std::mem::take(&mut self.marks), self.hour);
+        runtime.spawn(async move {
+            if let Err(error) = ops.forgive(&caller, &marks, hour).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "an attempt without a verdict stays counted as failed"
+                );
+            }
+        });
     }
 }
 
@@ -102,11 +127,12 @@ impl Operations {
         let void = self.judge(&counts, &shared, familiar, now)?;
         if void {
             // It cannot succeed, so it takes nothing of what is left for the places that the user knows.
-            store::attempts::give_back(&tx, namespace, &[owner], &streak, hour).await?;
+            store::attempts::give_back(&tx, namespace, &[owner], None, hour).await?;
             marks.retain(|mark| *mark != owner);
         }
         tx.commit().await?;
-        Ok(Guess { user: user.cloned(), marks, streak, hour, void, place })
+        let undecided = Some((self.clone(), caller.clone()));
+        Ok(Guess { user: user.cloned(), marks, streak, hour, void, place, undecided })
     }
 
     /// What strangers share with others, and its limit. Where the user is known, nobody else's failures keep the user out.
@@ -160,28 +186,34 @@ impl Operations {
         &self,
         caller: &Caller,
         action: Action,
-        guess: &Guess,
+        guess: &mut Guess,
         device: Device,
         error: &Error,
     ) -> Result<()> {
+        let right = matches!(error, Error::UserBlocked);
+        if !right {
+            guess.decide(); // before anything that may fail: it stays counted
+        }
         let now = self.clock.now();
         let event = Event::new(now, action, guess.user.clone()).from(device);
         let tx = self.store.begin().await?;
         store::events::append(&tx, caller, &event).await?;
-        if matches!(error, Error::UserBlocked) {
-            store::attempts::give_back(&tx, &caller.namespace, &guess.marks, &guess.streak, guess.hour)
+        if right {
+            store::attempts::give_back(&tx, &caller.namespace, &guess.marks, Some(&guess.streak), guess.hour)
                 .await?;
         } else {
             let stale = now.minus(self.rules.guard.longest_wait.max(guard::HOUR));
             store::attempts::fail(&tx, &caller.namespace, &guess.streak, now, stale).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        guess.decide();
+        Ok(())
     }
 
-    /// Gives a right attempt back that led to nothing.
-    pub(super) async fn forgive(&self, caller: &Caller, guess: &Guess) -> Result<()> {
+    /// Gives an attempt back that led to nothing. Failures in a row stay: it was not shown to be right.
+    async fn forgive(&self, caller: &Caller, marks: &[Mark], hour: i64) -> Result<()> {
         let tx = self.store.begin().await?;
-        store::attempts::give_back(&tx, &caller.namespace, &guess.marks, &guess.streak, guess.hour).await?;
+        store::attempts::give_back(&tx, &caller.namespace, marks, None, hour).await?;
         Ok(tx.commit().await?)
     }
 
@@ -193,7 +225,7 @@ impl Operations {
         guess: &Guess,
     ) -> Result<()> {
         let namespace = &caller.namespace;
-        store::attempts::give_back(tx, namespace, &guess.marks, &guess.streak, guess.hour).await?;
+        store::attempts::give_back(tx, namespace, &guess.marks, Some(&guess.streak), guess.hour).await?;
         if let (Some(user), Some(place)) = (&guess.user, &guess.place) {
             store::attempts::make_familiar(tx, namespace, user, place, self.clock.now()).await?;
         }

@@ -70,11 +70,15 @@ impl Operations {
         let turn = self.turn(caller)?;
         let account = self.find_named(caller, &attempt).await?;
         let alias = attempt.alias();
-        let guess = self.guess(caller, &alias, account.as_ref(), attempt.device.address).await?;
+        let mut guess = self.guess(caller, &alias, account.as_ref(), attempt.device.address).await?;
         let decoy = self.decoy(caller, &alias).await?;
         let opened = self.prove(caller, turn, &attempt, &guess, account, decoy.as_ref()).await;
-        if let Err(error @ (Error::BadCredentials | Error::UserBlocked)) = &opened {
-            self.note_refusal(caller, Action::LoginRefused, &guess, attempt.device, error).await?;
+        match &opened {
+            Ok(_) => guess.decide(),
+            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
+                self.note_refusal(caller, Action::LoginRefused, &mut guess, attempt.device, error).await?;
+            }
+            Err(_) => {} // no verdict
         }
         opened
     }

@@ -10,7 +10,7 @@ use usersd::pb::{
 };
 
 use crate::steps::{hidden, log, set_status};
-use crate::support::{PASSWORD, Replica, Service, ada, create, nth, refused};
+use crate::support::{PASSWORD, Replica, Service, ada, create, nth, refused, until};
 
 crate::on_every_backend!(
     guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas,
@@ -26,6 +26,7 @@ crate::on_every_backend!(
     a_caller_that_passes_too_many_failures_on_waits_if_so_set,
     the_right_password_of_a_blocked_user_is_no_failure,
     who_exists_is_not_told_by_waits,
+    an_attempt_whose_caller_leaves_during_the_hash_is_no_failure,
     unlock_ends_the_waits,
     unlock_is_hidden_from_others,
     what_was_counted_goes_in_time,
@@ -288,6 +289,30 @@ async fn who_exists_is_not_told_by_waits(service: &Service) {
 async fn rows(service: &Service) -> [i64; 2] {
     let events = service.number("SELECT count(*) FROM events").await;
     [events, service.number("SELECT count(*) FROM attempts").await]
+}
+
+async fn an_attempt_whose_caller_leaves_during_the_hash_is_no_failure(service: &Service) {
+    create(service, ada()).await;
+    wrong(service, attempt("ada", "wrong", "")).await;
+    let spent = async || service.number("SELECT CAST(sum(spent) AS BIGINT) FROM attempts").await;
+    let streaks = async || service.number("SELECT CAST(sum(streak) AS BIGINT) FROM attempts").await;
+    let before = (spent().await, streaks().await);
+    let (leave, left) = tokio::sync::oneshot::channel::<()>();
+    let mut users = service.users();
+    let call = async move {
+        tokio::select! {
+            answer = users.login(attempt("ada", "wrong", "")) => answer.map(|_| ()),
+            _ = left => Err(Status::cancelled("left")),
+        }
+    };
+    let meanwhile = async {
+        assert!(spent().await > before.0, "counted before the hash");
+        leave.send(()).unwrap();
+        until(async || spent().await == before.0).await;
+    };
+    let status = crate::support::during_the_hash(service, call, meanwhile).await;
+    assert_eq!(status.code(), Code::Cancelled);
+    assert_eq!(streaks().await, before.1, "nor does it end the failures in a row");
 }
 
 async fn unlock_ends_the_waits(service: &Service) {
