@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
-use crate::domain::guard::{self, Count, Mark};
+use crate::domain::guard::{self, Count, Limits, Mark};
 use crate::domain::password::PasswordHash;
 use crate::domain::session::Device;
 use crate::domain::time::Timestamp;
@@ -16,7 +16,7 @@ use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
 
-use super::{Operations, password_of};
+use super::Operations;
 
 /// What somebody calls a user who proves a password: the canonical form of each name, so that spelling it otherwise is
 /// no new start.
@@ -60,9 +60,9 @@ impl Guess {
         self.user.is_some() && self.user.as_ref() == account.map(|account| &account.user.id)
     }
 
-    /// The password that may prove the account, if any may.
-    pub(super) fn password_of<'a>(&self, account: Option<&'a Account>) -> Option<&'a PasswordHash> {
-        password_of(account).filter(|_| !self.void)
+    /// Whether a password that is `right` proves anything. Asked after the check, which takes as long as any.
+    pub(super) fn may_prove(&self, right: bool) -> bool {
+        right && !self.void
     }
 
     /// What it counts for is settled.
@@ -162,15 +162,18 @@ impl Operations {
         if !wait.is_zero() {
             return Err(Error::TooManyAttempts { retry_after: wait });
         }
-        let over = |count: &Count, limit: u32| count.spent > i64::from(limit);
         let most = if familiar { limits.account } else { limits.strangers() };
-        let full = over(streak, most)
-            || rest.iter().zip(shared).any(|(count, (_, limit))| over(count, *limit))
-            || familiar && over(owner, most);
-        if full {
-            return Err(Error::TooManyAttempts { retry_after: guard::rest_of_hour(now) });
+        let mut full = vec![Limits::full(streak, most, now)];
+        full.extend(rest.iter().zip(shared).map(|(count, (_, limit))| Limits::full(count, *limit, now)));
+        let owner = Limits::full(owner, most, now);
+        if familiar {
+            full.push(owner);
         }
-        Ok(over(owner, most))
+        let wait = full.into_iter().max().unwrap_or_default();
+        if !wait.is_zero() {
+            return Err(Error::TooManyAttempts { retry_after: wait });
+        }
+        Ok(!owner.is_zero())
     }
 
     /// What a password is checked against where there is none that could be right: that of a user drawn by what the user

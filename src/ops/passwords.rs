@@ -12,7 +12,7 @@ use crate::store;
 
 use super::guard::{Alias, Guess};
 use super::users::{Edit, Key, Place};
-use super::{Operations, check_etag, still_proven};
+use super::{Operations, check_etag, password_of, still_proven};
 
 /// A change of password by one who knows the old one.
 #[derive(Debug)]
@@ -68,8 +68,8 @@ impl Operations {
     ) -> Result<User> {
         let mut again = true;
         loop {
-            let old = guess.password_of(account.as_ref());
-            if !turn.verify(&change.old, old, decoy).await? {
+            let old = password_of(account.as_ref());
+            if !guess.may_prove(turn.verify(&change.old, old, decoy).await?) {
                 return Err(Error::BadCredentials);
             }
             let done = self.replace_proven(caller, guess, change, account.as_ref(), old).await;
@@ -77,7 +77,7 @@ impl Operations {
                 return done;
             }
             let now = self.find(caller, &Key::Id(change.user.clone())).await?;
-            if !guess.is_about(now.as_ref()) || guess.password_of(now.as_ref()) == old {
+            if !guess.is_about(now.as_ref()) || password_of(now.as_ref()) == old {
                 return done;
             }
             (account, again, turn) = (now, false, self.turn(caller)?);

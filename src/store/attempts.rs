@@ -35,7 +35,7 @@ pub async fn reserve(
            WHEN attempts.hour = excluded.hour - 1 THEN attempts.spent ELSE 0 END, \
          spent = CASE WHEN attempts.hour >= excluded.hour THEN attempts.spent + 1 ELSE 1 END, \
          hour = CASE WHEN attempts.hour > excluded.hour THEN attempts.hour ELSE excluded.hour END \
-         RETURNING mark, spent + spent_before AS spent, streak, failed",
+         RETURNING mark, spent, spent_before, streak, failed",
         rows.join(", ")
     );
     let mut values: Vec<Value> = vec![namespace.as_str().into(), hour.into()];
@@ -46,6 +46,7 @@ pub async fn reserve(
     for row in rows {
         let count = Count {
             spent: row.try_get("", "spent")?,
+            before: row.try_get("", "spent_before")?,
             streak: row.try_get("", "streak")?,
             failed: Timestamp(row.try_get("", "failed")?),
         };
