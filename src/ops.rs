@@ -57,8 +57,8 @@ impl From<&Config> for Rules {
 
 /// Everything the service can do.
 ///
-/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind, but that
-/// an attempt to prove a password counts as failed from before its hash.
+/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind: an
+/// attempt to prove a password, counted as failed from before its hash, gives itself back.
 #[derive(Clone)]
 pub struct Operations {
     store: Store,

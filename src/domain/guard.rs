@@ -16,9 +16,9 @@ pub type Mark = [u8; 32];
 pub struct Limits {
     /// Failures of one account in an hour.
     pub account: u32,
-    /// Failures from one address in an hour.
+    /// Failures of strangers from one address in an hour; 0: any number.
     pub address: u32,
-    /// Failures that one caller passes on in an hour.
+    /// Failures of strangers that one caller passes on in an hour; 0: any number.
     pub caller: u32,
     /// Failures in a row before waits begin.
     pub free: u32,
@@ -33,8 +33,10 @@ pub struct Limits {
 /// Attempts so far, this one included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// Those of this hour and the one before that did not succeed, or are not done.
+    /// Those of this hour that did not succeed, or are not done.
     pub spent: i64,
+    /// Those of the hour before.
+    pub before: i64,
     /// Failures in a row.
     pub streak: i64,
     /// When the last one failed.
@@ -64,7 +66,7 @@ impl Default for Limits {
         Self {
             account: 100,
             address: 300,
-            caller: 10_000,
+            caller: 0,
             free: 5,
             first_wait: Duration::from_secs(30),
             longest_wait: HOUR,
@@ -79,6 +81,20 @@ impl Limits {
     #[must_use]
     pub fn strangers(&self) -> u32 {
         self.account - self.account / 10
+    }
+
+    /// How long no attempt fits `limit`; zero: this one does. What is refused is not counted, so at the end of this hour the
+    /// others of it are those of the hour before.
+    #[must_use]
+    pub fn full(count: &Count, limit: u32, now: Timestamp) -> Duration {
+        let limit = i64::from(limit);
+        if count.spent + count.before <= limit {
+            Duration::ZERO
+        } else if count.spent <= limit {
+            rest_of_hour(now)
+        } else {
+            rest_of_hour(now) + HOUR
+        }
     }
 
     /// How long to wait still; zero: no longer.
@@ -150,13 +166,25 @@ mod tests {
     fn waits_begin_after_five_failures_double_and_end() {
         let failed = Timestamp(1_000_000_000);
         let wait = |streak, after: u64| {
-            let count = Count { spent: 1, streak, failed };
+            let count = Count { spent: 1, before: 0, streak, failed };
             Limits::default().wait(&count, failed.plus(Duration::from_secs(after))).as_secs()
         };
         assert_eq!([wait(0, 0), wait(4, 0)], [0, 0]);
         assert_eq!([wait(5, 0), wait(5, 29), wait(5, 30), wait(5, 31)], [30, 1, 0, 0]);
         assert_eq!([wait(6, 0), wait(7, 0), wait(11, 0)], [60, 120, 1_920]);
         assert_eq!([wait(12, 0), wait(64, 0), wait(i64::MAX, 0)], [3_600; 3]);
+    }
+
+    #[test]
+    fn what_is_full_is_full_until_its_hour_no_longer_counts() {
+        let now = Timestamp(600_000_000);
+        let full = |before, spent| {
+            let count = Count { spent, before, streak: 0, failed: now };
+            Limits::full(&count, 100, now).as_secs()
+        };
+        assert_eq!([full(0, 1), full(0, 100), full(99, 1), full(40, 60)], [0; 4]);
+        assert_eq!([full(100, 1), full(40, 61), full(1, 100)], [3_000; 3]);
+        assert_eq!([full(0, 101), full(50, 101)], [6_600; 2]);
     }
 
     #[test]

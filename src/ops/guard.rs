@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
-use crate::domain::guard::{self, Count, Mark};
+use crate::domain::guard::{self, Count, Limits, Mark};
 use crate::domain::password::PasswordHash;
 use crate::domain::session::Device;
 use crate::domain::time::Timestamp;
@@ -16,7 +16,7 @@ use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
 
-use super::{Operations, password_of};
+use super::Operations;
 
 /// What somebody calls a user who proves a password: the canonical form of each name, so that spelling it otherwise is
 /// no new start.
@@ -39,7 +39,8 @@ impl Alias {
     }
 }
 
-/// An attempt that counts as failed until it is given back.
+/// An attempt that counts as failed until it is given back. Dropped before the password was found right or wrong, it
+/// gives itself back: who leaves, or finds the hasher busy or the database away, has guessed nothing.
 pub(super) struct Guess {
     user: Option<UserId>,
     marks: Vec<Mark>,
@@ -49,6 +50,8 @@ pub(super) struct Guess {
     /// Whether the account's failures are spent, under several names: no password is right then.
     void: bool,
     place: Option<Mark>,
+    /// Who gives it back, until it is decided.
+    undecided: Option<(Operations, Caller)>,
 }
 
 impl Guess {
@@ -57,9 +60,31 @@ impl Guess {
         self.user.is_some() && self.user.as_ref() == account.map(|account| &account.user.id)
     }
 
-    /// The password that may prove the account, if any may.
-    pub(super) fn password_of<'a>(&self, account: Option<&'a Account>) -> Option<&'a PasswordHash> {
-        password_of(account).filter(|_| !self.void)
+    /// Whether a password that is `right` proves anything. Asked after the check, which takes as long as any.
+    pub(super) fn may_prove(&self, right: bool) -> bool {
+        right && !self.void
+    }
+
+    /// What it counts for is settled.
+    pub(super) fn decide(&mut self) {
+        self.undecided = None;
+    }
+}
+
+impl Drop for Guess {
+    fn drop(&mut self) {
+        let Some((ops, caller)) = self.undecided.take() else { return };
+        // Without a runtime there is nobody to do it: the service ends.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (marks, hour) = (std::mem::take(&mut self.marks), self.hour);
+        runtime.spawn(async move {
+            if let Err(error) = ops.forgive(&caller, &marks, hour).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "an attempt without a verdict stays counted as failed"
+                );
+            }
+        });
     }
 }
 
@@ -93,20 +118,43 @@ impl Operations {
             Some(place) if familiar => self.familiar_mark(&owner, place),
             _ => self.marker.mark("name", &alias.parts()),
         };
-        let mut marks = vec![streak, owner, self.marker.mark("caller", &[caller.name.as_bytes()])];
-        marks.extend(place);
+        let shared = if familiar { Vec::new() } else { self.shared(caller, place) };
+        let mut marks = vec![streak, owner];
+        marks.extend(shared.iter().map(|(mark, _)| *mark));
         let hour = guard::hour(now);
         let tx = self.store.begin().await?; // any `?` from here to commit counts nothing
         let counts = store::attempts::reserve(&tx, namespace, &marks, hour).await?;
-        let void = self.judge(&counts, familiar, now)?;
+        let void = self.judge(&counts, &shared, familiar, now)?;
+        if void {
+            // It cannot succeed, so it takes nothing of what is left for the places that the user knows.
+            store::attempts::give_back(&tx, namespace, &[owner], None, hour).await?;
+            marks.retain(|mark| *mark != owner);
+        }
         tx.commit().await?;
-        Ok(Guess { user: user.cloned(), marks, streak, hour, void, place })
+        let undecided = Some((self.clone(), caller.clone()));
+        Ok(Guess { user: user.cloned(), marks, streak, hour, void, place, undecided })
+    }
+
+    /// What strangers share with others, and its limit. Where the user is known, nobody else's failures keep the user out.
+    /// A limit that is off is not counted: all calls of a caller would wait for one row.
+    fn shared(&self, caller: &Caller, place: Option<Mark>) -> Vec<(Mark, u32)> {
+        let limits = &self.rules.guard;
+        let mut shared: Vec<_> = place.map(|place| (place, limits.address)).into_iter().collect();
+        shared.push((self.marker.mark("caller", &[caller.name.as_bytes()]), limits.caller));
+        shared.retain(|(_, limit)| *limit > 0);
+        shared
     }
 
     /// Whether the account's failures are spent though those under this name are not: saying so would tell that two names
     /// are one user's.
-    fn judge(&self, counts: &[Count], familiar: bool, now: Timestamp) -> Result<bool> {
-        let [streak, owner, caller, rest @ ..] = counts else {
+    fn judge(
+        &self,
+        counts: &[Count],
+        shared: &[(Mark, u32)],
+        familiar: bool,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let [streak, owner, rest @ ..] = counts else {
             return Err(Error::internal("an attempt was not counted"));
         };
         let limits = &self.rules.guard;
@@ -114,16 +162,18 @@ impl Operations {
         if !wait.is_zero() {
             return Err(Error::TooManyAttempts { retry_after: wait });
         }
-        let over = |count: &Count, limit: u32| limit > 0 && count.spent > i64::from(limit);
         let most = if familiar { limits.account } else { limits.strangers() };
-        let full = over(streak, most)
-            || over(caller, limits.caller)
-            || rest.iter().any(|place| over(place, limits.address))
-            || familiar && over(owner, most);
-        if full {
-            return Err(Error::TooManyAttempts { retry_after: guard::rest_of_hour(now) });
+        let mut full = vec![Limits::full(streak, most, now)];
+        full.extend(rest.iter().zip(shared).map(|(count, (_, limit))| Limits::full(count, *limit, now)));
+        let owner = Limits::full(owner, most, now);
+        if familiar {
+            full.push(owner);
         }
-        Ok(over(owner, most))
+        let wait = full.into_iter().max().unwrap_or_default();
+        if !wait.is_zero() {
+            return Err(Error::TooManyAttempts { retry_after: wait });
+        }
+        Ok(!owner.is_zero())
     }
 
     /// What a password is checked against where there is none that could be right: that of a user drawn by what the user
@@ -139,28 +189,34 @@ impl Operations {
         &self,
         caller: &Caller,
         action: Action,
-        guess: &Guess,
+        guess: &mut Guess,
         device: Device,
         error: &Error,
     ) -> Result<()> {
+        let right = matches!(error, Error::UserBlocked);
+        if !right {
+            guess.decide(); // before anything that may fail: it stays counted
+        }
         let now = self.clock.now();
         let event = Event::new(now, action, guess.user.clone()).from(device);
         let tx = self.store.begin().await?;
         store::events::append(&tx, caller, &event).await?;
-        if matches!(error, Error::UserBlocked) {
-            store::attempts::give_back(&tx, &caller.namespace, &guess.marks, &guess.streak, guess.hour)
+        if right {
+            store::attempts::give_back(&tx, &caller.namespace, &guess.marks, Some(&guess.streak), guess.hour)
                 .await?;
         } else {
             let stale = now.minus(self.rules.guard.longest_wait.max(guard::HOUR));
             store::attempts::fail(&tx, &caller.namespace, &guess.streak, now, stale).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        guess.decide();
+        Ok(())
     }
 
-    /// Gives a right attempt back that led to nothing.
-    pub(super) async fn forgive(&self, caller: &Caller, guess: &Guess) -> Result<()> {
+    /// Gives an attempt back that led to nothing. Failures in a row stay: it was not shown to be right.
+    async fn forgive(&self, caller: &Caller, marks: &[Mark], hour: i64) -> Result<()> {
         let tx = self.store.begin().await?;
-        store::attempts::give_back(&tx, &caller.namespace, &guess.marks, &guess.streak, guess.hour).await?;
+        store::attempts::give_back(&tx, &caller.namespace, marks, None, hour).await?;
         Ok(tx.commit().await?)
     }
 
@@ -172,7 +228,7 @@ impl Operations {
         guess: &Guess,
     ) -> Result<()> {
         let namespace = &caller.namespace;
-        store::attempts::give_back(tx, namespace, &guess.marks, &guess.streak, guess.hour).await?;
+        store::attempts::give_back(tx, namespace, &guess.marks, Some(&guess.streak), guess.hour).await?;
         if let (Some(user), Some(place)) = (&guess.user, &guess.place) {
             store::attempts::make_familiar(tx, namespace, user, place, self.clock.now()).await?;
         }

@@ -7,11 +7,12 @@ use crate::domain::session::{Device, SessionToken};
 use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
+use crate::hasher::Turn;
 use crate::store;
 
 use super::guard::{Alias, Guess};
 use super::users::{Edit, Key, Place};
-use super::{Operations, check_etag, still_proven};
+use super::{Operations, check_etag, password_of, still_proven};
 
 /// A change of password by one who knows the old one.
 #[derive(Debug)]
@@ -40,28 +41,47 @@ impl Operations {
         let turn = self.turn(caller)?;
         let account = self.find(caller, &Key::Id(change.user.clone())).await?;
         let alias = Alias::by_id(&change.user);
-        let guess = self.guess(caller, &alias, account.as_ref(), None).await?;
+        let mut guess = self.guess(caller, &alias, account.as_ref(), None).await?;
         let decoy = self.decoy(caller, &alias).await?;
-        let old = guess.password_of(account.as_ref());
-        if !turn.verify(&change.old, old, decoy.as_ref()).await? {
-            return self.refuse_password(caller, &guess, Error::BadCredentials).await;
-        }
-        match self.replace_proven(caller, &guess, &change, account.as_ref(), old).await {
+        let done = self.prove_and_replace(caller, turn, &guess, &change, account, decoy.as_ref()).await;
+        match &done {
+            Ok(_) => guess.decide(),
             Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
-                self.refuse_password(caller, &guess, error).await
+                let device = Device::default();
+                self.note_refusal(caller, Action::PasswordRefused, &mut guess, device, error).await?;
             }
-            // The old one was right, whatever is wrong with the new one.
-            Err(error) => {
-                self.forgive(caller, &guess).await?;
-                Err(error)
-            }
-            done => done,
+            Err(_) => {} // no verdict, or the old one was right, whatever is wrong with the new one
         }
+        done
     }
 
-    async fn refuse_password(&self, caller: &Caller, guess: &Guess, error: Error) -> Result<User> {
-        self.note_refusal(caller, Action::PasswordRefused, guess, Device::default(), &error).await?;
-        Err(error)
+    /// Replaces the password if the old one is right. If its hash has changed by then it is looked at once more: a log-in
+    /// may have renewed it.
+    async fn prove_and_replace(
+        &self,
+        caller: &Caller,
+        mut turn: Turn,
+        guess: &Guess,
+        change: &PasswordChange,
+        mut account: Option<Account>,
+        decoy: Option<&PasswordHash>,
+    ) -> Result<User> {
+        let mut again = true;
+        loop {
+            let old = password_of(account.as_ref());
+            if !guess.may_prove(turn.verify(&change.old, old, decoy).await?) {
+                return Err(Error::BadCredentials);
+            }
+            let done = self.replace_proven(caller, guess, change, account.as_ref(), old).await;
+            if !again || !matches!(done, Err(Error::BadCredentials)) {
+                return done;
+            }
+            let now = self.find(caller, &Key::Id(change.user.clone())).await?;
+            if !guess.is_about(now.as_ref()) || password_of(now.as_ref()) == old {
+                return done;
+            }
+            (account, again, turn) = (now, false, self.turn(caller)?);
+        }
     }
 
     async fn replace_proven(

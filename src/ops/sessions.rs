@@ -19,7 +19,7 @@ use crate::store::sessions::Open;
 use super::guard::{Alias, Guess};
 use super::lists::{Listed, Wanted};
 use super::users::Key;
-use super::{Operations, still_proven};
+use super::{Operations, password_of, still_proven};
 
 /// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
 const SEEN_EVERY: Duration = Duration::from_mins(1);
@@ -70,11 +70,15 @@ impl Operations {
         let turn = self.turn(caller)?;
         let account = self.find_named(caller, &attempt).await?;
         let alias = attempt.alias();
-        let guess = self.guess(caller, &alias, account.as_ref(), attempt.device.address).await?;
+        let mut guess = self.guess(caller, &alias, account.as_ref(), attempt.device.address).await?;
         let decoy = self.decoy(caller, &alias).await?;
         let opened = self.prove(caller, turn, &attempt, &guess, account, decoy.as_ref()).await;
-        if let Err(error @ (Error::BadCredentials | Error::UserBlocked)) = &opened {
-            self.note_refusal(caller, Action::LoginRefused, &guess, attempt.device, error).await?;
+        match &opened {
+            Ok(_) => guess.decide(),
+            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
+                self.note_refusal(caller, Action::LoginRefused, &mut guess, attempt.device, error).await?;
+            }
+            Err(_) => {} // no verdict
         }
         opened
     }
@@ -92,8 +96,8 @@ impl Operations {
     ) -> Result<(SessionToken, Session)> {
         let mut again = true;
         loop {
-            let password = guess.password_of(account.as_ref());
-            if !turn.verify(&attempt.password, password, decoy).await? {
+            let password = password_of(account.as_ref());
+            if !guess.may_prove(turn.verify(&attempt.password, password, decoy).await?) {
                 return Err(Error::BadCredentials);
             }
             let proven =
@@ -103,7 +107,7 @@ impl Operations {
                 return opened;
             }
             let now = self.find_named(caller, attempt).await?;
-            if !guess.is_about(now.as_ref()) || guess.password_of(now.as_ref()) == password {
+            if !guess.is_about(now.as_ref()) || password_of(now.as_ref()) == password {
                 return opened;
             }
             (account, again, turn) = (now, false, self.turn(caller)?);

@@ -35,7 +35,7 @@ pub async fn reserve(
            WHEN attempts.hour = excluded.hour - 1 THEN attempts.spent ELSE 0 END, \
          spent = CASE WHEN attempts.hour >= excluded.hour THEN attempts.spent + 1 ELSE 1 END, \
          hour = CASE WHEN attempts.hour > excluded.hour THEN attempts.hour ELSE excluded.hour END \
-         RETURNING mark, spent + spent_before AS spent, streak, failed",
+         RETURNING mark, spent, spent_before, streak, failed",
         rows.join(", ")
     );
     let mut values: Vec<Value> = vec![namespace.as_str().into(), hour.into()];
@@ -46,6 +46,7 @@ pub async fn reserve(
     for row in rows {
         let count = Count {
             spent: row.try_get("", "spent")?,
+            before: row.try_get("", "spent_before")?,
             streak: row.try_get("", "streak")?,
             failed: Timestamp(row.try_get("", "failed")?),
         };
@@ -55,7 +56,7 @@ pub async fn reserve(
     marks.iter().map(|mark| of(mark).ok_or_else(|| Error::internal("an attempt was not counted"))).collect()
 }
 
-/// Gives back an attempt that was counted in `hour`, and forgets the failures in a row at `streak`.
+/// Gives back an attempt that was counted in `hour`, and forgets the failures in a row at `streak`, if any.
 ///
 /// # Errors
 ///
@@ -64,7 +65,7 @@ pub async fn give_back(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     marks: &[Mark],
-    streak: &Mark,
+    streak: Option<&Mark>,
     hour: i64,
 ) -> Result<()> {
     let mut sorted = marks.to_vec();
@@ -75,7 +76,7 @@ pub async fn give_back(
             spent_before = CASE WHEN hour = $3 + 1 AND spent_before > 0 THEN spent_before - 1 ELSE spent_before END, \
             streak = CASE WHEN $4 = 1 THEN 0 ELSE streak END \
             WHERE namespace = $1 AND mark = $2";
-        let forget = i64::from(mark == *streak);
+        let forget = i64::from(Some(&mark) == streak);
         let values: [Value; 4] =
             [namespace.as_str().into(), mark.to_vec().into(), hour.into(), forget.into()];
         tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;

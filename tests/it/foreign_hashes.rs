@@ -1,17 +1,19 @@
 //! Users who bring the hash of their password from another system.
 
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 use usersd::domain::scope::Scopes;
-use usersd::pb::{CreateRequest, LoginRequest};
+use usersd::pb::{CreateRequest, LoginRequest, UpdatePasswordRequest};
 
 use crate::support::{PASSWORD, Service, create, fields, login, refused};
 
 crate::on_every_backend!(
     each_logs_in_and_its_hash_becomes_ours,
     log_ins_at_the_same_time_all_succeed_while_the_hash_is_renewed,
+    a_password_is_changed_though_a_log_in_renews_its_hash_meanwhile,
     a_hash_of_ours_is_renewed_when_the_cost_was_raised,
     a_password_is_checked_as_it_was_typed_until_the_hash_is_ours,
     an_unknown_user_costs_what_one_of_those_stored_costs,
+    an_account_whose_failures_are_spent_costs_what_it_did,
     what_is_no_hash_or_costs_too_much_is_refused_before_any_work,
     a_hash_needs_the_scope_of_administrators,
     a_password_and_a_hash_are_one_too_many,
@@ -89,6 +91,24 @@ async fn log_ins_at_the_same_time_all_succeed_while_the_hash_is_renewed(service:
     assert_eq!(stored(service, "$2b$04$").await, 1);
 }
 
+async fn a_password_is_changed_though_a_log_in_renews_its_hash_meanwhile(service: &Service) {
+    let user = create(service, bringing("ada", HASHES[0].1)).await;
+    let mut users = service.users();
+    let change = UpdatePasswordRequest {
+        user_id: user.id,
+        old_password: PASSWORD.into(),
+        new_password: "another horse".into(),
+        ..UpdatePasswordRequest::default()
+    };
+    let late =
+        async move { Err(users.update_password(change).await.map_or_else(|no| no, |_| Status::ok(""))) };
+    let mut other = service.another(|_| {}).await; // whose hasher is free
+    let meanwhile = async { drop(other.users.login(attempt("ada", PASSWORD)).await.unwrap()) };
+    let status = crate::support::during_the_hash(service, late, meanwhile).await;
+    assert_eq!(status.code(), Code::Ok, "{status:?}");
+    service.users().login(attempt("ada", "another horse")).await.unwrap();
+}
+
 async fn a_hash_of_ours_is_renewed_when_the_cost_was_raised(service: &Service) {
     create(service, crate::support::ada()).await;
     assert_eq!(stored(service, "$2b$04$").await, 1);
@@ -124,6 +144,25 @@ async fn an_unknown_user_costs_what_one_of_those_stored_costs(service: &Service)
 }
 
 /// (14)
+/// Or else the time would tell that two names are one user's.
+async fn an_account_whose_failures_are_spent_costs_what_it_did(service: &Service) {
+    let dear = "$2b$06$abcdefghijklmnopqrstuu174eFeoTj0DHmtuueFaS3Wde4P7wHG.";
+    create(service, CreateRequest { email: "ada@example.com".into(), ..bringing("ada", dear) }).await;
+    for n in 0..8 {
+        create(service, crate::support::nth(n)).await; // whose hashes are cheap
+    }
+    let few = service.another(|config| config.guard.account = 3).await;
+    for name in ["ada", "", "ada", "", ""] {
+        let before = few.hasher.work().rounds_done;
+        let email = if name.is_empty() { "ada@example.com" } else { "" };
+        let guess = LoginRequest { email: email.into(), ..attempt(name, "wrong") };
+        refused(&few.users.clone().login(guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_eq!(few.hasher.work().rounds_done - before, 64);
+    }
+    let right = LoginRequest { email: "ada@example.com".into(), ..attempt("ada", PASSWORD) };
+    refused(&few.users.clone().login(right).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+}
+
 async fn what_is_no_hash_or_costs_too_much_is_refused_before_any_work(service: &Service) {
     let digest = "MDEyMzQ1Njc4OWFiY2RlZg$ehqGRlXhNY90u1mXokuaGpor9OaG4WSZVb4jCfev4ys";
     let before = (service.counts().await, service.replica.hasher.work());

@@ -10,7 +10,7 @@ use usersd::pb::{
 };
 
 use crate::steps::{hidden, log, set_status};
-use crate::support::{PASSWORD, Replica, Service, ada, create, nth, refused};
+use crate::support::{PASSWORD, Replica, Service, ada, create, nth, refused, until};
 
 crate::on_every_backend!(
     guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas,
@@ -20,10 +20,13 @@ crate::on_every_backend!(
     a_spelling_is_no_new_start,
     a_known_address_gets_through_while_strangers_fail,
     the_failures_of_all_names_are_one_accounts,
+    strangers_with_two_names_leave_a_tenth_to_a_known_address,
     a_wrong_old_password_counts,
     an_address_that_fails_with_many_users_waits,
+    a_caller_that_passes_too_many_failures_on_waits_if_so_set,
     the_right_password_of_a_blocked_user_is_no_failure,
     who_exists_is_not_told_by_waits,
+    an_attempt_whose_caller_leaves_during_the_hash_is_no_failure,
     unlock_ends_the_waits,
     unlock_is_hidden_from_others,
     what_was_counted_goes_in_time,
@@ -32,6 +35,10 @@ crate::on_every_backend!(
 fn attempt(username: &str, password: &str, address: &str) -> LoginRequest {
     let device = (!address.is_empty()).then(|| Device { address: address.into(), ..Device::default() });
     LoginRequest { username: username.into(), password: password.into(), device, ..LoginRequest::default() }
+}
+
+fn by_mail(password: &str) -> LoginRequest {
+    LoginRequest { email: "ada@example.com".into(), ..attempt("", password, "") }
 }
 
 async fn tries(replica: &Replica, request: LoginRequest) -> Result<(), Status> {
@@ -148,11 +155,6 @@ async fn a_known_address_gets_through_while_strangers_fail(service: &Service) {
 async fn the_failures_of_all_names_are_one_accounts(service: &Service) {
     create(service, ada()).await;
     let few = service.another(|config| config.guard.account = 6).await;
-    let by_mail = |password: &str| LoginRequest {
-        email: "ada@example.com".into(),
-        password: password.into(),
-        ..LoginRequest::default()
-    };
     for n in 0..6 {
         let request = if n % 2 == 0 { attempt("ada", "wrong", "") } else { by_mail("wrong") };
         refused(&tries(&few, request).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
@@ -160,6 +162,28 @@ async fn the_failures_of_all_names_are_one_accounts(service: &Service) {
     let right = tries(&few, by_mail(PASSWORD)).await.unwrap_err();
     refused(&right, Code::Unauthenticated, "BAD_CREDENTIALS");
     assert_eq!(few.hasher.work().rounds_done, 7 * 16, "the same work");
+}
+
+/// (R12)
+async fn strangers_with_two_names_leave_a_tenth_to_a_known_address(service: &Service) {
+    create(service, ada()).await;
+    let home = "198.51.100.7";
+    let patient = service.another(|config| config.guard.free = 1_000).await;
+    tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap();
+    for n in 0..110 {
+        let device = Some(Device { address: format!("203.0.113.{n}"), ..Device::default() });
+        let guess = if n < 90 { attempt("ada", "wrong", "") } else { by_mail("wrong") };
+        let status = tries(&patient, LoginRequest { device, ..guess }).await.unwrap_err();
+        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    }
+    tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap();
+    // Its own failures are what ends the rest.
+    for _ in 0..10 {
+        let status = tries(&patient, attempt("ada", "wrong", home)).await.unwrap_err();
+        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    }
+    let status = tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
 }
 
 async fn a_wrong_old_password_counts(service: &Service) {
@@ -196,6 +220,24 @@ async fn an_address_that_fails_with_many_users_waits(service: &Service) {
     let status = tries(&few, attempt("ada", PASSWORD, "203.0.113.1")).await.unwrap_err();
     refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     tries(&few, attempt("ada", PASSWORD, "203.0.113.2")).await.unwrap();
+    // Nor does who shares an address keep out those who are known there.
+    tries(&service.replica, attempt("ada", PASSWORD, "203.0.113.1")).await.unwrap();
+    tries(&few, attempt("ada", PASSWORD, "203.0.113.1")).await.unwrap();
+}
+
+async fn a_caller_that_passes_too_many_failures_on_waits_if_so_set(service: &Service) {
+    let few = service.another(|config| config.guard.caller = 4).await;
+    create(service, ada()).await;
+    let home = "198.51.100.7";
+    tries(&few, attempt("ada", PASSWORD, home)).await.unwrap();
+    for n in 0..4 {
+        let guess = attempt(&format!("user{n}"), "wrong", &format!("203.0.113.{n}"));
+        refused(&tries(&few, guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+    }
+    let status = tries(&few, attempt("ada", PASSWORD, "")).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    tries(&few, attempt("ada", PASSWORD, home)).await.unwrap();
+    tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap();
 }
 
 /// (7, 9) It is told only to one who has the right password, and costs nothing.
@@ -239,14 +281,38 @@ async fn who_exists_is_not_told_by_waits(service: &Service) {
         assert_eq!(other.0, seen[0].0);
         assert_eq!(other.1, seen[0].1);
     }
-    // The first one also made the rows of the address and of the caller.
-    assert_eq!(seen[0].2, [5, 4]);
+    // The first one also made the row of the address.
+    assert_eq!(seen[0].2, [5, 3]);
     assert_eq!([&seen[1].2, &seen[2].2, &seen[3].2], [&[5, 2]; 3]);
 }
 
 async fn rows(service: &Service) -> [i64; 2] {
     let events = service.number("SELECT count(*) FROM events").await;
     [events, service.number("SELECT count(*) FROM attempts").await]
+}
+
+async fn an_attempt_whose_caller_leaves_during_the_hash_is_no_failure(service: &Service) {
+    create(service, ada()).await;
+    wrong(service, attempt("ada", "wrong", "")).await;
+    let spent = async || service.number("SELECT CAST(sum(spent) AS BIGINT) FROM attempts").await;
+    let streaks = async || service.number("SELECT CAST(sum(streak) AS BIGINT) FROM attempts").await;
+    let before = (spent().await, streaks().await);
+    let (leave, left) = tokio::sync::oneshot::channel::<()>();
+    let mut users = service.users();
+    let call = async move {
+        tokio::select! {
+            answer = users.login(attempt("ada", "wrong", "")) => answer.map(|_| ()),
+            _ = left => Err(Status::cancelled("left")),
+        }
+    };
+    let meanwhile = async {
+        assert!(spent().await > before.0, "counted before the hash");
+        leave.send(()).unwrap();
+        until(async || spent().await == before.0).await;
+    };
+    let status = crate::support::during_the_hash(service, call, meanwhile).await;
+    assert_eq!(status.code(), Code::Cancelled);
+    assert_eq!(streaks().await, before.1, "nor does it end the failures in a row");
 }
 
 async fn unlock_ends_the_waits(service: &Service) {

@@ -16,7 +16,7 @@ use usersd::pb::{
     ReadSessionRequest,
 };
 
-use crate::support::{PASSWORD, Replica, START, Service, ada, create, fields, nth, refused};
+use crate::support::{PASSWORD, Replica, START, Service, ada, create, fields, nth, refused, until};
 
 crate::on_every_backend!(
     tenants_manage_their_own_keys_only,
@@ -61,16 +61,6 @@ fn new(scopes: &[&str]) -> CreateKeyRequest {
 async fn make(replica: &Replica, admin: &str, scopes: &[&str]) -> (String, String) {
     let made = replica.keys_client().create(with_key(admin, new(scopes))).await.unwrap().into_inner();
     (made.secret, made.key.unwrap().id)
-}
-
-/// What comes by itself has a minute to come, however slow the machine is.
-async fn until(happened: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !happened().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(1), waiting).await.unwrap();
 }
 
 async fn tenants_manage_their_own_keys_only(service: &Service) {

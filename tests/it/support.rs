@@ -491,3 +491,13 @@ pub(crate) async fn during_the_hash(
     };
     attempt.await.unwrap().unwrap_err()
 }
+
+/// What comes by itself has a minute to come, however slow the machine is.
+pub(crate) async fn until(happened: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !happened().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waiting).await.unwrap();
+}
