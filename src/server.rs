@@ -263,7 +263,7 @@ impl Server {
 struct Protocol {
     http: Arc<Builder<TokioExecutor>>,
     allowed: Allowed,
-    /// How long the handshake may take, and after it the headers of the first request: until then a connection only
+    /// How long the handshake and the headers of the first request may take together: until then a connection only
     /// holds memory.
     header_timeout: Duration,
 }

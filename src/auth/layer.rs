@@ -95,19 +95,29 @@ impl Gate {
         Ok(true)
     }
 
-    /// Who makes this request, if they may call the RPC of `path`, and as whom.
+    /// Who makes this request, if they may call the RPC of `path`, and in which namespace.
     ///
     /// # Errors
     ///
     /// Those of [`Gate::identify`]; [`Error::MethodUnknown`]; [`Error::ScopeMissing`]; [`Error::NamespaceMismatch`],
     /// [`Error::NamespaceMissing`], and [`Error::Invalid`] if a header names no namespace.
-    pub fn admit(&self, head: &Parts, path: &str) -> Result<(Arc<Known>, Caller)> {
+    pub fn authorize(&self, head: &Parts, path: &str) -> Result<(Arc<Known>, Namespace)> {
         let scope = policy::scope_of(path).ok_or(Error::MethodUnknown)?;
         let known = self.identify(head)?;
         if !known.scopes.contains(scope) {
             return Err(Error::ScopeMissing { scope: scope.name() });
         }
         let namespace = self.namespace(&known, &head.headers)?;
+        Ok((known, namespace))
+    }
+
+    /// As [`Gate::authorize`], with the caller that the call is made as.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Gate::authorize`].
+    pub fn admit(&self, head: &Parts, path: &str) -> Result<(Arc<Known>, Caller)> {
+        let (known, namespace) = self.authorize(head, path)?;
         let user_agent =
             head.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let caller = Caller {

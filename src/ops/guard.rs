@@ -177,7 +177,7 @@ impl Operations {
     }
 
     /// What a password is checked against where there is none that could be right: that of a user drawn by what the user
-    /// is alias, so that it takes as long as those that are stored, and each time as long.
+    /// is called, so that it takes as long as those that are stored, and each time as long.
     pub(super) async fn decoy(&self, caller: &Caller, alias: &Alias) -> Result<Option<PasswordHash>> {
         let lot = self.marker.lot(&alias.parts());
         store::users::password_by_chance(self.store.reader(), &caller.namespace, lot).await
@@ -269,12 +269,12 @@ impl Operations {
     }
 }
 
-/// Everything a user can be alias.
+/// Everything a user can be called.
 fn names_of(user: &User) -> Vec<Alias> {
     let username = user.username.as_ref().map(Username::as_str);
     let email = user.email.as_ref().map(Email::as_str);
     let names = [(username, None), (None, email), (username, email)];
-    let mut alias = vec![Alias::by_id(&user.id)];
-    alias.extend(names.map(|(username, email)| Alias::by_names(username, email)));
-    alias
+    let mut aliases = vec![Alias::by_id(&user.id)];
+    aliases.extend(names.map(|(username, email)| Alias::by_names(username, email)));
+    aliases
 }

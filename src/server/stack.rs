@@ -237,7 +237,7 @@ impl Stack {
 
 impl Guarded for Stack {
     fn admit(&self, head: &Parts, path: &str) -> Result<Admission, Status> {
-        let (known, _) = self.gate.admit(head, path)?;
+        let (known, _) = self.gate.authorize(head, path)?;
         let own = self.limits.enter_own(&known)?;
         Ok(Admission { named: !known.is_open(), place: Box::new(own) })
     }
@@ -245,9 +245,6 @@ impl Guarded for Stack {
 
 /// The response with a place that is given back when all of it is sent.
 fn hold(response: Response<Body>, own: Own) -> Response<Body> {
-    if own.0.is_open() && response.body().is_end_stream() {
-        return response;
-    }
     response.map(|body| Body::new(Held { body, _own: own }))
 }
 
