@@ -17,6 +17,12 @@ use crate::start::Result;
 /// Readers at a time: more than the CPUs can serve.
 const READERS: usize = 32;
 
+/// Users who sign in, so that no account has more attempts at a time than the guard lets it have.
+const USERS: usize = 256;
+
+/// Users that are created at a time.
+const AT_A_TIME: usize = 64;
+
 /// How long a client that was refused stays away: a fraction of what it is told, so that refusals are many.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -27,24 +33,42 @@ pub(crate) struct Clients {
     token: String,
 }
 
+/// What came of a log-in.
+pub(crate) enum Login {
+    Done,
+    /// The hasher had no time for it.
+    Refused,
+    Failed(String),
+}
+
 /// What came of calls, in seconds each.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) done: Vec<f64>,
     pub(crate) refused: Vec<f64>,
-    pub(crate) failed: usize,
+    /// What went wrong, one text each.
+    pub(crate) failed: Vec<String>,
 }
 
 impl Clients {
-    /// A user, and a session of hers.
+    /// Users, and a session of one.
     pub(crate) async fn seed(address: SocketAddr) -> Result<Self> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let mut clients = Self { client, address, token: String::new() };
-        let user = r#"{"username":"bench","password":"correct horse"}"#;
-        clients.post("/v1/users", user.to_owned()).await?;
-        let (_, body) = clients.post("/v1/sessions", user.to_owned()).await?;
+        let mut seeding = JoinSet::new();
+        for n in 0..USERS {
+            let client = clients.clone();
+            seeding.spawn(async move { client.post("/v1/users", credentials(n)).await });
+            while seeding.len() > AT_A_TIME || (n + 1 == USERS && !seeding.is_empty()) {
+                let Some(answer) = seeding.join_next().await else { break };
+                if let (status, body) = answer?? && status != StatusCode::OK {
+                    return Err(format!("a user was not created: {status} {body:?}").into());
+                }
+            }
+        }
+        let (_, body) = clients.post("/v1/sessions", credentials(0)).await?;
         let session: serde_json::Value = serde_json::from_slice(&body)?;
         session["session"]["id"].as_str().ok_or("no session.id")?.clone_into(&mut clients.token);
         Ok(clients)
@@ -59,14 +83,36 @@ impl Clients {
         Ok((status, answer.into_body().collect().await?.to_bytes()))
     }
 
-    /// One log-in. An error is what it was instead.
-    pub(crate) async fn login(&self) -> std::result::Result<(), Option<StatusCode>> {
-        let body = r#"{"username":"bench","password":"correct horse"}"#.to_owned();
-        match self.post("/v1/sessions", body).await {
-            Ok((StatusCode::OK, _)) => Ok(()),
-            Ok((status, _)) => Err(Some(status)),
-            Err(_) => Err(None),
+    /// A log-in of the user with this number, or one in turn.
+    pub(crate) async fn login(&self, user: usize) -> Login {
+        match self.post("/v1/sessions", credentials(user % USERS)).await {
+            Ok((StatusCode::OK, _)) => Login::Done,
+            Ok((StatusCode::TOO_MANY_REQUESTS, body)) if holds(&body, b"HASHER_BUSY") => Login::Refused,
+            Ok((status, body)) => Login::Failed(format!("{status} {body:?}")),
+            Err(error) => Login::Failed(error.to_string()),
         }
+    }
+
+    /// Log-ins that come at so many a second, evenly, whether or not those before are done; so that late replies
+    /// do not hold back those to come.
+    pub(crate) async fn arrive(&self, rate: f64, span: Duration) -> Seen {
+        let begun = Instant::now();
+        let mut running = JoinSet::new();
+        for n in 0_u32.. {
+            let due = Duration::from_secs_f64(f64::from(n) / rate);
+            if due > span {
+                break;
+            }
+            tokio::time::sleep_until((begun + due).into()).await;
+            let client = self.clone();
+            running.spawn(async move {
+                let sent = Instant::now();
+                let mut seen = Seen::default();
+                seen.note(client.login(n as usize).await, sent.elapsed());
+                seen
+            });
+        }
+        gathered(running).await
     }
 
     /// So many clients that log in for a while. What ends after it does not count as done.
@@ -80,17 +126,14 @@ impl Clients {
                 tokio::time::sleep(Duration::from_micros(200 * n as u64)).await;
                 let mut seen = Seen::default();
                 while Instant::now() < until {
-                    let begun = Instant::now();
-                    let answer = client.login().await;
-                    let took = begun.elapsed().as_secs_f64();
-                    match answer {
-                        Ok(()) if Instant::now() < until => seen.done.push(took),
-                        Ok(()) => {}
-                        Err(Some(StatusCode::TOO_MANY_REQUESTS)) => {
-                            seen.refused.push(took);
-                            tokio::time::sleep(PAUSE).await;
-                        }
-                        Err(_) => seen.failed += 1,
+                    let sent = Instant::now();
+                    let login = client.login(n).await;
+                    let refused = matches!(login, Login::Refused);
+                    if Instant::now() < until || !matches!(login, Login::Done) {
+                        seen.note(login, sent.elapsed());
+                    }
+                    if refused {
+                        tokio::time::sleep(PAUSE).await;
                     }
                 }
                 seen
@@ -112,15 +155,25 @@ impl Clients {
                     let begun = Instant::now();
                     match client.post("/v1/sessions:read", body.clone()).await {
                         Ok((StatusCode::OK, _)) => seen.done.push(begun.elapsed().as_secs_f64()),
-                        _ => seen.failed += 1,
+                        Ok((status, body)) => seen.failed.push(format!("{status} {body:?}")),
+                        Err(error) => seen.failed.push(error.to_string()),
                     }
                 }
                 seen
             });
         }
         let seen = gathered(running).await;
-        if seen.failed > 0 { Err(format!("{} reads failed", seen.failed).into()) } else { Ok(seen) }
+        seen.none_failed()?;
+        Ok(seen)
     }
+}
+
+fn credentials(user: usize) -> String {
+    format!(r#"{{"username":"bench-{user}","password":"correct horse"}}"#)
+}
+
+fn holds(body: &[u8], text: &[u8]) -> bool {
+    body.windows(text.len()).any(|found| found == text)
 }
 
 async fn gathered(mut running: JoinSet<Seen>) -> Seen {
@@ -130,9 +183,9 @@ async fn gathered(mut running: JoinSet<Seen>) -> Seen {
             Ok(seen) => {
                 all.done.extend(seen.done);
                 all.refused.extend(seen.refused);
-                all.failed += seen.failed;
+                all.failed.extend(seen.failed);
             }
-            Err(_) => all.failed += 1,
+            Err(error) => all.failed.push(error.to_string()),
         }
     }
     all.done.sort_by(f64::total_cmp);
@@ -141,6 +194,22 @@ async fn gathered(mut running: JoinSet<Seen>) -> Seen {
 }
 
 impl Seen {
+    fn note(&mut self, login: Login, took: Duration) {
+        match login {
+            Login::Done => self.done.push(took.as_secs_f64()),
+            Login::Refused => self.refused.push(took.as_secs_f64()),
+            Login::Failed(why) => self.failed.push(why),
+        }
+    }
+
+    /// An error with the first of what went wrong.
+    pub(crate) fn none_failed(&self) -> Result<()> {
+        match &self.failed[..] {
+            [] => Ok(()),
+            [first, ..] => Err(format!("{} calls failed, the first with: {first}", self.failed.len()).into()),
+        }
+    }
+
     pub(crate) fn p99(&self) -> f64 {
         at(&self.done, 99)
     }
@@ -163,6 +232,6 @@ impl fmt::Display for Seen {
         let Self { done, refused, failed } = self;
         write!(f, "{} done, p50 {:.2} ms, p99 {:.2} ms", done.len(), at(done, 50) * 1e3, at(done, 99) * 1e3)?;
         write!(f, "; {} refused, p50 {:.2} ms, ", refused.len(), at(refused, 50) * 1e3)?;
-        write!(f, "p99 {:.2} ms; {failed} failed", at(refused, 99) * 1e3)
+        write!(f, "p99 {:.2} ms; {} failed", at(refused, 99) * 1e3, failed.len())
     }
 }

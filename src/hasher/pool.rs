@@ -169,12 +169,13 @@ fn work(shared: &Shared, worker: usize) {
         let jobs = batch.len();
         let outcomes = run(batch);
         // Count before answering: who reads the answer finds the place free.
-        queue = shared.lock();
-        queue.done(worker, jobs, rounds, Instant::now());
+        shared.lock().done(worker, jobs, rounds, Instant::now());
+        // Without the lock: whom an answer wakes takes the CPU at once.
         for (reply, outcome) in outcomes {
             // The caller may have left meanwhile.
             let _ = reply.send(outcome);
         }
+        queue = shared.lock();
     }
 }
 
