@@ -63,7 +63,9 @@ impl Clients {
             seeding.spawn(async move { client.post("/v1/users", credentials(n)).await });
             while seeding.len() > AT_A_TIME || (n + 1 == USERS && !seeding.is_empty()) {
                 let Some(answer) = seeding.join_next().await else { break };
-                if let (status, body) = answer?? && status != StatusCode::OK {
+                if let (status, body) = answer??
+                    && status != StatusCode::OK
+                {
                     return Err(format!("a user was not created: {status} {body:?}").into());
                 }
             }

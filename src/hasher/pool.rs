@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Result};
 
 use super::lanes::{Digest, Key, MOST, Salt, bcrypt};
-use super::priority;
+use super::priority::{self, Courtesy};
 use super::queue::{Job, Outcome, Queue, Task, Work};
 use super::speed;
 
@@ -60,9 +60,10 @@ impl Pool {
         let nice = priority::niceness(size.floor, size.workers);
         for worker in 0..size.workers {
             let shared = Arc::clone(&pool.shared);
+            let courtesy = Courtesy::new(size.floor, size.workers);
             let life = move || {
                 priority::lower(nice);
-                work(&shared, worker);
+                work(&shared, worker, courtesy);
             };
             std::thread::Builder::new()
                 .name(format!("hasher-{worker}"))
@@ -157,7 +158,7 @@ impl Drop for Place {
 }
 
 /// A worker's life.
-fn work(shared: &Shared, worker: usize) {
+fn work(shared: &Shared, worker: usize, mut courtesy: Courtesy) {
     let mut queue = shared.lock();
     while !queue.closed {
         let batch = queue.take(worker, Instant::now());
@@ -167,7 +168,7 @@ fn work(shared: &Shared, worker: usize) {
         };
         drop(queue);
         let jobs = batch.len();
-        let outcomes = run(batch);
+        let outcomes = run(batch, &mut courtesy);
         // Count before answering: who reads the answer finds the place free.
         shared.lock().done(worker, jobs, rounds, Instant::now());
         // Without the lock: whom an answer wakes takes the CPU at once.
@@ -180,7 +181,7 @@ fn work(shared: &Shared, worker: usize) {
 }
 
 /// Does jobs that go together: hashes of one cost, or a single other task.
-fn run(batch: Vec<Job>) -> Vec<(oneshot::Sender<Outcome>, Outcome)> {
+fn run(batch: Vec<Job>, courtesy: &mut Courtesy) -> Vec<(oneshot::Sender<Outcome>, Outcome)> {
     let mut outcomes = Vec::with_capacity(batch.len());
     let (mut hashes, mut replies, mut rounds) = (Vec::new(), Vec::new(), 0);
     for job in batch {
@@ -198,7 +199,8 @@ fn run(batch: Vec<Job>) -> Vec<(oneshot::Sender<Outcome>, Outcome)> {
         }
     }
     let jobs: Vec<(&Key, Salt)> = hashes.iter().map(|(key, salt)| (key, *salt)).collect();
-    let digests = bcrypt(rounds, &jobs);
+    courtesy.begin();
+    let digests = bcrypt(rounds, &jobs, || courtesy.pause());
     outcomes.extend(replies.into_iter().zip(digests.into_iter().map(Outcome::Digest)));
     outcomes
 }

@@ -1,12 +1,29 @@
 //! Hashing steps aside for everything else the server does, but for a floor.
+//!
+//! Niceness alone is not enough: the kernel lets a thread go on for some milliseconds before one that wakes up takes its
+//! place, however nice it is, and a server of short calls wakes up thousands of times a second.
+
+use std::time::{Duration, Instant};
+
+/// How often a thread looks at what it had of its CPU.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// The time over which the floor holds.
+const MEMORY: Duration = Duration::from_millis(500);
+
+/// What each of `workers` threads has of a CPU where together they have `percent` of one: at most a half.
+fn share(percent: u32, workers: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "some threads")]
+    let share = f64::from(percent) / 100.0 / workers.max(1) as f64;
+    share.clamp(0.0, 0.5)
+}
 
 /// The niceness at which `workers` threads together get about `percent` of one CPU when every CPU has one more thread
 /// that never rests.
 ///
 /// The kernel shares a CPU by weights: 1024 at niceness 0, and a fifth less for each step. (Linux, `sched(7)`.)
 pub(super) fn niceness(percent: u32, workers: usize) -> i32 {
-    #[expect(clippy::cast_precision_loss, reason = "some threads")]
-    let share = (f64::from(percent) / 100.0 / workers.max(1) as f64).clamp(0.0, 0.5);
+    let share = share(percent, workers);
     (0..=19)
         .rev()
         .find(|nice| {
@@ -14,6 +31,61 @@ pub(super) fn niceness(percent: u32, workers: usize) -> i32 {
             weight / (weight + 1.0) >= share
         })
         .unwrap_or(0)
+}
+
+/// Lets other threads go first, unless this one is behind its share of the floor.
+pub(super) struct Courtesy {
+    share: f64,
+    /// When its time was last looked at, and how much CPU time it had by then.
+    seen: Instant,
+    used: Duration,
+    /// Seconds of CPU time that it is behind its share; negative: ahead.
+    behind: f64,
+}
+
+impl Courtesy {
+    /// For one of `workers` threads with a floor of `percent`.
+    pub(super) fn new(percent: u32, workers: usize) -> Self {
+        let share = share(percent, workers);
+        Self { share, seen: Instant::now(), used: Duration::ZERO, behind: 0.0 }
+    }
+
+    /// Work begins: the time without any does not count.
+    pub(super) fn begin(&mut self) {
+        (self.seen, self.used) = (Instant::now(), cpu_time());
+    }
+
+    /// To be called between pieces of work that take a fraction of a millisecond.
+    pub(super) fn pause(&mut self) {
+        let passed = self.seen.elapsed();
+        if passed >= LOOK_EVERY {
+            let used = cpu_time();
+            let had = used.saturating_sub(self.used);
+            self.behind = behind(self.behind, self.share, passed, had);
+            (self.seen, self.used) = (self.seen + passed, used);
+        }
+        if self.behind <= 0.0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// How far behind its `share` a thread is after some time in which it `had` so much, in seconds. It is never far ahead or
+/// behind, so that neither quiet nor busy times count for long.
+fn behind(before: f64, share: f64, passed: Duration, had: Duration) -> f64 {
+    let most = MEMORY.as_secs_f64() * share;
+    (before + passed.as_secs_f64() * share - had.as_secs_f64()).clamp(-most, most)
+}
+
+/// CPU time of this thread so far. Where it is not known it stays zero, and nobody is given way but by niceness.
+fn cpu_time() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(time).unwrap_or_default()
+    }
+    #[cfg(not(target_os = "linux"))]
+    Duration::ZERO
 }
 
 /// Makes this thread step aside. Where that is not allowed, or where niceness is the whole process's, it stays as it
@@ -41,6 +113,33 @@ mod tests {
         assert_eq!(niceness(1, 1_000), 19);
         assert_eq!([niceness(50, 1), niceness(100, 1), niceness(400, 2)], [0; 3]);
         assert_eq!(niceness(0, 4), 19);
+    }
+
+    #[test]
+    fn a_thread_is_behind_when_it_had_less_than_its_share_for_a_while() {
+        let (second, tenth) = (Duration::from_secs(1), Duration::from_millis(100));
+        let mut debt = behind(0.0, 0.05, second, second);
+        assert!((debt + 0.025).abs() < 1e-9, "never further ahead: {debt}");
+        for _ in 0..4 {
+            debt = behind(debt, 0.05, tenth, Duration::ZERO);
+        }
+        assert!(debt < 0.0, "{debt}");
+        assert!(behind(debt, 0.05, 2 * tenth, Duration::ZERO) > 0.0);
+        assert!(
+            (behind(0.0, 0.05, 60 * second, Duration::ZERO) - 0.025).abs() < 1e-9,
+            "never further behind"
+        );
+        assert!(behind(0.0, 0.0, second, Duration::ZERO) <= 0.0, "who has no share is never behind");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_thread_computes_is_counted() {
+        let before = cpu_time();
+        while cpu_time() == before {
+            std::hint::spin_loop();
+        }
+        assert!(cpu_time() > before);
     }
 
     #[test]

@@ -175,7 +175,7 @@ mod tests {
     fn is_right(hash: &str, password: &str) -> bool {
         let stored = Stored::from_text(&PasswordHash::from_trusted(hash.to_owned())).unwrap();
         let key = stored.form.key(&stored.salt, password.as_bytes());
-        let digest = bcrypt(1 << stored.cost, &[(&key, stored.salt)]);
+        let digest = bcrypt(1 << stored.cost, &[(&key, stored.salt)], || ());
         stored.matches(&digest[0], password.as_bytes())
     }
 

@@ -122,6 +122,9 @@ impl Operations {
         let mut marks = vec![streak, owner];
         marks.extend(shared.iter().map(|(mark, _)| *mark));
         let hour = guard::hour(now);
+        // Who is locked out is told so by a read: writes are few, and those who fail least should have them.
+        let foreseen = store::attempts::foresee(self.store.reader(), namespace, &marks, hour).await?;
+        self.judge(&foreseen, &shared, familiar, now)?;
         let tx = self.store.begin().await?; // any `?` from here to commit counts nothing
         let counts = store::attempts::reserve(&tx, namespace, &marks, hour).await?;
         let void = self.judge(&counts, &shared, familiar, now)?;

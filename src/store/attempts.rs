@@ -2,13 +2,38 @@
 //!
 //! Written as SQL: what matters is that each count is one statement.
 
-use sea_orm::{ConnectionTrait, Statement, Value};
+use std::collections::HashMap;
+
+use sea_orm::{ConnectionTrait, QueryResult, Statement, Value};
 
 use crate::domain::guard::{Count, Mark};
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
+
+/// What each of `marks` would count with one more attempt in `hour`, in their order. Counts nothing.
+///
+/// # Errors
+///
+/// What the database says, as all functions here.
+pub async fn foresee(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    marks: &[Mark],
+    hour: i64,
+) -> Result<Vec<Count>> {
+    let places: Vec<String> = (0..marks.len()).map(|n| format!("${}", n + 3)).collect();
+    let [spent, before] = with_one_more("$2");
+    let sql = format!(
+        "SELECT mark, {spent} AS spent, {before} AS spent_before, streak, failed FROM attempts \
+         WHERE namespace = $1 AND mark IN ({})",
+        places.join(", ")
+    );
+    let first = Count { spent: 1, before: 0, streak: 0, failed: Timestamp(0) };
+    let counts = counts(db, sql, namespace, marks, hour).await?;
+    Ok(marks.iter().map(|mark| counts.get(mark).copied().unwrap_or(first)).collect())
+}
 
 /// Counts one more attempt in `hour` for each of `marks`, and gives each count with it, in the order of the marks. The
 /// hour before counts too: within any sixty minutes there are no more than a limit on both allows.
@@ -17,7 +42,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// What the database says, as all functions here.
+/// What the database says.
 pub async fn reserve(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -27,33 +52,53 @@ pub async fn reserve(
     let mut sorted = marks.to_vec();
     sorted.sort_unstable();
     let rows: Vec<String> = (0..sorted.len()).map(|n| format!("($1, ${}, $2, 1, 0, 0, 0)", n + 3)).collect();
-    // A replica whose clock is behind counts in the hour that the others are in.
+    let [spent, before] = with_one_more("excluded.hour");
     let sql = format!(
         "INSERT INTO attempts (namespace, mark, hour, spent, spent_before, streak, failed) VALUES {} \
-         ON CONFLICT (namespace, mark) DO UPDATE SET \
-         spent_before = CASE WHEN attempts.hour >= excluded.hour THEN attempts.spent_before \
-           WHEN attempts.hour = excluded.hour - 1 THEN attempts.spent ELSE 0 END, \
-         spent = CASE WHEN attempts.hour >= excluded.hour THEN attempts.spent + 1 ELSE 1 END, \
+         ON CONFLICT (namespace, mark) DO UPDATE SET spent_before = {before}, spent = {spent}, \
          hour = CASE WHEN attempts.hour > excluded.hour THEN attempts.hour ELSE excluded.hour END \
          RETURNING mark, spent, spent_before, streak, failed",
         rows.join(", ")
     );
+    let counts = counts(tx, sql, namespace, &sorted, hour).await?;
+    let of = |mark| counts.get(mark).copied().ok_or_else(|| Error::internal("an attempt was not counted"));
+    marks.iter().map(of).collect()
+}
+
+/// The attempts of the hour and of the hour before, with one more in `hour`: an SQL expression. A replica whose clock is
+/// behind counts in the hour that the others are in.
+fn with_one_more(hour: &str) -> [String; 2] {
+    [
+        format!("CASE WHEN attempts.hour >= {hour} THEN attempts.spent + 1 ELSE 1 END"),
+        format!(
+            "CASE WHEN attempts.hour >= {hour} THEN attempts.spent_before \
+             WHEN attempts.hour = {hour} - 1 THEN attempts.spent ELSE 0 END"
+        ),
+    ]
+}
+
+/// What a statement over `marks` gives for each of them.
+async fn counts(
+    db: &impl ConnectionTrait,
+    sql: String,
+    namespace: &Namespace,
+    marks: &[Mark],
+    hour: i64,
+) -> Result<HashMap<Mark, Count>> {
     let mut values: Vec<Value> = vec![namespace.as_str().into(), hour.into()];
-    values.extend(sorted.iter().map(|mark| Value::from(mark.to_vec())));
-    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
-    let rows = tx.query_all_raw(statement).await?;
-    let mut counts = Vec::with_capacity(rows.len());
-    for row in rows {
+    values.extend(marks.iter().map(|mark| Value::from(mark.to_vec())));
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let count = |row: QueryResult| {
+        let mark: Vec<u8> = row.try_get("", "mark")?;
         let count = Count {
             spent: row.try_get("", "spent")?,
             before: row.try_get("", "spent_before")?,
             streak: row.try_get("", "streak")?,
             failed: Timestamp(row.try_get("", "failed")?),
         };
-        counts.push((row.try_get::<Vec<u8>>("", "mark")?, count));
-    }
-    let of = |mark: &Mark| counts.iter().find(|(found, _)| found[..] == mark[..]).map(|(_, count)| *count);
-    marks.iter().map(|mark| of(mark).ok_or_else(|| Error::internal("an attempt was not counted"))).collect()
+        Ok((mark.try_into().map_err(|_| Error::internal("a mark of another length"))?, count))
+    };
+    db.query_all_raw(statement).await?.into_iter().map(count).collect()
 }
 
 /// Gives back an attempt that was counted in `hour`, and forgets the failures in a row at `streak`, if any.

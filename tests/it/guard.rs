@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
+use usersd::config::Config;
+use usersd::domain::guard::rest_of_hour;
 use usersd::pb::{
     CreateRequest, Device, LogEvent, LoginRequest, UnlockRequest, UpdatePasswordRequest, UserStatus,
 };
@@ -14,6 +17,8 @@ use crate::support::{PASSWORD, Replica, Service, ada, create, nth, refused, unti
 
 crate::on_every_backend!(
     guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas,
+    no_turn_of_the_hour_and_no_slow_clock_is_a_new_start,
+    who_is_locked_out_costs_no_write,
     right_passwords_at_the_same_time_all_succeed,
     after_five_failures_each_one_waits_longer,
     a_right_password_ends_the_waits,
@@ -82,6 +87,48 @@ async fn guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas(ser
         let _ = tries(&other, attempt("ada", "a wrong guess", "")).await;
     }
     assert!(hashes() - before <= 100, "within one hour, whatever hour of the clock it is");
+}
+
+/// (8) Eighteen of twenty are strangers'; those of the hour before count, and a replica whose clock is behind counts in
+/// the hour that the others are in.
+async fn no_turn_of_the_hour_and_no_slow_clock_is_a_new_start(service: &Service) {
+    let twenty = |config: &mut Config| (config.guard.account, config.guard.free) = (20, 1_000);
+    create(service, ada()).await;
+    let minutes = |n| Duration::from_mins(n);
+    service.clock.advance(rest_of_hour(service.clock.now()) + minutes(5));
+    let here = service.another(twenty).await;
+    let behind = service.another_behind(minutes(10), twenty).await;
+    let fail = async |replica: &Replica, times| {
+        for n in 0..times {
+            let status = tries(replica, attempt("ada", "a wrong guess", "")).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated, "{n} of {times}: {status:?}");
+        }
+    };
+    fail(&behind, 8).await;
+    fail(&here, 6).await;
+    fail(&behind, 4).await;
+    for replica in [&here, &behind] {
+        let status = tries(replica, attempt("ada", PASSWORD, "")).await.unwrap_err();
+        refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    }
+    service.clock.advance(minutes(56));
+    fail(&here, 8).await;
+    let status = tries(&here, attempt("ada", PASSWORD, "")).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+}
+
+/// (8) Refusals are many where somebody hammers, and writes go one after the other.
+async fn who_is_locked_out_costs_no_write(service: &Service) {
+    create(service, ada()).await;
+    for _ in 0..5 {
+        wrong(service, attempt("ada", "a wrong guess", "")).await;
+    }
+    let writer = service.replica.store.begin().await.unwrap();
+    writer.execute_unprepared("UPDATE attempts SET spent = spent").await.unwrap();
+    let waiting = tries(&service.replica, attempt("ada", PASSWORD, ""));
+    let status = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap_err();
+    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    drop(writer);
 }
 
 /// (9) What is counted before it is known to be wrong must not keep out those who are right.

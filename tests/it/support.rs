@@ -148,6 +148,11 @@ impl Service {
         Replica::start(&self.home.url, &self.clock, change).await
     }
 
+    /// One more server over the same database, whose clock is `behind`.
+    pub(crate) async fn another_behind(&self, behind: Duration, change: impl FnOnce(&mut Config)) -> Replica {
+        Replica::start(&self.home.url, &Clock::fixed(self.clock.now().minus(behind)), change).await
+    }
+
     /// Every file of an SQLite database.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         std::fs::read_dir(self.home.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
