@@ -471,6 +471,7 @@ mod tests {
         assert_eq!(config.passwords_cost, 11);
     }
 
+    /// A cost below 10 among them (R10).
     #[test]
     fn all_faults_are_named_at_once_with_the_place_to_mend() {
         let file =

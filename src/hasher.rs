@@ -214,6 +214,7 @@ mod tests {
         }
     }
 
+    /// (12, R3, R4)
     #[tokio::test]
     async fn every_byte_counts_on_both_sides_of_72() {
         let hasher = Hasher::new(SETUP).unwrap();
@@ -291,6 +292,7 @@ mod tests {
         assert_eq!(hasher.pool.waiting(), 0, "what is not used is given up");
     }
 
+    /// (15)
     #[tokio::test]
     async fn callers_that_leave_give_up_their_place() {
         let setup = Setup { cost: 10, workers: 1, max_wait: Duration::from_mins(10), ..SETUP };

@@ -181,6 +181,7 @@ mod tests {
 
     const POLICY: Policy = Policy { min_length: 8, max_length: 128, screening: true };
 
+    /// (R1, R2, R3)
     #[test]
     fn length_counts_characters_and_nothing_is_cut() {
         let length = Length { min: 8, max: 128 };
@@ -202,8 +203,12 @@ mod tests {
             });
             assert_eq!(got.as_ref(), want.as_ref().map_err(|why| *why), "{raw:?}");
         }
+        let alone = Policy { min_length: 15, ..POLICY };
+        let fits = |raw: &str| Password::parse(raw.to_owned(), &alone).is_ok();
+        assert_eq!([fits("fourteen chars"), fits("fifteen  chars.")], [false, true]);
     }
 
+    /// (R6)
     #[test]
     fn composed_and_decomposed_are_one_password() {
         let composed = Password::attempt("pässword".to_owned());
@@ -237,7 +242,7 @@ mod tests {
         assert_eq!(password.screen(&POLICY, Some(&short), None), Ok(()));
     }
 
-    /// (R5, R7) Every entry is refused, in whatever case, and nothing else is: length is the only rule of composition.
+    /// (R5, R7, R8) Without a network. Every entry is refused, in whatever case, and nothing else is: length is the only rule of composition.
     #[test]
     fn common_passwords_are_refused_and_long_dull_ones_are_not() {
         let lax = Policy { min_length: 1, ..POLICY };

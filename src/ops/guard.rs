@@ -196,10 +196,8 @@ impl Operations {
         device: Device,
         error: &Error,
     ) -> Result<()> {
+        guess.decide(); // before anything that may fail: it stays counted
         let right = matches!(error, Error::UserBlocked);
-        if !right {
-            guess.decide(); // before anything that may fail: it stays counted
-        }
         let now = self.clock.now();
         let event = Event::new(now, action, guess.user.clone()).from(device);
         let tx = self.store.begin().await?;
@@ -211,9 +209,7 @@ impl Operations {
             let stale = now.minus(self.rules.guard.longest_wait.max(guard::HOUR));
             store::attempts::fail(&tx, &caller.namespace, &guess.streak, now, stale).await?;
         }
-        tx.commit().await?;
-        guess.decide();
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
     /// Gives an attempt back that led to nothing. Failures in a row stay: it was not shown to be right.

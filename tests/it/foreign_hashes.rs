@@ -109,6 +109,7 @@ async fn a_password_is_changed_though_a_log_in_renews_its_hash_meanwhile(service
     service.users().login(attempt("ada", "another horse")).await.unwrap();
 }
 
+/// (R10)
 async fn a_hash_of_ours_is_renewed_when_the_cost_was_raised(service: &Service) {
     create(service, crate::support::ada()).await;
     assert_eq!(stored(service, "$2b$04$").await, 1);
@@ -143,7 +144,6 @@ async fn an_unknown_user_costs_what_one_of_those_stored_costs(service: &Service)
     }
 }
 
-/// (14)
 /// Or else the time would tell that two names are one user's.
 async fn an_account_whose_failures_are_spent_costs_what_it_did(service: &Service) {
     let dear = "$2b$06$abcdefghijklmnopqrstuu174eFeoTj0DHmtuueFaS3Wde4P7wHG.";
@@ -163,6 +163,7 @@ async fn an_account_whose_failures_are_spent_costs_what_it_did(service: &Service
     refused(&few.users.clone().login(right).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
 }
 
+/// (14)
 async fn what_is_no_hash_or_costs_too_much_is_refused_before_any_work(service: &Service) {
     let digest = "MDEyMzQ1Njc4OWFiY2RlZg$ehqGRlXhNY90u1mXokuaGpor9OaG4WSZVb4jCfev4ys";
     let before = (service.counts().await, service.replica.hasher.work());

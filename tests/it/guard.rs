@@ -1,5 +1,6 @@
 //! Who guesses passwords: how often, how long they wait, and what they learn. The numbers in brackets are those of the
-//! defects that are known from other services, and of the rules against them.
+//! defects that are known from other services, and of the rules against them (OWASP ASVS, NIST SP 800-63B). The sixth, a
+//! reset that waits for its mail only for users who exist, has nothing here that it could be in: no mail is sent.
 
 use std::time::Duration;
 
@@ -145,6 +146,7 @@ async fn right_passwords_at_the_same_time_all_succeed(service: &Service) {
     assert_eq!(service.number("SELECT CAST(sum(spent) AS BIGINT) FROM attempts").await, 0, "all given back");
 }
 
+/// (R11)
 async fn after_five_failures_each_one_waits_longer(service: &Service) {
     create(service, ada()).await;
     for _ in 0..5 {
@@ -233,6 +235,7 @@ async fn strangers_with_two_names_leave_a_tenth_to_a_known_address(service: &Ser
     refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
 }
 
+/// (R9)
 async fn a_wrong_old_password_counts(service: &Service) {
     let user = create(service, ada()).await;
     let change = |old: &str| UpdatePasswordRequest {
@@ -298,7 +301,7 @@ async fn the_right_password_of_a_blocked_user_is_no_failure(service: &Service) {
     wrong(service, attempt("ada", "wrong", "")).await;
 }
 
-/// (1, 2, 5, R13) The same answers, rows and statements for who exists, who does not, who has no password and who is
+/// (1, 2, 4, 5, R13) The same answers, rows and statements for who exists, who does not, who has no password and who is
 /// blocked, with wrong, empty and very long passwords.
 async fn who_exists_is_not_told_by_waits(service: &Service) {
     create(service, ada()).await;

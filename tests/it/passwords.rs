@@ -75,6 +75,7 @@ async fn the_named_session_stays_open(service: &Service) {
     assert!(!is_open(service, &other.id).await);
 }
 
+/// (5, R13)
 async fn a_wrong_old_password_and_an_unknown_user_are_one_answer(service: &Service) {
     let user = create(service, ada()).await;
     let session = login(service, "ada").await;
@@ -135,6 +136,7 @@ async fn a_password_in_an_update_ends_all_sessions(service: &Service) {
     assert!(signs_in(service, "another horse").await);
 }
 
+/// (12, R2, R3, R4)
 async fn long_passwords_count_to_their_last_byte(service: &Service) {
     let user = create(service, ada()).await;
     let mut old = PASSWORD.to_owned();
@@ -153,6 +155,7 @@ async fn long_passwords_count_to_their_last_byte(service: &Service) {
     assert_eq!(service.number(stored).await, 1);
 }
 
+/// (R6)
 async fn a_password_is_the_same_however_it_is_composed(service: &Service) {
     create(service, CreateRequest { password: "pa\u{308}sswo\u{308}rter".into(), ..ada() }).await;
     assert!(signs_in(service, "pässwörter").await);
@@ -161,6 +164,7 @@ async fn a_password_is_the_same_however_it_is_composed(service: &Service) {
     assert!(!signs_in(service, "pässwörter ").await, "never trimmed");
 }
 
+/// (R7)
 async fn a_password_must_not_hold_the_users_names(service: &Service) {
     let named = CreateRequest { username: "lovelace".into(), ..ada() };
     let status =
@@ -192,6 +196,7 @@ async fn a_password_must_not_hold_the_users_names(service: &Service) {
     lax.users.create(weak).await.unwrap();
 }
 
+/// (15)
 async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
     create(service, ada()).await;
     let before = service.counts().await;
@@ -248,7 +253,7 @@ async fn a_password_changed_during_the_hash_is_not_replaced(service: &Service) {
     assert!(!signs_in(service, "another horse").await);
 }
 
-/// What takes time is bcrypt: counted in rounds, since a clock would depend on the machine.
+/// (1, 2, R13) What takes time is bcrypt: counted in rounds, since a clock would depend on the machine.
 async fn every_refusal_costs_the_same_work(service: &Service) {
     let user = create(service, ada()).await;
     let passwordless = CreateRequest { password: String::new(), sso_enabled: true, ..crate::support::nth(1) };

@@ -134,6 +134,7 @@ async fn ended_sessions_are_removed_in_the_background(service: &Service) {
     read(service, &young.id).await.unwrap();
 }
 
+/// (13)
 async fn only_the_exact_token_opens_a_session(service: &Service) {
     create(service, ada()).await;
     let token = login(service, "ada").await.id;
@@ -187,6 +188,7 @@ async fn set_status(service: &Service, status: i32) {
     tx.commit().await.unwrap();
 }
 
+/// (7)
 async fn a_blocked_user_learns_of_it_only_with_the_right_password(service: &Service) {
     create(service, ada()).await;
     set_status(service, 3).await;
