@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +33,8 @@ pub(crate) struct Clients {
     client: Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
     token: String,
+    /// Log-ins that were done, by all clones.
+    done: Arc<AtomicUsize>,
 }
 
 /// What came of a log-in.
@@ -56,7 +60,7 @@ impl Clients {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        let mut clients = Self { client, address, token: String::new() };
+        let mut clients = Self { client, address, token: String::new(), done: Arc::default() };
         let mut seeding = JoinSet::new();
         for n in 0..USERS {
             let client = clients.clone();
@@ -88,15 +92,18 @@ impl Clients {
     /// A log-in of the user with this number, or one in turn.
     pub(crate) async fn login(&self, user: usize) -> Login {
         match self.post("/v1/sessions", credentials(user % USERS)).await {
-            Ok((StatusCode::OK, _)) => Login::Done,
+            Ok((StatusCode::OK, _)) => {
+                self.done.fetch_add(1, Ordering::Relaxed);
+                Login::Done
+            }
             Ok((StatusCode::TOO_MANY_REQUESTS, body)) if holds(&body, b"HASHER_BUSY") => Login::Refused,
             Ok((status, body)) => Login::Failed(format!("{status} {body:?}")),
             Err(error) => Login::Failed(error.to_string()),
         }
     }
 
-    /// Log-ins that come at so many a second, evenly, whether or not those before are done; so that late replies
-    /// do not hold back those to come.
+    /// Log-ins that come at so many a second, evenly, whether or not those before are done, each
+    /// timed from when it was to come.
     pub(crate) async fn arrive(&self, rate: f64, span: Duration) -> Seen {
         let begun = Instant::now();
         let mut running = JoinSet::new();
@@ -105,12 +112,13 @@ impl Clients {
             if due > span {
                 break;
             }
-            tokio::time::sleep_until((begun + due).into()).await;
+            let due = begun + due;
+            tokio::time::sleep_until(due.into()).await;
             let client = self.clone();
             running.spawn(async move {
-                let sent = Instant::now();
                 let mut seen = Seen::default();
-                seen.note(client.login(n as usize).await, sent.elapsed());
+                let login = client.login(n as usize).await;
+                seen.note(login, due.elapsed());
                 seen
             });
         }
@@ -142,6 +150,11 @@ impl Clients {
             });
         }
         gathered(running).await
+    }
+
+    /// Log-ins done so far.
+    pub(crate) fn done(&self) -> usize {
+        self.done.load(Ordering::Relaxed)
     }
 
     /// Readers of the session.
@@ -210,6 +223,14 @@ impl Seen {
             [] => Ok(()),
             [first, ..] => Err(format!("{} calls failed, the first with: {first}", self.failed.len()).into()),
         }
+    }
+
+    /// An error unless there were refusals, and nothing else went wrong.
+    pub(crate) fn some_refused(&self) -> Result<()> {
+        if self.refused.is_empty() {
+            return Err("it was no overload: nothing was refused".into());
+        }
+        self.none_failed()
     }
 
     pub(crate) fn p99(&self) -> f64 {

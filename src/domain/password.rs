@@ -242,7 +242,8 @@ mod tests {
         assert_eq!(password.screen(&POLICY, Some(&short), None), Ok(()));
     }
 
-    /// (R5, R7, R8) Without a network. Every entry is refused, in whatever case, and nothing else is: length is the only rule of composition.
+    /// (R5, R7, R8) Without a network, every entry is refused, in whatever case, and nothing else is: length is the only
+    /// rule of composition.
     #[test]
     fn common_passwords_are_refused_and_long_dull_ones_are_not() {
         let lax = Policy { min_length: 1, ..POLICY };

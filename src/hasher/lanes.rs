@@ -67,7 +67,7 @@ impl Key {
 }
 
 /// bcrypt of each job in so many rounds, 2^cost of them, in lock-step. Calls `pause` before each round:
-/// every 0.06 ms.
+/// about every 0.06 ms.
 pub(super) fn bcrypt(rounds: u64, jobs: &[(&Key, Salt)], mut pause: impl FnMut()) -> Vec<Digest> {
     let (mut digests, pause) = (Vec::with_capacity(jobs.len()), &mut pause);
     for jobs in jobs.chunks(MOST) {

@@ -159,11 +159,13 @@ impl Drop for Place {
 
 /// A worker's life.
 fn work(shared: &Shared, worker: usize, mut courtesy: Courtesy) {
+    courtesy.begin();
     let mut queue = shared.lock();
     while !queue.closed {
         let batch = queue.take(worker, Instant::now());
         let Some(rounds) = batch.first().map(Job::rounds) else {
             queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            courtesy.begin();
             continue;
         };
         drop(queue);
@@ -171,7 +173,8 @@ fn work(shared: &Shared, worker: usize, mut courtesy: Courtesy) {
         let outcomes = run(batch, &mut courtesy);
         // Count before answering: who reads the answer finds the place free.
         shared.lock().done(worker, jobs, rounds, Instant::now());
-        // Without the lock: whom an answer wakes takes the CPU at once.
+        // Without the lock: whom an answer wakes takes the CPU at once, and may want a place. Meanwhile this worker counts
+        // as idle.
         for (reply, outcome) in outcomes {
             // The caller may have left meanwhile.
             let _ = reply.send(outcome);
@@ -199,7 +202,6 @@ fn run(batch: Vec<Job>, courtesy: &mut Courtesy) -> Vec<(oneshot::Sender<Outcome
         }
     }
     let jobs: Vec<(&Key, Salt)> = hashes.iter().map(|(key, salt)| (key, *salt)).collect();
-    courtesy.begin();
     let digests = bcrypt(rounds, &jobs, || courtesy.pause());
     outcomes.extend(replies.into_iter().zip(digests.into_iter().map(Outcome::Digest)));
     outcomes

@@ -196,8 +196,10 @@ impl Operations {
         device: Device,
         error: &Error,
     ) -> Result<()> {
-        guess.decide(); // before anything that may fail: it stays counted
         let right = matches!(error, Error::UserBlocked);
+        if !right {
+            guess.decide(); // before anything that may fail: it stays counted
+        }
         let now = self.clock.now();
         let event = Event::new(now, action, guess.user.clone()).from(device);
         let tx = self.store.begin().await?;
@@ -209,6 +211,7 @@ impl Operations {
             let stale = now.minus(self.rules.guard.longest_wait.max(guard::HOUR));
             store::attempts::fail(&tx, &caller.namespace, &guess.streak, now, stale).await?;
         }
+        guess.decide(); // before it is done, or one that is cut off here could be given back twice
         Ok(tx.commit().await?)
     }
 

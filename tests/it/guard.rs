@@ -1,6 +1,5 @@
 //! Who guesses passwords: how often, how long they wait, and what they learn. The numbers in brackets are those of the
-//! defects that are known from other services, and of the rules against them (OWASP ASVS, NIST SP 800-63B). The sixth, a
-//! reset that waits for its mail only for users who exist, has nothing here that it could be in: no mail is sent.
+//! defects of other services and of the rules that README lists ("What was wrong elsewhere").
 
 use std::time::Duration;
 
@@ -90,7 +89,7 @@ async fn guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas(ser
     assert!(hashes() - before <= 100, "within one hour, whatever hour of the clock it is");
 }
 
-/// (8) Eighteen of twenty are strangers'; those of the hour before count, and a replica whose clock is behind counts in
+/// (R11) Eighteen of twenty are strangers'; those of the hour before count, and a replica whose clock is behind counts in
 /// the hour that the others are in.
 async fn no_turn_of_the_hour_and_no_slow_clock_is_a_new_start(service: &Service) {
     let twenty = |config: &mut Config| (config.guard.account, config.guard.free) = (20, 1_000);
@@ -118,17 +117,27 @@ async fn no_turn_of_the_hour_and_no_slow_clock_is_a_new_start(service: &Service)
     refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
 }
 
-/// (8) Refusals are many where somebody hammers, and writes go one after the other.
+/// Refusals are many where somebody hammers, and writes go one after the other. (R13) Whether or not there is such a user.
 async fn who_is_locked_out_costs_no_write(service: &Service) {
     create(service, ada()).await;
-    for _ in 0..5 {
-        wrong(service, attempt("ada", "a wrong guess", "")).await;
+    let hour = rest_of_hour(service.clock.now());
+    service.clock.advance(hour);
+    let five = service.another(|config| (config.guard.account, config.guard.free) = (5, 1_000)).await;
+    for name in ["ada", "nobody"] {
+        for _ in 0..5 {
+            wrong(service, attempt(name, "a wrong guess", "")).await;
+        }
     }
     let writer = service.replica.store.begin().await.unwrap();
     writer.execute_unprepared("UPDATE attempts SET spent = spent").await.unwrap();
-    let waiting = tries(&service.replica, attempt("ada", PASSWORD, ""));
-    let status = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    // One because of failures in a row, the other because of those in an hour.
+    for replica in [&service.replica, &five] {
+        for name in ["ada", "nobody"] {
+            let waiting = tries(replica, attempt(name, PASSWORD, ""));
+            let status = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap_err();
+            refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        }
+    }
     drop(writer);
 }
 
