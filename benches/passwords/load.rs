@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -61,19 +62,14 @@ impl Clients {
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let mut clients = Self { client, address, token: String::new(), done: Arc::default() };
-        let mut seeding = JoinSet::new();
-        for n in 0..USERS {
-            let client = clients.clone();
-            seeding.spawn(async move { client.post("/v1/users", credentials(n)).await });
-            while seeding.len() > AT_A_TIME || (n + 1 == USERS && !seeding.is_empty()) {
-                let Some(answer) = seeding.join_next().await else { break };
-                if let (status, body) = answer??
-                    && status != StatusCode::OK
-                {
-                    return Err(format!("a user was not created: {status} {body:?}").into());
-                }
+        let creations = (0..USERS).map(|n| clients.post("/v1/users", credentials(n)));
+        let mut answers = stream::iter(creations).buffer_unordered(AT_A_TIME);
+        while let Some((status, body)) = answers.try_next().await? {
+            if status != StatusCode::OK {
+                return Err(format!("a user was not created: {status} {body:?}").into());
             }
         }
+        drop(answers);
         let (_, body) = clients.post("/v1/sessions", credentials(0)).await?;
         let session: serde_json::Value = serde_json::from_slice(&body)?;
         session["session"]["id"].as_str().ok_or("no session.id")?.clone_into(&mut clients.token);

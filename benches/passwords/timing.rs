@@ -60,7 +60,7 @@ pub(crate) async fn measure() -> Result<Vec<Bar>> {
     }
     let mut times = [const { Vec::new() }; CLASSES.len()];
     for sample in 0..SAMPLES {
-        // Each as often as any other behind each other: the one before may leave something behind.
+        // From each in turn, forward and backward: the one before may leave something behind.
         for turn in 0..CLASSES.len() {
             let class = (sample + turn * (1 + sample % 2 * 4)) % CLASSES.len();
             let ((_, name, length), times) = (&CLASSES[class], &mut times[class]);

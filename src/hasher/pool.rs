@@ -60,10 +60,9 @@ impl Pool {
         let nice = priority::niceness(size.floor, size.workers);
         for worker in 0..size.workers {
             let shared = Arc::clone(&pool.shared);
-            let courtesy = Courtesy::new(size.floor, size.workers);
             let life = move || {
                 priority::lower(nice);
-                work(&shared, worker, courtesy);
+                work(&shared, worker, Courtesy::new(size.floor, size.workers));
             };
             std::thread::Builder::new()
                 .name(format!("hasher-{worker}"))
@@ -159,7 +158,6 @@ impl Drop for Place {
 
 /// A worker's life.
 fn work(shared: &Shared, worker: usize, mut courtesy: Courtesy) {
-    courtesy.begin();
     let mut queue = shared.lock();
     while !queue.closed {
         let batch = queue.take(worker, Instant::now());

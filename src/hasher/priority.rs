@@ -51,10 +51,10 @@ pub(super) struct Courtesy {
 }
 
 impl Courtesy {
-    /// For one of `workers` threads with a floor of `percent`.
+    /// For this thread, one of `workers` with a floor of `percent`.
     pub(super) fn new(percent: u32, workers: usize) -> Self {
         let share = share(percent, workers);
-        Self { share, seen: Instant::now(), used: Duration::ZERO, behind: 0.0 }
+        Self { share, seen: Instant::now(), used: cpu_time(), behind: 0.0 }
     }
 
     /// After a time without work, which does not count.

@@ -16,7 +16,7 @@ use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
 
-use super::Operations;
+use super::{Operations, password_of};
 
 /// What somebody calls a user who proves a password: the canonical form of each name, so that spelling it otherwise is
 /// no new start.
@@ -55,9 +55,10 @@ pub(super) struct Guess {
 }
 
 impl Guess {
-    /// Whether it is the same user's.
-    pub(super) fn is_about(&self, account: Option<&Account>) -> bool {
-        self.user.is_some() && self.user.as_ref() == account.map(|account| &account.user.id)
+    /// Whether the user whose password it is has another hash by `now` than the one that was `checked`.
+    pub(super) fn finds_another_hash(&self, now: Option<&Account>, checked: Option<&PasswordHash>) -> bool {
+        let same_user = self.user.is_some() && self.user.as_ref() == now.map(|account| &account.user.id);
+        same_user && password_of(now) != checked
     }
 
     /// Whether a password that is `right` proves anything. Asked after the check, which takes as long as any.

@@ -77,7 +77,7 @@ impl Operations {
                 return done;
             }
             let now = self.find(caller, &Key::Id(change.user.clone())).await?;
-            if !guess.is_about(now.as_ref()) || password_of(now.as_ref()) == old {
+            if !guess.finds_another_hash(now.as_ref(), old) {
                 return done;
             }
             (account, again, turn) = (now, false, self.turn(caller)?);
