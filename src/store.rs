@@ -5,6 +5,7 @@
 
 pub mod attempts;
 mod connect;
+mod connection;
 mod entity;
 pub mod events;
 mod fault;
@@ -20,14 +21,16 @@ use std::time::Duration;
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait, FromQueryResult, QuerySelect as _,
-    QueryTrait, Select, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
+    ConnectionTrait, DatabaseConnection, EntityTrait, FromQueryResult, QuerySelect as _, QueryTrait, Select,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
 };
 
+use crate::domain::caller::Caller;
 use crate::domain::session::Device;
 use crate::error::{Error, Result};
 
 pub use connect::ConnectError;
+pub use connection::{Reader, Transaction};
 pub use migration::{Step, Steps};
 
 /// Which database it is.
@@ -49,9 +52,6 @@ impl Kind {
         }
     }
 }
-
-/// Changes that are made together, or not at all.
-pub type Transaction = DatabaseTransaction;
 
 /// An open database.
 #[derive(Clone, Debug)]
@@ -84,13 +84,24 @@ impl Store {
         self
     }
 
-    /// Connections to read with. On SQLite they refuse to write and never wait for a writer.
+    /// Connections for the server's own reads: start-up, keys, housekeeping. On SQLite they refuse to write and never
+    /// wait for a writer.
     #[must_use]
     pub fn reader(&self) -> &DatabaseConnection {
         &self.read
     }
 
-    /// Begins a transaction that may write. Dropping it rolls it back.
+    /// Returns a connection for the reads of one call. Drop it before work that takes long, such as a hash.
+    ///
+    /// # Errors
+    ///
+    /// `DatabaseUnavailable` if no connection comes free in time.
+    #[expect(clippy::unused_async, reason = "a caller waits for its turn here")]
+    pub async fn read(&self, _caller: &Caller) -> Result<Reader> {
+        Ok(Reader::new(self.read.clone()))
+    }
+
+    /// Begins a transaction that may write, for one call. Dropping it rolls it back.
     ///
     /// On SQLite it takes the write lock at once: one that read first and then could not get the lock would
     /// fail without waiting for it.
@@ -98,7 +109,16 @@ impl Store {
     /// # Errors
     ///
     /// `DatabaseUnavailable` if no connection comes free in time.
-    pub async fn begin(&self) -> Result<Transaction> {
+    pub async fn begin(&self, _caller: &Caller) -> Result<Transaction> {
+        self.begin_as_server().await
+    }
+
+    /// Begins a transaction for the server's own work: migrations, housekeeping, notes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::begin`].
+    pub async fn begin_as_server(&self) -> Result<Transaction> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -107,7 +127,7 @@ impl Store {
         // knows to have begun, and PostgreSQL would keep the connection in a transaction that nobody ends.
         let write = self.write.clone();
         let begun = tokio::spawn(async move { write.begin_with_options(options).await });
-        Ok(begun.await.map_err(Error::internal)??)
+        Ok(Transaction::new(begun.await.map_err(Error::internal)??))
     }
 
     /// Closes every connection.

@@ -94,7 +94,7 @@ async fn count(store: &Store, namespace: &Namespace) -> Result<usize> {
 async fn write_batch(store: &Store, namespace: &Namespace, batch: Vec<User>) -> Result<()> {
     let password = PasswordHash::from_trusted(HASH.to_owned());
     let accounts: Vec<_> = batch.into_iter().map(|user| (user, Some(password.clone()))).collect();
-    let tx = store.begin().await?;
+    let tx = store.begin_as_server().await?;
     users::insert_all(&tx, namespace, &accounts).await?;
     Ok(tx.commit().await?)
 }

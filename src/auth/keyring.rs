@@ -157,7 +157,7 @@ impl KeyRing {
         if used.is_empty() {
             return Ok(());
         }
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin_as_server().await?;
         let mut noted = Vec::with_capacity(used.len());
         for known in used {
             let at = known.used.load(Ordering::Relaxed);

@@ -111,7 +111,7 @@ impl Operations {
         let familiar = match &place {
             Some(place) => {
                 let user = user.map_or("", UserId::as_str);
-                store::attempts::is_familiar(self.store.reader(), namespace, user, place).await?
+                store::attempts::is_familiar(&self.store.read(caller).await?, namespace, user, place).await?
             }
             None => false,
         };
@@ -124,9 +124,10 @@ impl Operations {
         marks.extend(shared.iter().map(|(mark, _)| *mark));
         let hour = guard::hour(now);
         // Who is locked out is told so by a read: writes are few, and those who fail least should have them.
-        let foreseen = store::attempts::foresee(self.store.reader(), namespace, &marks, hour).await?;
+        let foreseen =
+            store::attempts::foresee(&self.store.read(caller).await?, namespace, &marks, hour).await?;
         self.judge(&foreseen, &shared, familiar, now)?;
-        let tx = self.store.begin().await?; // any `?` from here to commit counts nothing
+        let tx = self.store.begin(caller).await?; // any `?` from here to commit counts nothing
         let counts = store::attempts::reserve(&tx, namespace, &marks, hour).await?;
         let void = self.judge(&counts, &shared, familiar, now)?;
         if void {
@@ -184,7 +185,7 @@ impl Operations {
     /// is called, so that it takes as long as those that are stored, and each time as long.
     pub(super) async fn decoy(&self, caller: &Caller, alias: &Alias) -> Result<Option<PasswordHash>> {
         let lot = self.marker.lot(&alias.parts());
-        store::users::password_by_chance(self.store.reader(), &caller.namespace, lot).await
+        store::users::password_by_chance(&self.store.read(caller).await?, &caller.namespace, lot).await
     }
 
     /// Notes a refusal and that the attempt failed: the same rows whether the user is known or not. The right password of
@@ -203,7 +204,7 @@ impl Operations {
         }
         let now = self.clock.now();
         let event = Event::new(now, action, guess.user.clone()).from(device);
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         store::events::append(&tx, caller, &event).await?;
         if right {
             store::attempts::give_back(&tx, &caller.namespace, &guess.marks, Some(&guess.streak), guess.hour)
@@ -213,14 +214,14 @@ impl Operations {
             store::attempts::fail(&tx, &caller.namespace, &guess.streak, now, stale).await?;
         }
         guess.decide(); // before it is done, or one that is cut off here could be given back twice
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Gives an attempt back that led to nothing. Failures in a row stay: it was not shown to be right.
     async fn forgive(&self, caller: &Caller, marks: &[Mark], hour: i64) -> Result<()> {
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         store::attempts::give_back(&tx, &caller.namespace, marks, None, hour).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Gives a right attempt back, in the transaction of what it was for, and remembers from where it came.
@@ -246,7 +247,7 @@ impl Operations {
     pub async fn unlock(&self, caller: &Caller, id: &UserId) -> Result<User> {
         let namespace = &caller.namespace;
         let event = Event::new(self.clock.now(), Action::UserUnlocked, Some(id.clone()));
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         let user = store::users::lock(&tx, namespace, id).await?.ok_or(Error::UserNotFound)?.user;
         let owner = self.account_mark(&Alias::by_id(id), Some(id));
         let mut marks = vec![owner];

@@ -68,7 +68,7 @@ impl Operations {
     }
 
     async fn merge(&self, merging: Merging) -> Result<bool> {
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin_as_server().await?;
         let merged = store::search::merge(&tx, merging).await?;
         tx.commit().await?;
         Ok(merged)
@@ -77,7 +77,7 @@ impl Operations {
     async fn remove_ended_sessions(&self) -> Result<u64> {
         let now = self.clock.now();
         let idle_since = self.rules.session_idle.map(|idle| now.minus(idle));
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin_as_server().await?;
         let removed = store::sessions::delete_ended(&tx, now, idle_since, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
@@ -85,7 +85,7 @@ impl Operations {
 
     async fn remove_old_events(&self) -> Result<u64> {
         let Some(keep) = self.rules.logs_keep else { return Ok(0) };
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin_as_server().await?;
         let removed = store::events::delete_before(&tx, self.clock.now().minus(keep), BATCH).await?;
         tx.commit().await?;
         Ok(removed)
@@ -95,7 +95,7 @@ impl Operations {
         let (now, limits) = (self.clock.now(), &self.rules.guard);
         // Failures in a row count as long as the longest wait after them.
         let hour = guard::hour(now.minus(limits.longest_wait.max(guard::HOUR))) - 1;
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin_as_server().await?;
         let removed = store::attempts::delete_old(&tx, hour, now.minus(limits.familiar), BATCH).await?;
         tx.commit().await?;
         Ok(removed)

@@ -39,7 +39,7 @@ impl Operations {
     ///
     /// Those of the database.
     pub async fn list_keys(&self, caller: &Caller) -> Result<Vec<Key>> {
-        store::keys::of(self.store.reader(), &Reach::One(caller.namespace.clone())).await
+        store::keys::of(&self.store.read(caller).await?, &Reach::One(caller.namespace.clone())).await
     }
 
     /// Revokes a key of the caller's namespace.
@@ -69,7 +69,7 @@ pub async fn create(store: &Store, clock: &Clock, new: NewKey) -> Result<(ApiKey
     let NewKey { reach, name, scopes, expires } = new;
     let id = clock.new_id()?.to_string();
     let key = Key { id, reach, name, scopes, created: now, expires, last_used: None };
-    let tx = store.begin().await?;
+    let tx = store.begin_as_server().await?;
     // First, so that of two that make the last one that fits only one does.
     store::keys::change(&tx).await?;
     if store::keys::count_of(&tx, &key.reach).await? >= Key::MOST {
@@ -86,10 +86,10 @@ pub async fn create(store: &Store, clock: &Clock, new: NewKey) -> Result<(ApiKey
 ///
 /// [`Error::KeyNotFound`]
 pub async fn revoke(store: &Store, reach: Option<&Reach>, id: &str) -> Result<()> {
-    let tx = store.begin().await?;
+    let tx = store.begin_as_server().await?;
     store::keys::change(&tx).await?;
     if !store::keys::delete(&tx, reach, id).await? {
         return Err(Error::KeyNotFound);
     }
-    Ok(tx.commit().await?)
+    tx.commit().await
 }

@@ -57,7 +57,7 @@ impl Operations {
     ///
     /// [`Error::Invalid`] for a page token that is not of this list.
     pub async fn list(&self, caller: &Caller, listing: &Listing, wanted: &Wanted) -> Result<Listed<User>> {
-        let (db, namespace) = (self.store.reader(), &caller.namespace);
+        let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
         // What is written is a token's business alone: it only has to differ where lists do.
         let name = format!("{} users {listing:?}", namespace.as_str());
         let start = self.start(&wanted.page, &name, position)?;
@@ -112,7 +112,9 @@ impl Operations {
                 batch.unread.extend_from_slice(some);
                 continue;
             }
-            let found = store::users::find_all(self.store.reader(), &caller.namespace, some, prefs).await?;
+            let found =
+                store::users::find_all(&self.store.read(caller).await?, &caller.namespace, some, prefs)
+                    .await?;
             let mut found: HashMap<UserId, User> =
                 found.into_iter().map(|user| (user.id.clone(), user)).collect();
             for id in some {

@@ -23,7 +23,7 @@ impl Operations {
         filter: &LogFilter,
         wanted: &Wanted,
     ) -> Result<Listed<(LogRecord, Details)>> {
-        let (db, namespace) = (self.store.reader(), &caller.namespace);
+        let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
         let name = format!("{} logs {} {filter:?}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| place.parse().ok())?;
         if !store::users::exists(db, namespace, user).await? {

@@ -108,7 +108,7 @@ impl Operations {
         old: Option<&PasswordHash>,
         new: &PasswordHash,
     ) -> Result<User> {
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         let account = store::users::lock(&tx, &caller.namespace, &change.user).await?;
         let before = still_proven(account, old)?;
         check_etag(&before, &change.etag)?;

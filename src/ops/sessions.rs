@@ -154,7 +154,7 @@ impl Operations {
     ) -> Result<(SessionToken, Session)> {
         let id = &account.ok_or(Error::BadCredentials)?.user.id;
         let token = SessionToken::generate().map_err(Error::internal)?;
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         let user = still_proven(store::users::lock(&tx, &caller.namespace, id).await?, proven.password)?;
         if let Some(renewed) = &proven.renewed {
             store::users::renew_password(&tx, &caller.namespace, id, renewed).await?;
@@ -191,7 +191,7 @@ impl Operations {
         if let Some(idle) = self.rules.session_idle
             && session.seen.plus(SEEN_EVERY.min(idle / 10)) < now
         {
-            let tx = self.store.begin().await?;
+            let tx = self.store.begin(caller).await?;
             store::sessions::touch(&tx, &caller.namespace, token.digest(), now).await?;
             tx.commit().await?;
         }
@@ -207,13 +207,13 @@ impl Operations {
         let (token, session) = self.find_session(caller, token).await?;
         let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(session.user));
         let event = event.about(&session.public_id);
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         // Of two that log out with one token at the same time, one comes late.
         if !store::sessions::delete(&tx, &caller.namespace, token.digest()).await? {
             return Err(Error::SessionNotFound);
         }
         store::events::append(&tx, caller, &event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// A page of a user's open sessions, the oldest first.
@@ -227,7 +227,7 @@ impl Operations {
         user: &UserId,
         wanted: &Wanted,
     ) -> Result<Listed<(StoredSession, Details)>> {
-        let (db, namespace) = (self.store.reader(), &caller.namespace);
+        let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
         let name = format!("{} sessions {}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| Some(place.to_owned()))?;
         self.read(caller, &Key::Id(user.clone())).await?;
@@ -251,7 +251,7 @@ impl Operations {
     /// [`Error::UserNotFound`], [`Error::SessionNotFound`].
     pub async fn delete_session(&self, caller: &Caller, user: &UserId, public_id: &str) -> Result<()> {
         let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(user.clone())).about(public_id);
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         store::users::lock(&tx, &caller.namespace, user).await?.ok_or(Error::UserNotFound)?;
         // Saves a query, and PostgreSQL takes no text with a NUL in it.
         if uuid::Uuid::try_parse(public_id).is_err() {
@@ -263,7 +263,7 @@ impl Operations {
             return Err(Error::SessionNotFound);
         }
         store::events::append(&tx, caller, &event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Ends all sessions of a user. How many were open.
@@ -273,7 +273,7 @@ impl Operations {
     /// [`Error::UserNotFound`]
     pub async fn delete_sessions(&self, caller: &Caller, user: &UserId) -> Result<u64> {
         let event = Event::new(self.clock.now(), Action::SessionsDeleted, Some(user.clone()));
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         store::users::lock(&tx, &caller.namespace, user).await?.ok_or(Error::UserNotFound)?;
         let ended = store::sessions::delete_open(&tx, &caller.namespace, user, None, self.open()).await?;
         // Those that ended by themselves are no longer anyone's to end, but go with them.
@@ -294,7 +294,8 @@ impl Operations {
     /// The open session of a token. An unread one may have ended without being removed yet.
     async fn find_session(&self, caller: &Caller, token: &str) -> Result<(SessionToken, Session)> {
         let token = SessionToken::parse(token).ok_or(Error::SessionNotFound)?;
-        let session = store::sessions::find(self.store.reader(), &caller.namespace, token.digest()).await?;
+        let session =
+            store::sessions::find(&self.store.read(caller).await?, &caller.namespace, token.digest()).await?;
         let session = session.ok_or(Error::SessionNotFound)?;
         let now = self.clock.now();
         let idle = self.rules.session_idle.is_some_and(|idle| session.seen.plus(idle) <= now);

@@ -20,7 +20,8 @@ impl Operations {
     ///
     /// [`Error::UserNotFound`], also for a live one.
     pub async fn read_trash(&self, caller: &Caller, id: &UserId) -> Result<User> {
-        let found = store::users::find_in_trash(self.store.reader(), &caller.namespace, id).await?;
+        let found =
+            store::users::find_in_trash(&self.store.read(caller).await?, &caller.namespace, id).await?;
         Ok(found.ok_or(Error::UserNotFound)?.user)
     }
 
@@ -64,7 +65,7 @@ impl Operations {
 
     async fn newest_in_trash(&self, caller: &Caller, new: &NewUser) -> Result<Option<UserId>> {
         let Some(email) = &new.email else { return Ok(None) };
-        store::users::newest_in_trash(self.store.reader(), &caller.namespace, email).await
+        store::users::newest_in_trash(&self.store.read(caller).await?, &caller.namespace, email).await
     }
 
     async fn restore_changed(
@@ -118,12 +119,12 @@ impl Operations {
     ) -> Result<()> {
         let namespace = &caller.namespace;
         let event = Event::new(self.clock.now(), Action::UserPurged, Some(id.clone()));
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin(caller).await?;
         let account = store::users::lock_in_trash(&tx, namespace, id).await?;
         check(&account.ok_or(Error::UserNotFound)?.user)?;
         store::users::purge(&tx, namespace, id).await?;
         store::events::forget_user(&tx, namespace, id).await?;
         store::events::append(&tx, caller, &event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }

@@ -68,7 +68,7 @@ impl Operations {
         let user = self.new_user(new)?;
         let event = Event::new(user.created, Action::UserCreated, Some(user.id.clone())).changing(1, vec![]);
 
-        let tx = self.store.begin().await?; // any `?` from here to commit rolls back
+        let tx = self.store.begin(caller).await?; // any `?` from here to commit rolls back
         if let Err(error) = store::users::insert(&tx, &caller.namespace, &user, hash.as_ref()).await {
             drop(tx);
             return Err(self.name_holder(caller, &user, None, error).await);
@@ -122,7 +122,7 @@ impl Operations {
     }
 
     pub(super) async fn find(&self, caller: &Caller, key: &Key) -> Result<Option<Account>> {
-        let (db, namespace) = (self.store.reader(), &caller.namespace);
+        let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
         match key {
             Key::Id(id) => store::users::find(db, namespace, id).await,
             Key::Username(username) => store::users::find_by_username(db, namespace, username).await,
@@ -265,7 +265,7 @@ impl Operations {
         edit: impl FnOnce(&mut User) -> Result<Edit>,
     ) -> Result<User> {
         let namespace = &caller.namespace;
-        let tx = self.store.begin().await?; // any `?` from here to commit rolls back
+        let tx = self.store.begin(caller).await?; // any `?` from here to commit rolls back
         let account = match place {
             Place::Live => store::users::lock(&tx, namespace, id).await?,
             Place::Trash => store::users::lock_in_trash(&tx, namespace, id).await?,

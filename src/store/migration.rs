@@ -48,14 +48,14 @@ impl Store {
     ///
     /// What the database says; then nothing has changed.
     pub async fn migrate(&self) -> Result<()> {
-        let tx = self.begin().await?;
+        let tx = self.begin_as_server().await?;
         if self.kind() == Kind::Postgres {
             // Waiting for another replica, and an index on a large table, may take their time.
             tx.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
         }
-        Migrator::up(&tx, None).await?;
-        Ok(tx.commit().await?)
+        Migrator::up(tx.inner(), None).await?;
+        tx.commit().await
     }
 
     /// Every migration this program knows. Changes nothing, not even on an empty database.
@@ -118,8 +118,8 @@ INSERT INTO events (namespace, user_id, at, action, caller, address, user_agent,
         let url = format!("sqlite://{}/usersd.db?mode=rwc", folder.path().display());
         let store = Store::connect(&url, 2).await.unwrap();
         let token = SessionToken::generate().unwrap();
-        let tx = store.begin().await.unwrap();
-        Migrator::up(&tx, Some(1)).await.unwrap();
+        let tx = store.begin_as_server().await.unwrap();
+        Migrator::up(tx.inner(), Some(1)).await.unwrap();
         tx.execute_unprepared(OLD).await.unwrap();
         let values = [token.digest().as_bytes().to_vec().into()];
         let session = "INSERT INTO sessions VALUES ('old', ?1, 'public', 'x', 1, 9, 1, '', '')";

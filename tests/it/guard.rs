@@ -128,7 +128,7 @@ async fn who_is_locked_out_costs_no_write(service: &Service) {
             wrong(service, attempt(name, "a wrong guess", "")).await;
         }
     }
-    let writer = service.replica.store.begin().await.unwrap();
+    let writer = service.replica.store.begin_as_server().await.unwrap();
     writer.execute_unprepared("UPDATE attempts SET spent = spent").await.unwrap();
     // One because of failures in a row, the other because of those in an hour.
     for replica in [&service.replica, &five] {

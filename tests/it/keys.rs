@@ -291,7 +291,7 @@ async fn one_caller_cannot_take_all_places(service: &Service) {
     let (modest, _) = service.key("default", Scopes::ALL).await;
     small.keys.refresh().await.unwrap();
     // A lock on the user holds the one call that fits.
-    let tx = service.replica.store.begin().await.unwrap();
+    let tx = service.replica.store.begin_as_server().await.unwrap();
     sea_orm::ConnectionTrait::execute_unprepared(&tx, "UPDATE users SET version = version").await.unwrap();
     let login = LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
     let mut users = small.users.clone();

@@ -149,7 +149,7 @@ async fn a_list_is_the_same_however_it_is_found(service: &Service) {
         if n == 14 {
             ops.merge_search_index().await.unwrap(); // on SQLite more than one step
         }
-        let tx = store.begin().await.unwrap();
+        let tx = store.begin_as_server().await.unwrap();
         for user in some {
             store::users::insert(&tx, &namespace, user, None).await.unwrap();
         }

@@ -81,7 +81,7 @@ async fn what_does_not_fit_is_refused_at_once(service: &Service) {
     create(service, ada()).await;
     let small = service.another(|config| config.limits_calls = 1).await;
     // A lock on the user holds the one call that fits.
-    let tx = service.replica.store.begin().await.unwrap();
+    let tx = service.replica.store.begin_as_server().await.unwrap();
     let lock = "UPDATE users SET version = version";
     sea_orm::ConnectionTrait::execute_unprepared(&tx, lock).await.unwrap();
     let mut users = small.users.clone();
@@ -109,7 +109,7 @@ async fn what_does_not_fit_is_refused_at_once(service: &Service) {
 
 async fn a_deadline_that_passed_is_said_so(service: &Service) {
     create(service, ada()).await;
-    let tx = service.replica.store.begin().await.unwrap();
+    let tx = service.replica.store.begin_as_server().await.unwrap();
     let lock = "UPDATE users SET version = version";
     sea_orm::ConnectionTrait::execute_unprepared(&tx, lock).await.unwrap();
     let body = format!(r#"{{"username":"ada","password":"{PASSWORD}"}}"#);
@@ -124,7 +124,7 @@ async fn a_deadline_that_passed_is_said_so(service: &Service) {
 async fn a_call_in_flight_ends_before_the_server_does(service: &Service) {
     create(service, ada()).await;
     let other = service.another(|_| {}).await;
-    let tx = service.replica.store.begin().await.unwrap();
+    let tx = service.replica.store.begin_as_server().await.unwrap();
     let lock = "UPDATE users SET version = version";
     sea_orm::ConnectionTrait::execute_unprepared(&tx, lock).await.unwrap();
     let mut health = HealthClient::new(
@@ -172,7 +172,7 @@ async fn callers_that_leave_leave_no_transaction_behind(service: &Service) {
         service.replica.request(Method::POST, "/v1/sessions", body, &headers).await;
     }
     // Whatever was begun is over or rolled back: a writer gets through at once, and nobody sits in a transaction.
-    let tx = service.replica.store.begin().await.unwrap();
+    let tx = service.replica.store.begin_as_server().await.unwrap();
     sea_orm::ConnectionTrait::execute_unprepared(&tx, "UPDATE users SET name = 'x'").await.unwrap();
     tx.commit().await.unwrap();
     if service.backend == crate::support::Backend::Postgres {

@@ -182,7 +182,7 @@ async fn a_token_is_stored_nowhere(service: &Service) {
 }
 
 async fn set_status(service: &Service, status: i32) {
-    let tx = service.replica.store.begin().await.unwrap();
+    let tx = service.replica.store.begin_as_server().await.unwrap();
     let sql = format!("UPDATE users SET status = {status}");
     sea_orm::ConnectionTrait::execute_unprepared(&tx, &sql).await.unwrap();
     tx.commit().await.unwrap();

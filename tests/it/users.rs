@@ -375,7 +375,7 @@ async fn a_mask_cannot_name_what_cannot_be_written(service: &Service) {
 
 async fn a_changed_address_is_not_verified(service: &Service) {
     let user = create(service, ada()).await;
-    let tx = service.replica.store.begin().await.unwrap();
+    let tx = service.replica.store.begin_as_server().await.unwrap();
     sea_orm::ConnectionTrait::execute_unprepared(&tx, "UPDATE users SET email_verified = true")
         .await
         .unwrap();
