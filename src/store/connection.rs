@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use sea_orm::entity::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, StreamTrait};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::Instrument as _;
 
 use super::fault;
@@ -73,15 +73,15 @@ impl Transaction {
         let lease = self.lease.into_inner().filter(Lease::is_sound).ok_or_else(|| {
             Error::internal("COMMIT was refused: a statement of the transaction failed or was abandoned")
         })?;
-        let done = async {
+        let (tell, told) = oneshot::channel();
+        let commit = async move {
             let (_lease, answer) = lease.run(Arc::new(Work::Commit)).await;
-            if let Err(error) = &answer {
-                tracing::warn!(%error, "COMMIT failed; its connection is closed");
+            if let Err(Err(error)) = tell.send(answer) {
+                tracing::warn!(%error, "COMMIT failed after its caller had left");
             }
-            answer
         };
-        let answer = tokio::spawn(done.in_current_span()).await;
-        match answer {
+        tokio::spawn(commit.in_current_span());
+        match told.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(fault::at_commit(error)),
             Err(error) => Err(Error::OutcomeUnknown(error.into())),
