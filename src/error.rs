@@ -109,9 +109,17 @@ pub enum Error {
     /// The caller's own deadline passed.
     #[error("the deadline of the call has passed")]
     DeadlinePassed,
-    /// The database does not answer, or has to be asked again.
+    /// The database does not answer, or has to be asked again. It has changed nothing.
     #[error("the database cannot do this now")]
     DatabaseUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database ended a statement that took too long. It has changed nothing, and would not the next time.
+    #[error("the database takes too long for this")]
+    DatabaseTooSlow(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database was lost while it committed.
+    #[error(
+        "the database was lost while it made the change: it may have been made, read before you repeat it"
+    )]
+    OutcomeUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A fault of ours.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -147,7 +155,10 @@ impl Error {
             Self::Overloaded { .. } => (Code::ResourceExhausted, ErrorReason::Overloaded),
             Self::CallerLimited { .. } => (Code::ResourceExhausted, ErrorReason::CallerLimited),
             Self::DeadlinePassed => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
-            Self::DatabaseUnavailable(_) => (Code::Unavailable, ErrorReason::DatabaseUnavailable),
+            Self::DatabaseUnavailable(_) | Self::DatabaseTooSlow(_) => {
+                (Code::Unavailable, ErrorReason::DatabaseUnavailable)
+            }
+            Self::OutcomeUnknown(_) => (Code::Unavailable, ErrorReason::OutcomeUnknown),
             Self::Internal(_) => (Code::Internal, ErrorReason::Internal),
         }
     }

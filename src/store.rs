@@ -10,19 +10,22 @@ mod entity;
 pub mod events;
 mod fault;
 pub mod keys;
+mod lease;
 pub mod listing;
 mod migration;
+mod observer;
 pub mod search;
 pub mod secrets;
 pub mod sessions;
+mod trust;
 pub mod users;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, EntityTrait, FromQueryResult, QuerySelect as _, QueryTrait, Select,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
+    Statement,
 };
 
 use crate::domain::caller::Caller;
@@ -32,6 +35,10 @@ use crate::error::{Error, Result};
 pub use connect::ConnectError;
 pub use connection::{Reader, Transaction};
 pub use migration::{Step, Steps};
+
+use lease::Pool;
+use observer::Observer;
+use trust::Trust;
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,36 +66,38 @@ pub struct Store {
     read: DatabaseConnection,
     write: DatabaseConnection,
     kind: Kind,
+    reader: Reader,
+    writer: Pool,
+    trust: Arc<Trust>,
 }
 
-/// A statement that takes longer is worth a line in the log: none of ours should, however many users there are.
-const SLOW: Duration = Duration::from_secs(1);
-
 impl Store {
+    fn new(read: DatabaseConnection, write: DatabaseConnection, kind: Kind, trust: Arc<Trust>) -> Self {
+        let reader = Reader::new(Pool::of(&read, Observer::default(), Arc::clone(&trust)));
+        let writer = Pool::of(&write, Observer::default(), Arc::clone(&trust));
+        Self { read, write, kind, reader, writer, trust }
+    }
+
     /// Which database it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The same database with `see` told of every statement that was run. Slow ones are logged in any case.
+    /// The same database with `see` told of every statement that was run.
     #[must_use]
-    pub fn observed(mut self, see: impl Fn(&Statement) + Clone + Send + Sync + 'static) -> Self {
-        for pool in [&mut self.read, &mut self.write] {
-            let see = see.clone();
-            pool.set_metric_callback(move |done| {
-                log_slow(done);
-                see(done.statement);
-            });
-        }
+    pub fn observed(mut self, see: impl Fn(&Statement) + Send + Sync + 'static) -> Self {
+        let observer = Observer::new(see);
+        self.reader = Reader::new(Pool::of(&self.read, observer.clone(), Arc::clone(&self.trust)));
+        self.writer = Pool::of(&self.write, observer, Arc::clone(&self.trust));
         self
     }
 
     /// Connections for the server's own reads: start-up, keys, housekeeping. On SQLite they refuse to write and never
     /// wait for a writer.
     #[must_use]
-    pub fn reader(&self) -> &DatabaseConnection {
-        &self.read
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// Returns a connection for the reads of one call. Drop it before work that takes long, such as a hash.
@@ -98,13 +107,10 @@ impl Store {
     /// `DatabaseUnavailable` if no connection comes free in time.
     #[expect(clippy::unused_async, reason = "a caller waits for its turn here")]
     pub async fn read(&self, _caller: &Caller) -> Result<Reader> {
-        Ok(Reader::new(self.read.clone()))
+        Ok(self.reader.clone())
     }
 
     /// Begins a transaction that may write, for one call. Dropping it rolls it back.
-    ///
-    /// On SQLite it takes the write lock at once: one that read first and then could not get the lock would
-    /// fail without waiting for it.
     ///
     /// # Errors
     ///
@@ -113,21 +119,13 @@ impl Store {
         self.begin_as_server().await
     }
 
-    /// Begins a transaction for the server's own work: migrations, housekeeping, notes.
+    /// Begins a transaction for the server's own work: housekeeping, notes.
     ///
     /// # Errors
     ///
     /// As [`Store::begin`].
     pub async fn begin_as_server(&self) -> Result<Transaction> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        // In a task of its own, so that a caller who leaves cannot cut BEGIN in two: sqlx rolls back only what it
-        // knows to have begun, and PostgreSQL would keep the connection in a transaction that nobody ends.
-        let write = self.write.clone();
-        let begun = tokio::spawn(async move { write.begin_with_options(options).await });
-        Ok(Transaction::new(begun.await.map_err(Error::internal)??))
+        Transaction::begin(&self.writer).await
     }
 
     /// Closes every connection.
@@ -137,14 +135,6 @@ impl Store {
                 tracing::warn!(%error, "a connection did not close well");
             }
         }
-    }
-}
-
-/// Logs a statement that took long, without its values, which are the callers'.
-fn log_slow(done: &sea_orm::metric::Info<'_>) {
-    if done.elapsed >= SLOW {
-        let millis = u64::try_from(done.elapsed.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(millis, sql = done.statement.sql, "slow statement");
     }
 }
 

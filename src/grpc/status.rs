@@ -2,6 +2,7 @@
 //! the only one that logs a cause, so that each failure is logged once and nothing internal gets out.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -11,6 +12,9 @@ use crate::pb::ErrorReason;
 
 /// `domain` of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "usersd";
+
+/// When a call that the database could not serve may be tried again: most causes pass in less.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -28,7 +32,13 @@ impl From<Error> for Status {
             | Error::CallerLimited { retry_after } => {
                 details.set_retry_info(Some(*retry_after));
             }
-            Error::Internal(cause) | Error::DatabaseUnavailable(cause) => {
+            Error::Internal(cause)
+            | Error::DatabaseUnavailable(cause)
+            | Error::DatabaseTooSlow(cause)
+            | Error::OutcomeUnknown(cause) => {
+                if matches!(error, Error::DatabaseUnavailable(_)) {
+                    details.set_retry_info(Some(DATABASE_RETRY));
+                }
                 tracing::error!(
                     cause = with_causes(cause.as_ref()),
                     reason = reason.as_str_name(),

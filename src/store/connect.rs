@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx::postgres::PgConnectOptions;
@@ -12,6 +13,7 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx,
 };
 
+use super::trust::Trust;
 use super::{Kind, Store};
 
 /// Fewest and most readers of an SQLite file. Each has a thread that a read keeps busy for some microseconds: more than
@@ -76,36 +78,35 @@ impl Store {
     ///
     /// [`ConnectError`]
     pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
-        let store =
-            if url.starts_with("sqlite:") { sqlite(url).await } else { postgres(url, connections).await };
-        store.map(|store| store.observed(|_| {}))
+        if url.starts_with("sqlite:") { sqlite(url).await } else { postgres(url, connections).await }
     }
 }
 
 async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     create_private(url)?;
-    let mut options = sqlite_options(url);
+    let trust = Arc::<Trust>::default();
+    let mut options = sqlite_options(url, &trust);
     options.max_connections(1).min_connections(1);
     let write = patient_connect(options).await?;
-    let mut options = sqlite_options(url);
+    let mut options = sqlite_options(url, &trust);
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let readers = cpus.clamp(SQLITE_READERS.0, SQLITE_READERS.1);
     options.max_connections(u32::try_from(readers).unwrap_or(2)).min_connections(1);
     options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
     let read = Database::connect(options).await?;
-    Ok(Store { read, write, kind: Kind::Sqlite })
+    Ok(Store::new(read, write, Kind::Sqlite, trust))
 }
 
-fn sqlite_options(url: &str) -> ConnectOptions {
+fn sqlite_options(url: &str, trust: &Arc<Trust>) -> ConnectOptions {
+    let trust = Arc::clone(trust);
     let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)
         .acquire_timeout(ACQUIRE)
-        // A file does not hang up.
-        .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-        .map_sqlx_sqlite_opts(configure);
+        .map_sqlx_sqlite_opts(configure)
+        .map_sqlx_sqlite_pool_opts(move |pool| trust.guard(pool));
     options
 }
 
@@ -155,33 +156,36 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
 /// longer than any caller waits; compile a statement that reads some rows, which takes longer than reading them; or read
 /// a table from its beginning. Each statement has an index that leads to one tenant's rows, but where most rows are
 /// alike, or statistics are old, the planner would rather meet them among everyone's. Nor does it start processes to share
-/// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that.
+/// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that. Where the
+/// server can (14 and newer), it also ends a statement whose connection we closed, which otherwise waits on for its lock.
 const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
                        SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off; \
-                       SET max_parallel_workers_per_gather = 0";
+                       SET max_parallel_workers_per_gather = 0; \
+                       SELECT set_config('client_connection_check_interval', '1s', false) \
+                       WHERE current_setting('server_version_num')::int >= 140000";
 
 async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     // A pool tries until its time is up and then knows only that: one connection says what is wrong.
     let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::Open(told(&error)))?;
     let first = first.connect().await.map_err(|error| ConnectError::Open(told(&error)))?;
     first.close().await.map_err(|error| ConnectError::Open(told(&error)))?;
+    let trust = Arc::<Trust>::default();
+    let guard = Arc::clone(&trust);
     let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)
         .max_connections(connections)
         .min_connections(1)
         .acquire_timeout(ACQUIRE)
-        // A connection in steady use is not asked whether it still lives: that would double every read.
-        .test_before_acquire_if_idle_for(Duration::from_secs(2))
         .set_application_name("usersd")
-        .map_sqlx_postgres_pool_opts(|pool| {
-            pool.after_connect(|connection, _| {
+        .map_sqlx_postgres_pool_opts(move |pool| {
+            guard.guard(pool).after_connect(|connection, _| {
                 Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) })
             })
         });
     let pool = Database::connect(options).await?;
     check_version(&pool).await?;
-    Ok(Store { read: pool.clone(), write: pool, kind: Kind::Postgres })
+    Ok(Store::new(pool.clone(), pool, Kind::Postgres, trust))
 }
 
 async fn check_version(db: &DatabaseConnection) -> Result<(), ConnectError> {

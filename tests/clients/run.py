@@ -14,6 +14,7 @@ import appwrite_users
 import appwrite_wire
 import countries
 import endurance
+import faults
 import keys
 import overload
 import races
@@ -142,7 +143,7 @@ def main():
     for kind in kinds:
         on(kind, runner)
         on_for_appwrite(kind, runner)
-    for name, function, *arguments in [*keys.tests(), *tls.tests(), *overload.tests(), *endurance.tests(), *races.tests()]:
+    for name, function, *arguments in [*keys.tests(), *tls.tests(), *overload.tests(), *endurance.tests(), *races.tests(), *faults.tests()]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments)
 
