@@ -96,7 +96,7 @@ impl Operations {
 
     /// The caller's turn to have a password hashed.
     fn turn(&self, caller: &Caller) -> Result<Turn> {
-        self.hasher.admit(&caller.line(), caller.deadline)
+        self.hasher.admit(&caller.flow(), caller.deadline)
     }
 }
 

@@ -58,9 +58,19 @@ impl Caller {
         Device { address: said.address.or(self.address), user_agent: user_agent.clone() }
     }
 
-    /// What tells it from other callers, where they wait in line.
+    /// Whose turn it is where callers wait.
     #[must_use]
-    pub fn line(&self) -> Arc<str> {
-        format!("{} {}", self.namespace.as_str(), self.name).into()
+    pub fn flow(&self) -> Flow {
+        Flow { namespace: self.namespace.shared(), key: Arc::clone(&self.name) }
     }
+}
+
+/// The calls that share one turn where callers wait: first the namespaces take turns, then the keys of each. A tenant
+/// makes its keys itself, so more of them must not get it more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The tenant that is served. A key for all namespaces counts in the one that its call names.
+    pub namespace: Arc<str>,
+    /// The name of the key, which tells the calls of one tenant apart.
+    pub key: Arc<str>,
 }

@@ -23,6 +23,7 @@ use usersd::auth::keyring::KeyRing;
 use usersd::clock::Clock;
 use usersd::config::Config;
 use usersd::devices::Devices;
+use usersd::domain::caller::Flow;
 use usersd::domain::key::{KeyName, NewKey, Reach};
 use usersd::domain::password::{Password, PasswordHash};
 use usersd::domain::scope::Scopes;
@@ -454,8 +455,8 @@ fn hashing(config: &Config) -> Setup {
 }
 
 /// The line in which calls of the tests wait for a hash.
-pub(crate) fn line() -> Arc<str> {
-    Arc::from("default open")
+pub(crate) fn line() -> Flow {
+    Flow { namespace: "default".into(), key: "open".into() }
 }
 
 /// Lets `meanwhile` happen while `call` waits for its first hash, and gives the call's refusal.
