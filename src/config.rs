@@ -151,11 +151,13 @@ pub struct Config {
     pub http_trusted_proxies: Vec<IpNet>,
     pub limits_calls: usize,
     pub limits_calls_per_caller: usize,
+    pub limits_calls_per_namespace: usize,
     /// Calls a second; `None`: any number.
     pub limits_rate: Option<u32>,
     pub limits_rate_per_caller: Option<u32>,
     pub limits_connections: usize,
     pub pool_connections: u32,
+    pub pool_list_timeout: Duration,
     pub log_level: String,
     pub log_format: LogFormat,
 }
@@ -204,10 +206,12 @@ impl Default for Config {
             http_trusted_proxies: Vec::new(),
             limits_calls: 1_000,
             limits_calls_per_caller: 500,
+            limits_calls_per_namespace: 500,
             limits_rate: None,
             limits_rate_per_caller: None,
             limits_connections: 10_000,
             pool_connections: 16,
+            pool_list_timeout: Duration::from_secs(2),
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
         }

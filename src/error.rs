@@ -106,6 +106,11 @@ pub enum Error {
         /// When the caller may try again.
         retry_after: Duration,
     },
+    /// A list took longer than `pool.list_timeout`.
+    #[error(
+        "the list takes too long: go on by page_token instead of a large offset, and set skip_total if the number is not needed"
+    )]
+    ListTooSlow,
     /// The caller's own deadline passed.
     #[error("the deadline of the call has passed")]
     DeadlinePassed,
@@ -154,6 +159,7 @@ impl Error {
             Self::ForeignOrigin(_) => (Code::PermissionDenied, ErrorReason::ForeignOrigin),
             Self::Overloaded { .. } => (Code::ResourceExhausted, ErrorReason::Overloaded),
             Self::CallerLimited { .. } => (Code::ResourceExhausted, ErrorReason::CallerLimited),
+            Self::ListTooSlow => (Code::ResourceExhausted, ErrorReason::ListTooSlow),
             Self::DeadlinePassed => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
             Self::DatabaseUnavailable(_) | Self::DatabaseTooSlow(_) => {
                 (Code::Unavailable, ErrorReason::DatabaseUnavailable)

@@ -40,6 +40,8 @@ pub struct Rules {
     pub logs_keep: Option<Duration>,
     /// How often passwords may be guessed.
     pub guard: Limits,
+    /// How long the statements of a list may take.
+    pub list_timeout: Duration,
 }
 
 impl From<&Config> for Rules {
@@ -51,6 +53,7 @@ impl From<&Config> for Rules {
             trash_keep: config.trash_keep,
             logs_keep: config.logs_keep,
             guard: config.guard,
+            list_timeout: config.pool_list_timeout,
         }
     }
 }
@@ -92,6 +95,11 @@ impl Operations {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.rules.policy
+    }
+
+    /// Returns a connection for a list, whose statements take a time that depends on what is asked for.
+    async fn read_list(&self, caller: &Caller) -> Result<store::Reader> {
+        self.store.read_within(caller, self.rules.list_timeout).await
     }
 
     /// The caller's turn to have a password hashed.

@@ -17,10 +17,13 @@ mod observer;
 pub mod search;
 pub mod secrets;
 pub mod sessions;
+mod shared;
 mod trust;
+mod turns;
 pub mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -28,7 +31,9 @@ use sea_orm::{
     Statement,
 };
 
-use crate::domain::caller::Caller;
+use tokio::time::Instant;
+
+use crate::domain::caller::{Caller, Flow};
 use crate::domain::session::Device;
 use crate::error::{Error, Result};
 
@@ -36,8 +41,8 @@ pub use connect::ConnectError;
 pub use connection::{Reader, Transaction};
 pub use migration::{Step, Steps};
 
-use lease::Pool;
 use observer::Observer;
+use shared::Shared;
 use trust::Trust;
 
 /// Which database it is.
@@ -63,21 +68,19 @@ impl Kind {
 /// An open database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    read: DatabaseConnection,
-    write: DatabaseConnection,
     kind: Kind,
-    reader: Reader,
-    writer: Pool,
+    /// Where callers read.
+    read: Shared,
+    /// Where changes are made; the same on PostgreSQL.
+    write: Shared,
+    /// Where the server reads for itself.
+    server: Arc<Reader>,
+    /// The library's own, for migrations.
+    library: DatabaseConnection,
     trust: Arc<Trust>,
 }
 
 impl Store {
-    fn new(read: DatabaseConnection, write: DatabaseConnection, kind: Kind, trust: Arc<Trust>) -> Self {
-        let reader = Reader::new(Pool::of(&read, Observer::default(), Arc::clone(&trust)));
-        let writer = Pool::of(&write, Observer::default(), Arc::clone(&trust));
-        Self { read, write, kind, reader, writer, trust }
-    }
-
     /// Which database it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -88,52 +91,67 @@ impl Store {
     #[must_use]
     pub fn observed(mut self, see: impl Fn(&Statement) + Send + Sync + 'static) -> Self {
         let observer = Observer::new(see);
-        self.reader = Reader::new(Pool::of(&self.read, observer.clone(), Arc::clone(&self.trust)));
-        self.writer = Pool::of(&self.write, observer, Arc::clone(&self.trust));
+        self.read = self.read.observed(&observer);
+        self.write = self.write.observed(&observer);
+        self.server = Arc::new(self.server.observed(&observer));
         self
     }
 
-    /// Connections for the server's own reads: start-up, keys, housekeeping. On SQLite they refuse to write and never
-    /// wait for a writer.
+    /// A connection for the server's own reads: start-up, keys, housekeeping. It waits for no caller. On SQLite it refuses
+    /// to write and never waits for a writer.
     #[must_use]
     pub fn reader(&self) -> &Reader {
-        &self.reader
+        &self.server
     }
 
-    /// Returns a connection for the reads of one call. Drop it before work that takes long, such as a hash.
+    /// Returns a connection for the reads of one call, when it is the caller's turn. Drop it before work that takes long,
+    /// such as a hash, and before asking for another one: calls that have one and wait for more can wait for each other.
     ///
     /// # Errors
     ///
     /// `DatabaseUnavailable` if no connection comes free in time.
-    #[expect(clippy::unused_async, reason = "a caller waits for its turn here")]
-    pub async fn read(&self, _caller: &Caller) -> Result<Reader> {
-        Ok(self.reader.clone())
+    pub async fn read(&self, caller: &Caller) -> Result<Reader> {
+        Ok(Reader::new(self.read.turn(&caller.flow()).await?, None))
     }
 
-    /// Begins a transaction that may write, for one call. Dropping it rolls it back.
+    /// As [`Store::read`], for reads whose time depends on what the caller asks for: after `span` they are given up.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`]; the statements fail with `ListTooSlow` then.
+    pub async fn read_within(&self, caller: &Caller, span: Duration) -> Result<Reader> {
+        let pool = self.read.turn(&caller.flow()).await?;
+        Ok(Reader::new(pool, Instant::now().checked_add(span)))
+    }
+
+    /// Begins a transaction that may write, for one call, when it is the caller's turn. Dropping it rolls it back.
     ///
     /// # Errors
     ///
     /// `DatabaseUnavailable` if no connection comes free in time.
-    pub async fn begin(&self, _caller: &Caller) -> Result<Transaction> {
-        self.begin_as_server().await
+    pub async fn begin(&self, caller: &Caller) -> Result<Transaction> {
+        Transaction::begin(&self.write.turn(&caller.flow()).await?).await
     }
 
-    /// Begins a transaction for the server's own work: housekeeping, notes.
+    /// Begins a transaction for the server's own work: housekeeping, notes. It takes turns with the callers like one more
+    /// namespace.
     ///
     /// # Errors
     ///
     /// As [`Store::begin`].
     pub async fn begin_as_server(&self) -> Result<Transaction> {
-        Transaction::begin(&self.writer).await
+        // No namespace has an empty name.
+        let flow = Flow { namespace: "".into(), key: Caller::SERVER.into() };
+        Transaction::begin(&self.write.turn(&flow).await?).await
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
-        for pool in [&self.read, &self.write] {
-            if let Err(error) = pool.close_by_ref().await {
-                tracing::warn!(%error, "a connection did not close well");
-            }
+        self.read.close().await;
+        self.write.close().await;
+        self.server.close().await;
+        if let Err(error) = self.library.close_by_ref().await {
+            tracing::warn!(%error, "a connection did not close well");
         }
     }
 }

@@ -13,15 +13,22 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx,
 };
 
+use super::lease::Pool;
+use super::observer::Observer;
+use super::shared::{Shared, Single, Stop};
 use super::trust::Trust;
-use super::{Kind, Store};
+use super::turns::MAX_WAIT;
+use super::{Kind, Reader, Store};
 
-/// Fewest and most readers of an SQLite file. Each has a thread that a read keeps busy for some microseconds: more than
+/// Steps of SQLite's virtual machine after which a reader looks whether its statement is still wanted: some microseconds.
+const STEPS: i32 = 1_000;
+
+/// Fewest and most connections that one namespace reads an SQLite file by at a time. Each has a thread that a read keeps busy for some microseconds: more than
 /// there are CPUs only take turns.
 const SQLITE_READERS: (usize, usize) = (2, 4);
 
-/// How long a call waits for a connection before it is told that the database does not answer.
-const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long a call whose turn it is waits for its connection to be opened, or given back by the call before.
+const ACQUIRE: Duration = MAX_WAIT;
 
 /// How long an SQLite writer waits for another process's.
 const BUSY: Duration = Duration::from_secs(10);
@@ -85,23 +92,59 @@ impl Store {
 async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     create_private(url)?;
     let trust = Arc::<Trust>::default();
-    let mut options = sqlite_options(url, &trust);
-    options.max_connections(1).min_connections(1);
-    let write = patient_connect(options).await?;
-    let mut options = sqlite_options(url, &trust);
+    let library = patient_connect(sqlite_options(url, &trust)).await?;
+    let single = |db: &DatabaseConnection, stop| Single { pool: pool_of(db, &trust), stop };
+    let write = single(&library, Stop::default());
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let readers = cpus.clamp(SQLITE_READERS.0, SQLITE_READERS.1);
-    options.max_connections(u32::try_from(readers).unwrap_or(2)).min_connections(1);
-    options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
-    let read = Database::connect(options).await?;
-    Ok(Store::new(read, write, Kind::Sqlite, trust))
+    let most = cpus.clamp(SQLITE_READERS.0, SQLITE_READERS.1);
+    let mut readers = Vec::new();
+    // One more than a namespace has at a time is left for the others.
+    for _ in 0..=most {
+        let stop = Stop::default();
+        let reader = Database::connect(sqlite_reader(url, &trust, &stop)).await?;
+        readers.push(single(&reader, stop));
+    }
+    let server = Database::connect(sqlite_reader(url, &trust, &Stop::default())).await?;
+    Ok(Store {
+        kind: Kind::Sqlite,
+        read: Shared::new(readers, most, None),
+        write: Shared::new(vec![write], 1, None),
+        server: Arc::new(Reader::new(pool_of(&server, &trust), None)),
+        library,
+        trust,
+    })
 }
 
+fn pool_of(db: &DatabaseConnection, trust: &Arc<Trust>) -> Pool {
+    Pool::of(db, Observer::default(), Arc::clone(trust))
+}
+
+/// A connection that refuses to write, and whose statement ends when `stop` is asked.
+fn sqlite_reader(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
+    let mut options = sqlite_options(url, trust);
+    options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
+    let (trust, stop) = (Arc::clone(trust), stop.clone());
+    options.map_sqlx_sqlite_pool_opts(move |pool| {
+        let stop = stop.clone();
+        trust.guard(pool).after_connect(move |connection, _| {
+            let stop = stop.clone();
+            Box::pin(async move {
+                connection.lock_handle().await?.set_progress_handler(STEPS, move || !stop.is_asked());
+                Ok(())
+            })
+        })
+    });
+    options
+}
+
+/// A pool of one connection.
 fn sqlite_options(url: &str, trust: &Arc<Trust>) -> ConnectOptions {
     let trust = Arc::clone(trust);
     let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)
+        .max_connections(1)
+        .min_connections(1)
         .acquire_timeout(ACQUIRE)
         .idle_timeout(None)
         .max_lifetime(None)
@@ -152,6 +195,9 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
     Database::connect(options).await
 }
 
+/// Of so many connections to PostgreSQL one is left for the other namespaces, and one at least.
+const POSTGRES_OTHERS: usize = 4;
+
 /// What a session of ours on PostgreSQL never does: wait for a lock, work on a statement or sit in a transaction for
 /// longer than any caller waits; compile a statement that reads some rows, which takes longer than reading them; or read
 /// a table from its beginning. Each statement has an index that leads to one tenant's rows, but where most rows are
@@ -170,22 +216,52 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     let first = first.connect().await.map_err(|error| ConnectError::Open(told(&error)))?;
     first.close().await.map_err(|error| ConnectError::Open(told(&error)))?;
     let trust = Arc::<Trust>::default();
-    let guard = Arc::clone(&trust);
+    let library = Database::connect(postgres_options(url, &trust, &Stop::default())).await?;
+    check_version(&library).await?;
+    let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    let mut shared = Vec::new();
+    for _ in 0..connections {
+        let stop = Stop::default();
+        let mut options = postgres_options(url, &trust, &stop);
+        options.min_connections(0).connect_lazy(true);
+        shared.push(Single { pool: pool_of(&Database::connect(options).await?, &trust), stop });
+    }
+    let most = connections - (connections / POSTGRES_OTHERS).max(1);
+    let server = pool_of(&library, &trust);
+    let shared = Shared::new(shared, most, Some(server.clone()));
+    Ok(Store {
+        kind: Kind::Postgres,
+        read: shared.clone(),
+        write: shared,
+        server: Arc::new(Reader::new(server, None)),
+        library,
+        trust,
+    })
+}
+
+/// A pool of one connection, whose process `stop` gets to know.
+fn postgres_options(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
+    let (trust, stop) = (Arc::clone(trust), stop.clone());
     let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)
-        .max_connections(connections)
+        .max_connections(1)
         .min_connections(1)
         .acquire_timeout(ACQUIRE)
         .set_application_name("usersd")
         .map_sqlx_postgres_pool_opts(move |pool| {
-            guard.guard(pool).after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) })
+            let stop = stop.clone();
+            trust.guard(pool).after_connect(move |connection, _| {
+                let stop = stop.clone();
+                Box::pin(async move {
+                    connection.execute(SESSION).await?;
+                    let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await?;
+                    stop.served_by(process);
+                    Ok(())
+                })
             })
         });
-    let pool = Database::connect(options).await?;
-    check_version(&pool).await?;
-    Ok(Store::new(pool.clone(), pool, Kind::Postgres, trust))
+    options
 }
 
 async fn check_version(db: &DatabaseConnection) -> Result<(), ConnectError> {

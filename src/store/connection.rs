@@ -8,24 +8,37 @@ use futures_util::Stream;
 use sea_orm::entity::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, StreamTrait};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tracing::Instrument as _;
 
 use super::fault;
 use super::lease::{Answer, Lease, Pool, Running, Work, feed};
+use super::observer::Observer;
 use crate::error::{Error, Result};
 
 /// Rows of a stream that are read ahead.
 const READ_AHEAD: usize = 4;
 
-/// A connection for the reads of one call.
-#[derive(Clone, Debug)]
+/// A connection for the reads of one call. Dropping it stops what it still reads.
+#[derive(Debug)]
 pub struct Reader {
     pool: Pool,
+    /// When its statements are given up.
+    until: Option<Instant>,
 }
 
 impl Reader {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: Pool, until: Option<Instant>) -> Self {
+        Self { pool, until }
+    }
+
+    /// The same with another observer.
+    pub(super) fn observed(&self, observer: &Observer) -> Self {
+        Self { pool: self.pool.clone().observed(observer), until: self.until }
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
     }
 
     /// Reads. Tries once more where a connection turns out to be dead: it was lost before any row was used.
@@ -39,8 +52,17 @@ impl Reader {
     }
 
     async fn run(&self, work: Arc<Work>) -> Result<Answer, DbErr> {
-        let lease = self.pool.acquire().await?;
-        lease.start(work).await.1
+        let answer = async { self.pool.acquire().await?.start(work).await.1 };
+        match self.until {
+            Some(until) => timeout_at(until, answer).await.unwrap_or_else(|_| Err(fault::list_too_slow())),
+            None => answer.await,
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.pool.stop();
     }
 }
 
@@ -129,6 +151,14 @@ pub struct Rows {
     rows: mpsc::Receiver<Result<QueryResult, DbErr>>,
     /// Reads them; `None` once all are read. Rows come only while this is polled.
     feed: Option<Running<()>>,
+    /// Ends when they are given up.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Rows {
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready())
+    }
 }
 
 impl Stream for Rows {
@@ -143,7 +173,10 @@ impl Stream for Rows {
         {
             self.feed = None;
         }
-        self.rows.poll_recv(context)
+        match self.rows.poll_recv(context) {
+            Poll::Pending if self.is_over(context) => Poll::Ready(Some(Err(fault::list_too_slow()))),
+            row => row,
+        }
     }
 }
 
@@ -160,7 +193,8 @@ impl StreamTrait for Reader {
     ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
         let (sender, rows) = mpsc::channel(READ_AHEAD);
         let feed = Some(Running::new(feed(self.pool.clone(), statement, sender)));
-        Box::pin(async move { Ok(Rows { rows, feed }) })
+        let until = self.until.map(|until| Box::pin(sleep_until(until)));
+        Box::pin(async move { Ok(Rows { rows, feed, until }) })
     }
 }
 

@@ -8,7 +8,9 @@ use crate::error::Error;
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
-        if code(&error).is_some_and(|code| code == QUERY_CANCELED) {
+        if is_list_too_slow(&error) {
+            Self::ListTooSlow
+        } else if code(&error).is_some_and(|code| code == QUERY_CANCELED) {
             Self::DatabaseTooSlow(error.into())
         } else if is_unavailable(&error) {
             Self::DatabaseUnavailable(error.into())
@@ -16,6 +18,18 @@ impl From<DbErr> for Error {
             Self::internal(error)
         }
     }
+}
+
+/// What tells a statement that was given up since its list had no time left from other errors.
+const LIST_TOO_SLOW: &str = "the statement took longer than a list may";
+
+/// The error of a statement that was given up since its list had no time left.
+pub(super) fn list_too_slow() -> DbErr {
+    DbErr::Custom(LIST_TOO_SLOW.to_owned())
+}
+
+fn is_list_too_slow(error: &DbErr) -> bool {
+    matches!(error, DbErr::Custom(why) if why == LIST_TOO_SLOW)
 }
 
 /// SQLSTATE of a statement that took longer than `statement_timeout`.

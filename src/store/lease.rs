@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::fault;
 use super::observer::Observer;
+use super::shared::Turn;
 use super::trust::Trust;
 
 /// Longest that a statement may take. PostgreSQL itself ends one after 30 s (`statement_timeout`), so that only a
@@ -36,6 +37,8 @@ pub(super) struct Pool {
     inner: Inner,
     observer: Observer,
     trust: Arc<Trust>,
+    /// The turn of the call that uses it, which lasts until its last statement has ended; the server needs none.
+    turn: Option<Arc<Turn>>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +54,33 @@ impl Pool {
             DbBackend::Sqlite => Inner::Sqlite(db.get_sqlite_connection_pool().clone()),
             _ => Inner::Postgres(db.get_postgres_connection_pool().clone()),
         };
-        Self { inner, observer, trust }
+        Self { inner, observer, trust, turn: None }
+    }
+
+    /// The same with another observer.
+    pub(super) fn observed(mut self, observer: &Observer) -> Self {
+        self.observer = observer.clone();
+        self
+    }
+
+    /// The same for a call whose turn it is.
+    pub(super) fn during(&self, turn: Turn) -> Self {
+        Self { turn: Some(Arc::new(turn)), ..self.clone() }
+    }
+
+    /// Stops what still runs in this turn.
+    pub(super) fn stop(&self) {
+        if let Some(turn) = &self.turn {
+            Turn::stop(turn);
+        }
+    }
+
+    /// Closes its connections.
+    pub(super) async fn close(&self) {
+        match &self.inner {
+            Inner::Sqlite(pool) => pool.close().await,
+            Inner::Postgres(pool) => pool.close().await,
+        }
     }
 
     pub(super) fn backend(&self) -> DbBackend {

@@ -64,7 +64,7 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let tx = self.write.begin_with_options(options).await?;
+        let tx = self.library.begin_with_options(options).await?;
         if self.kind() == Kind::Postgres {
             // Waiting for another replica, and an index on a large table, may take their time.
             tx.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
@@ -80,7 +80,7 @@ impl Store {
     ///
     /// What the database says.
     pub async fn migrations(&self) -> Result<Steps> {
-        let known = Migrator::get_migration_with_status_read_only(&self.read).await?;
+        let known = Migrator::get_migration_with_status_read_only(&self.library).await?;
         let step = |migration: &sea_orm_migration::migrator::Migration| Step {
             name: migration.name().to_owned(),
             applied: migration.status() == MigrationStatus::Applied,
