@@ -94,6 +94,7 @@ fn calls(scene: &Scene, key: &str) -> Vec<Call> {
         call("Keys/Create", "POST", "keys", json!({"name": "another", "scopes": ["keys.admin"]})),
         call("Keys/List", "GET", "keys", json!({})),
         call("Keys/Delete", "DELETE", format!("keys/{key}"), json!({"id": key})),
+        call("Keys/ListLogs", "GET", "keys:logs", json!({})),
     ]);
     calls
 }
@@ -204,7 +205,7 @@ impl Intruder {
 /// Two keys that were good: one that has expired, one that was revoked.
 async fn ended(service: &Service) -> (String, String) {
     let (revoked, id) = service.key("default", Scopes::ALL).await;
-    keys::revoke(&service.replica.store, None, &id).await.unwrap();
+    keys::revoke(&service.replica.store, &service.clock, &id, false).await.unwrap();
     let minute = Duration::from_mins(1);
     let short = NewKey {
         reach: Reach::parse("default").unwrap(),
