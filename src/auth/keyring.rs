@@ -43,7 +43,16 @@ impl Known {
     pub fn new(name: &str, reach: Reach, scopes: Scopes) -> Self {
         let (used, noted) = (AtomicI64::new(0), AtomicI64::new(0));
         let identity = Identity::Certificate;
-        Self { name: name.into(), identity, reach, scopes, meter: Meter::default(), expires: None, used, noted }
+        Self {
+            name: name.into(),
+            identity,
+            reach,
+            scopes,
+            meter: Meter::default(),
+            expires: None,
+            used,
+            noted,
+        }
     }
 
     /// Whoever needs no key.
@@ -63,7 +72,13 @@ impl Known {
         let used = key.last_used.map_or(0, |at| at.0);
         let known = Self::new(&key.id, key.reach, key.scopes);
         let identity = Identity::Key;
-        Self { identity, expires: key.expires, used: AtomicI64::new(used), noted: AtomicI64::new(used), ..known }
+        Self {
+            identity,
+            expires: key.expires,
+            used: AtomicI64::new(used),
+            noted: AtomicI64::new(used),
+            ..known
+        }
     }
 }
 

@@ -29,8 +29,12 @@ fn caller(value: &toml::Value) -> Result<TlsCaller, String> {
     if san.is_empty() {
         return Err("has a table whose san is empty".to_owned());
     }
-    if [Caller::OPEN, Caller::SERVER].contains(&&*san.to_ascii_lowercase()) || uuid::Uuid::try_parse(san).is_ok() {
-        return Err(format!("has a table for {san}, which events call others: `open`, `usersd` and UUIDs are taken"));
+    if [Caller::OPEN, Caller::SERVER].contains(&&*san.to_ascii_lowercase())
+        || uuid::Uuid::try_parse(san).is_ok()
+    {
+        return Err(format!(
+            "has a table for {san}, which events call others: `open`, `usersd` and UUIDs are taken"
+        ));
     }
     let of = |why: &dyn std::fmt::Display, what: &str| format!("has a table for {san} whose {what} {why}");
     let reach = Reach::parse(text("namespace")?).map_err(|why| of(&why, "namespace"))?;
@@ -77,7 +81,10 @@ mod tests {
         for (inner, part) in [
             ("san = 'a'", "must be tables like"),
             ("san = 'Open', namespace = 'a', scopes = ['users.read']", "for Open, which events call others"),
-            ("san = 'usersd', namespace = 'a', scopes = ['users.read']", "for usersd, which events call others"),
+            (
+                "san = 'usersd', namespace = 'a', scopes = ['users.read']",
+                "for usersd, which events call others",
+            ),
             (
                 "san = '018bcfe5-6800-7000-8000-000000000000', namespace = 'a', scopes = ['users.read']",
                 "UUIDs are taken",

@@ -190,7 +190,11 @@ impl Key {
     pub fn check_made(&self, expires: Option<Timestamp>, now: Timestamp) -> Result<(), LivesTooLong> {
         let Some(life) = self.life_seconds() else { return Ok(()) };
         let latest = now.seconds().saturating_add(life);
-        if expires.is_some_and(|at| at.seconds() <= latest) { Ok(()) } else { Err(LivesTooLong { life, latest }) }
+        if expires.is_some_and(|at| at.seconds() <= latest) {
+            Ok(())
+        } else {
+            Err(LivesTooLong { life, latest })
+        }
     }
 }
 

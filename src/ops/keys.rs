@@ -95,11 +95,8 @@ impl Operations {
         let limit = wanted.page.limit;
         let mut rows = store::events::of_keys(db, &reach, filter, &start, limit + 1).await?;
         let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
-        let total = if wanted.total {
-            Some(store::events::count_of_keys(db, &reach, filter).await?)
-        } else {
-            None
-        };
+        let total =
+            if wanted.total { Some(store::events::count_of_keys(db, &reach, filter).await?) } else { None };
         Ok(self.described(Listed { rows, total, next }, |record| &record.device).await)
     }
 
@@ -225,13 +222,7 @@ async fn revoke_in(
 }
 
 /// Removes a key, and notes in the log how it ended.
-async fn note_end(
-    tx: &Transaction,
-    caller: &Caller,
-    key: &Key,
-    action: Action,
-    at: Timestamp,
-) -> Result<()> {
+async fn note_end(tx: &Transaction, caller: &Caller, key: &Key, action: Action, at: Timestamp) -> Result<()> {
     store::keys::end(tx, key, at).await?;
     let event = Event::new(at, action, None).about(&key.id);
     store::events::append_of_key(tx, &key.reach, caller, &event).await

@@ -42,17 +42,17 @@ crate::on_every_backend!(
     secrets_are_written_nowhere,
 );
 
-fn with_key<T>(key: &str, message: T) -> Request<T> {
+pub(crate) fn with_key<T>(key: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
     request
 }
 
-fn read(username: &str) -> ReadRequest {
+pub(crate) fn read(username: &str) -> ReadRequest {
     ReadRequest { username: username.into(), ..ReadRequest::default() }
 }
 
-fn new(scopes: &[&str]) -> CreateKeyRequest {
+pub(crate) fn new(scopes: &[&str]) -> CreateKeyRequest {
     let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
     CreateKeyRequest { name: "orders".into(), scopes, expires: 0 }
 }
@@ -62,7 +62,7 @@ pub(crate) fn gone(id: &str) -> DeleteKeyRequest {
 }
 
 /// A key made by one who may.
-async fn make(replica: &Replica, admin: &str, scopes: &[&str]) -> (String, String) {
+pub(crate) async fn make(replica: &Replica, admin: &str, scopes: &[&str]) -> (String, String) {
     let made = replica.keys_client().create(with_key(admin, new(scopes))).await.unwrap().into_inner();
     (made.secret, made.key.unwrap().id)
 }
