@@ -111,9 +111,9 @@ impl Blocklist {
 async fn look_up(thread: &mpsc::Sender<LookUp>, password: &[u8]) -> Result<bool> {
     let (answer, found) = oneshot::channel();
     let look_up = LookUp { digest: Sha1::digest(password).into(), answer };
-    let ended = |_| Error::internal("the thread that reads passwords.blocklist has ended");
-    thread.send(look_up).await.map_err(|_| ended(()))?;
-    found.await.map_err(|_| ended(()))?.map_err(Error::internal)
+    let ended = || Error::internal("the thread that reads passwords.blocklist has ended");
+    thread.send(look_up).await.map_err(|_| ended())?;
+    found.await.map_err(|_| ended())?.map_err(Error::internal)
 }
 
 /// Starts the thread that reads the file: a look-up waits for the disk some 30 times, which no thread that serves calls
