@@ -237,7 +237,7 @@ async fn only_root_callers_see_what_happened_to_root_keys(service: &Service) {
     }
 }
 
-/// L10: hourly keys ended in TOO_MANY_KEYS after six weeks.
+/// L10: hourly keys ended in `TOO_MANY_KEYS` after six weeks.
 async fn expired_keys_do_not_count_and_are_noted_once(service: &Service) {
     let (admin, id) = service.key("default", Scopes::ALL).await;
     let until = (START + 60) * 1_000_000;
@@ -251,13 +251,14 @@ async fn expired_keys_do_not_count_and_are_noted_once(service: &Service) {
     let mut keys = service.replica.keys_client();
     let status = keys.create(with_key(&admin, new(&["users.read"]))).await.unwrap_err();
     refused(&status, Code::ResourceExhausted, "TOO_MANY_KEYS");
-    service.clock.advance(Duration::from_secs(60));
+    service.clock.advance(Duration::from_mins(1));
     make(&service.replica, &admin, &["users.read"]).await;
     let listed = keys.list(with_key(&admin, ListKeysRequest {})).await.unwrap().into_inner().keys;
     assert_eq!(listed.len(), 2);
     let another = service.another(|_| {}).await;
     let (one, two) = tokio::join!(service.replica.ops.clean_up(), another.ops.clean_up());
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     for sql in ["SELECT count(*) FROM events WHERE action = 'KEY_EXPIRED'", "SELECT count(*) FROM keys_ended"]
     {
         assert_eq!(service.number(sql).await, 999, "{sql}");
