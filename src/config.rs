@@ -129,6 +129,8 @@ pub struct Config {
     pub passwords_floor: u32,
     pub passwords_max_wait: Duration,
     pub passwords_screening: bool,
+    /// `None`: only the list that is built in.
+    pub passwords_blocklist: Option<PathBuf>,
     pub passwords_min_length: usize,
     pub passwords_max_length: usize,
     pub guard: Limits,
@@ -185,6 +187,7 @@ impl Default for Config {
             passwords_floor: 10,
             passwords_max_wait: Duration::from_secs(5),
             passwords_screening: true,
+            passwords_blocklist: None,
             passwords_min_length: 8,
             passwords_max_length: 128,
             guard: Limits::default(),
@@ -322,6 +325,9 @@ impl Config {
         let (min, max) = (self.passwords_min_length, self.passwords_max_length);
         if min > max {
             problems.0.push(format!("passwords.min_length is {min}, more than passwords.max_length, {max}"));
+        }
+        if self.passwords_blocklist.is_some() && !self.passwords_screening {
+            problems.0.push("passwords.blocklist needs passwords.screening".to_owned());
         }
         if self.sessions_idle.is_some_and(|idle| idle > self.sessions_lifetime) {
             problems.0.push("sessions.idle is longer than sessions.lifetime".to_owned());

@@ -12,6 +12,7 @@ pub mod users;
 
 use std::time::Duration;
 
+use crate::blocklist::Blocklist;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::devices::Devices;
@@ -69,6 +70,7 @@ pub struct Operations {
     clock: Clock,
     rules: Rules,
     devices: Devices,
+    blocklist: Option<Blocklist>,
     page_tokens: TokenKey,
     marker: Marker,
 }
@@ -88,7 +90,13 @@ impl Operations {
     ) -> Result<Self> {
         let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
         let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
-        Ok(Self { store, hasher, clock, rules, devices, page_tokens, marker })
+        Ok(Self { store, hasher, clock, rules, devices, blocklist: None, page_tokens, marker })
+    }
+
+    /// The same service, which also refuses new passwords that `blocklist` holds.
+    #[must_use]
+    pub fn with_blocklist(self, blocklist: Option<Blocklist>) -> Self {
+        Self { blocklist, ..self }
     }
 
     /// What a new password must keep to.

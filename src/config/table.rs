@@ -65,6 +65,7 @@ pub const SETTINGS: &[Setting] = &[
     row!("passwords.floor", passwords_floor, |text: &str| number(text, &(1..=100)), u32::to_string),
     row!("passwords.max_wait", passwords_max_wait, duration, show_duration),
     row!("passwords.screening", passwords_screening, flag, bool::to_string),
+    row!("passwords.blocklist", passwords_blocklist, optional_file, show_file),
     row!(
         "passwords.min_length",
         passwords_min_length,

@@ -8,11 +8,28 @@ use super::namespace::Namespace;
 use super::scope::{Scope, Scopes};
 use super::session::Device;
 
+/// How a caller proved who it is. Told from its name nowhere: names are chosen by people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// By an API key.
+    Key,
+    /// By a client certificate.
+    Certificate,
+    /// Not at all: none was needed.
+    Open,
+    /// It is the server itself, or its command line.
+    Server,
+}
+
 /// The program behind a call, as the stack's gate found it. Only the gate makes one.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// What events name as the one who did it.
     pub name: Arc<str>,
+    /// How it proved that.
+    pub identity: Identity,
+    /// Whether it may work in every namespace.
+    pub root: bool,
     /// The tenant it works in.
     pub namespace: Namespace,
     /// What it may do.
@@ -37,6 +54,8 @@ impl Caller {
         let name = Self::SERVER.into();
         Self {
             name,
+            identity: Identity::Server,
+            root: true,
             namespace,
             scopes: Scopes::ALL,
             address: None,

@@ -45,6 +45,8 @@ impl Operations {
     pub async fn clean_up(&self) -> Result<()> {
         while self.remove_ended_sessions().await? >= BATCH {}
         while self.remove_old_events().await? >= BATCH {}
+        while self.end_expired_keys(BATCH).await? >= BATCH {}
+        while self.forget_ended_keys(BATCH).await? >= BATCH {}
         while self.remove_old_attempts().await? >= BATCH {}
         while self.purge_old_trash().await? >= BATCH {}
         for _ in 0..STEPS {

@@ -20,6 +20,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use usersd::auth::keyring::KeyRing;
+use usersd::blocklist::Blocklist;
 use usersd::clock::Clock;
 use usersd::config::Config;
 use usersd::devices::Devices;
@@ -159,6 +160,11 @@ impl Service {
         std::fs::read_dir(self.home.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
+    /// The URL of the database, for other programs.
+    pub(crate) fn database(&self) -> &str {
+        &self.home.url
+    }
+
     /// A client of a user's own, so that futures of several can run at once.
     pub(crate) fn users(&self) -> UsersClient<Channel> {
         self.replica.users.clone()
@@ -238,6 +244,8 @@ impl Replica {
             (Rules::from(&config), Devices::open(config.geoip_database.as_deref()).unwrap());
         let ops =
             Operations::new(store.clone(), hasher.clone(), clock.clone(), rules, devices).await.unwrap();
+        let blocklist = config.passwords_blocklist.as_deref().map(|path| Blocklist::open(path).unwrap());
+        let ops = ops.with_blocklist(blocklist);
         let keys = KeyRing::load(store.clone(), clock.clone()).await.unwrap();
         let server =
             Server::new(&config, ops.clone(), keys.clone(), Tls::open(&config).unwrap()).await.unwrap();
