@@ -62,7 +62,8 @@ impl From<&Config> for Rules {
 /// Everything the service can do.
 ///
 /// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind: an
-/// attempt to prove a password, counted as failed from before its hash, gives itself back.
+/// attempt to prove a password, counted as failed from before its hash, gives itself back. A COMMIT that has begun is
+/// carried to its end without the caller.
 #[derive(Clone)]
 pub struct Operations {
     store: Store,

@@ -45,6 +45,12 @@ use observer::Observer;
 use shared::Shared;
 use trust::Trust;
 
+/// Returns true if the database undid a transaction so that others could go on: the same again may succeed.
+#[must_use]
+pub fn is_deadlock(error: &Error) -> bool {
+    matches!(error, Error::DatabaseUnavailable(cause) if cause.downcast_ref().is_some_and(fault::is_deadlock))
+}
+
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -117,3 +117,28 @@ fn what_has_one_place_stays_there() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn transactions_begin_and_end_in_one_place() {
+    let places = [
+        ("\"BEGIN", "store/lease.rs"),
+        ("\"COMMIT", "store/lease.rs"),
+        ("\"ROLLBACK", "store/lease.rs"),
+        ("\"SAVEPOINT", "nowhere"),
+        ("return_to_pool", "store/lease.rs"),
+        // The library's own, which migrations need.
+        ("TransactionTrait", "store/migration.rs"),
+        ("begin_with", "store/migration.rs"),
+    ];
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        for line in code(&text).lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for (word, place) in places {
+                if line.contains(word) && path != place {
+                    wrong.push(format!("{path}: {}", line.trim()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -265,6 +265,23 @@ impl Operations {
         id: &UserId,
         etag: &str,
         action: Action,
+        edit: impl FnOnce(&mut User) -> Result<Edit> + Clone,
+    ) -> Result<User> {
+        let change = || self.change_once(caller, place, id, etag, action, edit.clone());
+        match change().await {
+            // Two that wait for each other's names: the other one is done now.
+            Err(error) if store::is_deadlock(&error) => change().await,
+            done => done,
+        }
+    }
+
+    async fn change_once(
+        &self,
+        caller: &Caller,
+        place: Place,
+        id: &UserId,
+        etag: &str,
+        action: Action,
         edit: impl FnOnce(&mut User) -> Result<Edit>,
     ) -> Result<User> {
         let namespace = &caller.namespace;

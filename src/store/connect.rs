@@ -202,13 +202,14 @@ const POSTGRES_OTHERS: usize = 4;
 /// longer than any caller waits; compile a statement that reads some rows, which takes longer than reading them; or read
 /// a table from its beginning. Each statement has an index that leads to one tenant's rows, but where most rows are
 /// alike, or statistics are old, the planner would rather meet them among everyone's. Nor does it start processes to share
-/// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that. Where the
-/// server can (14 and newer), it also ends a statement whose connection we closed, which otherwise waits on for its lock.
+/// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that.
 const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
                        SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off; \
-                       SET max_parallel_workers_per_gather = 0; \
-                       SELECT set_config('client_connection_check_interval', '1s', false) \
-                       WHERE current_setting('server_version_num')::int >= 140000";
+                       SET max_parallel_workers_per_gather = 0";
+
+/// Has the server end a statement whose connection we closed, which would otherwise wait on for its lock. Servers before
+/// version 14 cannot, nor can some systems.
+const END_ABANDONED: &str = "SET client_connection_check_interval = '1s'";
 
 async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     // A pool tries until its time is up and then knows only that: one connection says what is wrong.
@@ -255,6 +256,9 @@ fn postgres_options(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOption
                 let stop = stop.clone();
                 Box::pin(async move {
                     connection.execute(SESSION).await?;
+                    if let Err(error) = connection.execute(END_ABANDONED).await {
+                        tracing::debug!(%error, "the server does not notice closed connections");
+                    }
                     let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await?;
                     stop.served_by(process);
                     Ok(())

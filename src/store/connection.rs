@@ -75,14 +75,18 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// Begins one. Tries once more where a connection turns out to be dead.
     pub(super) async fn begin(pool: &Pool) -> Result<Self> {
-        let begin = Arc::new(Work::Begin);
-        let (mut lease, mut begun) = pool.acquire().await?.start(Arc::clone(&begin)).await;
-        if begun.as_ref().is_err_and(fault::is_connection_lost) {
-            (lease, begun) = pool.acquire().await?.start(begin).await;
-        }
-        begun?;
+        let lease = match Self::open(pool).await {
+            Err(error) if fault::is_connection_lost(&error) => Self::open(pool).await,
+            opened => opened,
+        }?;
         Ok(Self { backend: pool.backend(), lease: Mutex::new(Some(lease)) })
+    }
+
+    async fn open(pool: &Pool) -> Result<Lease, DbErr> {
+        let (lease, begun) = pool.acquire().await?.start(Arc::new(Work::Begin)).await;
+        begun.map(|_| lease)
     }
 
     /// Commits the changes. If the caller leaves, the database still gets to answer: a COMMIT is never cut in two.

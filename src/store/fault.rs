@@ -132,7 +132,7 @@ pub(super) fn spoils_connection(error: &DbErr) -> bool {
     }
 }
 
-/// Returns true if the database undid a transaction so that others could go on: the same again may succeed.
+/// Returns true if PostgreSQL ended the transaction because it and others waited for each other.
 pub(super) fn is_deadlock(error: &DbErr) -> bool {
     code(error).is_some_and(|code| matches!(&*code, "40001" | "40P01"))
 }

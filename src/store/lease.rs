@@ -259,7 +259,11 @@ impl Lease {
         };
         self.settle(before, &Work::All(Statement::from_string(self.pool.backend(), "")), error.as_ref());
         match error {
-            Some(error) if sent => Ok(rows.send(Err(error)).await.unwrap_or_default()),
+            Some(error) if sent => {
+                // A receiver that has gone needs no error.
+                rows.send(Err(error)).await.unwrap_or_default();
+                Ok(())
+            }
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -386,7 +390,10 @@ pub(super) async fn feed(pool: Pool, statement: Statement, rows: mpsc::Sender<Re
         };
         match result {
             Err(error) if again && fault::is_connection_lost(&error) => {}
-            Err(error) => return rows.send(Err(error)).await.unwrap_or_default(),
+            Err(error) => {
+                rows.send(Err(error)).await.unwrap_or_default();
+                return;
+            }
             Ok(()) => return,
         }
     }

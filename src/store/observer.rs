@@ -9,9 +9,11 @@ use sea_orm::Statement;
 /// A statement that takes longer is worth a line in the log: none of ours should, however many users there are.
 const SLOW: Duration = Duration::from_secs(1);
 
+type See = dyn Fn(&Statement) + Send + Sync;
+
 /// Called with every statement once it was run. Slow ones are logged in any case.
 #[derive(Clone, Default)]
-pub(super) struct Observer(Option<Arc<dyn Fn(&Statement) + Send + Sync>>);
+pub(super) struct Observer(Option<Arc<See>>);
 
 impl Observer {
     pub(super) fn new(see: impl Fn(&Statement) + Send + Sync + 'static) -> Self {

@@ -7,14 +7,13 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 import urllib.parse
 
 from harness import until
 
 
-# Seconds between two cuts: what is tried again is not cut again.
-BETWEEN = 0.1
+# Such moments that pass between two cuts: what is tried again is not cut again, however many callers are before it.
+BETWEEN = 64
 
 
 class Link:
@@ -113,17 +112,20 @@ class Proxy:
     def cuts(self, moment):
         """Whether a connection at that moment is to be cut: "before" or "after" it is forwarded."""
         with self.lock:
-            if not self.plan or self.plan[0] != moment or self.plan[2] <= 0 or time.monotonic() < self.next:
+            if not self.plan or self.plan[0] != moment or self.plan[2] <= 0:
+                return None
+            self.spared -= 1
+            if self.spared > 0:
                 return None
             self.plan[2] -= 1
             self.done += 1
-            self.next = time.monotonic() + BETWEEN
+            self.spared = BETWEEN
             return self.plan[1]
 
-    def cut(self, moment, when, times, seconds=10):
+    def cut(self, moment, when, times, seconds=30):
         """Cuts so many connections, each at such a moment."""
         with self.lock:
-            self.plan, self.done, self.next = [moment, when, times], 0, 0
+            self.plan, self.done, self.spared = [moment, when, times], 0, 0
         until(lambda: self.done >= times, seconds, f"{times} connections are cut {when} {moment}")
 
     def silence(self):

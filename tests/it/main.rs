@@ -10,6 +10,7 @@ mod bad_input;
 mod batch;
 mod blocklist;
 mod create_or_restore;
+mod faults;
 mod foreign_hashes;
 mod guard;
 mod http;

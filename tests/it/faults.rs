@@ -1,0 +1,144 @@
+//! What callers are told when the database cannot do what it is asked, and what becomes of its connections.
+
+use http::{HeaderMap, Method, StatusCode};
+use sea_orm::ConnectionTrait as _;
+use serde_json::Value;
+use usersd::pb::{UpdateRequest, User};
+use usersd::store::Transaction;
+
+use crate::support::{Backend, Replica, Service, ada, create, nth, until};
+
+crate::on_every_backend!(
+    a_database_that_takes_no_writes_is_unavailable_and_the_connection_is_replaced,
+    a_statement_that_takes_too_long_does_not_ask_to_be_tried_again,
+    nothing_is_committed_after_a_failed_statement,
+    a_refused_constraint_keeps_its_connection_and_any_other_failure_closes_it,
+    a_change_that_was_undone_to_end_a_deadlock_is_done_all_the_same,
+    a_statement_after_one_that_was_abandoned_is_refused,
+);
+
+/// A server with one connection that can write.
+async fn single(service: &Service) -> Replica {
+    service.another(|config| config.pool_connections = 1).await
+}
+
+async fn rename(replica: &Replica, user: &User, name: &str) -> (StatusCode, HeaderMap, Value) {
+    let (path, body) = (format!("/v1/users/{}", user.id), format!(r#"{{"name":"{name}"}}"#));
+    let headers = [("content-type", "application/json")];
+    replica.request(Method::PATCH, &path, body, &headers).await
+}
+
+async fn begin(replica: &Replica) -> Transaction {
+    replica.store.begin_as_server().await.unwrap()
+}
+
+async fn a_database_that_takes_no_writes_is_unavailable_and_the_connection_is_replaced(service: &Service) {
+    let user = create(service, ada()).await;
+    let single = single(service).await;
+    let tx = begin(&single).await;
+    // For good, for this connection: as if it led to a standby, or to a file that cannot be written.
+    tx.execute_unprepared(match service.backend {
+        Backend::Sqlite => "PRAGMA query_only = ON",
+        Backend::Postgres => "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    })
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+
+    let (status, headers, answer) = rename(&single, &user, "first").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+    assert_eq!(answer["details"][0]["reason"], "DATABASE_UNAVAILABLE");
+    assert_eq!(headers["retry-after"], "1");
+
+    let (status, _, answer) = rename(&single, &user, "second").await;
+    assert_eq!((status, &answer["user"]["name"]), (StatusCode::OK, &"second".into()), "{answer}");
+}
+
+async fn a_statement_that_takes_too_long_does_not_ask_to_be_tried_again(service: &Service) {
+    if service.backend == Backend::Sqlite {
+        return; // has no limit of its own for statements
+    }
+    let user = create(service, ada()).await;
+    let single = single(service).await;
+    let tx = begin(&single).await;
+    tx.execute_unprepared("SET statement_timeout = '100ms'").await.unwrap();
+    tx.commit().await.unwrap();
+    let lock = begin(&service.replica).await;
+    lock.execute_unprepared("UPDATE users SET version = version").await.unwrap();
+
+    let (status, headers, answer) = rename(&single, &user, "late").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+    assert_eq!(answer["details"][0]["reason"], "DATABASE_UNAVAILABLE");
+    assert!(!headers.contains_key("retry-after"), "{headers:?}");
+}
+
+async fn nothing_is_committed_after_a_failed_statement(service: &Service) {
+    create(service, ada()).await;
+    let tx = begin(&service.replica).await;
+    tx.execute_unprepared("UPDATE users SET name = 'lost'").await.unwrap();
+    tx.execute_unprepared("INSERT INTO users SELECT * FROM users").await.unwrap_err();
+    tx.commit().await.unwrap_err();
+    assert_eq!(service.number("SELECT count(*) FROM users WHERE name = 'lost'").await, 0);
+}
+
+async fn a_refused_constraint_keeps_its_connection_and_any_other_failure_closes_it(service: &Service) {
+    create(service, ada()).await;
+    let single = single(service).await;
+    let tx = begin(&single).await;
+    tx.execute_unprepared("CREATE TEMPORARY TABLE mark (x INT)").await.unwrap();
+    tx.commit().await.unwrap();
+    let marked = async || begin(&single).await.execute_unprepared("SELECT * FROM mark").await.is_ok();
+
+    let refused = begin(&single).await;
+    refused.execute_unprepared("INSERT INTO users SELECT * FROM users").await.unwrap_err();
+    drop(refused);
+    assert!(marked().await, "the connection has gone");
+
+    let broken = begin(&single).await;
+    broken.execute_unprepared("no statement").await.unwrap_err();
+    drop(broken);
+    assert!(!marked().await, "the connection is still there");
+}
+
+async fn a_change_that_was_undone_to_end_a_deadlock_is_done_all_the_same(service: &Service) {
+    if service.backend == Backend::Sqlite {
+        return; // has one writer at a time
+    }
+    let (mine, other) = (create(service, nth(1)).await, create(service, nth(2)).await);
+    let rival = begin(&service.replica).await;
+    let take = format!("UPDATE users SET username = 'wanted' WHERE id = '{}'", other.id);
+    rival.execute_unprepared(&take).await.unwrap();
+    let mut users = service.users();
+    let id = mine.id.clone();
+    let change = tokio::spawn(async move {
+        users.update(UpdateRequest { id, username: Some("wanted".into()), ..UpdateRequest::default() }).await
+    });
+    // It waits whether the rival keeps the name ...
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until(async || service.number(waiting).await == 1).await;
+    // ... who then waits for the user that it holds: after a second PostgreSQL ends one of the two, the first to wait.
+    // (On a machine so slow that the rival began to wait only after that second, it is the rival.)
+    let wait = format!("UPDATE users SET version = version WHERE id = '{}'", mine.id);
+    let _ = rival.execute_unprepared(&wait).await;
+    drop(rival);
+    let changed = change.await.unwrap().unwrap().into_inner().user.unwrap();
+    assert_eq!(changed.username, "wanted");
+}
+
+async fn a_statement_after_one_that_was_abandoned_is_refused(service: &Service) {
+    create(service, ada()).await;
+    let lock = begin(&service.replica).await;
+    lock.execute_unprepared("UPDATE users SET version = version").await.unwrap();
+    let other = service.another(|_| {}).await;
+    if service.backend == Backend::Postgres {
+        let tx = begin(&other).await;
+        let waiting = tx.execute_unprepared("UPDATE users SET name = 'abandoned'");
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(50), waiting).await.is_err());
+        tx.execute_unprepared("UPDATE users SET name = 'next'").await.unwrap_err();
+        tx.commit().await.unwrap_err();
+    }
+    drop(lock);
+    let (status, _, answer) = rename(&other, &User { id: "none".into(), ..User::default() }, "x").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{answer}");
+    assert_eq!(service.number("SELECT count(*) FROM users WHERE name IN ('abandoned', 'next')").await, 0);
+}
