@@ -17,7 +17,7 @@ use super::lease::Pool;
 use super::observer::Observer;
 use super::shared::{Shared, Single, Stop};
 use super::trust::Trust;
-use super::turns::MAX_WAIT;
+use super::turns::{Limits, MAX_WAIT};
 use super::{Kind, Reader, Store};
 
 /// Steps of SQLite's virtual machine after which a reader looks whether its statement is still wanted: some microseconds.
@@ -107,8 +107,8 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     let server = Database::connect(sqlite_reader(url, &trust, &Stop::default())).await?;
     Ok(Store {
         kind: Kind::Sqlite,
-        read: Shared::new(readers, most, None),
-        write: Shared::new(vec![write], 1, None),
+        read: Shared::new(readers, Limits { most, slow: most / 2 }, None),
+        write: Shared::new(vec![write], Limits { most: 1, slow: 1 }, None),
         server: Arc::new(Reader::new(pool_of(&server, &trust), None)),
         library,
         trust,
@@ -129,7 +129,7 @@ fn sqlite_reader(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
         trust.guard(pool).after_connect(move |connection, _| {
             let stop = stop.clone();
             Box::pin(async move {
-                connection.lock_handle().await?.set_progress_handler(STEPS, move || !stop.is_asked());
+                connection.lock_handle().await?.set_progress_handler(STEPS, move || stop.may_go_on());
                 Ok(())
             })
         })
@@ -195,7 +195,8 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
     Database::connect(options).await
 }
 
-/// Of so many connections to PostgreSQL one is left for the other namespaces, and one at least.
+/// Of so many connections to PostgreSQL one is left for the other namespaces, and one at least. A namespace whose
+/// statements are slow has no more than that while others are there.
 const POSTGRES_OTHERS: usize = 4;
 
 /// What a session of ours on PostgreSQL never does: wait for a lock, work on a statement or sit in a transaction for
@@ -227,9 +228,10 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         options.min_connections(0).connect_lazy(true);
         shared.push(Single { pool: pool_of(&Database::connect(options).await?, &trust), stop });
     }
-    let most = connections - (connections / POSTGRES_OTHERS).max(1);
+    let some = (connections / POSTGRES_OTHERS).max(1);
+    let limits = Limits { most: connections - some, slow: some };
     let server = pool_of(&library, &trust);
-    let shared = Shared::new(shared, most, Some(server.clone()));
+    let shared = Shared::new(shared, limits, Some(server.clone()));
     Ok(Store {
         kind: Kind::Postgres,
         read: shared.clone(),

@@ -1,7 +1,7 @@
 //! The connections that callers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use sea_orm::{DbBackend, Statement};
 use tokio::runtime::Handle;
@@ -11,21 +11,36 @@ use crate::error::Result;
 
 use super::lease::{Pool, Work};
 use super::observer::Observer;
-use super::turns::{Permit, Turns};
+use super::turns::{Limits, Permit, Turns};
 
 /// How a statement of a connection is stopped that no caller waits for any more.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stop {
     /// On SQLite: looked at by the thread of the connection every few microseconds of a statement.
     asked: Arc<AtomicBool>,
+    /// How often it was looked at in this turn.
+    looks: Arc<AtomicU32>,
     /// On PostgreSQL: the process that serves the connection; 0 while there is none.
     process: Arc<AtomicI32>,
 }
 
+/// A statement at which its thread has looked so often takes a millisecond or more.
+const LONG: u32 = 50;
+
 impl Stop {
-    /// Returns true if the statement of the connection is to end.
-    pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+    /// Called by the thread of the connection between steps of a statement. Returns false if it is to end.
+    ///
+    /// Long ones let other threads go first: a short statement must not wait for the kernel to take the CPU from them.
+    pub(super) fn may_go_on(&self) -> bool {
+        if self.looks.fetch_add(1, Ordering::Relaxed) >= LONG {
+            std::thread::yield_now();
+        }
+        !self.asked.load(Ordering::Acquire)
+    }
+
+    fn reset(&self) {
+        self.looks.store(0, Ordering::Relaxed);
+        self.asked.store(false, Ordering::Release);
     }
 
     /// Notes which process serves the connection.
@@ -51,9 +66,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// A namespace has `most` of the connections at a time.
-    pub(super) fn new(connections: Vec<Single>, most: usize, cancels: Option<Pool>) -> Self {
-        let turns = Arc::new(Turns::new(connections.len(), most));
+    pub(super) fn new(connections: Vec<Single>, limits: Limits, cancels: Option<Pool>) -> Self {
+        let turns = Arc::new(Turns::new(connections.len(), limits));
         Self { connections: connections.into(), turns, cancels }
     }
 
@@ -74,7 +88,7 @@ impl Shared {
         let permit = self.turns.acquire(flow).await?;
         let Single { pool, stop } = &self.connections[permit.connection()];
         // What the turn before ran has ended by now.
-        stop.asked.store(false, Ordering::Release);
+        stop.reset();
         Ok(pool.during(Turn { stop: stop.clone(), cancels: self.cancels.clone(), _permit: permit }))
     }
 

@@ -21,6 +21,13 @@ pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
 /// By how much a namespace can be ahead of others at most: what it did before counts no longer than this.
 const MAX_AHEAD: u64 = 1_000_000_000;
 
+/// A namespace that has connections for longer than this on average, in nanoseconds, is slow: most statements take a
+/// fraction of a millisecond.
+const SLOW: u64 = 5_000_000;
+
+/// For how long another namespace counts as there after its last call.
+const COMPANY: Duration = Duration::from_secs(1);
+
 /// From so many waiters of one key on, those that have left are looked for from time to time.
 const MANY: usize = 64;
 
@@ -31,8 +38,16 @@ const WARM: usize = 4;
 #[derive(Debug)]
 pub(super) struct Turns {
     state: Mutex<State>,
-    /// Most permits that one namespace has at a time.
-    most: usize,
+    limits: Limits,
+}
+
+/// Most permits that one namespace has at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// In any case.
+    pub(super) most: usize,
+    /// While others are there and its statements take long: they use the CPUs that the others' need.
+    pub(super) slow: usize,
 }
 
 /// The permit for one connection, released when dropped.
@@ -53,6 +68,9 @@ struct State {
     tenants: HashMap<Arc<str>, Tenant>,
     /// What the namespace that was served last had had by then, in nanoseconds.
     served: u64,
+    /// The namespace that was served last, and when it was last another one than before.
+    last: Option<Arc<str>>,
+    changed: Option<Instant>,
 }
 
 /// One namespace.
@@ -62,6 +80,8 @@ struct Tenant {
     used: u64,
     /// Permits that it has now.
     held: usize,
+    /// How long it has had each lately, in nanoseconds.
+    mean: u64,
     /// The keys that wait; the next to be served stands first.
     lines: VecDeque<Line>,
 }
@@ -74,11 +94,11 @@ struct Line {
 }
 
 impl Turns {
-    /// For connections with the numbers from 0 on, of which a namespace has `most` at a time.
-    pub(super) fn new(connections: usize, most: usize) -> Self {
+    /// For connections with the numbers from 0 on.
+    pub(super) fn new(connections: usize, limits: Limits) -> Self {
         let rested = (0..connections.min(WARM)).collect();
         let fresh = (WARM..connections).rev().collect();
-        Self { state: Mutex::new(State { rested, fresh, ..State::default() }), most: most.max(1) }
+        Self { state: Mutex::new(State { rested, fresh, ..State::default() }), limits }
     }
 
     /// Waits for a connection. Leaving gives the turn up.
@@ -106,17 +126,19 @@ impl Turns {
     /// While a connection is free, every namespace that waits has as many as it may have: one that has fewer takes it.
     fn enter(self: &Arc<Self>, flow: &Flow, now: Instant) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.lock();
-        let served = state.served;
-        let held = state.tenant(&flow.namespace).held;
-        let free = if held < self.most { state.free() } else { None };
+        let (served, limits) = (state.served, state.limits(self.limits, now));
+        let tenant = state.tenant(&flow.namespace);
+        if tenant.lines.is_empty() && tenant.may(limits) {
+            if let Some(connection) = state.free() {
+                state.serve(&flow.namespace, now);
+                return Ok(self.permit(&flow.namespace, connection, now));
+            }
+        }
         let tenant = state.tenant(&flow.namespace);
         if tenant.held == 0 && tenant.lines.is_empty() {
             tenant.used = tenant.used.max(served);
         }
-        let Some(connection) = free else { return Err(tenant.wait(&flow.key)) };
-        tenant.held += 1;
-        state.served = served.max(tenant.used);
-        Ok(self.permit(&flow.namespace, connection, now))
+        Err(tenant.wait(&flow.key))
     }
 
     fn permit(self: &Arc<Self>, namespace: &Arc<str>, connection: usize, since: Instant) -> Permit {
@@ -128,10 +150,16 @@ impl Turns {
         let mut state = self.lock();
         state.rested.push_back(permit.connection);
         state.charge(&permit.namespace, now - permit.since);
-        let Some((waiter, namespace, connection)) = state.next(self.most) else { return };
+        let mut served = Vec::new();
+        let limits = state.limits(self.limits, now);
+        while let Some((waiter, namespace, connection)) = state.next(limits, now) {
+            served.push((waiter, self.permit(&namespace, connection, now)));
+        }
         drop(state);
-        // One that has just left hands it on by dropping it.
-        let _ = waiter.send(self.permit(&namespace, connection, now));
+        for (waiter, permit) in served {
+            // One that has just left hands it on by dropping it.
+            let _ = waiter.send(permit);
+        }
     }
 
     /// No code panics while it holds the lock.
@@ -145,6 +173,26 @@ impl State {
         self.rested.pop_front().or_else(|| self.fresh.pop())
     }
 
+    /// A namespace that is alone has nothing to leave to others but what `most` does.
+    fn limits(&self, limits: Limits, now: Instant) -> Limits {
+        let company = self.changed.is_some_and(|changed| now.saturating_duration_since(changed) < COMPANY);
+        if company { limits } else { Limits { slow: limits.most, ..limits } }
+    }
+
+    /// Notes that `namespace` got a connection.
+    fn serve(&mut self, namespace: &Arc<str>, now: Instant) {
+        if self.last.as_ref() != Some(namespace) {
+            self.changed = self.last.replace(Arc::clone(namespace)).map(|_| now);
+        }
+        let served = self.served;
+        let tenant = self.tenant(namespace);
+        if tenant.held == 0 {
+            tenant.used = tenant.used.max(served);
+        }
+        tenant.held += 1;
+        self.served = served.max(tenant.used);
+    }
+
     fn tenant(&mut self, namespace: &Arc<str>) -> &mut Tenant {
         self.tenants.entry(Arc::clone(namespace)).or_default()
     }
@@ -156,28 +204,31 @@ impl State {
         let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         tenant.used = tenant.used.saturating_add(span).min(served.saturating_add(MAX_AHEAD));
         tenant.held = tenant.held.saturating_sub(1);
+        tenant.mean = tenant.mean - tenant.mean / 8 + span / 8;
+        let many = self.tenants.len() > MANY;
         if self.tenants.values().all(|tenant| tenant.lines.is_empty()) {
-            // No namespace waits, so none has fallen behind.
-            self.tenants.retain(|_, tenant| tenant.held > 0);
-        } else if self.tenants.len() > MANY {
-            self.tenants
-                .retain(|_, tenant| tenant.held > 0 || !tenant.lines.is_empty() || tenant.used > served);
+            // No namespace waits, so none has fallen behind. That one is slow is remembered.
+            self.tenants.retain(|_, tenant| {
+                tenant.used = tenant.used.min(served);
+                tenant.held > 0 || (tenant.mean > SLOW && !many)
+            });
+        } else if many {
+            self.tenants.retain(|_, tenant| tenant.held > 0 || !tenant.lines.is_empty() || tenant.used > served);
         }
     }
 
     /// The waiter that is next, if a connection is free for it.
-    fn next(&mut self, most: usize) -> Option<(oneshot::Sender<Permit>, Arc<str>, usize)> {
+    fn next(&mut self, limits: Limits, now: Instant) -> Option<(oneshot::Sender<Permit>, Arc<str>, usize)> {
         if self.rested.is_empty() && self.fresh.is_empty() {
             return None;
         }
         loop {
             let waiting = self.tenants.iter_mut().filter(|(_, tenant)| !tenant.lines.is_empty());
-            let may = waiting.filter(|(_, tenant)| tenant.held < most);
+            let may = waiting.filter(|(_, tenant)| tenant.may(limits));
             let (namespace, tenant) = may.min_by_key(|(_, tenant)| (tenant.used, tenant.held))?;
             if let Some(waiter) = tenant.next() {
                 let namespace = Arc::clone(namespace);
-                tenant.held += 1;
-                self.served = self.served.max(tenant.used);
+                self.serve(&namespace, now);
                 return self.free().map(|connection| (waiter, namespace, connection));
             }
         }
@@ -185,6 +236,10 @@ impl State {
 }
 
 impl Tenant {
+    fn may(&self, limits: Limits) -> bool {
+        self.held < if self.mean > SLOW { limits.slow } else { limits.most }
+    }
+
     fn wait(&mut self, key: &Arc<str>) -> oneshot::Receiver<Permit> {
         let (waiter, permit) = oneshot::channel();
         let at = self.lines.iter().position(|line| line.key == *key).unwrap_or_else(|| {

@@ -32,5 +32,6 @@ mod status;
 mod steps;
 mod storage;
 mod support;
+mod tenants;
 mod trash;
 mod users;

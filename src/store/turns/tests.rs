@@ -2,6 +2,8 @@ use super::*;
 
 const MILLI: Duration = Duration::from_millis(1);
 
+const ONE: Limits = Limits { most: 1, slow: 1 };
+
 /// The calls of a tenant's key: `tenant`, or `tenant/key`.
 fn flow(name: &str) -> Flow {
     let (namespace, key) = name.split_once('/').unwrap_or((name, "key"));
@@ -17,7 +19,7 @@ struct World {
 
 impl World {
     fn new(connections: usize, most: usize) -> Self {
-        let turns = Arc::new(Turns::new(connections, most));
+        let turns = Arc::new(Turns::new(connections, Limits { most, slow: 1 }));
         Self { turns, now: Instant::now(), waiting: Vec::new() }
     }
 
@@ -106,6 +108,30 @@ fn namespaces_get_equal_time() {
     std::mem::forget(holder);
 }
 
+/// (H4)
+#[test]
+fn a_slow_namespace_has_fewer_connections_while_others_are_there() {
+    let mut world = World::new(4, 3);
+    let permits: Vec<Permit> = (0..3).filter_map(|_| world.enter("slow")).collect();
+    for _ in 0..5 {
+        assert!(world.enter("slow").is_none());
+    }
+    let mut alone = Vec::new();
+    for permit in permits {
+        alone.extend(world.pass(permit, 100 * MILLI));
+    }
+    assert_eq!(alone.len(), 3, "it is alone");
+    let other = world.enter("other").unwrap();
+    assert!(world.pass(other, Duration::ZERO).is_none());
+    for (_, permit) in alone.drain(..2) {
+        assert!(world.pass(permit, MILLI).is_none(), "the other was there a moment ago");
+    }
+    let (_, permit) = alone.remove(0);
+    assert!(world.pass(permit, MILLI).is_some(), "one it has");
+    world.now += COMPANY;
+    assert!(world.enter("slow").is_none(), "behind those that wait");
+}
+
 #[test]
 fn keys_of_one_namespace_take_turns() {
     let mut world = World::new(1, 1);
@@ -134,7 +160,7 @@ fn what_a_namespace_did_before_counts_for_a_second_at_most() {
 
 #[tokio::test]
 async fn a_waiter_that_leaves_gives_up_its_turn() {
-    let turns = Arc::new(Turns::new(1, 1));
+    let turns = Arc::new(Turns::new(1, ONE));
     let (one, two) = (flow("one"), flow("two"));
     let permit = turns.acquire(&one).await.unwrap();
     let (first, second) = (turns.acquire(&one), turns.acquire(&two));
@@ -154,7 +180,7 @@ async fn a_waiter_that_leaves_gives_up_its_turn() {
 
 #[tokio::test]
 async fn a_wait_has_an_end() {
-    let turns = Arc::new(Turns::new(1, 1));
+    let turns = Arc::new(Turns::new(1, ONE));
     let permit = turns.acquire(&flow("one")).await.unwrap();
     let refused = turns.acquire_within(&flow("one"), MILLI).await;
     assert!(matches!(refused, Err(Error::DatabaseUnavailable(_))));
@@ -164,7 +190,7 @@ async fn a_wait_has_an_end() {
 
 #[test]
 fn namespaces_that_are_done_are_forgotten() {
-    let turns = Arc::new(Turns::new(2, 1));
+    let turns = Arc::new(Turns::new(2, ONE));
     for number in 0..10_000 {
         drop(turns.enter(&flow(&format!("tenant{number}")), Instant::now()).unwrap());
     }
@@ -174,7 +200,7 @@ fn namespaces_that_are_done_are_forgotten() {
 /// A flood whose callers leave must not pile up.
 #[test]
 fn those_who_left_take_no_room() {
-    let turns = Arc::new(Turns::new(1, 1));
+    let turns = Arc::new(Turns::new(1, ONE));
     let _permit = turns.enter(&flow("one"), Instant::now()).unwrap();
     for _ in 0..10_000 {
         drop(turns.enter(&flow("one"), Instant::now()));
