@@ -40,11 +40,13 @@ pub enum Action {
     LoginRefused,
     /// The failures of a user to sign in were forgotten.
     UserUnlocked,
+    /// Failures locked an account for some time.
+    LockedOut,
 }
 
 impl Action {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::UserCreated,
         Self::UserUpdated,
         Self::UserDeleted,
@@ -61,6 +63,7 @@ impl Action {
         Self::SessionsDeleted,
         Self::LoginRefused,
         Self::UserUnlocked,
+        Self::LockedOut,
     ];
 
     /// The action of a stored name; `None` for one that a newer server wrote.
@@ -89,6 +92,7 @@ impl Action {
             Self::SessionsDeleted => "SESSIONS_DELETED",
             Self::LoginRefused => "LOGIN_REFUSED",
             Self::UserUnlocked => "USER_UNLOCKED",
+            Self::LockedOut => "LOCKED_OUT",
         }
     }
 }

@@ -29,5 +29,6 @@ mod status;
 mod steps;
 mod storage;
 mod support;
+mod throttle;
 mod trash;
 mod users;

@@ -34,7 +34,11 @@ fn setting(id: &str) -> SetPasswordRequest {
 }
 
 fn verifying(id: &str) -> UpdateVerificationRequest {
-    UpdateVerificationRequest { id: id.into(), email_verified: true, etag: String::new() }
+    UpdateVerificationRequest {
+        id: id.into(),
+        email_verified: true,
+        ..UpdateVerificationRequest::default()
+    }
 }
 
 async fn verify(service: &Service, id: &str) -> User {
