@@ -310,7 +310,7 @@ mod tests {
             assert_eq!(full, Headroom::Exhausted(Duration::from_secs(seconds)));
         }
         for full in [room(0, 100, 1), room(50, 100, 1)] {
-            assert_eq!(full, Headroom::Exhausted(Duration::from_secs(6_600)));
+            assert_eq!(full, Headroom::Exhausted(Duration::from_mins(110)));
         }
     }
 
@@ -336,7 +336,9 @@ mod tests {
             let account = Count { spent: failures, ..Count::NONE };
             Limits::default().begins_lockout(&streak, before, Some(&account), 90, now)
         };
-        assert!([(5, 0, 5), (5, 4, 5), (6, 5, 6), (9, 8, 9), (1, 0, 90)].iter().all(|c| begins(c.0, c.1, c.2)));
+        assert!(
+            [(5, 0, 5), (5, 4, 5), (6, 5, 6), (9, 8, 9), (1, 0, 90)].iter().all(|c| begins(c.0, c.1, c.2))
+        );
         assert!(![(4, 3, 4), (6, 0, 6), (9, 4, 9), (1, 0, 91)].iter().any(|c| begins(c.0, c.1, c.2)));
     }
 

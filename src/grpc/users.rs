@@ -204,8 +204,7 @@ impl Users for UsersService {
         let caller = caller(&request)?;
         let (id, proven) = convert::verification(request.get_ref())?;
         let pb::UpdateVerificationRequest { email_verified, etag, .. } = request.into_inner();
-        let user =
-            self.ops.update_verification(&caller, &id, &etag, email_verified, proven.as_ref()).await?;
+        let user = self.ops.update_verification(&caller, &id, &etag, email_verified, proven.as_ref()).await?;
         Ok(Response::new(pb::UpdateVerificationResponse { user: Some(user.into()) }))
     }
 

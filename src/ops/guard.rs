@@ -183,8 +183,7 @@ impl Operations {
         let right = matches!(verdict, Error::UserBlocked);
         let answer = reservation.answer(verdict);
         let (ops, caller) = (self.clone(), caller.detached());
-        let write =
-            async move { ops.write_refusal(&caller, action, reservation, device, right).await };
+        let write = async move { ops.write_refusal(&caller, action, reservation, device, right).await };
         match tokio::spawn(write).await {
             Ok(Ok(())) => answer,
             // Not told what it is, the caller has guessed nothing, and the attempt is refunded.
@@ -228,7 +227,8 @@ impl Operations {
         let failure = Failure { streak: &reservation.plan.streak, now, stale: limits.forgotten_before(now) };
         let counts = store::attempts::fail(tx, &caller.namespace, &reservation.held, failure).await?;
         let streak = counts.get(&reservation.plan.streak).copied().unwrap_or(Count::NONE);
-        let (account, most) = (counts.get(&reservation.plan.account), self.account_limit(reservation.plan.known));
+        let (account, most) =
+            (counts.get(&reservation.plan.account), self.account_limit(reservation.plan.known));
         Ok(limits.begins_lockout(&streak, reservation.failures, account, most, now))
     }
 

@@ -57,7 +57,10 @@ impl Operations {
                 Err(self.refuse(caller, Action::PasswordRefused, reservation, change.device, error).await)
             }
             // No verdict, or the old one was right, whatever is wrong with the new one.
-            Err(error) => Err(error),
+            Err(error) => {
+                reservation.abandon().await;
+                Err(error)
+            }
         }
     }
 

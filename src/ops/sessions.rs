@@ -85,7 +85,10 @@ impl Operations {
             Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
                 Err(self.refuse(caller, Action::LoginRefused, reservation, attempt.device, error).await)
             }
-            Err(error) => Err(error), // no verdict
+            Err(error) => {
+                reservation.abandon().await; // no verdict
+                Err(error)
+            }
         }
     }
 
@@ -108,7 +111,8 @@ impl Operations {
             }
             let proven =
                 Proven { password, renewed: self.renewed(caller, &attempt.password, password).await };
-            let opened = self.open_session(caller, reservation, account.as_ref(), &proven, &attempt.device).await;
+            let opened =
+                self.open_session(caller, reservation, account.as_ref(), &proven, &attempt.device).await;
             if !again || !matches!(opened, Err(Error::BadCredentials)) {
                 return opened;
             }

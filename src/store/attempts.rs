@@ -89,8 +89,7 @@ pub async fn preview(
         now.pending_before,
         places.join(", ")
     );
-    let mut values: Vec<Value> =
-        vec![namespace.as_str().into(), period.hour.into(), period.window.into()];
+    let mut values: Vec<Value> = vec![namespace.as_str().into(), period.hour.into(), period.window.into()];
     values.extend(marks.iter().map(|mark| Value::from(mark.to_vec())));
     let rows = rows(db, sql, values).await?;
     let of = |mark| {
@@ -116,8 +115,7 @@ pub async fn reserve(
 ) -> Result<Vec<(Count, Held)>> {
     let mut sorted = counters.to_vec();
     sorted.sort_unstable_by_key(|counter| counter.mark);
-    let mut values: Vec<Value> =
-        vec![namespace.as_str().into(), period.hour.into(), period.window.into()];
+    let mut values: Vec<Value> = vec![namespace.as_str().into(), period.hour.into(), period.window.into()];
     let mut tuples = Vec::new();
     for counter in &sorted {
         let n = values.len();
@@ -219,21 +217,21 @@ pub async fn fail(
     let mut sorted = held.to_vec();
     sorted.sort_unstable_by_key(|held| held.counter.mark);
     let hour = Period::at(failure.now).hour;
-    let mut values: Vec<Value> =
-        vec![namespace.as_str().into(), hour.into(), failure.now.0.into(), failure.stale.0.into()];
+    let mut values: Vec<Value> = vec![namespace.as_str().into(), hour.into(), failure.stale.0.into()];
     let mut tuples = Vec::new();
     for Held { counter, window } in &sorted {
-        let n = values.len();
-        let row = if counter.mark == *failure.streak { "1, $3" } else { "0, 0" };
-        tuples.push(format!("($1, ${}, ${}, $2, 1, 0, {row}, ${}, 0, 0)", n + 1, n + 2, n + 3));
+        let [mark, owner, window_at, streak, failed] = std::array::from_fn(|n| values.len() + n + 1);
+        tuples.push(format!("($1, ${mark}, ${owner}, $2, 1, 0, ${streak}, ${failed}, ${window_at}, 0, 0)"));
+        let in_a_row = if counter.mark == *failure.streak { [1, failure.now.0] } else { [0, 0] };
         values.extend([counter.mark.to_vec().into(), owner_of(counter).into(), (*window).into()]);
+        values.extend(in_a_row.map(Value::from));
     }
     let now = Current::at("excluded.hour", "excluded.pending_window");
     let [pending, pending_before] = without_one("excluded.pending_window");
     let sql = format!(
         "INSERT INTO attempts ({COLUMNS}) VALUES {} ON CONFLICT (namespace, mark) DO UPDATE SET \
          owner = excluded.owner, hour = {}, spent = {} + 1, spent_before = {}, \
-         streak = CASE WHEN excluded.streak = 0 THEN {streak} WHEN {failed} < $4 THEN 1 ELSE {streak} + 1 END, \
+         streak = CASE WHEN excluded.streak = 0 THEN {streak} WHEN {failed} < $3 THEN 1 ELSE {streak} + 1 END, \
          failed = CASE WHEN excluded.streak = 0 THEN {failed} ELSE excluded.failed END, \
          pending = {pending}, pending_before = {pending_before} {RETURNING}",
         tuples.join(", "),
@@ -263,22 +261,35 @@ pub async fn refund(
     let [pending, pending_before] = without_one("$3");
     let update = format!(
         "UPDATE attempts SET pending = {pending}, pending_before = {pending_before}, \
-         streak = CASE WHEN $4 = 1 THEN 0 ELSE streak END WHERE namespace = $1 AND mark = $2"
+         streak = CASE WHEN $4 = 1 THEN 0 ELSE streak END WHERE namespace = $1 AND mark = $2 \
+         RETURNING spent + spent_before + streak + pending + pending_before AS rest"
     );
-    let delete = "DELETE FROM attempts WHERE namespace = $1 AND mark = $2 AND spent = 0 AND spent_before = 0 \
-        AND (streak = 0 OR $4 = 1) AND pending + pending_before = 1 \
-        AND ((pending_window = $3 AND pending = 1) OR (pending_window = $3 + 1 AND pending_before = 1))";
-    let backend = tx.get_database_backend();
     for Held { counter, window } in sorted {
         let forget = i64::from(Some(&counter.mark) == streak);
-        let values: [Value; 4] =
-            [namespace.as_str().into(), counter.mark.to_vec().into(), window.into(), forget.into()];
-        let removed = Statement::from_sql_and_values(backend, delete, values.clone());
-        if tx.execute_raw(removed).await?.rows_affected() == 0 {
-            tx.execute_raw(Statement::from_sql_and_values(backend, &update, values)).await?;
+        let key: [Value; 2] = [namespace.as_str().into(), counter.mark.to_vec().into()];
+        let all = [&key[..], &[window.into(), forget.into()]].concat();
+        if execute(tx, LAST_ONE, all.clone()).await? > 0 {
+            continue;
+        }
+        let updated = Statement::from_sql_and_values(tx.get_database_backend(), &update, all);
+        let rest = tx.query_one_raw(updated).await?.map(|row| row.try_get::<i64>("", "rest")).transpose()?;
+        if rest == Some(0) {
+            // Another one was given back between the two statements.
+            execute(tx, "DELETE FROM attempts WHERE namespace = $1 AND mark = $2", key.to_vec()).await?;
         }
     }
     Ok(())
+}
+
+/// Removes a row that counts an attempt in flight and nothing else, which is the usual one.
+const LAST_ONE: &str = "DELETE FROM attempts WHERE namespace = $1 AND mark = $2 AND spent = 0 AND spent_before = 0 \
+    AND (streak = 0 OR $4 = 1) AND pending + pending_before = 1 \
+    AND ((pending_window = $3 AND pending = 1) OR (pending_window = $3 + 1 AND pending_before = 1))";
+
+/// Runs a statement. Returns how many rows it changed.
+async fn execute(tx: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Result<u64> {
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    Ok(tx.execute_raw(statement).await?.rows_affected())
 }
 
 /// Forgets what was counted for an account and at `marks`.

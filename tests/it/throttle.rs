@@ -19,7 +19,10 @@ use usersd::pb::{Device, LogEvent, LoginRequest, UnlockRequest, UpdatePasswordRe
 
 use crate::guard::{attempt, tries, waits, wrong};
 use crate::steps::{RIVAL, events, happened, log};
-use crate::support::{PASSWORD, Replica, Service, ada, create, during_the_hash, from, login, refused, until};
+use crate::support::{
+    Backend, PASSWORD, Replica, Service, ada, create, during_the_hash, fields, from, login, nth, refused,
+    until,
+};
 
 crate::on_every_backend!(
     a_lockout_in_one_namespace_is_none_in_another,
@@ -182,12 +185,20 @@ async fn attempts_in_flight_are_no_failures(service: &Service) {
         Err(Status::ok("signed in"))
     };
     let meanwhile = async {
-        assert_eq!(refused_for(&one, attempt("ada", PASSWORD, "")).await, 1, "until the other has its verdict");
+        assert_eq!(
+            refused_for(&one, attempt("ada", PASSWORD, "")).await,
+            1,
+            "until the other has its verdict"
+        );
     };
     assert_eq!(during_the_hash(service, call, meanwhile).await.message(), "signed in");
     tries(&one, attempt("ada", PASSWORD, "")).await.unwrap();
     // One that failed is a failure.
-    refused(&tries(&one, attempt("ada", "wrong", "")).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+    refused(
+        &tries(&one, attempt("ada", "wrong", "")).await.unwrap_err(),
+        Code::Unauthenticated,
+        "BAD_CREDENTIALS",
+    );
     assert!(refused_for(&one, attempt("ada", PASSWORD, "")).await > 60);
 }
 
@@ -244,7 +255,7 @@ async fn a_password_is_changed_from_a_known_address_while_strangers_fail(service
     let device = Some(Device { address: "nowhere".into(), ..Device::default() });
     let request = UpdatePasswordRequest { device, ..change(&user, PASSWORD) };
     let status = service.users().update_password(request).await.unwrap_err();
-    assert_eq!(crate::support::fields(&status), ["device.address"]);
+    assert_eq!(fields(&status), ["device.address"]);
 }
 
 /// (M1)
@@ -262,7 +273,7 @@ async fn a_password_is_changed_with_an_open_session_while_strangers_fail(service
 
 async fn a_session_of_somebody_else_makes_nobody_known(service: &Service) {
     let user = create(service, ada()).await;
-    create(service, crate::support::nth(1)).await;
+    create(service, nth(1)).await;
     let others = login(service, "user1").await;
     let ended = login(service, "ada").await;
     let end = usersd::pb::LogoutRequest { session_id: ended.id.clone() };
@@ -385,7 +396,7 @@ async fn a_password_with_a_nul_is_never_right(service: &Service) {
 async fn a_spent_address_does_not_tell_who_signed_in_from_it(service: &Service) {
     let few = service.another(|config| config.guard.address = 3).await;
     create(service, ada()).await;
-    create(service, crate::support::nth(1)).await;
+    create(service, nth(1)).await;
     tries(&few, attempt("ada", PASSWORD, HOME)).await.unwrap();
     for n in 0..3 {
         let guess = attempt(&format!("nobody{n}"), "wrong", HOME);
@@ -418,7 +429,6 @@ async fn unlock_ends_waits_under_former_names_and_from_every_address(service: &S
             wrong(service, attempt("ada", "wrong", &address)).await;
         }
     }
-    // A row under the name that the user had, and of places that are no longer known.
     for _ in 0..5 {
         wrong(service, attempt("ada", "wrong", "")).await;
     }
@@ -429,24 +439,20 @@ async fn unlock_ends_waits_under_former_names_and_from_every_address(service: &S
         ..usersd::pb::UpdateRequest::default()
     };
     service.users().update(rename).await.unwrap();
-    // What was tried before anybody had the name.
     service.users().unlock(UnlockRequest { id: user.id.clone() }).await.unwrap();
-    let left = service.number("SELECT count(*) FROM attempts").await;
-    assert_eq!(left, 0, "{left} rows stay");
-    let plan = "SELECT count(*) FROM events WHERE action = 'USER_UNLOCKED'";
-    assert_eq!(service.number(plan).await, 1);
+    assert_eq!(service.number("SELECT count(*) FROM attempts").await, 0);
 }
 
 /// (L15)
 async fn a_hundred_addresses_are_remembered(service: &Service) {
     let user = create(service, ada()).await;
-    let (blob, prefix) = match service.backend {
-        crate::support::Backend::Sqlite => ("CAST(printf('%032d', n) AS BLOB)", ""),
-        crate::support::Backend::Postgres => ("convert_to(lpad(n::text, 32, '0'), 'UTF8')", ""),
+    let place = match service.backend {
+        Backend::Sqlite => "CAST(printf('%032d', n) AS BLOB)",
+        Backend::Postgres => "convert_to(lpad(n::text, 32, '0'), 'UTF8')",
     };
     let many = format!(
         "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 150) \
-         INSERT INTO familiar_places SELECT 'default', '{}', {blob}, n FROM numbers{prefix}",
+         INSERT INTO familiar_places SELECT 'default', '{}', {place}, n FROM numbers",
         user.id
     );
     service.execute(&many).await;

@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use crate::domain::caller::Caller;
 use crate::domain::guard::Held;
 use crate::domain::password::PasswordHash;
@@ -61,6 +63,23 @@ impl Reservation {
         }
     }
 
+    /// Refunds an attempt that reached no verdict, so that the next one does not meet it. Where that takes long it goes on
+    /// by itself.
+    pub(in super::super) async fn abandon(mut self) {
+        if let Some(refund) = self.refund() {
+            let _ = tokio::time::timeout(PATIENCE, refund).await;
+        }
+    }
+
+    /// Begins the refund, in a task of its own.
+    fn refund(&mut self) -> Option<JoinHandle<()>> {
+        let (ops, caller) = self.open.take()?;
+        // Without a runtime the service ends, and the window passes.
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        let held = std::mem::take(&mut self.held);
+        Some(runtime.spawn(async move { ops.refund_abandoned(&caller.detached(), &held).await }))
+    }
+
     /// Its verdict is stored.
     pub(in super::super) fn settle(&mut self) {
         self.open = None;
@@ -69,17 +88,17 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let Some((ops, caller)) = self.open.take() else { return };
-        // Without a runtime the service ends, and the window passes.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Some((ops, caller)) = &self.open else { return };
         if let Some(attempts) = ops.notices.abandoned.count() {
             let (namespace, caller) = (caller.namespace.as_str(), &*caller.name);
-            tracing::warn!(attempts, namespace, caller, "log-ins end before their password is checked");
+            tracing::warn!(attempts, namespace, caller, "callers leave before their password is checked");
         }
-        let held = std::mem::take(&mut self.held);
-        runtime.spawn(async move { ops.refund_abandoned(&caller.detached(), &held).await });
+        self.refund();
     }
 }
+
+/// How long a call waits for its refund.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// When a refund is tried again. Later than that the window has passed soon.
 const RETRIES: [Duration; 5] = [
