@@ -136,6 +136,7 @@ pub struct Config {
     pub guard: Limits,
     pub sessions_lifetime: Duration,
     pub sessions_idle: Option<Duration>,
+    pub sessions_max_per_user: u32,
     pub trash_keep: Option<Duration>,
     pub logs_keep: Option<Duration>,
     /// `None`: countries stay unknown.
@@ -193,6 +194,7 @@ impl Default for Config {
             guard: Limits::default(),
             sessions_lifetime: 7 * DAY,
             sessions_idle: None,
+            sessions_max_per_user: 100,
             trash_keep: Some(30 * DAY),
             logs_keep: Some(365 * DAY),
             geoip_database: None,

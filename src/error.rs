@@ -46,6 +46,9 @@ pub enum Error {
     /// The user changed since the caller read it.
     #[error("the user has changed since its etag was read")]
     EtagMismatch,
+    /// The user has another e-mail address than the one that the caller names.
+    #[error("the user has another email address by now")]
+    EmailMismatch,
     /// Unknown user or wrong password: one answer for both, so that names cannot be probed.
     #[error("username or password is wrong")]
     BadCredentials,
@@ -144,6 +147,7 @@ impl Error {
             Self::UsernameTaken { .. } => (Code::AlreadyExists, ErrorReason::UsernameTaken),
             Self::EmailTaken { .. } => (Code::AlreadyExists, ErrorReason::EmailTaken),
             Self::EtagMismatch => (Code::Aborted, ErrorReason::EtagMismatch),
+            Self::EmailMismatch => (Code::Aborted, ErrorReason::EmailMismatch),
             Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
             Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
             Self::TooManyAttempts { .. } => (Code::ResourceExhausted, ErrorReason::TooManyAttempts),

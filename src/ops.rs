@@ -10,6 +10,7 @@ pub mod sessions;
 mod trash;
 pub mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocklist::Blocklist;
@@ -35,6 +36,8 @@ pub struct Rules {
     pub session_lifetime: Duration,
     /// How long a session lives unread; `None`: as long as any.
     pub session_idle: Option<Duration>,
+    /// The most sessions of one user; 0: any number.
+    pub max_sessions: u32,
     /// How long a user lies in the trash; `None`: until it is purged.
     pub trash_keep: Option<Duration>,
     /// How long an event is kept; `None`: for good.
@@ -51,6 +54,7 @@ impl From<&Config> for Rules {
             policy: config.policy(),
             session_lifetime: config.sessions_lifetime,
             session_idle: config.sessions_idle,
+            max_sessions: config.sessions_max_per_user,
             trash_keep: config.trash_keep,
             logs_keep: config.logs_keep,
             guard: config.guard,
@@ -61,8 +65,8 @@ impl From<&Config> for Rules {
 
 /// Everything the service can do.
 ///
-/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind: an
-/// attempt to prove a password, counted as failed from before its hash, gives itself back. A COMMIT that has begun is
+/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind. An attempt
+/// to prove a password, counted from before its hash, is refunded, wherever its future is dropped. A COMMIT that has begun is
 /// carried to its end without the caller.
 #[derive(Clone)]
 pub struct Operations {
@@ -74,6 +78,7 @@ pub struct Operations {
     blocklist: Option<Blocklist>,
     page_tokens: TokenKey,
     marker: Marker,
+    notices: Arc<guard::Notices>,
 }
 
 impl Operations {
@@ -91,7 +96,8 @@ impl Operations {
     ) -> Result<Self> {
         let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
         let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
-        Ok(Self { store, hasher, clock, rules, devices, blocklist: None, page_tokens, marker })
+        let notices = Arc::default();
+        Ok(Self { store, hasher, clock, rules, devices, blocklist: None, page_tokens, marker, notices })
     }
 
     /// The same service, which also refuses new passwords that `blocklist` holds.

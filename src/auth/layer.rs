@@ -120,13 +120,15 @@ impl Gate {
         let (known, namespace) = self.authorize(head, path)?;
         let user_agent =
             head.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let (address, proxied) = address(head, &self.trusted_proxies).unzip();
         let caller = Caller {
             name: Arc::clone(&known.name),
             identity: known.identity,
             root: known.reach == Reach::Every || known.is_open(),
             namespace,
             scopes: known.scopes,
-            address: address(head, &self.trusted_proxies),
+            address,
+            proxied: proxied.unwrap_or_default(),
             user_agent: user_agent.map_or_else(String::new, |raw| Device::clean_user_agent(&raw)),
             deadline: None,
         };
@@ -162,21 +164,22 @@ fn refuse_pages(head: &Parts, local_only: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where the call came from: the peer, or the hop before it if the peer is a proxy that we trust.
-fn address(head: &Parts, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
+/// Returns the address that the call came from, and true if a trusted proxy named it: the peer, or the hop before it if the
+/// peer is a proxy that we trust.
+fn address(head: &Parts, trusted_proxies: &[IpNet]) -> Option<(IpAddr, bool)> {
     let peer = head.extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip().to_canonical();
     let forwarded = head.headers.get_all("x-forwarded-for").iter();
     let hops: Vec<&str> =
         forwarded.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).collect();
-    let mut client = peer;
+    let (mut client, mut proxied) = (peer, false);
     for hop in hops.into_iter().rev() {
         if !trusted_proxies.iter().any(|network| network.contains(&client)) {
             break;
         }
         let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
-        client = address.to_canonical();
+        (client, proxied) = (address.to_canonical(), true);
     }
-    Some(client)
+    Some((client, proxied))
 }
 
 /// The namespace that the headers name, if they name one.
@@ -296,7 +299,8 @@ mod tests {
         for (trusted, forwarded, peer, want) in cases {
             let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
             let request = request(&[("x-forwarded-for", forwarded)], peer);
-            assert_eq!(address(&request, &trusted), Some(want.parse().unwrap()), "{forwarded:?}");
+            let want = (want.parse().unwrap(), want != peer);
+            assert_eq!(address(&request, &trusted), Some(want), "{forwarded:?}");
         }
     }
 

@@ -89,6 +89,12 @@ pub const SETTINGS: &[Setting] = &[
     row!("sessions.idle", sessions_idle, optional_duration, |v: &Option<Duration>| {
         v.as_ref().map_or_else(|| quoted("off"), show_duration)
     }),
+    row!(
+        "sessions.max_per_user",
+        sessions_max_per_user,
+        |text: &str| number(text, &(0..=1_000_000)),
+        u32::to_string
+    ),
     row!("trash.keep", trash_keep, optional_duration, |v: &Option<Duration>| {
         v.as_ref().map_or_else(|| quoted("off"), show_duration)
     }),

@@ -36,6 +36,8 @@ pub struct Caller {
     pub scopes: Scopes,
     /// Where the call came from: the peer, or the hop before the trusted proxies.
     pub address: Option<IpAddr>,
+    /// True if a trusted proxy named `address`, which then is the end user's; else it is the calling program's own.
+    pub proxied: bool,
     /// Its `User-Agent`; empty if it sent none.
     pub user_agent: String,
     /// When it stops waiting for the answer, if it said so.
@@ -59,6 +61,7 @@ impl Caller {
             namespace,
             scopes: Scopes::ALL,
             address: None,
+            proxied: false,
             user_agent: String::new(),
             deadline: None,
         }
@@ -75,6 +78,19 @@ impl Caller {
     pub fn device(&self, said: &Device) -> Device {
         let user_agent = if said.user_agent.is_empty() { &self.user_agent } else { &said.user_agent };
         Device { address: said.address.or(self.address), user_agent: user_agent.clone() }
+    }
+
+    /// The end user's address: the one that was said, else the one that a trusted proxy names. The address of a program
+    /// that calls for many users is none.
+    #[must_use]
+    pub fn end_user_address(&self, said: &Device) -> Option<IpAddr> {
+        said.address.or(self.address.filter(|_| self.proxied))
+    }
+
+    /// The same caller for work that goes on after the call has ended, and so after its deadline.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { deadline: None, ..self.clone() }
     }
 
     /// Whose turn it is where callers wait.

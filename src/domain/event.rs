@@ -40,6 +40,8 @@ pub enum Action {
     LoginRefused,
     /// The failures of a user to sign in were forgotten.
     UserUnlocked,
+    /// Failures locked an account for some time.
+    LockedOut,
     /// An API key was made.
     KeyCreated,
     /// An API key was revoked.
@@ -50,7 +52,7 @@ pub enum Action {
 
 impl Action {
     /// Every one.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::UserCreated,
         Self::UserUpdated,
         Self::UserDeleted,
@@ -67,6 +69,7 @@ impl Action {
         Self::SessionsDeleted,
         Self::LoginRefused,
         Self::UserUnlocked,
+        Self::LockedOut,
         Self::KeyCreated,
         Self::KeyRevoked,
         Self::KeyExpired,
@@ -98,6 +101,7 @@ impl Action {
             Self::SessionsDeleted => "SESSIONS_DELETED",
             Self::LoginRefused => "LOGIN_REFUSED",
             Self::UserUnlocked => "USER_UNLOCKED",
+            Self::LockedOut => "LOCKED_OUT",
             Self::KeyCreated => "KEY_CREATED",
             Self::KeyRevoked => "KEY_REVOKED",
             Self::KeyExpired => "KEY_EXPIRED",

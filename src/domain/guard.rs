@@ -11,6 +11,24 @@ use super::time::Timestamp;
 /// Whom attempts are counted for: a keyed digest, so that the table tells nobody's name or address.
 pub type Mark = [u8; 32];
 
+/// A row of counts: for whom, and the account whose failures they are. Addresses and callers belong to no account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// For whom it counts.
+    pub mark: Mark,
+    /// The mark of the account.
+    pub owner: Option<Mark>,
+}
+
+/// An attempt in flight at one counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Where it counts.
+    pub counter: Counter,
+    /// The window of time in which it was reserved.
+    pub window: i64,
+}
+
 /// Limits of attempts; the numbers are settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -30,21 +48,66 @@ pub struct Limits {
     pub familiar: Duration,
 }
 
-/// Attempts so far, this one included.
+/// Failures so far, and attempts in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// Those of this hour that did not succeed, or are not done.
+    /// Failures of this hour.
     pub spent: i64,
-    /// Those of the hour before.
+    /// Failures of the hour before.
     pub before: i64,
+    /// Attempts without a verdict.
+    pub pending: i64,
     /// Failures in a row.
     pub streak: i64,
     /// When the last one failed.
     pub failed: Timestamp,
 }
 
-/// The length of the spans in which attempts are counted.
+impl Count {
+    /// No attempt at all.
+    pub const NONE: Self = Self { spent: 0, before: 0, pending: 0, streak: 0, failed: Timestamp(0) };
+}
+
+/// What a limit leaves for an attempt that is counted already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Headroom {
+    /// It fits.
+    Available,
+    /// It does not fit beside those in flight: some of them may turn out to be right.
+    Pending,
+    /// Failures alone fill the limit for this long.
+    Exhausted(Duration),
+}
+
+/// The length of the spans in which failures are counted.
 pub const HOUR: Duration = Duration::from_hours(1);
+
+/// The length of the windows in which attempts in flight are counted. One whose process died counts until the window after
+/// its own has ended: two to four minutes.
+pub const WINDOW: Duration = Duration::from_mins(2);
+
+/// Windows in an hour. Counts from further ahead come from a clock that was wrong, and begin anew.
+pub const WINDOWS_AN_HOUR: i64 = 30;
+
+/// When to try again where only attempts in flight are in the way: by then some of them have their verdict.
+pub const RETRY_PENDING: Duration = Duration::from_secs(1);
+
+/// The spans of time that a moment lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    /// The hour, in which failures are counted.
+    pub hour: i64,
+    /// The window, in which attempts in flight are counted.
+    pub window: i64,
+}
+
+impl Period {
+    /// The spans that `now` lies in.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        Self { hour: hour(now), window: now.0.div_euclid(WINDOW_MICROS) }
+    }
+}
 
 /// The hour that `now` is in.
 #[must_use]
@@ -60,6 +123,9 @@ pub fn rest_of_hour(now: Timestamp) -> Duration {
 
 #[expect(clippy::cast_possible_truncation, reason = "an hour")]
 const MICROS: i64 = HOUR.as_micros() as i64;
+
+#[expect(clippy::cast_possible_truncation, reason = "two minutes")]
+const WINDOW_MICROS: i64 = WINDOW.as_micros() as i64;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -83,32 +149,72 @@ impl Limits {
         self.account - self.account / 10
     }
 
-    /// How long no attempt fits `limit`; zero: this one does. What is refused is not counted, so at the end of this hour the
-    /// others of it are those of the hour before.
+    /// What `limit` leaves for an attempt that `count` has among those in flight. What is refused is not counted, so at the
+    /// end of this hour its failures are those of the hour before.
     #[must_use]
-    pub fn full(count: &Count, limit: u32, now: Timestamp) -> Duration {
-        let limit = i64::from(limit);
-        if count.spent + count.before <= limit {
-            Duration::ZERO
-        } else if count.spent <= limit {
-            rest_of_hour(now)
+    pub fn headroom(count: &Count, limit: u32, now: Timestamp) -> Headroom {
+        let (limit, failures) = (i64::from(limit), count.spent + count.before);
+        if failures + count.pending <= limit {
+            Headroom::Available
+        } else if failures < limit {
+            Headroom::Pending
+        } else if count.spent < limit {
+            Headroom::Exhausted(rest_of_hour(now))
         } else {
-            rest_of_hour(now) + HOUR
+            Headroom::Exhausted(rest_of_hour(now) + HOUR)
         }
     }
 
-    /// How long to wait still; zero: no longer.
+    /// How long to wait still after failures in a row; zero: no longer. Never longer than the longest wait.
     #[must_use]
     pub fn wait(&self, count: &Count, now: Timestamp) -> Duration {
-        let over = count.streak - i64::from(self.free);
+        let over = self.current_streak(count, now) - i64::from(self.free);
         if over < 0 {
             return Duration::ZERO;
         }
         let factor = 2_u32.saturating_pow(u32::try_from(over).unwrap_or(u32::MAX));
         let wait = self.first_wait.saturating_mul(factor).min(self.longest_wait);
         let end = count.failed.plus(wait);
-        // After an hour without a failure, or the longest wait, it begins anew.
-        if end <= now { Duration::ZERO } else { Duration::from_micros((end.0 - now.0).unsigned_abs()) }
+        let left = Duration::from_micros(u64::try_from(end.0.saturating_sub(now.0)).unwrap_or(0));
+        left.min(self.longest_wait)
+    }
+
+    /// Returns true if the attempts in flight would exceed the failures in a row that cost no wait, were all of them to
+    /// fail. Asked from the first failure on only: right passwords that come side by side are no guesses.
+    #[must_use]
+    pub fn is_crowded(&self, count: &Count, now: Timestamp) -> bool {
+        let streak = self.current_streak(count, now);
+        streak > 0 && count.pending > 1 && streak + count.pending > i64::from(self.free)
+    }
+
+    /// Returns true if with the failure that `streak` and `account` now count the account is locked: a wait begins, or
+    /// `limit` failures fill the hour. `before` are the failures in a row when the attempt was reserved: of guesses side by
+    /// side the one that reaches the limit begins the wait, behind a wait the one that follows it.
+    #[must_use]
+    pub fn begins_lockout(
+        &self,
+        streak: &Count,
+        before: i64,
+        account: Option<&Count>,
+        limit: u32,
+        now: Timestamp,
+    ) -> bool {
+        let free = i64::from(self.free);
+        let waits = streak.streak == free || (streak.streak > free && before >= free);
+        let full = account.is_some_and(|count| count.spent + count.before == i64::from(limit));
+        (waits && !self.wait(streak, now).is_zero()) || full
+    }
+
+    /// Failures in a row before this time are forgotten: they have had their wait, and an hour.
+    #[must_use]
+    pub fn forgotten_before(&self, now: Timestamp) -> Timestamp {
+        now.minus(self.longest_wait.max(HOUR))
+    }
+
+    /// The failures in a row that still count. Those of a clock that was more than an hour ahead never do.
+    fn current_streak(&self, count: &Count, now: Timestamp) -> i64 {
+        let counts = self.forgotten_before(now) <= count.failed && count.failed <= now.plus(HOUR);
+        if counts { count.streak } else { 0 }
     }
 }
 
@@ -166,7 +272,7 @@ mod tests {
     fn waits_begin_after_five_failures_double_and_end() {
         let failed = Timestamp(1_000_000_000);
         let wait = |streak, after: u64| {
-            let count = Count { spent: 1, before: 0, streak, failed };
+            let count = Count { streak, failed, ..Count::NONE };
             Limits::default().wait(&count, failed.plus(Duration::from_secs(after))).as_secs()
         };
         assert_eq!([wait(0, 0), wait(4, 0)], [0, 0]);
@@ -175,16 +281,65 @@ mod tests {
         assert_eq!([wait(12, 0), wait(64, 0), wait(i64::MAX, 0)], [3_600; 3]);
     }
 
+    /// (M9)
+    #[test]
+    fn no_wait_is_longer_than_the_longest_whatever_a_clock_said() {
+        let now = Timestamp(1_000_000_000_000);
+        let wait = |streak, ahead: u64| {
+            let count = Count { streak, failed: now.plus(Duration::from_mins(ahead)), ..Count::NONE };
+            Limits::default().wait(&count, now).as_secs()
+        };
+        assert_eq!([wait(5, 10), wait(64, 10), wait(64, 60)], [630, 3_600, 3_600]);
+        assert_eq!([wait(64, 61), wait(64, 365 * 24 * 60)], [0, 0]);
+    }
+
     #[test]
     fn what_is_full_is_full_until_its_hour_no_longer_counts() {
         let now = Timestamp(600_000_000);
-        let full = |before, spent| {
-            let count = Count { spent, before, streak: 0, failed: now };
-            Limits::full(&count, 100, now).as_secs()
+        let room = |before, spent, pending| {
+            let count = Count { spent, before, pending, ..Count::NONE };
+            Limits::headroom(&count, 100, now)
         };
-        assert_eq!([full(0, 1), full(0, 100), full(99, 1), full(40, 60)], [0; 4]);
-        assert_eq!([full(100, 1), full(40, 61), full(1, 100)], [3_000; 3]);
-        assert_eq!([full(0, 101), full(50, 101)], [6_600; 2]);
+        for fits in [room(0, 0, 1), room(0, 99, 1), room(99, 0, 1), room(40, 59, 1), room(0, 0, 100)] {
+            assert_eq!(fits, Headroom::Available);
+        }
+        for crowded in [room(0, 0, 101), room(40, 59, 2), room(0, 99, 2)] {
+            assert_eq!(crowded, Headroom::Pending);
+        }
+        for (full, seconds) in [(room(100, 0, 1), 3_000), (room(40, 60, 1), 3_000), (room(1, 99, 7), 3_000)] {
+            assert_eq!(full, Headroom::Exhausted(Duration::from_secs(seconds)));
+        }
+        for full in [room(0, 100, 1), room(50, 100, 1)] {
+            assert_eq!(full, Headroom::Exhausted(Duration::from_mins(110)));
+        }
+    }
+
+    /// (L3)
+    #[test]
+    fn from_the_first_failure_on_those_in_flight_count_as_failures_in_a_row() {
+        let now = Timestamp(1_000_000_000_000);
+        let crowded = |streak, pending| {
+            let count = Count { streak, pending, failed: now, ..Count::NONE };
+            Limits::default().is_crowded(&count, now)
+        };
+        assert!(![(0, 1), (0, 90), (1, 4), (4, 1), (5, 1), (9, 1)].iter().any(|(s, p)| crowded(*s, *p)));
+        assert!([(1, 5), (4, 2), (5, 2), (9, 2)].iter().all(|(s, p)| crowded(*s, *p)));
+        let old = Count { streak: 4, pending: 9, failed: now.minus(HOUR + WINDOW), ..Count::NONE };
+        assert!(!Limits::default().is_crowded(&old, now));
+    }
+
+    #[test]
+    fn a_lockout_begins_once() {
+        let now = Timestamp(1_000_000_000_000);
+        let begins = |streak, before, failures| {
+            let streak = Count { streak, failed: now, ..Count::NONE };
+            let account = Count { spent: failures, ..Count::NONE };
+            Limits::default().begins_lockout(&streak, before, Some(&account), 90, now)
+        };
+        assert!(
+            [(5, 0, 5), (5, 4, 5), (6, 5, 6), (9, 8, 9), (1, 0, 90)].iter().all(|c| begins(c.0, c.1, c.2))
+        );
+        assert!(![(4, 3, 4), (6, 0, 6), (9, 4, 9), (1, 0, 91)].iter().any(|c| begins(c.0, c.1, c.2)));
     }
 
     #[test]

@@ -304,6 +304,24 @@ fn replacement(raw: String, policy: &Policy) -> Result<Password, String> {
     Password::parse(raw, policy).map_err(|why| why.to_string())
 }
 
+/// The end user's device, as far as the caller says.
+fn device_of(said: Option<pb::Device>, fields: &mut Fields) -> Option<Device> {
+    let said = said.unwrap_or_default();
+    let address = fields.check("device.address", Device::parse_address(&said.address))?;
+    Some(Device { address, user_agent: Device::clean_user_agent(&said.user_agent) })
+}
+
+/// The user, and the address that was proven, if it is named.
+pub(super) fn verification(request: &pb::UpdateVerificationRequest) -> Result<(UserId, Option<Email>)> {
+    let mut fields = Fields::default();
+    let id = fields.check("id", UserId::parse(&request.id));
+    let proven = fields.check_optional("email", given(&request.email).map(Email::parse));
+    match (id, proven) {
+        (Some(id), Some(proven)) => Ok((id, proven)),
+        _ => Err(Error::Invalid(fields)),
+    }
+}
+
 pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Policy) -> Result<PasswordChange> {
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
@@ -318,12 +336,16 @@ pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Polic
     if keep.is_none() && !request.keep_session.is_empty() {
         fields.add("keep_session", "is not a session token");
     }
-    let (Some(user), Some(new)) = (user, new) else { return Err(Error::Invalid(fields)) };
+    let device = device_of(request.device, &mut fields);
+    let (Some(user), Some(new), Some(device)) = (user, new, device) else {
+        return Err(Error::Invalid(fields));
+    };
     fields.none().map(|()| PasswordChange {
         user,
         old: Password::attempt(request.old_password),
         new,
         keep,
+        device,
         etag: request.etag,
     })
 }
@@ -336,14 +358,14 @@ impl TryFrom<pb::LoginRequest> for Attempt {
         if request.username.is_empty() && request.email.is_empty() {
             fields.add("username", "or email is required");
         }
-        let said = request.device.unwrap_or_default();
-        let address = fields.check("device.address", Device::parse_address(&said.address));
-        let Some(address) = address else { return Err(Error::Invalid(fields)) };
+        let Some(device) = device_of(request.device, &mut fields) else {
+            return Err(Error::Invalid(fields));
+        };
         fields.none().map(|()| Self {
             username: given(&request.username).map(str::to_owned),
             email: given(&request.email).map(str::to_owned),
             password: Password::attempt(request.password),
-            device: Device { address, user_agent: Device::clean_user_agent(&said.user_agent) },
+            device,
         })
     }
 }

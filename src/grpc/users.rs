@@ -202,9 +202,9 @@ impl Users for UsersService {
         request: Request<pb::UpdateVerificationRequest>,
     ) -> Result<Response<pb::UpdateVerificationResponse>, Status> {
         let caller = caller(&request)?;
-        let pb::UpdateVerificationRequest { id, email_verified, etag } = request.into_inner();
-        let id = convert::user_id("id", &id)?;
-        let user = self.ops.update_verification(&caller, &id, &etag, email_verified).await?;
+        let (id, proven) = convert::verification(request.get_ref())?;
+        let pb::UpdateVerificationRequest { email_verified, etag, .. } = request.into_inner();
+        let user = self.ops.update_verification(&caller, &id, &etag, email_verified, proven.as_ref()).await?;
         Ok(Response::new(pb::UpdateVerificationResponse { user: Some(user.into()) }))
     }
 

@@ -148,14 +148,16 @@ impl Stored {
     }
 
     /// Whether bcrypt's `digest` of `password` is ours, in constant time. A password that bcrypt could not read
-    /// whole is never right.
+    /// whole is never right, nor is one with a NUL: bcrypt repeats the password and a NUL until its key is full, so that a
+    /// password would be right with a NUL and itself appended.
     pub(super) fn matches(&self, digest: &Digest, password: &[u8]) -> bool {
         let room = match self.form {
             Form::Plain(_) => KEY_BYTES,
             Form::Long => usize::MAX,
             Form::Micro(prefix) => KEY_BYTES - MICRO_CONSTANT.len() - prefix.len(),
         };
-        let whole = password.len() <= room;
+        let clear = self.form == Form::Long || !password.contains(&0);
+        let whole = password.len() <= room && clear;
         bool::from(self.digest.ct_eq(digest)) && whole
     }
 }

@@ -1,12 +1,18 @@
 //! The guard before every password: counts attempts before they are made, makes those wait who fail, and lets nobody
 //! tell users who exist from users who do not.
+//!
+//! An attempt is reserved, then its password is checked, then it is settled: refunded where it was right or reached no
+//! verdict, a failure where it was wrong.
 
-use std::net::IpAddr;
+mod plan;
+mod reservation;
+
+use std::time::Duration;
 
 use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
-use crate::domain::guard::{self, Count, Limits, Mark};
+use crate::domain::guard::{Count, Headroom, Limits, Mark, Period, RETRY_PENDING};
 use crate::domain::password::PasswordHash;
 use crate::domain::session::Device;
 use crate::domain::time::Timestamp;
@@ -15,8 +21,14 @@ use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
+use crate::store::attempts::Failure;
 
-use super::{Operations, password_of};
+use super::Operations;
+
+pub(super) use plan::Origin;
+pub(super) use reservation::{Notices, Reservation};
+
+use plan::Plan;
 
 /// What somebody calls a user who proves a password: the canonical form of each name, so that spelling it otherwise is
 /// no new start.
@@ -39,54 +51,14 @@ impl Alias {
     }
 }
 
-/// An attempt that counts as failed until it is given back. Dropped before the password was found right or wrong, it
-/// gives itself back: who leaves, or finds the hasher busy or the database away, has guessed nothing.
-pub(super) struct Guess {
-    user: Option<UserId>,
-    marks: Vec<Mark>,
-    /// Where failures in a row are counted.
-    streak: Mark,
-    hour: i64,
-    /// Whether the account's failures are spent, under several names: no password is right then.
-    void: bool,
-    place: Option<Mark>,
-    /// Who gives it back, until it is decided.
-    undecided: Option<(Operations, Caller)>,
-}
-
-impl Guess {
-    /// Whether the user whose password it is has another hash by `now` than the one that was `checked`.
-    pub(super) fn finds_another_hash(&self, now: Option<&Account>, checked: Option<&PasswordHash>) -> bool {
-        let same_user = self.user.is_some() && self.user.as_ref() == now.map(|account| &account.user.id);
-        same_user && password_of(now) != checked
-    }
-
-    /// Whether a password that is `right` proves anything. Asked after the check, which takes as long as any.
-    pub(super) fn may_prove(&self, right: bool) -> bool {
-        right && !self.void
-    }
-
-    /// What it counts for is settled.
-    pub(super) fn decide(&mut self) {
-        self.undecided = None;
-    }
-}
-
-impl Drop for Guess {
-    fn drop(&mut self) {
-        let Some((ops, caller)) = self.undecided.take() else { return };
-        // Without a runtime there is nobody to do it: the service ends.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (marks, hour) = (std::mem::take(&mut self.marks), self.hour);
-        runtime.spawn(async move {
-            if let Err(error) = ops.forgive(&caller, &marks, hour).await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "an attempt without a verdict stays counted as failed"
-                );
-            }
-        });
-    }
+/// What an attempt that may be made can lead to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    /// The account's failures are spent, under several names. No password is right then: saying so would tell that two names
+    /// are one user's.
+    account_spent: bool,
+    /// How long what strangers share is spent: no password of a stranger is right then.
+    shared_wait: Option<Duration>,
 }
 
 impl Operations {
@@ -97,88 +69,96 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::TooManyAttempts`]
-    pub(super) async fn guess(
+    ///
+    /// # Cancel safety
+    ///
+    /// The attempt is counted in a task of its own. If nobody waits for that any more it is refunded there.
+    pub(super) async fn reserve(
         &self,
         caller: &Caller,
         alias: &Alias,
         account: Option<&Account>,
-        address: Option<IpAddr>,
-    ) -> Result<Guess> {
-        let (namespace, now) = (&caller.namespace, self.clock.now());
+        origin: Origin<'_>,
+    ) -> Result<Reservation> {
         let user = account.map(|account| &account.user.id);
-        let owner = self.account_mark(alias, user);
-        let place = address.map(|address| self.marker.address(address));
-        let familiar = match &place {
-            Some(place) => {
-                let user = user.map_or("", UserId::as_str);
-                store::attempts::is_familiar(&self.store.read(caller).await?, namespace, user, place).await?
-            }
-            None => false,
-        };
-        let streak = match &place {
-            Some(place) if familiar => self.familiar_mark(&owner, place),
-            _ => self.marker.mark("name", &alias.parts()),
-        };
-        let shared = if familiar { Vec::new() } else { self.shared(caller, place) };
-        let mut marks = vec![streak, owner];
-        marks.extend(shared.iter().map(|(mark, _)| *mark));
-        let hour = guard::hour(now);
-        // Who is locked out is told so by a read: writes are few, and those who fail least should have them.
-        let foreseen =
-            store::attempts::foresee(&self.store.read(caller).await?, namespace, &marks, hour).await?;
-        self.judge(&foreseen, &shared, familiar, now)?;
-        let tx = self.store.begin(caller).await?; // any `?` from here to commit counts nothing
-        let counts = store::attempts::reserve(&tx, namespace, &marks, hour).await?;
-        let void = self.judge(&counts, &shared, familiar, now)?;
-        if void {
-            // It cannot succeed, so it takes nothing of what is left for the places that the user knows.
-            store::attempts::give_back(&tx, namespace, &[owner], None, hour).await?;
-            marks.retain(|mark| *mark != owner);
-        }
-        tx.commit().await?;
-        let undecided = Some((self.clone(), caller.clone()));
-        Ok(Guess { user: user.cloned(), marks, streak, hour, void, place, undecided })
+        let db = self.store.read(caller).await?;
+        let plan = self.plan(&db, caller, alias, user, origin).await?;
+        let now = self.clock.now();
+        let preview =
+            store::attempts::preview(&db, &caller.namespace, &plan.marks(), Period::at(now)).await?;
+        drop(db);
+        // A caller that is locked out is told so by a read: writes are few, and those who fail least should have them.
+        let standing = self.check_limits(&preview, &plan, now)?;
+        let (ops, caller) = (self.clone(), caller.clone());
+        let reserving = tokio::spawn(async move { ops.reserve_now(caller, plan, standing, now).await });
+        reserving.await.map_err(Error::internal)?
     }
 
-    /// What strangers share with others, and its limit. Where the user is known, nobody else's failures keep the user out.
-    /// A limit that is off is not counted: all calls of a caller would wait for one row.
-    fn shared(&self, caller: &Caller, place: Option<Mark>) -> Vec<(Mark, u32)> {
-        let limits = &self.rules.guard;
-        let mut shared: Vec<_> = place.map(|place| (place, limits.address)).into_iter().collect();
-        shared.push((self.marker.mark("caller", &[caller.name.as_bytes()]), limits.caller));
-        shared.retain(|(_, limit)| *limit > 0);
-        shared
-    }
-
-    /// Whether the account's failures are spent though those under this name are not: saying so would tell that two names
-    /// are one user's.
-    fn judge(
-        &self,
-        counts: &[Count],
-        shared: &[(Mark, u32)],
-        familiar: bool,
+    /// Counts an attempt among those in flight, unless a limit refuses it.
+    async fn reserve_now(
+        self,
+        caller: Caller,
+        mut plan: Plan,
+        foreseen: Standing,
         now: Timestamp,
-    ) -> Result<bool> {
-        let [streak, owner, rest @ ..] = counts else {
+    ) -> Result<Reservation> {
+        if plan.known || foreseen.shared_wait.is_some() {
+            plan.shared.clear();
+        }
+        let namespace = &caller.namespace;
+        let tx = self.store.begin(&caller).await?; // any `?` from here to commit counts nothing
+        let reserved = store::attempts::reserve(&tx, namespace, &plan.counters(), Period::at(now)).await?;
+        let (counts, held): (Vec<_>, Vec<_>) = reserved.into_iter().unzip();
+        let mut standing = self.check_limits(&counts, &plan, now)?;
+        // It cannot succeed, so it takes nothing of what is left for the places that the user knows, or of the address.
+        let spent = |mark: Mark| match mark {
+            mark if mark == plan.streak => false,
+            mark if mark == plan.account => standing.account_spent,
+            _ => standing.shared_wait.is_some(),
+        };
+        let (unused, held): (Vec<_>, Vec<_>) = held.into_iter().partition(|held| spent(held.counter.mark));
+        store::attempts::refund(&tx, namespace, &unused, None).await?;
+        tx.commit().await?;
+        standing.shared_wait = standing.shared_wait.or(foreseen.shared_wait);
+        let failures = counts.first().map_or(0, |count| count.streak);
+        Ok(Reservation { plan, held, failures, standing, open: Some((self, caller)) })
+    }
+
+    /// Compares the counts of a plan, this attempt among those in flight, with the limits.
+    fn check_limits(&self, counts: &[Count], plan: &Plan, now: Timestamp) -> Result<Standing> {
+        let [streak, account, shared @ ..] = counts else {
             return Err(Error::internal("an attempt was not counted"));
         };
-        let limits = &self.rules.guard;
+        let (limits, too_many) = (&self.rules.guard, |retry_after| Error::TooManyAttempts { retry_after });
         let wait = limits.wait(streak, now);
         if !wait.is_zero() {
-            return Err(Error::TooManyAttempts { retry_after: wait });
+            return Err(too_many(wait));
         }
-        let most = if familiar { limits.account } else { limits.strangers() };
-        let mut full = vec![Limits::full(streak, most, now)];
-        full.extend(rest.iter().zip(shared).map(|(count, (_, limit))| Limits::full(count, *limit, now)));
-        let owner = Limits::full(owner, most, now);
-        if familiar {
-            full.push(owner);
+        let most = self.account_limit(plan.known);
+        let own = Limits::headroom(streak, most, now);
+        let account = Limits::headroom(account, most, now);
+        let mut refused = vec![own];
+        let mut standing = Standing::default();
+        match account {
+            Headroom::Exhausted(_) if !plan.known => standing.account_spent = true,
+            other => refused.push(other),
         }
-        let wait = full.into_iter().max().unwrap_or_default();
-        if !wait.is_zero() {
-            return Err(Error::TooManyAttempts { retry_after: wait });
+        for (count, (_, limit)) in shared.iter().zip(&plan.shared) {
+            match Limits::headroom(count, *limit, now) {
+                Headroom::Exhausted(wait) => standing.shared_wait = standing.shared_wait.max(Some(wait)),
+                Headroom::Pending if !plan.known => refused.push(Headroom::Pending),
+                _ => {}
+            }
         }
-        Ok(!owner.is_zero())
+        let crowded = limits.is_crowded(streak, now);
+        let wait = refused.into_iter().filter_map(wait_of).chain(crowded.then_some(RETRY_PENDING)).max();
+        wait.map_or(Ok(standing), |wait| Err(too_many(wait)))
+    }
+
+    /// What the failures of an account are limited to, for those who are known and for strangers.
+    fn account_limit(&self, known: bool) -> u32 {
+        let limits = &self.rules.guard;
+        if known { limits.account } else { limits.strangers() }
     }
 
     /// What a password is checked against where there is none that could be right: that of a user drawn by what the user
@@ -188,53 +168,84 @@ impl Operations {
         store::users::password_by_chance(&self.store.read(caller).await?, &caller.namespace, lot).await
     }
 
-    /// Notes a refusal and that the attempt failed: the same rows whether the user is known or not. The right password of
-    /// a blocked user is no failure.
-    pub(super) async fn note_refusal(
+    /// Stores a refusal and that the attempt failed, and returns what the caller is told: the same rows whether the user is
+    /// known or not. The right password of a blocked user is no failure.
+    ///
+    /// Written in a task of its own: a caller that leaves at the verdict changes nothing.
+    pub(super) async fn refuse(
         &self,
         caller: &Caller,
         action: Action,
-        guess: &mut Guess,
+        reservation: Reservation,
         device: Device,
-        error: &Error,
+        verdict: Error,
+    ) -> Error {
+        let right = matches!(verdict, Error::UserBlocked);
+        let answer = reservation.answer(verdict);
+        let (ops, caller) = (self.clone(), caller.detached());
+        let write = async move { ops.write_refusal(&caller, action, reservation, device, right).await };
+        match tokio::spawn(write).await {
+            Ok(Ok(())) => answer,
+            // Not told what it is, the caller has guessed nothing, and the attempt is refunded.
+            Ok(Err(error)) => error,
+            Err(error) => Error::internal(error),
+        }
+    }
+
+    async fn write_refusal(
+        &self,
+        caller: &Caller,
+        action: Action,
+        mut reservation: Reservation,
+        device: Device,
+        right: bool,
     ) -> Result<()> {
-        let right = matches!(error, Error::UserBlocked);
-        if !right {
-            guess.decide(); // before anything that may fail: it stays counted
-        }
         let now = self.clock.now();
-        let event = Event::new(now, action, guess.user.clone()).from(device);
+        let event = |action| Event::new(now, action, reservation.plan.user.clone()).from(device.clone());
         let tx = self.store.begin(caller).await?;
-        store::events::append(&tx, caller, &event).await?;
-        if right {
-            store::attempts::give_back(&tx, &caller.namespace, &guess.marks, Some(&guess.streak), guess.hour)
-                .await?;
-        } else {
-            let stale = now.minus(self.rules.guard.longest_wait.max(guard::HOUR));
-            store::attempts::fail(&tx, &caller.namespace, &guess.streak, now, stale).await?;
+        store::events::append(&tx, caller, &event(action)).await?;
+        if right || !reservation.counts() {
+            let streak = right.then_some(&reservation.plan.streak);
+            store::attempts::refund(&tx, &caller.namespace, &reservation.held, streak).await?;
+        } else if self.count_failure(&tx, caller, &reservation, now).await? {
+            store::events::append(&tx, caller, &event(Action::LockedOut)).await?;
         }
-        guess.decide(); // before it is done, or one that is cut off here could be given back twice
-        tx.commit().await
+        tx.commit().await?;
+        reservation.settle();
+        Ok(())
     }
 
-    /// Gives an attempt back that led to nothing. Failures in a row stay: it was not shown to be right.
-    async fn forgive(&self, caller: &Caller, marks: &[Mark], hour: i64) -> Result<()> {
-        let tx = self.store.begin(caller).await?;
-        store::attempts::give_back(&tx, &caller.namespace, marks, None, hour).await?;
-        tx.commit().await
-    }
-
-    /// Gives a right attempt back, in the transaction of what it was for, and remembers from where it came.
-    pub(super) async fn give_back(
+    /// Counts a failure. Returns true if the account is locked from now on.
+    async fn count_failure(
         &self,
         tx: &store::Transaction,
         caller: &Caller,
-        guess: &Guess,
+        reservation: &Reservation,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let limits = &self.rules.guard;
+        let failure = Failure { streak: &reservation.plan.streak, now, stale: limits.forgotten_before(now) };
+        let counts = store::attempts::fail(tx, &caller.namespace, &reservation.held, failure).await?;
+        let streak = counts.get(&reservation.plan.streak).copied().unwrap_or(Count::NONE);
+        let (account, most) =
+            (counts.get(&reservation.plan.account), self.account_limit(reservation.plan.known));
+        Ok(limits.begins_lockout(&streak, reservation.failures, account, most, now))
+    }
+
+    /// Refunds a right attempt, in the transaction of what it was for, and remembers from where it came.
+    pub(super) async fn refund_proven(
+        &self,
+        tx: &store::Transaction,
+        caller: &Caller,
+        reservation: &Reservation,
     ) -> Result<()> {
         let namespace = &caller.namespace;
-        store::attempts::give_back(tx, namespace, &guess.marks, Some(&guess.streak), guess.hour).await?;
-        if let (Some(user), Some(place)) = (&guess.user, &guess.place) {
-            store::attempts::make_familiar(tx, namespace, user, place, self.clock.now()).await?;
+        store::attempts::refund(tx, namespace, &reservation.held, Some(&reservation.plan.streak)).await?;
+        if let Plan { user: Some(user), address: Some(address), address_known, .. } = &reservation.plan {
+            store::attempts::make_familiar(tx, namespace, user, address, self.clock.now()).await?;
+            if !address_known {
+                store::attempts::forget_oldest_places(tx, namespace, user).await?;
+            }
         }
         Ok(())
     }
@@ -249,27 +260,23 @@ impl Operations {
         let event = Event::new(self.clock.now(), Action::UserUnlocked, Some(id.clone()));
         let tx = self.store.begin(caller).await?;
         let user = store::users::lock(&tx, namespace, id).await?.ok_or(Error::UserNotFound)?.user;
-        let owner = self.account_mark(&Alias::by_id(id), Some(id));
-        let mut marks = vec![owner];
-        marks.extend(names_of(&user).iter().map(|alias| self.marker.mark("name", &alias.parts())));
-        for place in store::attempts::places_of(&tx, namespace, id).await? {
-            marks.push(self.familiar_mark(&owner, &place));
-        }
-        store::attempts::forget(&tx, namespace, &marks).await?;
+        let account = self.account_mark(&Alias::by_id(id), Some(id));
+        // Under names that were tried before they were the user's there is no account yet.
+        let names: Vec<Mark> =
+            names_of(&user).iter().map(|alias| self.marker.mark("name", &alias.parts())).collect();
+        store::attempts::forget(&tx, namespace, &account, &names).await?;
         store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;
         Ok(user)
     }
+}
 
-    fn account_mark(&self, alias: &Alias, user: Option<&UserId>) -> Mark {
-        match user {
-            Some(id) => self.marker.mark("account", &[id.as_str().as_bytes()]),
-            None => self.marker.mark("account", &alias.parts()),
-        }
-    }
-
-    fn familiar_mark(&self, owner: &Mark, place: &[u8]) -> Mark {
-        self.marker.mark("familiar", &[owner, place])
+/// How long an attempt has to wait for room; `None`: there is some.
+fn wait_of(room: Headroom) -> Option<Duration> {
+    match room {
+        Headroom::Available => None,
+        Headroom::Pending => Some(RETRY_PENDING),
+        Headroom::Exhausted(wait) => Some(wait),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hasher::Turn;
 use crate::store;
 
-use super::guard::{Alias, Guess};
+use super::guard::{Alias, Origin, Reservation};
 use super::users::{Edit, Key, Place};
 use super::{Operations, check_etag, password_of, still_proven};
 
@@ -23,8 +23,10 @@ pub struct PasswordChange {
     pub old: Password,
     /// The password to be.
     pub new: Password,
-    /// The session that stays open.
+    /// The session that stays open. While it is open, the user is known wherever the change comes from.
     pub keep: Option<SessionToken>,
+    /// The end user's device, as far as the caller says.
+    pub device: Device,
     /// The user's etag, or nothing.
     pub etag: String,
 }
@@ -41,18 +43,25 @@ impl Operations {
         let turn = self.turn(caller)?;
         let account = self.find(caller, &Key::Id(change.user.clone())).await?;
         let alias = Alias::by_id(&change.user);
-        let mut guess = self.guess(caller, &alias, account.as_ref(), None).await?;
+        let address = caller.end_user_address(&change.device);
+        let origin = Origin { address, session: change.keep.as_ref() };
+        let mut reservation = self.reserve(caller, &alias, account.as_ref(), origin).await?;
         let decoy = self.decoy(caller, &alias).await?;
-        let done = self.prove_and_replace(caller, turn, &guess, &change, account, decoy.as_ref()).await;
-        match &done {
-            Ok(_) => guess.decide(),
-            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
-                let device = Device::default();
-                self.note_refusal(caller, Action::PasswordRefused, &mut guess, device, error).await?;
+        let done = self.prove_and_replace(caller, turn, &reservation, &change, account, decoy.as_ref()).await;
+        match done {
+            Ok(user) => {
+                reservation.settle();
+                Ok(user)
             }
-            Err(_) => {} // no verdict, or the old one was right, whatever is wrong with the new one
+            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
+                Err(self.refuse(caller, Action::PasswordRefused, reservation, change.device, error).await)
+            }
+            // No verdict, or the old one was right, whatever is wrong with the new one.
+            Err(error) => {
+                reservation.abandon().await;
+                Err(error)
+            }
         }
-        done
     }
 
     /// Replaces the password if the old one is right. If its hash has changed by then it is looked at once more: a log-in
@@ -61,7 +70,7 @@ impl Operations {
         &self,
         caller: &Caller,
         mut turn: Turn,
-        guess: &Guess,
+        reservation: &Reservation,
         change: &PasswordChange,
         mut account: Option<Account>,
         decoy: Option<&PasswordHash>,
@@ -69,15 +78,15 @@ impl Operations {
         let mut again = true;
         loop {
             let old = password_of(account.as_ref());
-            if !guess.may_prove(turn.verify(&change.old, old, decoy).await?) {
+            if !reservation.may_prove(turn.verify(&change.old, old, decoy).await?) {
                 return Err(Error::BadCredentials);
             }
-            let done = self.replace_proven(caller, guess, change, account.as_ref(), old).await;
+            let done = self.replace_proven(caller, reservation, change, account.as_ref(), old).await;
             if !again || !matches!(done, Err(Error::BadCredentials)) {
                 return done;
             }
             let now = self.find(caller, &Key::Id(change.user.clone())).await?;
-            if !guess.finds_another_hash(now.as_ref(), old) {
+            if !reservation.finds_another_hash(now.as_ref(), old) {
                 return done;
             }
             (account, again, turn) = (now, false, self.turn(caller)?);
@@ -87,7 +96,7 @@ impl Operations {
     async fn replace_proven(
         &self,
         caller: &Caller,
-        guess: &Guess,
+        reservation: &Reservation,
         change: &PasswordChange,
         account: Option<&Account>,
         old: Option<&PasswordHash>,
@@ -96,14 +105,14 @@ impl Operations {
             self.screen("new_password", &change.new, &account.user).await?;
         }
         let new = self.turn(caller)?.hash(&change.new).await?;
-        self.replace_password(caller, guess, change, old, &new).await
+        self.replace_password(caller, reservation, change, old, &new).await
     }
 
     /// `old` is what was checked; by now another call may have replaced it.
     async fn replace_password(
         &self,
         caller: &Caller,
-        guess: &Guess,
+        reservation: &Reservation,
         change: &PasswordChange,
         old: Option<&PasswordHash>,
         new: &PasswordHash,
@@ -119,8 +128,9 @@ impl Operations {
         let keep = change.keep.as_ref().map(SessionToken::digest);
         store::sessions::delete_of_user(&tx, &caller.namespace, &user.id, keep).await?;
         let event = Event::new(user.updated, Action::PasswordUpdated, Some(user.id.clone()));
+        let event = event.from(change.device.clone());
         store::events::append(&tx, caller, &event.changing(user.version, vec!["password"])).await?;
-        self.give_back(&tx, caller, guess).await?;
+        self.refund_proven(&tx, caller, reservation).await?;
         tx.commit().await?;
         Ok(user)
     }

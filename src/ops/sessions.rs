@@ -16,13 +16,16 @@ use crate::hasher::Turn;
 use crate::store;
 use crate::store::sessions::Open;
 
-use super::guard::{Alias, Guess};
+use super::guard::{Alias, Origin, Reservation};
 use super::lists::{Listed, Wanted};
 use super::users::Key;
 use super::{Operations, password_of, still_proven};
 
 /// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
 const SEEN_EVERY: Duration = Duration::from_mins(1);
+
+/// The most sessions that one sign-in ends.
+const MAX_ENDED: u64 = 100;
 
 /// Who wants to sign in, and how that is proven.
 #[derive(Debug)]
@@ -70,17 +73,23 @@ impl Operations {
         let turn = self.turn(caller)?;
         let account = self.find_named(caller, &attempt).await?;
         let alias = attempt.alias();
-        let mut guess = self.guess(caller, &alias, account.as_ref(), attempt.device.address).await?;
+        let origin = Origin { address: caller.end_user_address(&attempt.device), session: None };
+        let mut reservation = self.reserve(caller, &alias, account.as_ref(), origin).await?;
         let decoy = self.decoy(caller, &alias).await?;
-        let opened = self.prove(caller, turn, &attempt, &guess, account, decoy.as_ref()).await;
-        match &opened {
-            Ok(_) => guess.decide(),
-            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
-                self.note_refusal(caller, Action::LoginRefused, &mut guess, attempt.device, error).await?;
+        let opened = self.prove(caller, turn, &attempt, &reservation, account, decoy.as_ref()).await;
+        match opened {
+            Ok(opened) => {
+                reservation.settle();
+                Ok(opened)
             }
-            Err(_) => {} // no verdict
+            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
+                Err(self.refuse(caller, Action::LoginRefused, reservation, attempt.device, error).await)
+            }
+            Err(error) => {
+                reservation.abandon().await; // no verdict
+                Err(error)
+            }
         }
-        opened
     }
 
     /// Opens a session for the right password. If a hash has changed by then it is looked at once more: another log-in
@@ -90,24 +99,25 @@ impl Operations {
         caller: &Caller,
         mut turn: Turn,
         attempt: &Attempt,
-        guess: &Guess,
+        reservation: &Reservation,
         mut account: Option<Account>,
         decoy: Option<&PasswordHash>,
     ) -> Result<(SessionToken, Session)> {
         let mut again = true;
         loop {
             let password = password_of(account.as_ref());
-            if !guess.may_prove(turn.verify(&attempt.password, password, decoy).await?) {
+            if !reservation.may_prove(turn.verify(&attempt.password, password, decoy).await?) {
                 return Err(Error::BadCredentials);
             }
             let proven =
                 Proven { password, renewed: self.renewed(caller, &attempt.password, password).await };
-            let opened = self.open_session(caller, guess, account.as_ref(), &proven, &attempt.device).await;
+            let opened =
+                self.open_session(caller, reservation, account.as_ref(), &proven, &attempt.device).await;
             if !again || !matches!(opened, Err(Error::BadCredentials)) {
                 return opened;
             }
             let now = self.find_named(caller, attempt).await?;
-            if !guess.finds_another_hash(now.as_ref(), password) {
+            if !reservation.finds_another_hash(now.as_ref(), password) {
                 return opened;
             }
             (account, again, turn) = (now, false, self.turn(caller)?);
@@ -147,7 +157,7 @@ impl Operations {
     async fn open_session(
         &self,
         caller: &Caller,
-        guess: &Guess,
+        reservation: &Reservation,
         account: Option<&Account>,
         proven: &Proven<'_>,
         device: &Device,
@@ -159,14 +169,29 @@ impl Operations {
         if let Some(renewed) = &proven.renewed {
             store::users::renew_password(&tx, &caller.namespace, id, renewed).await?;
         }
+        self.end_oldest(&tx, caller, &user.id).await?;
         let new = self.new_session(caller, &user, device)?;
         store::sessions::insert(&tx, &caller.namespace, token.digest(), &new).await?;
         let event = Event::new(new.created, Action::SessionCreated, Some(user.id.clone()));
         let event = event.from(new.device.clone()).about(&new.public_id);
         store::events::append(&tx, caller, &event).await?;
-        self.give_back(&tx, caller, guess).await?;
+        self.refund_proven(&tx, caller, reservation).await?;
         tx.commit().await?;
         Ok((token, session_of(&user, &new)))
+    }
+
+    /// Ends the oldest sessions of a user who has as many as a user may have, so that one more fits. A user who has far more
+    /// loses some at each sign-in.
+    async fn end_oldest(&self, tx: &store::Transaction, caller: &Caller, user: &UserId) -> Result<()> {
+        let Some(others) = u64::from(self.rules.max_sessions).checked_sub(1) else { return Ok(()) };
+        let (namespace, now) = (&caller.namespace, self.clock.now());
+        let ended =
+            store::sessions::delete_oldest(tx, namespace, user, self.open(), others, MAX_ENDED).await?;
+        for session in ended {
+            let event = Event::new(now, Action::SessionDeleted, Some(user.clone())).about(&session);
+            store::events::append(tx, caller, &event).await?;
+        }
+        Ok(())
     }
 
     fn new_session(&self, caller: &Caller, user: &User, device: &Device) -> Result<StoredSession> {
@@ -297,10 +322,15 @@ impl Operations {
         let token = SessionToken::parse(token).ok_or(Error::SessionNotFound)?;
         let session =
             store::sessions::find(&self.store.read(caller).await?, &caller.namespace, token.digest()).await?;
-        let session = session.ok_or(Error::SessionNotFound)?;
+        let session = session.filter(|session| self.is_open(session)).ok_or(Error::SessionNotFound)?;
+        Ok((token, session))
+    }
+
+    /// Returns true unless the session has ended by itself.
+    pub(super) fn is_open(&self, session: &Session) -> bool {
         let now = self.clock.now();
         let idle = self.rules.session_idle.is_some_and(|idle| session.seen.plus(idle) <= now);
-        if session.expires <= now || idle { Err(Error::SessionNotFound) } else { Ok((token, session)) }
+        session.expires > now && !idle
     }
 }
 

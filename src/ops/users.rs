@@ -201,19 +201,24 @@ impl Operations {
         .await
     }
 
-    /// Says whether the user's address counts as proven.
+    /// Says whether the user's address counts as proven. With `proven`, only if that is the address.
     ///
     /// # Errors
     ///
-    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::Invalid`] if there is no address.
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], [`Error::EmailMismatch`], and [`Error::Invalid`] if there is no
+    /// address.
     pub async fn update_verification(
         &self,
         caller: &Caller,
         id: &UserId,
         etag: &str,
         verified: bool,
+        proven: Option<&Email>,
     ) -> Result<User> {
         self.change(caller, Place::Live, id, etag, Action::VerificationUpdated, |user| {
+            if proven.is_some() && proven != user.email.as_ref() {
+                return Err(Error::EmailMismatch);
+            }
             if verified && user.email.is_none() {
                 return Err(Error::invalid("email_verified", "cannot be set while there is no email"));
             }

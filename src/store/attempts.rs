@@ -6,37 +6,101 @@ use std::collections::HashMap;
 
 use sea_orm::{ConnectionTrait, QueryResult, Statement, Value};
 
-use crate::domain::guard::{Count, Mark};
+use crate::domain::guard::{Count, Counter, Held, Mark, Period, WINDOWS_AN_HOUR};
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
-/// What each of `marks` would count with one more attempt in `hour`, in their order. Counts nothing.
+/// What a row counts at a given hour and window: SQL expressions over `attempts`.
+///
+/// A replica whose clock is behind counts in the hour and the window that the others are in. What lies more than an hour
+/// ahead was written by a clock that was wrong, and counts nothing.
+struct Current {
+    hour: String,
+    spent: String,
+    before: String,
+    streak: String,
+    failed: String,
+    window: String,
+    pending: String,
+    pending_before: String,
+}
+
+impl Current {
+    /// `hour` and `window` are SQL expressions too.
+    fn at(hour: &str, window: &str) -> Self {
+        let unless_ahead =
+            |then: &str| format!("CASE WHEN attempts.hour > {hour} + 1 THEN 0 ELSE {then} END");
+        let per = |span: &str, now: &str, most: i64, same: &str, last: &str| {
+            format!(
+                "CASE WHEN attempts.{span} > {now} + {most} THEN 0 WHEN attempts.{span} >= {now} THEN {same} \
+                 WHEN attempts.{span} = {now} - 1 THEN {last} ELSE 0 END"
+            )
+        };
+        let later = |span: &str, now: &str, most: i64| {
+            format!(
+                "CASE WHEN attempts.{span} > {now} AND attempts.{span} <= {now} + {most} \
+                 THEN attempts.{span} ELSE {now} END"
+            )
+        };
+        let (hours, windows) = (1, WINDOWS_AN_HOUR);
+        Self {
+            hour: later("hour", hour, hours),
+            spent: per("hour", hour, hours, "attempts.spent", "0"),
+            before: per("hour", hour, hours, "attempts.spent_before", "attempts.spent"),
+            streak: unless_ahead("attempts.streak"),
+            failed: unless_ahead("attempts.failed"),
+            window: later("pending_window", window, windows),
+            pending: per("pending_window", window, windows, "attempts.pending", "0"),
+            pending_before: per(
+                "pending_window",
+                window,
+                windows,
+                "attempts.pending_before",
+                "attempts.pending",
+            ),
+        }
+    }
+}
+
+/// What each of `marks` would count with one more attempt in flight, in their order. Counts nothing.
 ///
 /// # Errors
 ///
 /// What the database says, as all functions here.
-pub async fn foresee(
+pub async fn preview(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
     marks: &[Mark],
-    hour: i64,
+    period: Period,
 ) -> Result<Vec<Count>> {
-    let places: Vec<String> = (0..marks.len()).map(|n| format!("${}", n + 3)).collect();
-    let [spent, before] = with_one_more("$2");
+    let places: Vec<String> = (0..marks.len()).map(|n| format!("${}", n + 4)).collect();
+    let now = Current::at("$2", "$3");
     let sql = format!(
-        "SELECT mark, {spent} AS spent, {before} AS spent_before, streak, failed FROM attempts \
-         WHERE namespace = $1 AND mark IN ({})",
+        "SELECT mark, {} AS spent, {} AS spent_before, {} AS streak, {} AS failed, {} AS pending_window, \
+         {} + {} AS in_flight FROM attempts WHERE namespace = $1 AND mark IN ({})",
+        now.spent,
+        now.before,
+        now.streak,
+        now.failed,
+        now.window,
+        now.pending,
+        now.pending_before,
         places.join(", ")
     );
-    let first = Count { spent: 1, before: 0, streak: 0, failed: Timestamp(0) };
-    let counts = counts(db, sql, namespace, marks, hour).await?;
-    Ok(marks.iter().map(|mark| counts.get(mark).copied().unwrap_or(first)).collect())
+    let mut values: Vec<Value> = vec![namespace.as_str().into(), period.hour.into(), period.window.into()];
+    values.extend(marks.iter().map(|mark| Value::from(mark.to_vec())));
+    let rows = rows(db, sql, values).await?;
+    let of = |mark| {
+        let count = rows.get(mark).map_or(Count::NONE, |row| row.count);
+        Count { pending: count.pending + 1, ..count }
+    };
+    Ok(marks.iter().map(of).collect())
 }
 
-/// Counts one more attempt in `hour` for each of `marks`, and gives each count with it, in the order of the marks. The
-/// hour before counts too: within any sixty minutes there are no more than a limit on both allows.
+/// Counts one more attempt in flight at each of `counters`, and returns each count with it, in the order of the counters. The
+/// hour before counts too: within any sixty minutes there are no more failures than a limit on both allows.
 ///
 /// The rows stay locked until the transaction ends, and are locked in one order by everyone.
 ///
@@ -46,90 +110,100 @@ pub async fn foresee(
 pub async fn reserve(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
-    marks: &[Mark],
-    hour: i64,
-) -> Result<Vec<Count>> {
-    let mut sorted = marks.to_vec();
-    sorted.sort_unstable();
-    let rows: Vec<String> = (0..sorted.len()).map(|n| format!("($1, ${}, $2, 1, 0, 0, 0)", n + 3)).collect();
-    let [spent, before] = with_one_more("excluded.hour");
+    counters: &[Counter],
+    period: Period,
+) -> Result<Vec<(Count, Held)>> {
+    let mut sorted = counters.to_vec();
+    sorted.sort_unstable_by_key(|counter| counter.mark);
+    let mut values: Vec<Value> = vec![namespace.as_str().into(), period.hour.into(), period.window.into()];
+    let mut tuples = Vec::new();
+    for counter in &sorted {
+        let n = values.len();
+        tuples.push(format!("($1, ${}, ${}, $2, 0, 0, 0, 0, $3, 1, 0)", n + 1, n + 2));
+        values.extend([counter.mark.to_vec().into(), owner_of(counter).into()]);
+    }
+    let now = Current::at("excluded.hour", "excluded.pending_window");
     let sql = format!(
-        "INSERT INTO attempts (namespace, mark, hour, spent, spent_before, streak, failed) VALUES {} \
-         ON CONFLICT (namespace, mark) DO UPDATE SET spent_before = {before}, spent = {spent}, \
-         hour = CASE WHEN attempts.hour > excluded.hour THEN attempts.hour ELSE excluded.hour END \
-         RETURNING mark, spent, spent_before, streak, failed",
-        rows.join(", ")
+        "INSERT INTO attempts ({COLUMNS}) VALUES {} ON CONFLICT (namespace, mark) DO UPDATE SET \
+         owner = excluded.owner, hour = {}, spent = {}, spent_before = {}, streak = {}, failed = {}, \
+         pending_window = {}, pending = {} + 1, pending_before = {} {RETURNING}",
+        tuples.join(", "),
+        now.hour,
+        now.spent,
+        now.before,
+        now.streak,
+        now.failed,
+        now.window,
+        now.pending,
+        now.pending_before,
     );
-    let counts = counts(tx, sql, namespace, &sorted, hour).await?;
-    let of = |mark| counts.get(mark).copied().ok_or_else(|| Error::internal("an attempt was not counted"));
-    marks.iter().map(of).collect()
+    let rows = rows(tx, sql, values).await?;
+    let of = |counter: &Counter| {
+        let row = rows.get(&counter.mark).ok_or_else(|| Error::internal("an attempt was not counted"))?;
+        Ok((row.count, Held { counter: *counter, window: row.window }))
+    };
+    counters.iter().map(of).collect()
 }
 
-/// The attempts of the hour and of the hour before, with one more in `hour`: an SQL expression. A replica whose clock is
-/// behind counts in the hour that the others are in.
-fn with_one_more(hour: &str) -> [String; 2] {
-    [
-        format!("CASE WHEN attempts.hour >= {hour} THEN attempts.spent + 1 ELSE 1 END"),
-        format!(
-            "CASE WHEN attempts.hour >= {hour} THEN attempts.spent_before \
-             WHEN attempts.hour = {hour} - 1 THEN attempts.spent ELSE 0 END"
-        ),
-    ]
+const COLUMNS: &str = "namespace, mark, owner, hour, spent, spent_before, streak, failed, \
+                       pending_window, pending, pending_before";
+
+const RETURNING: &str = "RETURNING mark, spent, spent_before, streak, failed, pending_window, \
+                         pending + pending_before AS in_flight";
+
+/// What stands in the column of the account.
+fn owner_of(counter: &Counter) -> Vec<u8> {
+    counter.owner.map_or_else(Vec::new, |owner| owner.to_vec())
 }
 
-/// What a statement over `marks` gives for each of them.
-async fn counts(
-    db: &impl ConnectionTrait,
-    sql: String,
-    namespace: &Namespace,
-    marks: &[Mark],
-    hour: i64,
-) -> Result<HashMap<Mark, Count>> {
-    let mut values: Vec<Value> = vec![namespace.as_str().into(), hour.into()];
-    values.extend(marks.iter().map(|mark| Value::from(mark.to_vec())));
+/// What one row says.
+struct Row {
+    count: Count,
+    window: i64,
+}
+
+/// What a statement returns, by mark.
+async fn rows(db: &impl ConnectionTrait, sql: String, values: Vec<Value>) -> Result<HashMap<Mark, Row>> {
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let count = |row: QueryResult| {
+    let read = |row: QueryResult| {
         let mark: Vec<u8> = row.try_get("", "mark")?;
         let count = Count {
             spent: row.try_get("", "spent")?,
             before: row.try_get("", "spent_before")?,
+            pending: row.try_get("", "in_flight")?,
             streak: row.try_get("", "streak")?,
             failed: Timestamp(row.try_get("", "failed")?),
         };
-        Ok((mark.try_into().map_err(|_| Error::internal("a mark of another length"))?, count))
+        let mark = mark.try_into().map_err(|_| Error::internal("a mark of another length"))?;
+        Ok((mark, Row { count, window: row.try_get("", "pending_window")? }))
     };
-    db.query_all_raw(statement).await?.into_iter().map(count).collect()
+    db.query_all_raw(statement).await?.into_iter().map(read).collect()
 }
 
-/// Gives back an attempt that was counted in `hour`, and forgets the failures in a row at `streak`, if any.
-///
-/// # Errors
-///
-/// What the database says.
-pub async fn give_back(
-    tx: &impl ConnectionTrait,
-    namespace: &Namespace,
-    marks: &[Mark],
-    streak: Option<&Mark>,
-    hour: i64,
-) -> Result<()> {
-    let mut sorted = marks.to_vec();
-    sorted.sort_unstable();
-    for mark in sorted {
-        let sql = "UPDATE attempts SET \
-            spent = CASE WHEN hour = $3 AND spent > 0 THEN spent - 1 ELSE spent END, \
-            spent_before = CASE WHEN hour = $3 + 1 AND spent_before > 0 THEN spent_before - 1 ELSE spent_before END, \
-            streak = CASE WHEN $4 = 1 THEN 0 ELSE streak END \
-            WHERE namespace = $1 AND mark = $2";
-        let forget = i64::from(Some(&mark) == streak);
-        let values: [Value; 4] =
-            [namespace.as_str().into(), mark.to_vec().into(), hour.into(), forget.into()];
-        tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;
-    }
-    Ok(())
+/// What an attempt in flight leaves in its window, when it is no longer one: SQL for the two columns.
+fn without_one(window: &str) -> [String; 2] {
+    [(0, "pending"), (1, "pending_before")].map(|(later, column)| {
+        format!(
+            "CASE WHEN attempts.pending_window = {window} + {later} AND attempts.{column} > 0 \
+             THEN attempts.{column} - 1 ELSE attempts.{column} END"
+        )
+    })
 }
 
-/// Notes one more failure in a row at `mark`; those before `stale` are forgotten.
+/// A failure, and when it counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'a> {
+    /// Where failures in a row are counted.
+    pub streak: &'a Mark,
+    /// When it failed.
+    pub now: Timestamp,
+    /// Failures in a row before this time are forgotten.
+    pub stale: Timestamp,
+}
+
+/// Makes attempts in flight failures, one of them a further one in a row. Returns the counts by mark.
+///
+/// A row that is not there any more is made: whatever removed it, the failure counts.
 ///
 /// # Errors
 ///
@@ -137,30 +211,113 @@ pub async fn give_back(
 pub async fn fail(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
-    mark: &Mark,
-    now: Timestamp,
-    stale: Timestamp,
-) -> Result<()> {
-    let sql = "UPDATE attempts SET streak = CASE WHEN failed < $4 THEN 1 ELSE streak + 1 END, failed = $3 \
-        WHERE namespace = $1 AND mark = $2";
-    let values: [Value; 4] = [namespace.as_str().into(), mark.to_vec().into(), now.0.into(), stale.0.into()];
-    tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;
-    Ok(())
+    held: &[Held],
+    failure: Failure<'_>,
+) -> Result<HashMap<Mark, Count>> {
+    let mut sorted = held.to_vec();
+    sorted.sort_unstable_by_key(|held| held.counter.mark);
+    let hour = Period::at(failure.now).hour;
+    let mut values: Vec<Value> = vec![namespace.as_str().into(), hour.into(), failure.stale.0.into()];
+    let mut tuples = Vec::new();
+    for Held { counter, window } in &sorted {
+        let [mark, owner, window_at, streak, failed] = std::array::from_fn(|n| values.len() + n + 1);
+        tuples.push(format!("($1, ${mark}, ${owner}, $2, 1, 0, ${streak}, ${failed}, ${window_at}, 0, 0)"));
+        let in_a_row = if counter.mark == *failure.streak { [1, failure.now.0] } else { [0, 0] };
+        values.extend([counter.mark.to_vec().into(), owner_of(counter).into(), (*window).into()]);
+        values.extend(in_a_row.map(Value::from));
+    }
+    let now = Current::at("excluded.hour", "excluded.pending_window");
+    let [pending, pending_before] = without_one("excluded.pending_window");
+    let sql = format!(
+        "INSERT INTO attempts ({COLUMNS}) VALUES {} ON CONFLICT (namespace, mark) DO UPDATE SET \
+         owner = excluded.owner, hour = {}, spent = {} + 1, spent_before = {}, \
+         streak = CASE WHEN excluded.streak = 0 THEN {streak} WHEN {failed} < $3 THEN 1 ELSE {streak} + 1 END, \
+         failed = CASE WHEN excluded.streak = 0 THEN {failed} ELSE excluded.failed END, \
+         pending = {pending}, pending_before = {pending_before} {RETURNING}",
+        tuples.join(", "),
+        now.hour,
+        now.spent,
+        now.before,
+        streak = now.streak,
+        failed = now.failed,
+    );
+    Ok(rows(tx, sql, values).await?.into_iter().map(|(mark, row)| (mark, row.count)).collect())
 }
 
-/// Forgets what was counted for `marks`.
+/// Gives attempts in flight back, and forgets the failures in a row at `streak`, if any. A row that counts nothing any more is
+/// removed: it was written before any work was done, and would be kept for hours.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn forget(tx: &impl ConnectionTrait, namespace: &Namespace, marks: &[Mark]) -> Result<()> {
-    let mut sorted = marks.to_vec();
-    sorted.sort_unstable();
-    for mark in sorted {
-        let sql = "DELETE FROM attempts WHERE namespace = $1 AND mark = $2";
-        let values: [Value; 2] = [namespace.as_str().into(), mark.to_vec().into()];
-        tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;
+pub async fn refund(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    held: &[Held],
+    streak: Option<&Mark>,
+) -> Result<()> {
+    let mut sorted = held.to_vec();
+    sorted.sort_unstable_by_key(|held| held.counter.mark);
+    let [pending, pending_before] = without_one("$3");
+    let update = format!(
+        "UPDATE attempts SET pending = {pending}, pending_before = {pending_before}, \
+         streak = CASE WHEN $4 = 1 THEN 0 ELSE streak END WHERE namespace = $1 AND mark = $2 \
+         RETURNING spent + spent_before + streak + pending + pending_before AS rest"
+    );
+    for Held { counter, window } in sorted {
+        let forget = i64::from(Some(&counter.mark) == streak);
+        let key: [Value; 2] = [namespace.as_str().into(), counter.mark.to_vec().into()];
+        let all = [&key[..], &[window.into(), forget.into()]].concat();
+        if execute(tx, LAST_ONE, all.clone()).await? > 0 {
+            continue;
+        }
+        let updated = Statement::from_sql_and_values(tx.get_database_backend(), &update, all);
+        let rest = tx.query_one_raw(updated).await?.map(|row| row.try_get::<i64>("", "rest")).transpose()?;
+        if rest == Some(0) {
+            // Another one was given back between the two statements.
+            execute(tx, "DELETE FROM attempts WHERE namespace = $1 AND mark = $2", key.to_vec()).await?;
+        }
     }
+    Ok(())
+}
+
+/// Removes a row that counts an attempt in flight and nothing else, which is the usual one.
+const LAST_ONE: &str = "DELETE FROM attempts WHERE namespace = $1 AND mark = $2 AND spent = 0 AND spent_before = 0 \
+    AND (streak = 0 OR $4 = 1) AND pending + pending_before = 1 \
+    AND ((pending_window = $3 AND pending = 1) OR (pending_window = $3 + 1 AND pending_before = 1))";
+
+/// Runs a statement. Returns how many rows it changed.
+async fn execute(tx: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Result<u64> {
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    Ok(tx.execute_raw(statement).await?.rows_affected())
+}
+
+/// Forgets what was counted for an account and at `marks`.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn forget(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    owner: &Mark,
+    marks: &[Mark],
+) -> Result<()> {
+    let backend = tx.get_database_backend();
+    // Locked in the order in which they are counted.
+    let lock = match backend {
+        sea_orm::DbBackend::Postgres => " FOR UPDATE",
+        _ => "",
+    };
+    let places: Vec<String> = (0..marks.len()).map(|n| format!("${}", n + 3)).collect();
+    let sql = format!(
+        "DELETE FROM attempts WHERE (namespace, mark) IN (SELECT namespace, mark FROM attempts \
+         WHERE namespace = $1 AND (owner = $2 OR mark IN ({})) ORDER BY mark{lock})",
+        places.join(", ")
+    );
+    let mut values: Vec<Value> = vec![namespace.as_str().into(), owner.to_vec().into()];
+    values.extend(marks.iter().map(|mark| Value::from(mark.to_vec())));
+    tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     Ok(())
 }
 
@@ -201,33 +358,48 @@ pub async fn make_familiar(
     Ok(())
 }
 
-/// Most places that are looked at where a user's counts are forgotten.
-const MOST_PLACES: i64 = 1_000;
+/// The most addresses that are remembered of a user.
+const MAX_PLACES: i64 = 100;
 
-/// Where the user signed in from.
+/// The most addresses beyond those that one sign-in forgets: a database from before there was a limit may have many.
+const MAX_FORGOTTEN: i64 = 1_000;
+
+/// Forgets the addresses of the user beyond [`MAX_PLACES`], the oldest first.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn places_of(
-    db: &impl ConnectionTrait,
+pub async fn forget_oldest_places(
+    tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
-) -> Result<Vec<Vec<u8>>> {
-    let sql = "SELECT place FROM familiar_places WHERE namespace = $1 AND user_id = $2 LIMIT $3";
-    let values: [Value; 3] = [namespace.as_str().into(), user.as_str().into(), MOST_PLACES.into()];
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
-    let rows = db.query_all_raw(statement).await?;
-    rows.iter().map(|row| Ok(row.try_get("", "place")?)).collect()
+) -> Result<()> {
+    let sql = "DELETE FROM familiar_places WHERE namespace = $1 AND user_id = $2 AND place IN \
+        (SELECT place FROM familiar_places WHERE namespace = $1 AND user_id = $2 \
+        ORDER BY seen DESC, place LIMIT $3 OFFSET $4)";
+    let values: [Value; 4] =
+        [namespace.as_str().into(), user.as_str().into(), MAX_FORGOTTEN.into(), MAX_PLACES.into()];
+    tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;
+    Ok(())
 }
 
-/// Removes counts of hours before `hour` and places that nobody signed in from since `seen`. At most `most` of each;
-/// returns how many.
+/// What is too old to count, or too far ahead to be true.
+#[derive(Clone, Copy, Debug)]
+pub struct Outdated {
+    /// Counts of hours before this one.
+    pub before_hour: i64,
+    /// Counts of hours after this one.
+    pub after_hour: i64,
+    /// Addresses that nobody signed in from since.
+    pub seen: Timestamp,
+}
+
+/// Removes counts and addresses that are outdated. At most `most` of each kind; returns how many.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn delete_old(tx: &impl ConnectionTrait, hour: i64, seen: Timestamp, most: u64) -> Result<u64> {
+pub async fn delete_old(tx: &impl ConnectionTrait, outdated: Outdated, most: u64) -> Result<u64> {
     let most = i64::try_from(most).map_err(Error::internal)?;
     let backend = tx.get_database_backend();
     // What another call is about to count stays: waiting for it could be a deadlock.
@@ -236,23 +408,15 @@ pub async fn delete_old(tx: &impl ConnectionTrait, hour: i64, seen: Timestamp, m
         _ => "",
     };
     let mut removed = 0;
-    for (sql, before) in [
-        (
-            format!(
-                "DELETE FROM attempts WHERE (namespace, mark) IN \
-                 (SELECT namespace, mark FROM attempts WHERE hour < $1 LIMIT $2{skip})"
-            ),
-            hour,
-        ),
-        (
-            format!(
-                "DELETE FROM familiar_places WHERE (namespace, user_id, place) IN \
-                 (SELECT namespace, user_id, place FROM familiar_places WHERE seen < $1 LIMIT $2{skip})"
-            ),
-            seen.0,
-        ),
+    for (table, key, which, bound) in [
+        ("attempts", "namespace, mark", "hour < $1", outdated.before_hour),
+        ("attempts", "namespace, mark", "hour > $1", outdated.after_hour),
+        ("familiar_places", "namespace, user_id, place", "seen < $1", outdated.seen.0),
     ] {
-        let values: [Value; 2] = [before.into(), most.into()];
+        let sql = format!(
+            "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {which} LIMIT $2{skip})"
+        );
+        let values: [Value; 2] = [bound.into(), most.into()];
         removed +=
             tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected();
     }

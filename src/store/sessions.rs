@@ -207,6 +207,41 @@ pub async fn delete_open(
     Ok(session::Entity::delete_many().filter(these).exec(tx).await?.rows_affected)
 }
 
+/// Ends the oldest open sessions of a user who has more than `keep` of them, at most `most`. Returns their public ids, the
+/// oldest first.
+///
+/// Reads at most `keep` + 2 `most` rows, however many there are.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn delete_oldest(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    open: Open,
+    keep: u64,
+    most: u64,
+) -> Result<Vec<String>> {
+    // Public ids begin with the time.
+    let ids = || session::Entity::find().select_only().column(Column::PublicId);
+    let open = || ids().filter(open_of(namespace, user, open));
+    let beyond = open().order_by_desc(Column::PublicId).offset(keep).limit(most);
+    let beyond = tx.query_all(&beyond.into_query()).await?.len();
+    if beyond == 0 {
+        return Ok(Vec::new());
+    }
+    let oldest = open().order_by_asc(Column::PublicId).limit(beyond as u64);
+    let oldest: Vec<String> = oldest.into_tuple().all(tx).await?;
+    session::Entity::delete_many()
+        .filter(Column::Namespace.eq(namespace.as_str()))
+        .filter(Column::UserId.eq(user.as_str()))
+        .filter(Column::PublicId.is_in(&oldest))
+        .exec(tx)
+        .await?;
+    Ok(oldest)
+}
+
 /// Ends all sessions of a user but `keep`. How many.
 ///
 /// # Errors

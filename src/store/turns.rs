@@ -213,7 +213,8 @@ impl State {
                 tenant.held > 0 || (tenant.mean > SLOW && !many)
             });
         } else if many {
-            self.tenants.retain(|_, tenant| tenant.held > 0 || !tenant.lines.is_empty() || tenant.used > served);
+            self.tenants
+                .retain(|_, tenant| tenant.held > 0 || !tenant.lines.is_empty() || tenant.used > served);
         }
     }
 

@@ -13,6 +13,7 @@ crate::on_every_backend!(
     a_page_is_whole_however_long_its_prefs_are,
     prefs_are_an_object_of_the_callers_own,
     sessions_are_shown_in_full_and_all_of_them,
+    a_list_of_sessions_has_an_end,
     sessions_end_one_by_one_and_all_at_once,
     logs_are_the_newest_ten_that_have_a_name_there,
     status_is_a_number_and_a_blocked_user_cannot_sign_in,
@@ -270,6 +271,14 @@ fn is_in_full(session: &Value) {
         assert!(session[field].is_string(), "{field}");
     }
     assert_eq!(session.as_object().unwrap().len(), 22);
+}
+
+/// (M11)
+async fn a_list_of_sessions_has_an_end(service: &Service) {
+    let id = user(service, "ada@example.com").await;
+    crate::session_lists::open_by_sql(service, &id, 5_100).await;
+    let listed = get(service, &format!("/users/{id}/sessions")).await;
+    assert_eq!((listed["sum"].as_i64(), listed["sessions"].as_array().unwrap().len()), (Some(5_000), 5_000));
 }
 
 async fn sessions_end_one_by_one_and_all_at_once(service: &Service) {

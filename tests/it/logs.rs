@@ -113,7 +113,11 @@ async fn change_all(service: &Service, id: &str) {
     users.update(rename).await.unwrap();
     prefer(service, id, &json!({"a": 1})).await;
     set_status(service, id, UserStatus::Pending).await;
-    let verify = UpdateVerificationRequest { id: id.into(), email_verified: true, etag: String::new() };
+    let verify = UpdateVerificationRequest {
+        id: id.into(),
+        email_verified: true,
+        ..UpdateVerificationRequest::default()
+    };
     users.update_verification(verify).await.unwrap();
     let set = SetPasswordRequest {
         user_id: id.into(),

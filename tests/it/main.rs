@@ -33,5 +33,6 @@ mod steps;
 mod storage;
 mod support;
 mod tenants;
+mod throttle;
 mod trash;
 mod users;

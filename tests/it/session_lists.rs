@@ -10,7 +10,7 @@ use usersd::pb::{
 };
 
 use crate::steps::{RIVAL, delete, events, happened, hidden, is_open, log, restore};
-use crate::support::{PASSWORD, START, Service, ada, create, fields, from, login, nth, refused};
+use crate::support::{Backend, PASSWORD, START, Service, ada, create, fields, from, login, nth, refused};
 
 crate::on_every_backend!(
     another_namespace_sees_and_ends_nothing,
@@ -23,6 +23,8 @@ crate::on_every_backend!(
     a_page_token_is_of_one_list,
     what_has_expired_is_not_there,
     what_is_idle_is_not_there,
+    a_sign_in_beyond_the_most_ends_the_oldest,
+    a_user_with_far_too_many_sessions_loses_some_at_each_sign_in,
     every_bad_field_is_named_at_once,
     they_have_their_paths,
 );
@@ -285,6 +287,71 @@ async fn what_is_idle_is_not_there(service: &Service) {
     assert_eq!(ended, 1);
     // Whoever wants them all gone has them gone, also for a server without the limit.
     assert!(!is_open(service, &idle.id).await);
+}
+
+/// (M11)
+async fn a_sign_in_beyond_the_most_ends_the_oldest(service: &Service) {
+    let user = create(service, ada()).await;
+    let twin = service.users().create(from(RIVAL, ada())).await.unwrap().into_inner().user.unwrap();
+    let elsewhere =
+        LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
+    service.users().login(from(RIVAL, elsewhere)).await.unwrap();
+    let three = service.another(|config| config.sessions_max_per_user = 3).await;
+    let mut opened = Vec::new();
+    for _ in 0..5 {
+        let request =
+            LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
+        opened.push(three.users.clone().login(request).await.unwrap().into_inner().session.unwrap());
+        service.clock.advance(Duration::from_secs(1));
+    }
+    let listed = list(service, of(&user.id)).await;
+    assert_eq!((named(&listed.sessions), listed.total), (public(&opened[2..]), Some(3)));
+    for (n, session) in opened.iter().enumerate() {
+        assert_eq!(is_open(service, &session.id).await, n >= 2, "{n}");
+    }
+    let log = log(service, &user.id).await;
+    let ended: Vec<&str> = log
+        .iter()
+        .filter(|entry| entry.event() == LogEvent::SessionDeleted)
+        .map(|entry| entry.session_id.as_str())
+        .collect();
+    assert_eq!(ended, [&*opened[1].public_id, &*opened[0].public_id]);
+    let request = from(RIVAL, of(&twin.id));
+    assert_eq!(service.users().list_sessions(request).await.unwrap().into_inner().total, Some(1));
+    // Without a limit none ends.
+    let any = service.another(|config| config.sessions_max_per_user = 0).await;
+    let request =
+        LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
+    any.users.clone().login(request).await.unwrap();
+    assert_eq!(list(service, of(&user.id)).await.total, Some(4));
+}
+
+/// (M11)
+async fn a_user_with_far_too_many_sessions_loses_some_at_each_sign_in(service: &Service) {
+    let user = create(service, ada()).await;
+    open_by_sql(service, &user.id, 1_000).await;
+    for left in [901, 802, 703] {
+        login(service, "ada").await;
+        assert_eq!(list(service, of(&user.id)).await.total, Some(left));
+    }
+    assert_eq!(happened(service, LogEvent::SessionDeleted).await, 300);
+    let request = ListSessionsRequest { limit: Some(1), ..of(&user.id) };
+    assert_eq!(list(service, request).await.sessions[0].id, format!("{:036}", 301), "the oldest are gone");
+}
+
+/// Opens sessions, the oldest first, as a server of an earlier version may have left them.
+pub(crate) async fn open_by_sql(service: &Service, user: &str, sessions: usize) {
+    let (digest, id) = match service.backend {
+        Backend::Sqlite => ("CAST(printf('%032d', n) AS BLOB)", "printf('%036d', n)"),
+        Backend::Postgres => ("convert_to(lpad(n::text, 32, '0'), 'UTF8')", "lpad(n::text, 36, '0')"),
+    };
+    let created = START * 1_000_000;
+    let sql = format!(
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {sessions}) \
+         INSERT INTO sessions SELECT 'default', {digest}, {id}, '{user}', {created}, \
+         {created} + 604800000000, {created}, '', '' FROM numbers"
+    );
+    service.execute(&sql).await;
 }
 
 async fn every_bad_field_is_named_at_once(service: &Service) {

@@ -22,6 +22,7 @@ crate::on_every_backend!(
     only_the_right_password_tells_of_a_block,
     an_address_counts_as_proven_until_it_changes,
     without_an_address_nothing_is_proven,
+    only_the_address_that_was_proven_counts_as_proven,
     a_set_password_replaces_the_old_one_and_ends_all_sessions,
     a_set_password_keeps_to_the_policy,
     a_first_password_can_be_set,
@@ -34,7 +35,7 @@ fn setting(id: &str) -> SetPasswordRequest {
 }
 
 fn verifying(id: &str) -> UpdateVerificationRequest {
-    UpdateVerificationRequest { id: id.into(), email_verified: true, etag: String::new() }
+    UpdateVerificationRequest { id: id.into(), email_verified: true, ..UpdateVerificationRequest::default() }
 }
 
 async fn verify(service: &Service, id: &str) -> User {
@@ -234,6 +235,23 @@ async fn without_an_address_nothing_is_proven(service: &Service) {
     let status = service.users().update_verification(verifying(&user.id)).await.unwrap_err();
     assert_eq!(fields(&status), ["email_verified"]);
     assert_eq!(service.counts().await, before);
+}
+
+/// (M12) Between the click on a code and the call somebody may change the address.
+async fn only_the_address_that_was_proven_counts_as_proven(service: &Service) {
+    let user = create(service, ada()).await;
+    let of = |email: &str| UpdateVerificationRequest { email: email.into(), ..verifying(&user.id) };
+    let email = Some("eve@example.com".to_owned());
+    let change = UpdateRequest { id: user.id.clone(), email, ..UpdateRequest::default() };
+    service.users().update(change).await.unwrap();
+    let before = service.counts().await;
+    let status = service.users().update_verification(of("ada@example.com")).await.unwrap_err();
+    refused(&status, Code::Aborted, "EMAIL_MISMATCH");
+    let status = service.users().update_verification(of("no address")).await.unwrap_err();
+    assert_eq!(fields(&status), ["email"]);
+    assert_eq!(service.counts().await, before);
+    let verified = service.users().update_verification(of("Eve@EXAMPLE.com")).await.unwrap().into_inner();
+    assert!(verified.user.unwrap().email_verified);
 }
 
 async fn a_set_password_replaces_the_old_one_and_ends_all_sessions(service: &Service) {

@@ -106,6 +106,9 @@ fn described(object: Object, device: &pb::DeviceDetails) -> Object {
         .text("countryName", name)
 }
 
+/// The most sessions that a reply has. Without `sessions.max_per_user` a user may have any number.
+pub(super) const MAX_SESSIONS: usize = 5_000;
+
 /// Most logs that a reply has.
 pub(super) const MOST_LOGS: usize = 10;
 
@@ -161,6 +164,7 @@ fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
         | LogEvent::UserPurged
         | LogEvent::PasswordRefused
         | LogEvent::UserUnlocked
+        | LogEvent::LockedOut
         | LogEvent::StatusUpdated
         | LogEvent::LoginRefused => return Vec::new(),
     };

@@ -117,10 +117,11 @@ impl<S: Stack> Request<'_, S> {
             let reply: pb::ListSessionsResponse = self.call(&request).await?;
             sessions.extend(reply.sessions.iter().map(|session| model::session(session, &user.email)));
             page_token = reply.next_page_token;
-            if page_token.is_empty() {
+            if page_token.is_empty() || sessions.len() >= model::MAX_SESSIONS {
                 break;
             }
         }
+        sessions.truncate(model::MAX_SESSIONS);
         let sum = i64::try_from(sessions.len()).unwrap_or(i64::MAX);
         Ok(Object::new().number("sum", sum).list("sessions", sessions).end())
     }
