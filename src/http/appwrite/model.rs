@@ -106,8 +106,8 @@ fn described(object: Object, device: &pb::DeviceDetails) -> Object {
         .text("countryName", name)
 }
 
-/// The most sessions that a reply has. Without `sessions.max_per_user` a user may have any number.
-pub(super) const MAX_SESSIONS: usize = 5_000;
+/// A list of sessions ends with the page that holds this one: more of them would not fit in memory.
+pub(super) const MAX_SESSIONS: usize = 2_000;
 
 /// Most logs that a reply has.
 pub(super) const MOST_LOGS: usize = 10;
