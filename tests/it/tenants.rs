@@ -259,7 +259,7 @@ async fn a_key_that_floods_with_lists_is_refused_within_a_second_of_its_revocati
     until(async || served.load(Ordering::Relaxed) > 0).await;
     // By another program over the same database, as the command line does it.
     let other = service.another(|_| {}).await;
-    keys::revoke(&other.store, None, &id).await.unwrap();
+    keys::revoke(&other.store, &usersd::clock::Clock::System, &id, false).await.unwrap();
     let revoked = Instant::now();
     let users = service.users();
     until(async || {
