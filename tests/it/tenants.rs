@@ -141,7 +141,7 @@ async fn many_keys_of_one_tenant_take_no_more_of_the_hasher_than_one(service: &S
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
                 // A client that is refused stays away for a moment.
-                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+                _ => tokio::time::sleep(Duration::from_millis(500)).await,
             }
         }
     });
