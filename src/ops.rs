@@ -88,6 +88,12 @@ impl Operations {
         Ok(Self { store, hasher, clock, rules, devices, page_tokens, marker })
     }
 
+    /// The database, whose state the server shows.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// What a new password must keep to.
     #[must_use]
     pub fn policy(&self) -> &Policy {
@@ -96,6 +102,8 @@ impl Operations {
 
     /// The caller's turn to have a password hashed.
     fn turn(&self, caller: &Caller) -> Result<Turn> {
+        // A hash that is not followed by the database is for nothing.
+        self.store.health().check()?;
         self.hasher.admit(&caller.line(), caller.deadline)
     }
 }

@@ -9,14 +9,18 @@ mod connection;
 mod entity;
 pub mod events;
 mod fault;
+mod health;
 pub mod keys;
 pub mod listing;
 mod migration;
+mod outage;
+mod probe;
 pub mod search;
 pub mod secrets;
 pub mod sessions;
 pub mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sea_query::Expr;
@@ -31,6 +35,7 @@ use crate::error::{Error, Result};
 
 pub use connect::ConnectError;
 pub use connection::{Reader, Transaction};
+pub use health::{Fault, Health, State};
 pub use migration::{Step, Steps};
 
 /// Which database it is.
@@ -59,6 +64,8 @@ pub struct Store {
     read: DatabaseConnection,
     write: DatabaseConnection,
     kind: Kind,
+    probe: Arc<probe::Probe>,
+    health: Health,
 }
 
 /// A statement that takes longer is worth a line in the log: none of ours should, however many users there are.
@@ -95,10 +102,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `DatabaseUnavailable` if no connection comes free in time.
+    /// `DatabaseUnavailable` if no connection comes free in time, or at once if the database does not answer.
     #[expect(clippy::unused_async, reason = "a caller waits for its turn here")]
     pub async fn read(&self, _caller: &Caller) -> Result<Reader> {
-        Ok(Reader::new(self.read.clone()))
+        self.health.check()?;
+        Ok(Reader::new(self.read.clone(), self.health.clone()))
     }
 
     /// Begins a transaction that may write, for one call. Dropping it rolls it back.
@@ -119,6 +127,7 @@ impl Store {
     ///
     /// As [`Store::begin`].
     pub async fn begin_as_server(&self) -> Result<Transaction> {
+        self.health.check()?;
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -127,7 +136,9 @@ impl Store {
         // knows to have begun, and PostgreSQL would keep the connection in a transaction that nobody ends.
         let write = self.write.clone();
         let begun = tokio::spawn(async move { write.begin_with_options(options).await });
-        Ok(Transaction::new(begun.await.map_err(Error::internal)??))
+        let begun = async { Ok(begun.await.map_err(Error::internal)) };
+        let begun = self.health.bounded(begun).await??;
+        Ok(Transaction::new(begun?, self.health.clone()))
     }
 
     /// Closes every connection.

@@ -65,13 +65,19 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; without keys [`Error::ForeignOrigin`].
+    /// [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; without keys [`Error::ForeignOrigin`];
+    /// [`Error::DatabaseUnavailable`] if it cannot be known which keys there are.
     pub fn identify(&self, head: &Parts) -> Result<Arc<Known>> {
         if self.check_open(head)? {
+            if self.auth == Auth::Keys {
+                // The first key may have been made meanwhile.
+                self.keys.check()?;
+            }
             return Ok(Arc::clone(&self.open));
         }
         match key(&head.headers)? {
             Some(key) => {
+                self.keys.check()?;
                 ApiKey::digest_of(key).and_then(|digest| self.keys.find(&digest)).ok_or(Error::KeyUnknown)
             }
             None => head.extensions.get::<Peer>().map(|peer| Arc::clone(&peer.0)).ok_or(Error::KeyUnknown),

@@ -2,15 +2,20 @@
 //! the only one that logs a cause, so that each failure is logged once and nothing internal gets out.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::error::tally::FAILED;
 use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
 
 /// `domain` of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "usersd";
+
+/// When to call again after the database was away: it is asked more often than that.
+const RETRY_DATABASE: Duration = Duration::from_secs(1);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -28,7 +33,15 @@ impl From<Error> for Status {
             | Error::CallerLimited { retry_after } => {
                 details.set_retry_info(Some(*retry_after));
             }
-            Error::Internal(cause) | Error::DatabaseUnavailable(cause) => {
+            // Told of in all: an outage would write a line for each call.
+            Error::DatabaseUnavailable(cause) => {
+                let cause = with_causes(cause.as_ref());
+                tracing::debug!(cause, reason = reason.as_str_name(), "call failed");
+                FAILED.unavailable(cause);
+                details.set_retry_info(Some(RETRY_DATABASE));
+            }
+            Error::DeadlinePassed => FAILED.late(),
+            Error::Internal(cause) => {
                 tracing::error!(
                     cause = with_causes(cause.as_ref()),
                     reason = reason.as_str_name(),

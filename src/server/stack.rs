@@ -24,6 +24,7 @@ use crate::auth::layer::Gate;
 use crate::auth::limits::{Limit, Meter};
 use crate::config::Config;
 use crate::domain::caller::Caller;
+use crate::error::tally::FAILED;
 use crate::error::{Error, Result};
 use crate::grpc::keys::KeysService;
 use crate::grpc::status::refusal;
@@ -79,6 +80,16 @@ struct Place(Arc<Limits>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.all.leave();
+    }
+}
+
+/// A call that is worked on. Dropped with it, it counts one whose caller left: clients with a deadline often do when it
+/// passes, and no other trace of the call is left.
+struct Unanswered;
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        FAILED.abandoned();
     }
 }
 
@@ -197,18 +208,20 @@ impl Stack {
         // 3. A place.
         let _place = self.limits.enter_all(&known)?;
         // 4. The caller's own deadline: an answer nobody waits for is not worked on.
+        let unanswered = Unanswered;
         let response = match deadline(request.headers())? {
-            Some(Duration::ZERO) => return Err(Error::DeadlinePassed),
+            Some(Duration::ZERO) => Err(Error::DeadlinePassed),
             Some(span) => {
                 if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
                     caller.deadline = Instant::now().checked_add(span);
                 }
                 let answered = tokio::time::timeout(span, self.call_routes(request)).await;
-                answered.map_err(|_| Error::DeadlinePassed)?
+                answered.map_err(|_| Error::DeadlinePassed)
             }
-            None => self.call_routes(request).await,
+            None => Ok(self.call_routes(request).await),
         };
-        Ok(hold(response, own))
+        std::mem::forget(unanswered);
+        Ok(hold(response?, own))
     }
 
     fn admitted_again(&self, request: Request<Body>) -> Result<Request<Body>> {

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx::postgres::PgConnectOptions;
@@ -12,6 +13,8 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx,
 };
 
+use super::health::Health;
+use super::probe::{Address, Probe};
 use super::{Kind, Store};
 
 /// Fewest and most readers of an SQLite file. Each has a thread that a read keeps busy for some microseconds: more than
@@ -62,7 +65,7 @@ impl From<DbErr> for ConnectError {
     }
 }
 
-fn told(error: &sqlx::Error) -> String {
+pub(super) fn told(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(told) => told.message().to_owned(),
         other => other.to_string(),
@@ -80,6 +83,10 @@ impl Store {
             if url.starts_with("sqlite:") { sqlite(url).await } else { postgres(url, connections).await };
         store.map(|store| store.observed(|_| {}))
     }
+
+    fn over(read: DatabaseConnection, write: DatabaseConnection, kind: Kind, address: Address) -> Self {
+        Self { read, write, kind, probe: Arc::new(Probe::new(address)), health: Health::new() }
+    }
 }
 
 async fn sqlite(url: &str) -> Result<Store, ConnectError> {
@@ -93,7 +100,8 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     options.max_connections(u32::try_from(readers).unwrap_or(2)).min_connections(1);
     options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
     let read = Database::connect(options).await?;
-    Ok(Store { read, write, kind: Kind::Sqlite })
+    let address = Address::sqlite(url).map_err(|error| ConnectError::Open(told(&error)))?;
+    Ok(Store::over(read, write, Kind::Sqlite, address))
 }
 
 fn sqlite_options(url: &str) -> ConnectOptions {
@@ -111,7 +119,7 @@ fn sqlite_options(url: &str) -> ConnectOptions {
 
 type SqliteOptions = sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
-fn configure(options: SqliteOptions) -> SqliteOptions {
+pub(super) fn configure(options: SqliteOptions) -> SqliteOptions {
     options
         .journal_mode(SqliteJournalMode::Wal)
         // In WAL mode NORMAL can lose the last commits at a power cut; FULL loses nothing acknowledged.
@@ -156,7 +164,7 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
 /// a table from its beginning. Each statement has an index that leads to one tenant's rows, but where most rows are
 /// alike, or statistics are old, the planner would rather meet them among everyone's. Nor does it start processes to share
 /// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that.
-const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
+pub(super) const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
                        SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off; \
                        SET max_parallel_workers_per_gather = 0";
 
@@ -181,7 +189,8 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         });
     let pool = Database::connect(options).await?;
     check_version(&pool).await?;
-    Ok(Store { read: pool.clone(), write: pool, kind: Kind::Postgres })
+    let address = Address::postgres(url).map_err(|error| ConnectError::Open(told(&error)))?;
+    Ok(Store::over(pool.clone(), pool, Kind::Postgres, address))
 }
 
 async fn check_version(db: &DatabaseConnection) -> Result<(), ConnectError> {

@@ -10,15 +10,18 @@ use sea_orm::{
 
 use crate::error::Result;
 
+use super::health::Health;
+
 /// A connection for the reads of one call.
 #[derive(Debug)]
 pub struct Reader {
     db: DatabaseConnection,
+    health: Health,
 }
 
 impl Reader {
-    pub(super) fn new(db: DatabaseConnection) -> Self {
-        Self { db }
+    pub(super) fn new(db: DatabaseConnection, health: Health) -> Self {
+        Self { db, health }
     }
 }
 
@@ -26,11 +29,12 @@ impl Reader {
 #[derive(Debug)]
 pub struct Transaction {
     inner: DatabaseTransaction,
+    health: Health,
 }
 
 impl Transaction {
-    pub(super) fn new(inner: DatabaseTransaction) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: DatabaseTransaction, health: Health) -> Self {
+        Self { inner, health }
     }
 
     /// The library's own transaction, which migrations ask for.
@@ -44,7 +48,14 @@ impl Transaction {
     ///
     /// Those of the database.
     pub async fn commit(self) -> Result<()> {
-        Ok(self.inner.commit().await?)
+        let sqlite = ConnectionTrait::get_database_backend(&self.inner) == DbBackend::Sqlite;
+        let done = self.health.bounded(self.inner.commit()).await;
+        if let Err(error) = &done
+            && sqlite
+        {
+            self.health.note_commit_failure(&error.to_string());
+        }
+        Ok(done?)
     }
 }
 
@@ -55,19 +66,19 @@ impl ConnectionTrait for Reader {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.db.execute_raw(statement).await
+        self.health.bounded(self.db.execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.db.execute_unprepared(sql).await
+        self.health.bounded(self.db.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.db.query_one_raw(statement).await
+        self.health.bounded(self.db.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.db.query_all_raw(statement).await
+        self.health.bounded(self.db.query_all_raw(statement)).await
     }
 }
 
@@ -93,18 +104,18 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.inner.execute_raw(statement).await
+        self.health.bounded(self.inner.execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.inner.execute_unprepared(sql).await
+        self.health.bounded(self.inner.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.inner.query_one_raw(statement).await
+        self.health.bounded(self.inner.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.inner.query_all_raw(statement).await
+        self.health.bounded(self.inner.query_all_raw(statement)).await
     }
 }
