@@ -7,6 +7,7 @@ pub mod lists;
 mod logs;
 pub mod passwords;
 pub mod sessions;
+mod timekeeping;
 mod trash;
 pub mod users;
 
@@ -24,6 +25,8 @@ use crate::domain::user::{Account, Status, User};
 use crate::error::{Error, Result};
 use crate::hasher::{Hasher, Turn};
 use crate::store::{self, Store};
+
+use timekeeping::Timekeeper;
 
 /// The rules that are settings.
 #[derive(Clone, Debug)]
@@ -68,6 +71,7 @@ pub struct Operations {
     devices: Devices,
     page_tokens: TokenKey,
     marker: Marker,
+    timekeeper: Timekeeper,
 }
 
 impl Operations {
@@ -85,7 +89,9 @@ impl Operations {
     ) -> Result<Self> {
         let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
         let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
-        Ok(Self { store, hasher, clock, rules, devices, page_tokens, marker })
+        let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
+        let timekeeper = Timekeeper::new(last);
+        Ok(Self { store, hasher, clock, rules, devices, page_tokens, marker, timekeeper })
     }
 
     /// The database, whose state the server shows.

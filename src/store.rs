@@ -4,6 +4,7 @@
 //! A missing row is `None`: the operation decides what that means.
 
 pub mod attempts;
+pub mod clocks;
 mod connect;
 mod connection;
 mod entity;
@@ -15,6 +16,7 @@ pub mod listing;
 mod migration;
 mod outage;
 mod probe;
+pub mod purged;
 pub mod search;
 pub mod secrets;
 pub mod sessions;

@@ -4,6 +4,7 @@ mod m20261121_000001_first;
 mod m20261121_000002_lists;
 mod m20261121_000003_keys;
 mod m20261121_000004_guard;
+mod m20261125_000007_faults;
 
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use sea_orm_migration::{MigrationStatus, MigrationTrait, MigratorTrait};
@@ -21,6 +22,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000002_lists::Migration),
             Box::new(m20261121_000003_keys::Migration),
             Box::new(m20261121_000004_guard::Migration),
+            Box::new(m20261125_000007_faults::Migration),
         ]
     }
 }
