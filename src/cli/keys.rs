@@ -82,7 +82,7 @@ fn new_key(namespace: &str, scopes: &str, name: &str, expires: Option<&str>) -> 
 }
 
 async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
-    let store = open(config).await?;
+    let store = open(config, Duration::ZERO).await?;
     let (secret, key) = keys::create(&store, &Clock::System, new).await?;
     eprintln!(
         "usersd: key {} of namespace {} may {}{}; it is shown this once:",
@@ -120,6 +120,7 @@ async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure
 
 async fn revoke(config: &Config, id: &str) -> Result<ExitCode, Failure> {
     let store = open_unchanged(config).await?;
+    store.check_writable().await?;
     let revoked = keys::revoke(&store, None, id).await;
     close(&store).await;
     match revoked {

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx,
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _, sqlx,
 };
 
 use super::health::Health;
 use super::probe::{Address, Probe};
-use super::{Kind, Store};
+use super::{Kind, Store, fault};
 
 /// Fewest and most readers of an SQLite file. Each has a thread that a read keeps busy for some microseconds: more than
 /// there are CPUs only take turns.
@@ -23,6 +24,9 @@ const SQLITE_READERS: (usize, usize) = (2, 4);
 
 /// How long a call waits for a connection before it is told that the database does not answer.
 const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// How long connecting to PostgreSQL may take.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long an SQLite writer waits for another process's.
 const BUSY: Duration = Duration::from_secs(10);
@@ -45,7 +49,18 @@ pub enum ConnectError {
     /// The file is not there and was not asked for.
     #[error("there is no database file {0}; add `?mode=rwc` to its address to create it")]
     Missing(String),
-    /// The database refuses or does not answer.
+    /// The file is there and holds nothing.
+    #[error(
+        "the database file {0} is empty, so it is not the one that was meant; with `?mode=rwc` a new database is made in it"
+    )]
+    Empty(String),
+    /// The file or its folder may not be written to.
+    #[error("the database file cannot be written: {0}")]
+    ReadOnly(String),
+    /// The database does not answer, which may pass.
+    #[error("the database does not answer: {0}")]
+    Unreachable(String),
+    /// The database refuses.
     #[error("cannot open the database: {0}")]
     Open(String),
     /// Too old.
@@ -56,12 +71,26 @@ pub enum ConnectError {
 /// Without what the libraries wrap around it.
 impl From<DbErr> for ConnectError {
     fn from(error: DbErr) -> Self {
-        Self::Open(match error {
-            DbErr::Conn(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
-                told(&cause)
+        match error {
+            DbErr::Conn(RuntimeErr::SqlxError(cause))
+            | DbErr::Query(RuntimeErr::SqlxError(cause))
+            | DbErr::Exec(RuntimeErr::SqlxError(cause)) => Self::from(&*cause),
+            other => Self::Open(other.to_string()),
+        }
+    }
+}
+
+impl From<&sqlx::Error> for ConnectError {
+    fn from(error: &sqlx::Error) -> Self {
+        let passes = match error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+            // PostgreSQL is starting, stopping, or has no connection to spare.
+            sqlx::Error::Database(said) => {
+                said.code().is_some_and(|code| ["57P01", "57P02", "57P03", "53300"].contains(&&*code))
             }
-            other => other.to_string(),
-        })
+            _ => false,
+        };
+        if passes { Self::Unreachable(told(error)) } else { Self::Open(told(error)) }
     }
 }
 
@@ -79,9 +108,35 @@ impl Store {
     ///
     /// [`ConnectError`]
     pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
-        let store =
-            if url.starts_with("sqlite:") { sqlite(url).await } else { postgres(url, connections).await };
+        let store = if url.starts_with("sqlite:") {
+            sqlite(url).await
+        } else {
+            patiently(postgres(url, connections)).await
+        };
         store.map(|store| store.observed(|_| {}))
+    }
+
+    /// Returns an error if the database is a file that cannot be written. Another process may be writing to it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::ReadOnly`]
+    pub async fn check_writable(&self) -> Result<(), ConnectError> {
+        if self.kind == Kind::Postgres {
+            return Ok(());
+        }
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        match self.write.begin_with_options(options).await {
+            Ok(tx) => Ok(tx.rollback().await?),
+            Err(error) if fault::is_read_only(&error) => {
+                let ConnectError::Open(cause) = ConnectError::from(error) else { return Ok(()) };
+                Err(ConnectError::ReadOnly(cause))
+            }
+            Err(_) => Ok(()),
+        }
     }
 
     fn over(read: DatabaseConnection, write: DatabaseConnection, kind: Kind, address: Address) -> Self {
@@ -90,7 +145,7 @@ impl Store {
 }
 
 async fn sqlite(url: &str) -> Result<Store, ConnectError> {
-    create_private(url)?;
+    prepare_file(url)?;
     let mut options = sqlite_options(url);
     options.max_connections(1).min_connections(1);
     let write = patient_connect(options).await?;
@@ -134,17 +189,39 @@ pub(super) fn configure(options: SqliteOptions) -> SqliteOptions {
 
 /// A file that SQLite itself created would be readable by everyone (0644); its `-wal` and `-shm` take over the
 /// mode of the file.
-fn create_private(url: &str) -> Result<(), ConnectError> {
-    let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
+fn prepare_file(url: &str) -> Result<(), ConnectError> {
+    // As the driver reads it.
+    let rest = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
     let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
-    if !parameters.split('&').any(|parameter| parameter == "mode=rwc") {
-        return if std::path::Path::new(&path).exists() { Ok(()) } else { Err(ConnectError::Missing(path)) };
+    let create = parameters.split('&').any(|parameter| parameter == "mode=rwc");
+    match std::fs::metadata(&path) {
+        Ok(file) => check_file(path, &file, create),
+        Err(_) if !create => Err(ConnectError::Missing(path)),
+        Err(_) => match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(cause) if cause.kind() != ErrorKind::AlreadyExists => {
+                Err(ConnectError::Create { path, cause })
+            }
+            _ => Ok(()),
+        },
     }
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-        Err(cause) if cause.kind() != ErrorKind::AlreadyExists => Err(ConnectError::Create { path, cause }),
-        _ => Ok(()),
+}
+
+/// An empty file is what a copy leaves that was cut short, or a volume's placeholder: a new database in it is open to
+/// everyone on this machine and holds nobody.
+fn check_file(path: String, file: &std::fs::Metadata, create: bool) -> Result<(), ConnectError> {
+    if file.is_file() && file.len() == 0 {
+        if !create {
+            return Err(ConnectError::Empty(path));
+        }
+        tracing::warn!(path, "the database file is empty: a new database is made in it");
     }
+    let mode = file.permissions().mode() & 0o777;
+    if mode & 0o004 != 0 {
+        let mode = format!("{mode:o}");
+        tracing::warn!(path, mode, "the database file can be read by every user of this machine: chmod 600");
+    }
+    Ok(())
 }
 
 async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
@@ -168,11 +245,19 @@ pub(super) const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeou
                        SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off; \
                        SET max_parallel_workers_per_gather = 0";
 
+/// Gives up on a server that takes connections and says nothing.
+async fn patiently(
+    connecting: impl Future<Output = Result<Store, ConnectError>>,
+) -> Result<Store, ConnectError> {
+    let silent = || ConnectError::Unreachable(format!("nothing is heard within {} s", CONNECT.as_secs()));
+    tokio::time::timeout(CONNECT, connecting).await.unwrap_or_else(|_| Err(silent()))
+}
+
 async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     // A pool tries until its time is up and then knows only that: one connection says what is wrong.
-    let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::Open(told(&error)))?;
-    let first = first.connect().await.map_err(|error| ConnectError::Open(told(&error)))?;
-    first.close().await.map_err(|error| ConnectError::Open(told(&error)))?;
+    let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::from(&error))?;
+    let first = first.connect().await.map_err(|error| ConnectError::from(&error))?;
+    first.close().await.map_err(|error| ConnectError::from(&error))?;
     let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)

@@ -15,6 +15,7 @@ import appwrite_wire
 import countries
 import endurance
 import keys
+import outages
 import overload
 import races
 import sdks
@@ -142,7 +143,7 @@ def main():
     for kind in kinds:
         on(kind, runner)
         on_for_appwrite(kind, runner)
-    for name, function, *arguments in [*keys.tests(), *tls.tests(), *overload.tests(), *endurance.tests(), *races.tests()]:
+    for name, function, *arguments in [*keys.tests(), *tls.tests(), *overload.tests(), *endurance.tests(), *races.tests(), *outages.tests()]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments)
 
