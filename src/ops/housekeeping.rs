@@ -182,6 +182,7 @@ impl Operations {
             };
             match self.remove(&caller, &user, still_due).await {
                 Ok(()) | Err(Error::UserNotFound) => {}
+                Err(error @ Error::DatabaseUnavailable(_)) => return Err(error),
                 // One that cannot be removed must not keep all others in the trash.
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;

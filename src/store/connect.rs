@@ -80,6 +80,14 @@ impl From<DbErr> for ConnectError {
     }
 }
 
+/// What the database says, alone.
+fn words(error: DbErr) -> String {
+    match ConnectError::from(error) {
+        ConnectError::Open(words) | ConnectError::Unreachable(words) => words,
+        other => other.to_string(),
+    }
+}
+
 impl From<&sqlx::Error> for ConnectError {
     fn from(error: &sqlx::Error) -> Self {
         let passes = match error {
@@ -129,13 +137,16 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        match self.write.begin_with_options(options).await {
-            Ok(tx) => Ok(tx.rollback().await?),
-            Err(error) if fault::is_read_only(&error) => {
-                let ConnectError::Open(cause) = ConnectError::from(error) else { return Ok(()) };
-                Err(ConnectError::ReadOnly(cause))
-            }
-            Err(_) => Ok(()),
+        let tried = async {
+            let tx = self.write.begin_with_options(options).await?;
+            // The transaction alone would begin: of a file that is read only, SQLite makes it one that reads.
+            tx.execute_unprepared("PRAGMA user_version = 0").await?;
+            tx.rollback().await
+        };
+        match tried.await {
+            Err(error) if fault::is_read_only(&error) => Err(ConnectError::ReadOnly(words(error))),
+            // Another process writes, or the disk is full: that passes.
+            _ => Ok(()),
         }
     }
 

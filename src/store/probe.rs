@@ -22,8 +22,8 @@ use super::{Store, connect, keys};
 /// How long the probe waits for its answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long it waits while the database is known to be away: connecting takes longer than asking.
-const PATIENCE_AWAY: Duration = Duration::from_millis(1_500);
+/// How long a new connection and its answer may take where there was none, or one that was closed.
+const CONNECT: Duration = Duration::from_secs(2);
 
 /// When it asks over a new connection too: the old one may lead nowhere.
 const HEDGE: Duration = Duration::from_millis(250);
@@ -143,9 +143,8 @@ impl Probe {
     /// Asks for the version of the keys, and notes in `health` whether there was an answer.
     async fn ask(&self, health: &Health) -> Result<i64> {
         let mut line = self.line.lock().await;
-        let (asked_at, limit) = (Instant::now(), if health.answers() { PATIENCE } else { PATIENCE_AWAY });
-        let answer = within(limit, self.answer(line.take())).await;
-        let silence = match answer {
+        let asked_at = Instant::now();
+        let silence = match self.answer(line.take()).await {
             Some(Ok((kept, version))) => {
                 *line = Some(kept);
                 health.note_answer();
@@ -157,25 +156,30 @@ impl Probe {
                 health.note_answer();
                 return Err(error);
             }
-            None => format!("no answer within {} ms", limit.as_millis()),
+            None => format!("no answer within {} ms", PATIENCE.as_millis()),
         };
         health.note_silence(asked_at, &silence);
         Err(unavailable(&silence))
     }
 
-    /// The version, by the connection that there is, or by a new one where that is broken or slow.
-    async fn answer(&self, old: Option<Line>) -> Result<(Line, i64)> {
+    /// The version, by the connection that there is, or by a new one where that is lost or slow. `None`: not in time.
+    async fn answer(&self, old: Option<Line>) -> Option<Result<(Line, i64)>> {
         let fresh = async { version(self.address.connect().await?).await };
-        let Some(old) = old else { return fresh.await };
+        let Some(old) = old else { return within(CONNECT, fresh).await };
         let mut known = std::pin::pin!(version(old));
         match within(HEDGE, known.as_mut()).await {
             // The connection is lost; the database may be well.
-            Some(Err(Error::DatabaseUnavailable(_))) => fresh.await,
-            Some(answered) => answered,
-            None => tokio::select! {
-                Ok(answered) = known => Ok(answered),
-                answered = fresh => answered,
-            },
+            Some(Err(Error::DatabaseUnavailable(_))) => within(CONNECT, fresh).await,
+            Some(answered) => Some(answered),
+            None => {
+                let first = async {
+                    tokio::select! {
+                        Ok(answered) = known => Ok(answered),
+                        answered = fresh => answered,
+                    }
+                };
+                within(PATIENCE.saturating_sub(HEDGE), first).await
+            }
         }
     }
 
