@@ -1,5 +1,5 @@
 //! Compiles `proto/` to Rust and to a descriptor set, without protoc, and the data of the crate `ua-parser` to
-//! tables, and the common passwords of the crate `zxcvbn` to a list; works out the digits of pi that bcrypt begins with.
+//! tables, and the common passwords of the crate `zxcvbn` and of `src/domain/data` to a list; works out the digits of pi that bcrypt begins with.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -137,16 +137,20 @@ fn metadata(manifest: &Path, flags: &[&str]) -> Result<serde_json::Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Writes the 30,000 passwords of the crate `zxcvbn` in order, a line each: its code alone holds them.
+/// Writes the 30,000 passwords of the crate `zxcvbn`, whose code alone holds them, and the long ones that we keep (see
+/// `src/domain/data`), in order, a line each.
 fn common_passwords(out: &Path) -> Result<()> {
     const LIST: &str = "const PASSWORDS: &str = \"";
+    const LONG: &str = "src/domain/data/long_passwords.txt";
     let code = package_folder("zxcvbn", out)?.join("src/frequency_lists.rs");
     println!("cargo:rerun-if-changed={}", code.display());
     let text = std::fs::read_to_string(&code).map_err(|error| format!("{}: {error}", code.display()))?;
     let (_, rest) = text.split_once(LIST).ok_or("zxcvbn has no list of passwords")?;
     let (list, _) = rest.split_once("\";\n").ok_or("zxcvbn's list of passwords has no end")?;
     let list = list.replace("\\\"", "\"").replace("\\\\", "\\");
-    let mut passwords: Vec<&str> = list.split(',').collect();
+    println!("cargo:rerun-if-changed={LONG}");
+    let long = std::fs::read_to_string(LONG)?;
+    let mut passwords: Vec<&str> = list.split(',').chain(long.lines()).collect();
     passwords.sort_unstable();
     passwords.dedup();
     Ok(std::fs::write(out.join("common_passwords.txt"), passwords.join("\n"))?)

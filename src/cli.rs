@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::keyring::KeyRing;
+use crate::blocklist::Blocklist;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Overrides};
 use crate::devices::Devices;
@@ -200,12 +201,12 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
 
 /// Everything that serving needs, with the port open.
 async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure> {
-    let devices = devices(config)?;
+    let (devices, blocklist) = (devices(config)?, blocklist(config)?);
     let tls = Tls::open(config).map_err(|error| Failure::Usage(error.to_string()))?;
     let store = open(config, config.pool_wait).await?;
     let keys = KeyRing::load(store.clone(), Clock::System).await?;
-    let server =
-        Server::new(config, operations(config, store.clone(), devices).await?, keys.clone(), tls).await?;
+    let ops = operations(config, store.clone(), devices).await?.with_blocklist(blocklist);
+    let server = Server::new(config, ops, keys.clone(), tls).await?;
     refuse_open_doors(config, &keys)?;
     allow_connections(config);
     let listener = TcpListener::bind(config.listen)
@@ -278,6 +279,12 @@ fn allow_connections(config: &Config) {
 /// is up and not by who asks first.
 fn devices(config: &Config) -> Result<Devices, Failure> {
     Devices::open(config.geoip_database.as_deref()).map_err(|error| Failure::Usage(with_causes(&error)))
+}
+
+/// The same of the list of passwords that are refused.
+fn blocklist(config: &Config) -> Result<Option<Blocklist>, Failure> {
+    let list = config.passwords_blocklist.as_deref().map(Blocklist::open).transpose();
+    list.map_err(|error| Failure::Usage(with_causes(&error)))
 }
 
 async fn operations(config: &Config, store: Store, devices: Devices) -> crate::error::Result<Operations> {

@@ -129,6 +129,8 @@ pub struct Config {
     pub passwords_floor: u32,
     pub passwords_max_wait: Duration,
     pub passwords_screening: bool,
+    /// `None`: only the list that is built in.
+    pub passwords_blocklist: Option<PathBuf>,
     pub passwords_min_length: usize,
     pub passwords_max_length: usize,
     pub guard: Limits,
@@ -151,6 +153,7 @@ pub struct Config {
     pub http_trusted_proxies: Vec<IpNet>,
     pub limits_calls: usize,
     pub limits_calls_per_caller: usize,
+    pub limits_calls_per_namespace: usize,
     /// Calls a second; `None`: any number.
     pub limits_rate: Option<u32>,
     pub limits_rate_per_caller: Option<u32>,
@@ -158,6 +161,7 @@ pub struct Config {
     pub pool_connections: u32,
     /// How long the start waits for the database.
     pub pool_wait: Duration,
+    pub pool_list_timeout: Duration,
     pub log_level: String,
     pub log_format: LogFormat,
 }
@@ -185,6 +189,7 @@ impl Default for Config {
             passwords_floor: 10,
             passwords_max_wait: Duration::from_secs(5),
             passwords_screening: true,
+            passwords_blocklist: None,
             passwords_min_length: 8,
             passwords_max_length: 128,
             guard: Limits::default(),
@@ -206,11 +211,13 @@ impl Default for Config {
             http_trusted_proxies: Vec::new(),
             limits_calls: 1_000,
             limits_calls_per_caller: 500,
+            limits_calls_per_namespace: 500,
             limits_rate: None,
             limits_rate_per_caller: None,
             limits_connections: 10_000,
             pool_connections: 16,
             pool_wait: Duration::from_secs(30),
+            pool_list_timeout: Duration::from_secs(2),
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -321,6 +328,9 @@ impl Config {
         let (min, max) = (self.passwords_min_length, self.passwords_max_length);
         if min > max {
             problems.0.push(format!("passwords.min_length is {min}, more than passwords.max_length, {max}"));
+        }
+        if self.passwords_blocklist.is_some() && !self.passwords_screening {
+            problems.0.push("passwords.blocklist needs passwords.screening".to_owned());
         }
         if self.sessions_idle.is_some_and(|idle| idle > self.sessions_lifetime) {
             problems.0.push("sessions.idle is longer than sessions.lifetime".to_owned());

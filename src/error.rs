@@ -108,12 +108,25 @@ pub enum Error {
         /// When the caller may try again.
         retry_after: Duration,
     },
+    /// A list took longer than `pool.list_timeout`.
+    #[error(
+        "the list takes too long: go on by page_token instead of a large offset, and set skip_total if the number is not needed"
+    )]
+    ListTooSlow,
     /// The caller's own deadline passed.
     #[error("the deadline of the call has passed")]
     DeadlinePassed,
-    /// The database does not answer, or has to be asked again.
+    /// The database does not answer, or has to be asked again. It has changed nothing.
     #[error("the database cannot do this now")]
     DatabaseUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database ended a statement that took too long. It has changed nothing, and would not the next time.
+    #[error("the database takes too long for this")]
+    DatabaseTooSlow(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database was lost while it committed.
+    #[error(
+        "the database was lost while it made the change: it may have been made, read before you repeat it"
+    )]
+    OutcomeUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A fault of ours.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -148,8 +161,12 @@ impl Error {
             Self::ForeignOrigin(_) => (Code::PermissionDenied, ErrorReason::ForeignOrigin),
             Self::Overloaded { .. } => (Code::ResourceExhausted, ErrorReason::Overloaded),
             Self::CallerLimited { .. } => (Code::ResourceExhausted, ErrorReason::CallerLimited),
+            Self::ListTooSlow => (Code::ResourceExhausted, ErrorReason::ListTooSlow),
             Self::DeadlinePassed => (Code::DeadlineExceeded, ErrorReason::DeadlinePassed),
-            Self::DatabaseUnavailable(_) => (Code::Unavailable, ErrorReason::DatabaseUnavailable),
+            Self::DatabaseUnavailable(_) | Self::DatabaseTooSlow(_) => {
+                (Code::Unavailable, ErrorReason::DatabaseUnavailable)
+            }
+            Self::OutcomeUnknown(_) => (Code::Unavailable, ErrorReason::OutcomeUnknown),
             Self::Internal(_) => (Code::Internal, ErrorReason::Internal),
         }
     }

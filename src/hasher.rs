@@ -6,6 +6,7 @@ mod pool;
 mod priority;
 mod queue;
 mod scheme;
+mod shares;
 mod speed;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use crate::domain::caller::Flow;
 use crate::domain::password::{Password, PasswordHash};
 use crate::error::{Error, Result};
 
@@ -81,15 +83,16 @@ impl Hasher {
         Ok(Self { pool: Arc::new(pool), cost, decoy })
     }
 
-    /// A turn for `who`, in microseconds. Callers take turns: one that floods waits behind itself.
+    /// Reserves a turn for `flow`, in microseconds. The namespaces take turns by the work that they cause, and so do the
+    /// keys of each: one that floods waits behind itself.
     ///
     /// Ask for it before anything else that takes time, so that a refusal comes at once.
     ///
     /// # Errors
     ///
     /// [`Error::HasherBusy`] if the password could not be hashed by the `deadline`, or no thread comes free in time.
-    pub fn admit(&self, who: &Arc<str>, deadline: Option<Instant>) -> Result<Turn> {
-        let place = self.pool.admit(who, deadline)?;
+    pub fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<Turn> {
+        let place = self.pool.admit(flow, deadline)?;
         Ok(Turn { place, cost: self.cost, decoy: self.decoy.clone() })
     }
 
@@ -200,8 +203,12 @@ mod tests {
         Password::attempt(text.to_owned())
     }
 
-    fn one() -> Arc<str> {
-        Arc::from("one")
+    fn one() -> Flow {
+        flow("one", "key")
+    }
+
+    fn flow(namespace: &str, key: &str) -> Flow {
+        Flow { namespace: namespace.into(), key: key.into() }
     }
 
     impl Hasher {
@@ -286,8 +293,7 @@ mod tests {
         while let Ok(turn) = hasher.admit(&one(), None) {
             turns.push(turn);
         }
-        let other = Arc::from("other");
-        hasher.admit(&other, None).unwrap().hash(&password("password")).await.unwrap();
+        hasher.admit(&flow("other", "key"), None).unwrap().hash(&password("password")).await.unwrap();
         turns.clear();
         assert_eq!(hasher.pool.waiting(), 0, "what is not used is given up");
     }

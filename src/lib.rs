@@ -1,6 +1,7 @@
 //! Accounts, passwords and sessions for other services, over gRPC and JSON, on SQLite or PostgreSQL.
 
 pub mod auth;
+pub mod blocklist;
 pub mod cli;
 pub mod clock;
 pub mod config;

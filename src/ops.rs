@@ -13,6 +13,7 @@ pub mod users;
 
 use std::time::Duration;
 
+use crate::blocklist::Blocklist;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::devices::Devices;
@@ -43,6 +44,8 @@ pub struct Rules {
     pub logs_keep: Option<Duration>,
     /// How often passwords may be guessed.
     pub guard: Limits,
+    /// How long the statements of a list may take.
+    pub list_timeout: Duration,
 }
 
 impl From<&Config> for Rules {
@@ -54,6 +57,7 @@ impl From<&Config> for Rules {
             trash_keep: config.trash_keep,
             logs_keep: config.logs_keep,
             guard: config.guard,
+            list_timeout: config.pool_list_timeout,
         }
     }
 }
@@ -69,6 +73,7 @@ pub struct Operations {
     clock: Clock,
     rules: Rules,
     devices: Devices,
+    blocklist: Option<Blocklist>,
     page_tokens: TokenKey,
     marker: Marker,
     timekeeper: Timekeeper,
@@ -91,7 +96,13 @@ impl Operations {
         let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
         let timekeeper = Timekeeper::new(last);
-        Ok(Self { store, hasher, clock, rules, devices, page_tokens, marker, timekeeper })
+        Ok(Self { store, hasher, clock, rules, devices, blocklist: None, page_tokens, marker, timekeeper })
+    }
+
+    /// The same service, which also refuses new passwords that `blocklist` holds.
+    #[must_use]
+    pub fn with_blocklist(self, blocklist: Option<Blocklist>) -> Self {
+        Self { blocklist, ..self }
     }
 
     /// The database, whose state the server shows.
@@ -106,11 +117,16 @@ impl Operations {
         &self.rules.policy
     }
 
+    /// Returns a connection for a list, whose statements take a time that depends on what is asked for.
+    async fn read_list(&self, caller: &Caller) -> Result<store::Reader> {
+        self.store.read_within(caller, self.rules.list_timeout).await
+    }
+
     /// The caller's turn to have a password hashed.
     fn turn(&self, caller: &Caller) -> Result<Turn> {
         // A hash that is not followed by the database is for nothing.
         self.store.health().check()?;
-        self.hasher.admit(&caller.line(), caller.deadline)
+        self.hasher.admit(&caller.flow(), caller.deadline)
     }
 }
 

@@ -12,14 +12,19 @@ pub mod events;
 mod fault;
 mod health;
 pub mod keys;
+mod lease;
 pub mod listing;
 mod migration;
+mod observer;
 mod outage;
 mod probe;
 pub mod purged;
 pub mod search;
 pub mod secrets;
 pub mod sessions;
+mod shared;
+mod trust;
+mod turns;
 pub mod users;
 
 use std::sync::Arc;
@@ -28,10 +33,12 @@ use std::time::Duration;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, EntityTrait, FromQueryResult, QuerySelect as _, QueryTrait, Select,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
+    Statement,
 };
 
-use crate::domain::caller::Caller;
+use tokio::time::Instant;
+
+use crate::domain::caller::{Caller, Flow};
 use crate::domain::session::Device;
 use crate::error::{Error, Result};
 
@@ -39,6 +46,11 @@ pub use connect::ConnectError;
 pub use connection::{Reader, Transaction};
 pub use health::{Fault, Health, State};
 pub use migration::{Step, Steps};
+
+use observer::Observer;
+use probe::Probe;
+use shared::Shared;
+use trust::Trust;
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,15 +75,18 @@ impl Kind {
 /// An open database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    read: DatabaseConnection,
-    write: DatabaseConnection,
     kind: Kind,
-    probe: Arc<probe::Probe>,
-    health: Health,
+    /// Where callers read.
+    read: Shared,
+    /// Where changes are made; the same on PostgreSQL.
+    write: Shared,
+    /// Where the server reads for itself.
+    server: Arc<Reader>,
+    /// The library's own, for migrations.
+    library: DatabaseConnection,
+    trust: Arc<Trust>,
+    probe: Arc<Probe>,
 }
-
-/// A statement that takes longer is worth a line in the log: none of ours should, however many users there are.
-const SLOW: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Which database it is.
@@ -80,84 +95,78 @@ impl Store {
         self.kind
     }
 
-    /// The same database with `see` told of every statement that was run. Slow ones are logged in any case.
+    /// The same database with `see` told of every statement that was run.
     #[must_use]
-    pub fn observed(mut self, see: impl Fn(&Statement) + Clone + Send + Sync + 'static) -> Self {
-        for pool in [&mut self.read, &mut self.write] {
-            let see = see.clone();
-            pool.set_metric_callback(move |done| {
-                log_slow(done);
-                see(done.statement);
-            });
-        }
+    pub fn observed(mut self, see: impl Fn(&Statement) + Send + Sync + 'static) -> Self {
+        let observer = Observer::new(see);
+        self.read = self.read.observed(&observer);
+        self.write = self.write.observed(&observer);
+        self.server = Arc::new(self.server.observed(&observer));
         self
     }
 
-    /// Connections for the server's own reads: start-up, keys, housekeeping. On SQLite they refuse to write and never
-    /// wait for a writer.
+    /// A connection for the server's own reads: start-up, keys, housekeeping. It waits for no caller. On SQLite it refuses
+    /// to write and never waits for a writer.
     #[must_use]
-    pub fn reader(&self) -> &DatabaseConnection {
-        &self.read
+    pub fn reader(&self) -> &Reader {
+        &self.server
     }
 
-    /// Returns a connection for the reads of one call. Drop it before work that takes long, such as a hash.
+    /// Returns a connection for the reads of one call, when it is the caller's turn. Drop it before work that takes long,
+    /// such as a hash, and before asking for another one: calls that have one and wait for more can wait for each other.
     ///
     /// # Errors
     ///
     /// `DatabaseUnavailable` if no connection comes free in time, or at once if the database does not answer.
-    #[expect(clippy::unused_async, reason = "a caller waits for its turn here")]
-    pub async fn read(&self, _caller: &Caller) -> Result<Reader> {
-        self.health.check()?;
-        Ok(Reader::new(self.read.clone(), self.health.clone()))
+    pub async fn read(&self, caller: &Caller) -> Result<Reader> {
+        Ok(Reader::new(self.turn(&self.read, &caller.flow()).await?, None))
     }
 
-    /// Begins a transaction that may write, for one call. Dropping it rolls it back.
+    /// As [`Store::read`], for reads whose time depends on what the caller asks for: after `span` they are given up.
     ///
-    /// On SQLite it takes the write lock at once: one that read first and then could not get the lock would
-    /// fail without waiting for it.
+    /// # Errors
+    ///
+    /// As [`Store::read`]; the statements fail with `ListTooSlow` then.
+    pub async fn read_within(&self, caller: &Caller, span: Duration) -> Result<Reader> {
+        let pool = self.turn(&self.read, &caller.flow()).await?;
+        Ok(Reader::new(pool, Instant::now().checked_add(span)))
+    }
+
+    /// Begins a transaction that may write, for one call, when it is the caller's turn. Dropping it rolls it back.
     ///
     /// # Errors
     ///
     /// `DatabaseUnavailable` if no connection comes free in time.
-    pub async fn begin(&self, _caller: &Caller) -> Result<Transaction> {
-        self.begin_as_server().await
+    pub async fn begin(&self, caller: &Caller) -> Result<Transaction> {
+        Transaction::begin(&self.turn(&self.write, &caller.flow()).await?).await
     }
 
-    /// Begins a transaction for the server's own work: migrations, housekeeping, notes.
+    /// Begins a transaction for the server's own work: housekeeping, notes. It takes turns with the callers like one more
+    /// namespace.
     ///
     /// # Errors
     ///
     /// As [`Store::begin`].
     pub async fn begin_as_server(&self) -> Result<Transaction> {
-        self.health.check()?;
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        // In a task of its own, so that a caller who leaves cannot cut BEGIN in two: sqlx rolls back only what it
-        // knows to have begun, and PostgreSQL would keep the connection in a transaction that nobody ends.
-        let write = self.write.clone();
-        let begun = tokio::spawn(async move { write.begin_with_options(options).await });
-        let begun = async { Ok(begun.await.map_err(Error::internal)) };
-        let begun = self.health.bounded(begun).await??;
-        Ok(Transaction::new(begun?, self.health.clone()))
+        // No namespace has an empty name.
+        let flow = Flow { namespace: "".into(), key: Caller::SERVER.into() };
+        Transaction::begin(&self.turn(&self.write, &flow).await?).await
+    }
+
+    /// Waits for a turn at `shared`, unless the database does not answer.
+    async fn turn(&self, shared: &Shared, flow: &Flow) -> Result<lease::Pool> {
+        self.health().check()?;
+        self.health().bounded(shared.turn(flow)).await
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
-        for pool in [&self.read, &self.write] {
-            if let Err(error) = pool.close_by_ref().await {
-                tracing::warn!(%error, "a connection did not close well");
-            }
+        self.read.close().await;
+        self.write.close().await;
+        self.server.close().await;
+        if let Err(error) = self.library.close_by_ref().await {
+            tracing::warn!(%error, "a connection did not close well");
         }
-    }
-}
-
-/// Logs a statement that took long, without its values, which are the callers'.
-fn log_slow(done: &sea_orm::metric::Info<'_>) {
-    if done.elapsed >= SLOW {
-        let millis = u64::try_from(done.elapsed.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(millis, sql = done.statement.sql, "slow statement");
     }
 }
 

@@ -10,6 +10,7 @@
 mod bars;
 mod baseline;
 mod calls;
+mod compare;
 mod load;
 mod options;
 mod postgres;
@@ -55,6 +56,9 @@ async fn begin() -> Result<bool> {
 async fn run(options: &Options) -> Result<bool> {
     load::check().await?;
     let dir = tempfile::Builder::new().prefix("usersd-bench-").tempdir()?;
+    if let Some(before) = &options.before {
+        return compare_builds(options, before, dir.path()).await;
+    }
     let url = format!("sqlite://{}?mode=rwc", dir.path().join("usersd.db").display());
 
     let table = rounds::measure(options, dir.path(), &url).await?;
@@ -69,6 +73,26 @@ async fn run(options: &Options) -> Result<bool> {
         rounds::measure(options, dir.path(), &database.url).await?.print("PostgreSQL", options);
     } else {
         println!("\nPostgreSQL: not measured (USERSD_TEST_POSTGRES names no server)");
+    }
+    Ok(bars::print_bars(&bars) || !options.strict)
+}
+
+/// Compares two builds on each database there is.
+async fn compare_builds(options: &Options, before: &Path, dir: &Path) -> Result<bool> {
+    let file = |name: &str| Ok(format!("sqlite://{}?mode=rwc", dir.join(format!("{name}.db")).display()));
+    println!("SQLite");
+    let mut bars = compare::compare(options, before, dir, file).await?;
+    if let Some(admin) = &options.postgres {
+        let made = std::sync::Mutex::new(Vec::new());
+        let database = |name: &str| {
+            let name = format!("usersd_bench_{}_{name}", std::process::id());
+            let database = postgres::Database::create(admin, name, false)?;
+            let url = database.url.clone();
+            made.lock().map_err(|_| "a thread panicked")?.push(database);
+            Ok(url)
+        };
+        println!("PostgreSQL");
+        bars.extend(compare::compare(options, before, dir, database).await?);
     }
     Ok(bars::print_bars(&bars) || !options.strict)
 }

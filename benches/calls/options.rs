@@ -12,6 +12,7 @@ usage: cargo bench --bench calls -- [options]
   --rounds N     measured rounds, of which the medians are shown (5)
   --users N      users in the database beside the one that most calls read (10000)
   --server PATH  another build of usersd to measure (the one cargo just built)
+  --before PATH  compare with this older build instead of the baselines, in turns
   --strict       exit 1 if a bar is missed
 
 USERSD_TEST_POSTGRES names a PostgreSQL server to measure on as well, for example
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) users: usize,
     /// The server to measure.
     pub(crate) server: PathBuf,
+    /// An older build to compare it with.
+    pub(crate) before: Option<PathBuf>,
     /// Whether a missed bar is a failure.
     pub(crate) strict: bool,
     /// URL of a database on the PostgreSQL server to measure on.
@@ -56,6 +59,7 @@ impl Options {
             rounds: 5,
             users: 10_000,
             server: env!("CARGO_BIN_EXE_usersd").into(),
+            before: None,
             strict: false,
             postgres: start::postgres()?,
         };
@@ -69,6 +73,7 @@ impl Options {
                 "--calls" => options.calls = count(&value()?, 1)?,
                 "--rounds" => options.rounds = count(&value()?, 1)?,
                 "--users" => options.users = count(&value()?, 1)?,
+                "--before" => options.before = Some(value()?.into()),
                 "--server" => options.server = value()?.into(),
                 "--baseline" => {
                     return Ok(Asked::Baseline { kind: value()?.parse()?, answer: value()?.into() });

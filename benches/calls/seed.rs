@@ -1,5 +1,6 @@
 //! Users and a session, made through the API as any caller would.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -48,21 +49,22 @@ pub(crate) async fn seed(server: &Server, others: usize) -> Result<Seeded> {
     let answer: Value = serde_json::from_slice(&post(&client, server, "/v1/sessions", &login).await?)?;
     let token = answer["session"]["id"].as_str().ok_or("the log-in's answer has no session.id")?;
 
-    create_others(&client, server, others).await?;
+    create_others(&client, server, 0..others).await?;
     eprintln!("created {others} users in {:.1} s", begun.elapsed().as_secs_f64());
     Ok(Seeded { token: token.to_owned() })
 }
 
-/// Users without a password: hashing ten thousand would take minutes and change nothing about reading them.
-async fn create_others(client: &Client, server: &Server, others: usize) -> Result<()> {
-    let next = Arc::new(AtomicUsize::new(0));
+/// Creates the users of these numbers, without passwords: hashing ten thousand would take minutes and change nothing about
+/// reading them.
+pub(crate) async fn create_others(client: &Client, server: &Server, numbers: Range<usize>) -> Result<()> {
+    let next = Arc::new(AtomicUsize::new(numbers.start));
     let mut workers = JoinSet::<Result<()>>::new();
     for _ in 0..WAITING {
         let (client, next, address) = (client.clone(), Arc::clone(&next), server.address);
         workers.spawn(async move {
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= others {
+                if n >= numbers.end {
                     return Ok(());
                 }
                 let mut body = user(&other_id(n), &format!("load{n:07}"), &other_email(n));

@@ -7,6 +7,7 @@
 
 #[path = "../calls/bars.rs"]
 mod bars;
+mod compare;
 mod load;
 #[expect(dead_code, reason = "CPU times are what `calls` measures")]
 #[path = "../calls/server.rs"]
@@ -38,7 +39,7 @@ const TURN: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 5;
 
 const HELP: &str = "\
-usage: cargo bench --bench passwords -- [part ...]
+usage: cargo bench --bench passwords -- [part ...] | --before PATH
 
   timing     whether time tells who exists
   alone      one log-in beside one hash
@@ -46,13 +47,19 @@ usage: cargo bench --bench passwords -- [part ...]
   reads      reading sessions with and without 64 clients that log in
   overload   ten times the log-ins that fit, and a crowd that does not take no for an answer
 
-Without a part: all of them. Exits with 1 if a bar is missed.";
+Without a part: all of them. With --before an older build is measured beside the new one, in turns. Exits with 1 if a bar is missed.";
 
 const PARTS: [&str; 5] = ["timing", "alone", "saturated", "reads", "overload"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [flag, before] = &asked[..]
+        && flag == "--before"
+    {
+        let compared = async { Ok(print_bars(&compare::compare(Path::new(before)).await?)) };
+        return exit_code("passwords", stoppable(Box::pin(compared)).await);
+    }
     if let Some(unknown) = asked.iter().find(|part| !PARTS.contains(&part.as_str())) {
         let is_help = unknown == "--help";
         println!("{}{HELP}", if is_help { String::new() } else { format!("{unknown} is no part\n\n") });
@@ -71,7 +78,7 @@ async fn run(asked: &[String]) -> Result<bool> {
         return Ok(print_bars(&bars));
     }
     let dir = tempfile::Builder::new().prefix("usersd-bench-").tempdir()?;
-    let server = start_server(dir.path()).await?;
+    let server = start_server(Path::new(env!("CARGO_BIN_EXE_usersd")), dir.path()).await?;
     let clients = Clients::seed(server.address).await?;
     if wanted("alone") {
         bars.extend(alone(&clients).await?);
@@ -90,8 +97,8 @@ async fn run(asked: &[String]) -> Result<bool> {
 }
 
 /// The release server with its own settings, but for limits that a load from one address would meet.
-async fn start_server(dir: &Path) -> Result<Server> {
-    let mut command = tokio::process::Command::new(Path::new(env!("CARGO_BIN_EXE_usersd")));
+async fn start_server(binary: &Path, dir: &Path) -> Result<Server> {
+    let mut command = tokio::process::Command::new(binary.canonicalize()?);
     let url = format!("sqlite://{}?mode=rwc", dir.join("usersd.db").display());
     command.current_dir(dir).args(["--listen", "127.0.0.1:0", "--database", &url]);
     command.env("USERSD_LIMITS_CALLS", "2000").env("USERSD_LIMITS_CALLS_PER_CALLER", "2000");

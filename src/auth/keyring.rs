@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
-use crate::domain::caller::Caller;
+use crate::domain::caller::{Caller, Identity};
 use crate::domain::key::{Key, Reach};
 use crate::domain::namespace::Namespace;
 use crate::domain::scope::Scopes;
@@ -25,6 +25,8 @@ use super::limits::Meter;
 pub struct Known {
     /// What events name it.
     pub name: Arc<str>,
+    /// How it proves that.
+    pub identity: Identity,
     /// Where it may work.
     pub reach: Reach,
     /// What it may do.
@@ -38,29 +40,47 @@ pub struct Known {
 }
 
 impl Known {
-    /// Somebody who is known by other means than a key.
+    /// A caller that is known by its client certificate.
     #[must_use]
     pub fn new(name: &str, reach: Reach, scopes: Scopes) -> Self {
         let (used, noted) = (AtomicI64::new(0), AtomicI64::new(0));
-        Self { name: name.into(), reach, scopes, meter: Meter::default(), expires: None, used, noted }
+        let identity = Identity::Certificate;
+        Self {
+            name: name.into(),
+            identity,
+            reach,
+            scopes,
+            meter: Meter::default(),
+            expires: None,
+            used,
+            noted,
+        }
     }
 
     /// Whoever needs no key.
     #[must_use]
     pub fn open() -> Self {
-        Self::new(Caller::OPEN, Reach::One(Namespace::default()), Scopes::ALL)
+        let open = Self::new(Caller::OPEN, Reach::One(Namespace::default()), Scopes::ALL);
+        Self { identity: Identity::Open, ..open }
     }
 
     /// Whether it is whoever needs no key.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        &*self.name == Caller::OPEN
+        self.identity == Identity::Open
     }
 
     fn of(key: Key) -> Self {
         let used = key.last_used.map_or(0, |at| at.0);
         let known = Self::new(&key.id, key.reach, key.scopes);
-        Self { expires: key.expires, used: AtomicI64::new(used), noted: AtomicI64::new(used), ..known }
+        let identity = Identity::Key;
+        Self {
+            identity,
+            expires: key.expires,
+            used: AtomicI64::new(used),
+            noted: AtomicI64::new(used),
+            ..known
+        }
     }
 }
 

@@ -128,6 +128,8 @@ impl Gate {
             head.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let caller = Caller {
             name: Arc::clone(&known.name),
+            identity: known.identity,
+            root: known.reach == Reach::Every || known.is_open(),
             namespace,
             scopes: known.scopes,
             address: address(head, &self.trusted_proxies),

@@ -1,7 +1,11 @@
-//! How much one caller may ask, and all together.
+//! How much one caller may ask, one namespace, and all together.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::domain::namespace::Namespace;
 
 /// How long who was refused for want of room should stay away. Most calls take less than a millisecond, so there is
 /// room again by then; a shorter time would only bring the crowd back at once.
@@ -80,6 +84,61 @@ impl Meter {
     }
 }
 
+/// Counts the calls of each namespace that are worked on, of all its keys together.
+#[derive(Debug)]
+pub struct Namespaces {
+    most: usize,
+    running: Mutex<HashMap<Arc<str>, usize>>,
+}
+
+/// A permit from the concurrency limit of one namespace, released on drop.
+#[derive(Debug)]
+pub struct NamespacePermit {
+    namespaces: Arc<Namespaces>,
+    name: Arc<str>,
+}
+
+impl Namespaces {
+    /// Each has `most` calls at a time.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, running: Mutex::default() }
+    }
+
+    /// Lets one call through.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait before the next try.
+    pub fn enter(self: &Arc<Self>, namespace: &Namespace) -> Result<NamespacePermit, Duration> {
+        let name = namespace.shared();
+        let mut all = self.lock();
+        let running = all.entry(Arc::clone(&name)).or_default();
+        if *running >= self.most {
+            return Err(ROOM_AGAIN);
+        }
+        *running += 1;
+        Ok(NamespacePermit { namespaces: Arc::clone(self), name })
+    }
+
+    /// No code panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for NamespacePermit {
+    fn drop(&mut self) {
+        let mut all = self.namespaces.lock();
+        if let Some(running) = all.get_mut(&self.name) {
+            *running -= 1;
+            if *running == 0 {
+                all.remove(&self.name);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +171,17 @@ mod tests {
         let now = Instant::now();
         assert!(meter.take(limit, now).is_ok() && meter.take(limit, now).is_err());
         assert!(meter.take(Limit { calls: 2, rate: None }, now).is_ok());
+    }
+
+    #[test]
+    fn a_namespace_has_its_own_limit_and_is_forgotten_after_its_last_call() {
+        let all = Arc::new(Namespaces::new(2));
+        let (one, two) = (Namespace::parse("one").unwrap(), Namespace::parse("two").unwrap());
+        let held = [all.enter(&one).unwrap(), all.enter(&one).unwrap()];
+        assert_eq!(all.enter(&one).err(), Some(ROOM_AGAIN));
+        assert!(all.enter(&two).is_ok());
+        drop(held);
+        assert!(all.lock().is_empty());
+        assert!(all.enter(&one).is_ok());
     }
 }

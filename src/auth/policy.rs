@@ -11,7 +11,9 @@ pub fn scope_of(path: &str) -> Option<Scope> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     match service {
         "users.Users" => of_users(method),
-        "users.Keys" => matches!(method, "Create" | "List" | "Delete").then_some(Scope::KeysAdmin),
+        "users.Keys" => {
+            matches!(method, "Create" | "List" | "Delete" | "ListLogs").then_some(Scope::KeysAdmin)
+        }
         _ => None,
     }
 }

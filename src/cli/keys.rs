@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::ops::keys;
 use crate::store::{self, Store};
 
-use super::{Failure, open, open_unchanged, print};
+use super::{Failure, check_migrations, open_unchanged, print};
 
 #[derive(Subcommand)]
 pub(super) enum Step {
@@ -34,7 +34,7 @@ pub(super) enum Step {
         #[arg(long, value_name = "SPAN")]
         expires: Option<String>,
     },
-    /// List keys, a line each: id, namespace, name, scopes, created, expires, last used
+    /// List keys, a line each: id, namespace, name, scopes, created, expires, last used, maker
     List {
         /// Only those of one namespace
         #[arg(long, value_name = "NS")]
@@ -44,6 +44,9 @@ pub(super) enum Step {
     Revoke {
         /// Its id
         id: String,
+        /// Revoke also the keys that it made, that those made, and so on
+        #[arg(long)]
+        descendants: bool,
     },
 }
 
@@ -58,7 +61,7 @@ pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Fa
             let reach = namespace.as_deref().map(Reach::parse).transpose();
             list(config, reach.map_err(|why| Failure::Usage(format!("--namespace {why}")))?).await
         }
-        Step::Revoke { id } => revoke(config, id).await,
+        Step::Revoke { id, descendants } => revoke(config, id, *descendants).await,
     }
 }
 
@@ -82,7 +85,7 @@ fn new_key(namespace: &str, scopes: &str, name: &str, expires: Option<&str>) -> 
 }
 
 async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
-    let store = open(config, Duration::ZERO).await?;
+    let store = open_or_new(config).await?;
     let (secret, key) = keys::create(&store, &Clock::System, new).await?;
     eprintln!(
         "usersd: key {} of namespace {} may {}{}; it is shown this once:",
@@ -93,11 +96,22 @@ async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
     );
     // Nobody could ever use a key that nobody has read.
     if let Err(error) = print(secret.expose()) {
-        keys::revoke(&store, None, &key.id).await?;
+        keys::revoke(&store, &Clock::System, &key.id, false).await?;
         return Err(Failure::Failed(format!("the key could not be printed, and is revoked: {error}")));
     }
     close(&store).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The database, with its tables if it is new. An older one stays as it is: servers of an older version may run on it.
+async fn open_or_new(config: &Config) -> Result<Store, Failure> {
+    let store = Store::connect(&config.database, config.pool_connections).await?;
+    store.check_writable().await?;
+    if config.migrate && store.migrations().await?.iter().all(|step| !step.applied) {
+        store.migrate().await?;
+    }
+    check_migrations(&store).await?;
+    Ok(store)
 }
 
 async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure> {
@@ -107,25 +121,27 @@ async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure
         None => store::keys::all(store.reader()).await?.into_iter().map(|(_, key)| key).collect(),
     };
     close(&store).await;
-    eprintln!("id\tnamespace\tname\tscopes\tcreated\texpires\tlast used");
+    eprintln!("id\tnamespace\tname\tscopes\tcreated\texpires\tlast used\tmaker");
     for key in keys {
         let optional = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), time);
         let (scopes, created) = (key.scopes.names().collect::<Vec<_>>().join(","), time(key.created));
         let (expires, last_used) = (optional(key.expires), optional(key.last_used));
         let (id, namespace, name) = (key.id, key.reach.as_str(), key.name.as_str());
-        print(&format!("{id}\t{namespace}\t{name}\t{scopes}\t{created}\t{expires}\t{last_used}"))?;
+        let maker = if key.created_by.is_empty() { "-" } else { &key.created_by };
+        print(&format!("{id}\t{namespace}\t{name}\t{scopes}\t{created}\t{expires}\t{last_used}\t{maker}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn revoke(config: &Config, id: &str) -> Result<ExitCode, Failure> {
+async fn revoke(config: &Config, id: &str, descendants: bool) -> Result<ExitCode, Failure> {
     let store = open_unchanged(config).await?;
     store.check_writable().await?;
-    let revoked = keys::revoke(&store, None, id).await;
+    let revoked = keys::revoke(&store, &Clock::System, id, descendants).await;
     close(&store).await;
     match revoked {
-        Ok(()) => {
-            eprintln!("usersd: key {id} is revoked; servers refuse it within a second");
+        Ok(revoked) => {
+            let keys = if revoked == 1 { "1 key is".to_owned() } else { format!("{revoked} keys are") };
+            eprintln!("usersd: {keys} revoked; servers refuse them within a second");
             Ok(ExitCode::SUCCESS)
         }
         Err(Error::KeyNotFound) => {

@@ -65,6 +65,7 @@ pub const SETTINGS: &[Setting] = &[
     row!("passwords.floor", passwords_floor, |text: &str| number(text, &(1..=100)), u32::to_string),
     row!("passwords.max_wait", passwords_max_wait, duration, show_duration),
     row!("passwords.screening", passwords_screening, flag, bool::to_string),
+    row!("passwords.blocklist", passwords_blocklist, optional_file, show_file),
     row!(
         "passwords.min_length",
         passwords_min_length,
@@ -113,6 +114,12 @@ pub const SETTINGS: &[Setting] = &[
         |text: &str| number(text, &(1..=1_000_000)),
         usize::to_string
     ),
+    row!(
+        "limits.calls_per_namespace",
+        limits_calls_per_namespace,
+        |text: &str| number(text, &(1..=1_000_000)),
+        usize::to_string
+    ),
     row!("limits.rate", limits_rate, rate, show_rate),
     row!("limits.rate_per_caller", limits_rate_per_caller, rate, show_rate),
     row!(
@@ -123,6 +130,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row!("pool.connections", pool_connections, |text: &str| number(text, &(2..=1_000)), u32::to_string),
     row!("pool.wait", pool_wait, duration, show_duration),
+    row!("pool.list_timeout", pool_list_timeout, lifetime, show_duration),
     row!("log.level", log_level, log_level, |v: &String| quoted(v)),
     row!("log.format", log_format, log_format, |v: &LogFormat| quoted(v.name())),
 ];

@@ -1,5 +1,6 @@
 //! `[[tls.callers]]`: whom names in clients' certificates stand for.
 
+use crate::domain::caller::Caller;
 use crate::domain::key::Reach;
 use crate::domain::scope::Scopes;
 
@@ -27,6 +28,13 @@ fn caller(value: &toml::Value) -> Result<TlsCaller, String> {
     let san = text("san")?;
     if san.is_empty() {
         return Err("has a table whose san is empty".to_owned());
+    }
+    if [Caller::OPEN, Caller::SERVER].contains(&&*san.to_ascii_lowercase())
+        || uuid::Uuid::try_parse(san).is_ok()
+    {
+        return Err(format!(
+            "has a table for {san}, which events call others: `open`, `usersd` and UUIDs are taken"
+        ));
     }
     let of = |why: &dyn std::fmt::Display, what: &str| format!("has a table for {san} whose {what} {why}");
     let reach = Reach::parse(text("namespace")?).map_err(|why| of(&why, "namespace"))?;
@@ -72,6 +80,15 @@ mod tests {
         let one = |inner: &str| read(&format!("[{{ {inner} }}]")).unwrap_err();
         for (inner, part) in [
             ("san = 'a'", "must be tables like"),
+            ("san = 'Open', namespace = 'a', scopes = ['users.read']", "for Open, which events call others"),
+            (
+                "san = 'usersd', namespace = 'a', scopes = ['users.read']",
+                "for usersd, which events call others",
+            ),
+            (
+                "san = '018bcfe5-6800-7000-8000-000000000000', namespace = 'a', scopes = ['users.read']",
+                "UUIDs are taken",
+            ),
             ("san = '', namespace = 'a', scopes = ['users.read']", "san is empty"),
             ("san = 'a', namespace = 'A', scopes = ['users.read']", "for a whose namespace must be 1 to 63"),
             ("san = 'a', namespace = 'a', scopes = []", "whose scopes must name at least one"),

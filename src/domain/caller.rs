@@ -8,11 +8,28 @@ use super::namespace::Namespace;
 use super::scope::{Scope, Scopes};
 use super::session::Device;
 
+/// How a caller proved who it is. Told from its name nowhere: names are chosen by people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// By an API key.
+    Key,
+    /// By a client certificate.
+    Certificate,
+    /// Not at all: none was needed.
+    Open,
+    /// It is the server itself, or its command line.
+    Server,
+}
+
 /// The program behind a call, as the stack's gate found it. Only the gate makes one.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// What events name as the one who did it.
     pub name: Arc<str>,
+    /// How it proved that.
+    pub identity: Identity,
+    /// Whether it may work in every namespace.
+    pub root: bool,
     /// The tenant it works in.
     pub namespace: Namespace,
     /// What it may do.
@@ -37,6 +54,8 @@ impl Caller {
         let name = Self::SERVER.into();
         Self {
             name,
+            identity: Identity::Server,
+            root: true,
             namespace,
             scopes: Scopes::ALL,
             address: None,
@@ -58,9 +77,19 @@ impl Caller {
         Device { address: said.address.or(self.address), user_agent: user_agent.clone() }
     }
 
-    /// What tells it from other callers, where they wait in line.
+    /// Whose turn it is where callers wait.
     #[must_use]
-    pub fn line(&self) -> Arc<str> {
-        format!("{} {}", self.namespace.as_str(), self.name).into()
+    pub fn flow(&self) -> Flow {
+        Flow { namespace: self.namespace.shared(), key: Arc::clone(&self.name) }
     }
+}
+
+/// The calls that share one turn where callers wait: first the namespaces take turns, then the keys of each. A tenant
+/// makes its keys itself, so more of them must not get it more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The tenant that is served. A key for all namespaces counts in the one that its call names.
+    pub namespace: Arc<str>,
+    /// The name of the key, which tells the calls of one tenant apart.
+    pub key: Arc<str>,
 }

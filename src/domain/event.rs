@@ -1,4 +1,4 @@
-//! What happened to a user.
+//! What happened to a user or to an API key.
 
 use super::listing::Span;
 use super::session::Device;
@@ -40,11 +40,17 @@ pub enum Action {
     LoginRefused,
     /// The failures of a user to sign in were forgotten.
     UserUnlocked,
+    /// An API key was made.
+    KeyCreated,
+    /// An API key was revoked.
+    KeyRevoked,
+    /// An API key ended by itself.
+    KeyExpired,
 }
 
 impl Action {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::UserCreated,
         Self::UserUpdated,
         Self::UserDeleted,
@@ -61,6 +67,9 @@ impl Action {
         Self::SessionsDeleted,
         Self::LoginRefused,
         Self::UserUnlocked,
+        Self::KeyCreated,
+        Self::KeyRevoked,
+        Self::KeyExpired,
     ];
 
     /// The action of a stored name; `None` for one that a newer server wrote.
@@ -89,6 +98,9 @@ impl Action {
             Self::SessionsDeleted => "SESSIONS_DELETED",
             Self::LoginRefused => "LOGIN_REFUSED",
             Self::UserUnlocked => "USER_UNLOCKED",
+            Self::KeyCreated => "KEY_CREATED",
+            Self::KeyRevoked => "KEY_REVOKED",
+            Self::KeyExpired => "KEY_EXPIRED",
         }
     }
 }
@@ -104,11 +116,11 @@ pub struct Event {
     pub user: Option<UserId>,
     /// The user's version after it; 0 if the user did not change.
     pub version: i64,
-    /// The names of the fields that changed.
+    /// The names of the fields that changed; of a new key, its scopes.
     pub changed: Vec<&'static str>,
     /// From where; what is not known is taken from the caller.
     pub device: Device,
-    /// The public id of the session it is about; empty if it is about none.
+    /// The public id of the session, or the id of the key, it is about; empty if it is about none.
     pub session: String,
 }
 
@@ -135,7 +147,7 @@ impl Event {
         self
     }
 
-    /// The same event as one about a session.
+    /// The same event as one about a session or a key.
     #[must_use]
     pub fn about(mut self, session: &str) -> Self {
         session.clone_into(&mut self.session);
@@ -163,9 +175,9 @@ pub struct LogRecord {
     pub caller: String,
     /// From where.
     pub device: Device,
-    /// The names of the fields that changed.
+    /// The names of the fields that changed; of a new key, its scopes.
     pub changed: Vec<String>,
-    /// The public id of the session it is about; empty if it is about none.
+    /// The public id of the session, or the id of the key, it is about; empty if it is about none.
     pub session: String,
 }
 
@@ -174,6 +186,17 @@ pub struct LogRecord {
 pub struct LogFilter {
     /// Only these; none: all.
     pub actions: Vec<Action>,
+    /// When they happened.
+    pub span: Span,
+}
+
+/// Which events of keys a log shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyLogFilter {
+    /// Whether those of root keys are shown, in place of those of the caller's namespace.
+    pub root: bool,
+    /// Only those about this key.
+    pub key: Option<String>,
     /// When they happened.
     pub span: Span,
 }

@@ -158,11 +158,57 @@ pub struct Key {
     pub expires: Option<Timestamp>,
     /// When it was last used, to the minute; `None`: never.
     pub last_used: Option<Timestamp>,
+    /// The id of the key that made it, or what events call a maker without a key. Empty if it is older than this field.
+    pub created_by: String,
 }
 
 impl Key {
-    /// Most keys of one namespace: every replica keeps all of them in memory.
+    /// Most keys of one namespace that have not expired: every replica keeps all of them in memory.
     pub const MOST: u64 = 1_000;
+
+    /// Returns true if the key has expired at `now`.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
+
+    /// The whole life of the key in seconds, from making to expiry; `None` if it does not end by itself.
+    ///
+    /// Counted in the whole seconds that callers see, so that a key which replaces itself by one of the same life can do
+    /// so for ever.
+    #[must_use]
+    pub fn life_seconds(&self) -> Option<i64> {
+        self.expires.map(|at| at.seconds() - self.created.seconds())
+    }
+
+    /// Checks that a key which this one makes at `now` lives no longer than this one's whole life. Without this, a key
+    /// that was stolen for a minute could make one that never ends.
+    ///
+    /// # Errors
+    ///
+    /// [`LivesTooLong`]
+    pub fn check_made(&self, expires: Option<Timestamp>, now: Timestamp) -> Result<(), LivesTooLong> {
+        let Some(life) = self.life_seconds() else { return Ok(()) };
+        let latest = now.seconds().saturating_add(life);
+        if expires.is_some_and(|at| at.seconds() <= latest) {
+            Ok(())
+        } else {
+            Err(LivesTooLong { life, latest })
+        }
+    }
+}
+
+/// Why a key cannot make another one with this expiry.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be given and at most {latest} (Unix seconds): the caller's key lives {life} s, and a key that it makes lives no \
+     longer"
+)]
+pub struct LivesTooLong {
+    /// The maker's whole life in seconds.
+    pub life: i64,
+    /// The latest expiry in Unix seconds.
+    pub latest: i64,
 }
 
 #[cfg(test)]
@@ -188,6 +234,33 @@ mod tests {
         assert_eq!(KeyName::parse("  "), Err(KeyNameInvalid::Empty));
         assert_eq!(KeyName::parse(&"a".repeat(129)), Err(TextInvalid::Length(128).into()));
         assert_eq!(KeyName::parse("a\tb"), Err(TextInvalid::Control.into()));
+    }
+
+    #[test]
+    fn a_key_makes_none_that_lives_longer_than_itself() {
+        let key = |expires: Option<i64>| Key {
+            id: String::new(),
+            reach: Reach::Every,
+            name: KeyName::from_trusted(String::new()),
+            scopes: Scopes::ALL,
+            created: Timestamp(1_900_000),
+            expires: expires.map(Timestamp),
+            last_used: None,
+            created_by: String::new(),
+        };
+        let at = |seconds: i64| Some(Timestamp(seconds * 1_000_000));
+        let now = Timestamp(100_700_000);
+        assert_eq!(key(None).check_made(None, now), Ok(()));
+        assert_eq!(key(None).check_made(at(1_000_000), now), Ok(()));
+        // Made at 1.9 s to live till 61 s: 60 s in whole seconds.
+        let short = key(Some(61_000_000));
+        assert_eq!(short.check_made(at(160), now), Ok(()));
+        let wrong = LivesTooLong { life: 60, latest: 160 };
+        for expires in [at(161), None, Some(Timestamp(i64::MAX))] {
+            assert_eq!(short.check_made(expires, now), Err(LivesTooLong { ..wrong }), "{expires:?}");
+        }
+        assert!(wrong.to_string().contains("at most 160"));
+        assert!(short.has_expired(Timestamp(61_000_000)) && !short.has_expired(Timestamp(60_999_999)));
     }
 
     #[test]

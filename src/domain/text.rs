@@ -1,5 +1,7 @@
 //! Texts of any script.
 
+use std::cmp::Ordering;
+
 use unicode_normalization::UnicodeNormalization as _;
 
 /// The one form under which a text is looked up and searched: NFC and lower case. Made here and never by
@@ -11,6 +13,27 @@ pub fn fold(text: &str) -> String {
     }
     // A sigma that ends a word has a form of its own, which another part of the same word would not have.
     text.nfc().collect::<String>().to_lowercase().replace('ς', "σ").nfc().collect()
+}
+
+/// Returns true if `text` is a line of `sorted`, whose lines are in order. Bisects: the steps are the same few whatever
+/// the text.
+#[must_use]
+pub fn has_line(sorted: &str, text: &str) -> bool {
+    let mut rest = sorted;
+    while !rest.is_empty() {
+        let mut middle = rest.len() / 2;
+        while !rest.is_char_boundary(middle) {
+            middle -= 1;
+        }
+        let start = rest[..middle].rfind('\n').map_or(0, |end| end + 1);
+        let end = rest[start..].find('\n').map_or(rest.len(), |end| start + end);
+        match rest[start..end].cmp(text) {
+            Ordering::Equal => return true,
+            Ordering::Greater => rest = rest[..start].trim_end_matches('\n'),
+            Ordering::Less => rest = rest[end..].trim_start_matches('\n'),
+        }
+    }
+    false
 }
 
 /// Why a text cannot be stored.

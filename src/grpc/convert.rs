@@ -17,7 +17,7 @@ use crate::ops::sessions::Attempt;
 use crate::ops::users::Key;
 use crate::pb;
 
-pub(super) use keys::new_key;
+pub(super) use keys::{key_logs, key_logs_wanted, key_to_delete, new_key};
 pub(super) use lists::{
     batch, ids, listed, listing, logs, logs_wanted, search, session_named, sessions, sessions_wanted,
 };

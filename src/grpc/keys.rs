@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::keyring::KeyRing;
 use crate::domain::key::Key;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::Operations;
 use crate::pb;
 use crate::pb::keys_server::Keys;
@@ -60,12 +60,21 @@ impl Keys for KeysService {
         &self,
         request: Request<pb::DeleteKeyRequest>,
     ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
-        let (caller, id) = (caller(&request)?, &request.get_ref().id);
-        if id.is_empty() {
-            return Err(Error::invalid("id", "is required").into());
-        }
-        self.ops.delete_key(&caller, id).await?;
+        let caller = caller(&request)?;
+        let (id, descendants) = convert::key_to_delete(request.into_inner())?;
+        let revoked = self.ops.delete_key(&caller, &id, descendants).await?;
         self.take_up().await;
-        Ok(Response::new(pb::DeleteKeyResponse {}))
+        let revoked = i64::try_from(revoked).unwrap_or(i64::MAX);
+        Ok(Response::new(pb::DeleteKeyResponse { revoked }))
+    }
+
+    async fn list_logs(
+        &self,
+        request: Request<pb::ListKeyLogsRequest>,
+    ) -> Result<Response<pb::ListKeyLogsResponse>, Status> {
+        let caller = caller(&request)?;
+        let (filter, wanted) = convert::key_logs_wanted(request.into_inner())?;
+        let listed = self.ops.list_key_logs(&caller, &filter, &wanted).await?;
+        Ok(Response::new(convert::key_logs(listed)))
     }
 }

@@ -14,8 +14,8 @@ use crate::pb::ErrorReason;
 /// `domain` of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "usersd";
 
-/// When to call again after the database was away: it is asked more often than that.
-const RETRY_DATABASE: Duration = Duration::from_secs(1);
+/// When a call that the database could not serve may be tried again: most causes pass in less.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -38,10 +38,10 @@ impl From<Error> for Status {
                 let cause = with_causes(cause.as_ref());
                 tracing::debug!(cause, reason = reason.as_str_name(), "call failed");
                 FAILED.unavailable(cause);
-                details.set_retry_info(Some(RETRY_DATABASE));
+                details.set_retry_info(Some(DATABASE_RETRY));
             }
             Error::DeadlinePassed => FAILED.late(),
-            Error::Internal(cause) => {
+            Error::Internal(cause) | Error::DatabaseTooSlow(cause) | Error::OutcomeUnknown(cause) => {
                 tracing::error!(
                     cause = with_causes(cause.as_ref()),
                     reason = reason.as_str_name(),

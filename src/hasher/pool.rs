@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::domain::caller::Flow;
 use crate::error::{Error, Result};
 
 use super::lanes::{Digest, Key, MOST, Salt, bcrypt};
@@ -72,26 +73,26 @@ impl Pool {
         Ok(pool)
     }
 
-    /// A place in the queue for a job of `who`.
+    /// A place in the queue for a job of `flow`.
     ///
     /// # Errors
     ///
     /// [`Error::HasherBusy`] if the job would have to wait longer than allowed, or if a usual one would not be done by
     /// the `deadline`.
-    pub(super) fn admit(&self, who: &Arc<str>, deadline: Option<Instant>) -> Result<Place> {
+    pub(super) fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<Place> {
         let now = Instant::now();
         let mut queue = self.shared.lock();
-        let mut over = queue.over(who, self.max_wait, deadline, now);
+        let mut over = queue.over(flow, self.max_wait, deadline, now);
         if over > Duration::ZERO {
             // Places whose callers have left are free: a queue of leavers must not refuse those who stay.
             queue.drop_abandoned();
-            over = queue.over(who, self.max_wait, deadline, now);
+            over = queue.over(flow, self.max_wait, deadline, now);
         }
         if over > Duration::ZERO {
             return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
         }
-        queue.keep(who);
-        Ok(Place { shared: Arc::clone(&self.shared), who: Arc::clone(who), used: false })
+        queue.keep(flow);
+        Ok(Place { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
     }
 
     pub(super) fn work(&self) -> Work {
@@ -114,7 +115,7 @@ impl Drop for Pool {
 /// A place in the queue, kept for one job and given up when dropped.
 pub(super) struct Place {
     shared: Arc<Shared>,
-    who: Arc<str>,
+    flow: Flow,
     used: bool,
 }
 
@@ -142,7 +143,7 @@ impl Place {
     async fn run(mut self, task: Task) -> Result<Outcome> {
         let (reply, answer) = oneshot::channel();
         self.used = true;
-        self.shared.lock().fill(&self.who, Job { task, reply });
+        self.shared.lock().fill(&self.flow, Job { task, reply });
         self.shared.wake.notify_one();
         answer.await.map_err(Error::internal)
     }
@@ -151,7 +152,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.used {
-            self.shared.lock().give_up(&self.who);
+            self.shared.lock().give_up(&self.flow);
         }
     }
 }

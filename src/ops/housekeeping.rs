@@ -33,6 +33,8 @@ struct Removed {
     events: u64,
     attempts: u64,
     users: u64,
+    expired_keys: u64,
+    ended_keys: u64,
     cleared_logs: u64,
 }
 
@@ -64,12 +66,15 @@ impl Operations {
         let mut removed = Removed::default();
         let done = self.remove_due(&mut removed).await;
         if removed != Removed::default() {
-            let Removed { sessions, events, attempts, users, cleared_logs } = removed;
+            let Removed { sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs } =
+                removed;
             tracing::info!(
                 sessions,
                 events,
                 attempts,
                 users,
+                expired_keys,
+                ended_keys,
                 cleared_logs,
                 "housekeeping removed what was due"
             );
@@ -91,6 +96,8 @@ impl Operations {
         }
         while more(&mut removed.sessions, self.remove_ended_sessions().await?) {}
         while more(&mut removed.events, self.remove_old_events().await?) {}
+        while more(&mut removed.expired_keys, self.end_expired_keys(BATCH).await?) {}
+        while more(&mut removed.ended_keys, self.forget_ended_keys(BATCH).await?) {}
         while more(&mut removed.attempts, self.remove_old_attempts().await?) {}
         while more(&mut removed.users, self.purge_old_trash().await?) {}
         removed.cleared_logs += self.clear_logs_of_purged().await?;

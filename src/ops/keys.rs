@@ -1,21 +1,27 @@
-//! Making, listing and revoking API keys.
+//! Making, listing and revoking API keys, and what is known of those that have ended.
 
 use crate::clock::Clock;
-use crate::domain::caller::Caller;
+use crate::domain::caller::{Caller, Identity};
+use crate::domain::device::Details;
+use crate::domain::event::{Action, Event, KeyLogFilter, LogRecord};
 use crate::domain::key::{ApiKey, Key, KeyName, NewKey, Reach};
+use crate::domain::namespace::Namespace;
 use crate::domain::scope::Scopes;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
-use crate::store::{self, Store};
+use crate::store::{self, Store, Transaction};
 
 use super::Operations;
+use super::lists::{Listed, Wanted};
 
 impl Operations {
-    /// Makes a key for the caller's namespace and gives it with its secret, which is kept nowhere.
+    /// Makes a key for the caller's namespace and returns it with its secret, which is kept nowhere.
     ///
     /// # Errors
     ///
-    /// [`Error::ScopeMissing`] if it would have a scope that the caller lacks, else as [`create`].
+    /// [`Error::ScopeMissing`] if it would have a scope that the caller lacks; [`Error::Invalid`] if it would have
+    /// expired already or live longer than the caller's own key; [`Error::KeyUnknown`] if that was revoked meanwhile;
+    /// [`Error::TooManyKeys`].
     pub async fn create_key(
         &self,
         caller: &Caller,
@@ -27,40 +33,136 @@ impl Operations {
             return Err(Error::ScopeMissing { scope });
         }
         let reach = Reach::One(caller.namespace.clone());
-        let (secret, key) = create(&self.store, &self.clock, NewKey { reach, name, scopes, expires }).await?;
+        let (secret, key) = new_key(&self.clock, caller, NewKey { reach, name, scopes, expires })?;
+        let tx = self.store.begin(caller).await?;
+        insert(&tx, caller, &secret, &key).await?;
+        tx.commit().await?;
         let namespace = caller.namespace.as_str();
         tracing::info!(key = key.id, namespace, scopes = %key.scopes, by = &*caller.name, "key created");
         Ok((secret, key))
     }
 
-    /// The keys of the caller's namespace, the oldest first.
+    /// The keys of the caller's namespace that have not expired, the oldest first.
     ///
     /// # Errors
     ///
     /// Those of the database.
     pub async fn list_keys(&self, caller: &Caller) -> Result<Vec<Key>> {
-        store::keys::of(&self.store.read(caller).await?, &Reach::One(caller.namespace.clone())).await
+        let reach = Reach::One(caller.namespace.clone());
+        let mut keys = store::keys::of(&self.store.read(caller).await?, &reach).await?;
+        let now = self.clock.now();
+        keys.retain(|key| !key.has_expired(now));
+        Ok(keys)
     }
 
-    /// Revokes a key of the caller's namespace.
+    /// Revokes a key of the caller's namespace, with `descendants` also all that it made and that those made. Returns how
+    /// many were revoked.
     ///
     /// # Errors
     ///
-    /// [`Error::KeyNotFound`]
-    pub async fn delete_key(&self, caller: &Caller, id: &str) -> Result<()> {
-        revoke(&self.store, Some(&Reach::One(caller.namespace.clone())), id).await?;
+    /// [`Error::KeyNotFound`]; with `descendants` not for a key that has ended already.
+    pub async fn delete_key(&self, caller: &Caller, id: &str, descendants: bool) -> Result<u64> {
+        let reach = Reach::One(caller.namespace.clone());
+        let tx = self.store.begin(caller).await?;
+        let revoked = revoke_in(&tx, &self.clock, caller, Some(&reach), id, descendants).await?;
+        tx.commit().await?;
         let namespace = caller.namespace.as_str();
-        tracing::info!(key = id, namespace, by = &*caller.name, "key revoked");
-        Ok(())
+        tracing::info!(key = id, namespace, revoked, by = &*caller.name, "key revoked");
+        Ok(revoked)
+    }
+
+    /// A page of what happened to the keys of the caller's namespace, or to root keys, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NamespaceMismatch`] if it asks for root keys without being a root caller, and [`Error::Invalid`] for a
+    /// page token that is not of this list.
+    pub async fn list_key_logs(
+        &self,
+        caller: &Caller,
+        filter: &KeyLogFilter,
+        wanted: &Wanted,
+    ) -> Result<Listed<(LogRecord, Details)>> {
+        let reach = match filter.root {
+            true if !caller.root => return Err(Error::NamespaceMismatch),
+            true => Reach::Every,
+            false => Reach::One(caller.namespace.clone()),
+        };
+        let name = format!("{} key logs {filter:?}", reach.as_str());
+        let start = self.start(&wanted.page, &name, |position| position.parse().ok())?;
+        let db = &self.store.read(caller).await?;
+        // One more than asked for tells whether there are more.
+        let limit = wanted.page.limit;
+        let mut rows = store::events::of_keys(db, &reach, filter, &start, limit + 1).await?;
+        let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
+        let total =
+            if wanted.total { Some(store::events::count_of_keys(db, &reach, filter).await?) } else { None };
+        Ok(self.described(Listed { rows, total, next }, |record| &record.device).await)
+    }
+
+    /// Removes keys that have expired, at most `most`, and notes it in the log. Returns how many. Of replicas that do it
+    /// at the same time one notes each key.
+    pub(super) async fn end_expired_keys(&self, most: u64) -> Result<u64> {
+        // Without a lock first: it would keep keys from being made, for nothing almost always.
+        let due = store::keys::expired(self.store.reader(), self.clock.now(), most).await?;
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let tx = self.store.begin_as_server().await?;
+        store::keys::change(&tx).await?;
+        let due = store::keys::expired(&tx, self.clock.now(), most).await?;
+        let server = Caller::server(Namespace::default());
+        for key in &due {
+            let at = key.expires.unwrap_or(key.created);
+            note_end(&tx, &server, key, Action::KeyExpired, at).await?;
+        }
+        tx.commit().await?;
+        if !due.is_empty() {
+            tracing::info!(keys = due.len(), "expired keys were removed");
+        }
+        Ok(due.len() as u64)
+    }
+
+    /// Forgets keys that ended longer ago than events are kept, at most `most`. Returns how many.
+    pub(super) async fn forget_ended_keys(&self, most: u64) -> Result<u64> {
+        let Some(keep) = self.rules.logs_keep else { return Ok(0) };
+        let tx = self.store.begin_as_server().await?;
+        let forgotten = store::keys::forget_ended(&tx, self.clock.now().minus(keep), most).await?;
+        tx.commit().await?;
+        Ok(forgotten)
     }
 }
 
-/// Makes a key and gives it with its secret, which is kept nowhere.
+/// Makes a key as the command line, and returns it with its secret, which is kept nowhere.
 ///
 /// # Errors
 ///
 /// [`Error::Invalid`] if it would have expired already; [`Error::TooManyKeys`].
 pub async fn create(store: &Store, clock: &Clock, new: NewKey) -> Result<(ApiKey, Key)> {
+    let server = Caller::server(Namespace::default());
+    let (secret, key) = new_key(clock, &server, new)?;
+    let tx = store.begin_as_server().await?;
+    insert(&tx, &server, &secret, &key).await?;
+    tx.commit().await?;
+    Ok((secret, key))
+}
+
+/// Revokes the key with `id` of any namespace as the command line, with `descendants` also all that it made and that
+/// those made. Returns how many were revoked.
+///
+/// # Errors
+///
+/// [`Error::KeyNotFound`]; with `descendants` not for a key that has ended already.
+pub async fn revoke(store: &Store, clock: &Clock, id: &str, descendants: bool) -> Result<u64> {
+    let tx = store.begin_as_server().await?;
+    let server = Caller::server(Namespace::default());
+    let revoked = revoke_in(&tx, clock, &server, None, id, descendants).await?;
+    tx.commit().await?;
+    Ok(revoked)
+}
+
+/// A new key of `caller`'s making, not stored yet.
+fn new_key(clock: &Clock, caller: &Caller, new: NewKey) -> Result<(ApiKey, Key)> {
     let now = clock.now();
     if new.expires.is_some_and(|at| at <= now) {
         return Err(Error::invalid("expires", "must be in the future"));
@@ -68,28 +170,60 @@ pub async fn create(store: &Store, clock: &Clock, new: NewKey) -> Result<(ApiKey
     let secret = ApiKey::generate().map_err(Error::internal)?;
     let NewKey { reach, name, scopes, expires } = new;
     let id = clock.new_id()?.to_string();
-    let key = Key { id, reach, name, scopes, created: now, expires, last_used: None };
-    let tx = store.begin_as_server().await?;
-    // First, so that of two that make the last one that fits only one does.
-    store::keys::change(&tx).await?;
-    if store::keys::count_of(&tx, &key.reach).await? >= Key::MOST {
-        return Err(Error::TooManyKeys);
-    }
-    store::keys::insert(&tx, &key, secret.digest()).await?;
-    tx.commit().await?;
-    Ok((secret, key))
+    let created_by = caller.name.to_string();
+    Ok((secret, Key { id, reach, name, scopes, created: now, expires, last_used: None, created_by }))
 }
 
-/// Revokes the key with `id` of one namespace, or, without one, of any.
-///
-/// # Errors
-///
-/// [`Error::KeyNotFound`]
-pub async fn revoke(store: &Store, reach: Option<&Reach>, id: &str) -> Result<()> {
-    let tx = store.begin_as_server().await?;
-    store::keys::change(&tx).await?;
-    if !store::keys::delete(&tx, reach, id).await? {
+/// Stores a new key, if its maker may make it and the namespace has room.
+async fn insert(tx: &Transaction, caller: &Caller, secret: &ApiKey, key: &Key) -> Result<()> {
+    // First, so that of two that make the last one that fits only one does, and that nothing is made by a key that is
+    // being revoked with its descendants.
+    store::keys::change(tx).await?;
+    if caller.identity == Identity::Key {
+        let maker = store::keys::find_of_caller(tx, &caller.namespace, &caller.name).await?;
+        let maker = maker.filter(|maker| !maker.has_expired(key.created)).ok_or(Error::KeyUnknown)?;
+        let checked = maker.check_made(key.expires, key.created);
+        checked.map_err(|why| Error::invalid("expires", why.to_string()))?;
+    }
+    if store::keys::count_of(tx, &key.reach, key.created).await? >= Key::MOST {
+        return Err(Error::TooManyKeys);
+    }
+    store::keys::insert(tx, key, secret.digest()).await?;
+    let event = Event::new(key.created, Action::KeyCreated, None).about(&key.id);
+    let event = event.changing(0, key.scopes.names().collect());
+    store::events::append_of_key(tx, &key.reach, caller, &event).await
+}
+
+async fn revoke_in(
+    tx: &Transaction,
+    clock: &Clock,
+    caller: &Caller,
+    reach: Option<&Reach>,
+    id: &str,
+    descendants: bool,
+) -> Result<u64> {
+    // Saves a query, and PostgreSQL takes no text with a NUL in it.
+    if uuid::Uuid::try_parse(id).is_err() {
         return Err(Error::KeyNotFound);
     }
-    tx.commit().await
+    store::keys::change(tx).await?;
+    let mut revoked: Vec<Key> = store::keys::find(tx, reach, id).await?.into_iter().collect();
+    if revoked.is_empty() && !(descendants && store::keys::has_ended(tx, reach, id).await?) {
+        return Err(Error::KeyNotFound);
+    }
+    if descendants {
+        revoked.extend(store::keys::descendants(tx, id).await?);
+    }
+    let now = clock.now();
+    for key in &revoked {
+        note_end(tx, caller, key, Action::KeyRevoked, now).await?;
+    }
+    Ok(revoked.len() as u64)
+}
+
+/// Removes a key, and notes in the log how it ended.
+async fn note_end(tx: &Transaction, caller: &Caller, key: &Key, action: Action, at: Timestamp) -> Result<()> {
+    store::keys::end(tx, key, at).await?;
+    let event = Event::new(at, action, None).about(&key.id);
+    store::events::append_of_key(tx, &key.reach, caller, &event).await
 }

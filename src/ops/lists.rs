@@ -57,7 +57,7 @@ impl Operations {
     ///
     /// [`Error::Invalid`] for a page token that is not of this list.
     pub async fn list(&self, caller: &Caller, listing: &Listing, wanted: &Wanted) -> Result<Listed<User>> {
-        let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
+        let (db, namespace) = (&self.read_list(caller).await?, &caller.namespace);
         // What is written is a token's business alone: it only has to differ where lists do.
         let name = format!("{} users {listing:?}", namespace.as_str());
         let start = self.start(&wanted.page, &name, position)?;

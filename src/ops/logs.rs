@@ -24,27 +24,28 @@ impl Operations {
         filter: &LogFilter,
         wanted: &Wanted,
     ) -> Result<Listed<(LogRecord, Details)>> {
-        let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
+        let (db, namespace) = (self.read_list(caller).await?, &caller.namespace);
         let name = format!("{} logs {} {filter:?}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| place.parse().ok())?;
-        if !store::users::exists(db, namespace, user).await? {
+        if !store::users::exists(&db, namespace, user).await? {
             return Err(Error::UserNotFound);
         }
         // One more than asked for tells whether there are more.
         let limit = wanted.page.limit;
-        let mut rows = store::events::of_user(db, namespace, user, filter, &start, limit + 1).await?;
+        let mut rows = store::events::of_user(&db, namespace, user, filter, &start, limit + 1).await?;
         // An id is free again once its user was purged: what is not cleared yet is not the new user's.
-        if let Some(last) = store::purged::up_to(db, namespace, user).await? {
+        if let Some(last) = store::purged::up_to(&db, namespace, user).await? {
             for row in rows.iter_mut().filter(|row| row.seq <= last) {
                 row.device = Device::default();
             }
         }
         let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
         let total = if wanted.total {
-            Some(store::events::count_of_user(db, namespace, user, filter).await?)
+            Some(store::events::count_of_user(&db, namespace, user, filter).await?)
         } else {
             None
         };
+        drop(db);
         Ok(self.described(Listed { rows, total, next }, |record| &record.device).await)
     }
 

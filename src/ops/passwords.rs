@@ -2,7 +2,7 @@
 
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
-use crate::domain::password::{Password, PasswordHash};
+use crate::domain::password::{Password, PasswordHash, PasswordInvalid};
 use crate::domain::session::{Device, SessionToken};
 use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
@@ -93,7 +93,7 @@ impl Operations {
         old: Option<&PasswordHash>,
     ) -> Result<User> {
         if let Some(account) = account {
-            self.screen("new_password", &change.new, &account.user)?;
+            self.screen("new_password", &change.new, &account.user).await?;
         }
         let new = self.turn(caller)?.hash(&change.new).await?;
         self.replace_password(caller, guess, change, old, &new).await
@@ -142,7 +142,7 @@ impl Operations {
         let user = self.read(caller, &Key::Id(id.clone())).await?;
         // Before the work of a hash; looked at again when the change is made.
         check_etag(&user, etag)?;
-        self.screen("new_password", new, &user)?;
+        self.screen("new_password", new, &user).await?;
         let hash = turn.hash(new).await?;
         self.change(caller, Place::Live, id, etag, Action::PasswordSet, |_| {
             Ok(Edit { password: Some(hash), end_sessions: true, ..Edit::of("password") })
@@ -150,10 +150,21 @@ impl Operations {
         .await
     }
 
-    /// Refuses a new password that holds one of the user's names.
-    pub(super) fn screen(&self, field: &str, password: &Password, user: &User) -> Result<()> {
+    /// Refuses a new password that holds one of the user's names, or that the blocklist holds.
+    pub(super) async fn screen(&self, field: &str, password: &Password, user: &User) -> Result<()> {
         password
             .screen(self.policy(), user.username.as_ref(), user.email.as_ref())
-            .map_err(|why| Error::invalid(field, why.to_string()))
+            .map_err(|why| Error::invalid(field, why.to_string()))?;
+        self.check_blocklist(field, password).await
+    }
+
+    /// Refuses a new password that the blocklist holds.
+    pub(super) async fn check_blocklist(&self, field: &str, password: &Password) -> Result<()> {
+        match &self.blocklist {
+            Some(list) if list.holds(password).await? => {
+                Err(Error::invalid(field, PasswordInvalid::Listed.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -227,20 +227,21 @@ impl Operations {
         user: &UserId,
         wanted: &Wanted,
     ) -> Result<Listed<(StoredSession, Details)>> {
-        let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
+        let namespace = &caller.namespace;
         let name = format!("{} sessions {}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| Some(place.to_owned()))?;
         self.read(caller, &Key::Id(user.clone())).await?;
-        let open = self.open();
+        let (db, open) = (self.read_list(caller).await?, self.open());
         // One more than asked for tells whether there are more.
         let (after, limit) = (start.after().map(String::as_str), wanted.page.limit);
-        let mut rows = store::sessions::of_user(db, namespace, user, open, after, limit + 1).await?;
+        let mut rows = store::sessions::of_user(&db, namespace, user, open, after, limit + 1).await?;
         let next = self.cut(&mut rows, limit, &name, |last| last.public_id.clone());
         let total = if wanted.total {
-            Some(store::sessions::count_of_user(db, namespace, user, open).await?)
+            Some(store::sessions::count_of_user(&db, namespace, user, open).await?)
         } else {
             None
         };
+        drop(db);
         Ok(self.described(Listed { rows, total, next }, |session| &session.device).await)
     }
 

@@ -82,7 +82,7 @@ impl Operations {
             Some(password) => {
                 let mut user = self.read_trash(caller, id).await?;
                 user.apply(changes);
-                self.screen("password", password, &user)?;
+                self.screen("password", password, &user).await?;
                 Some(self.turn(caller)?.hash(password).await?)
             }
             None => None,

@@ -61,7 +61,10 @@ impl Operations {
     pub async fn create(&self, caller: &Caller, new: NewUser) -> Result<User> {
         // Hash first: it takes long, and a transaction would hold a connection all the while.
         let hash = match (&new.password, &new.password_hash) {
-            (Some(password), _) => Some(self.turn(caller)?.hash(password).await?),
+            (Some(password), _) => {
+                self.check_blocklist("password", password).await?;
+                Some(self.turn(caller)?.hash(password).await?)
+            }
             (None, Some(text)) => Some(self.adopt(caller, text)?),
             (None, None) => None,
         };
@@ -144,7 +147,7 @@ impl Operations {
                 require(caller, Scope::UsersAdmin)?;
                 let mut user = self.read(caller, &Key::Id(id.clone())).await?;
                 user.apply(changes);
-                self.screen("password", password, &user)?;
+                self.screen("password", password, &user).await?;
                 Some(self.turn(caller)?.hash(password).await?)
             }
             None => None,

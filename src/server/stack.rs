@@ -21,7 +21,7 @@ use tower::Service;
 
 use crate::auth::keyring::{KeyRing, Known};
 use crate::auth::layer::Gate;
-use crate::auth::limits::{Limit, Meter};
+use crate::auth::limits::{Limit, Meter, NamespacePermit, Namespaces};
 use crate::config::Config;
 use crate::domain::caller::Caller;
 use crate::error::tally::FAILED;
@@ -50,6 +50,7 @@ struct Limits {
     all: Meter,
     of_all: Limit,
     of_one: Limit,
+    namespaces: Arc<Namespaces>,
     strangers: Arc<Known>,
     since: Instant,
     open_health: bool,
@@ -74,12 +75,15 @@ impl Drop for Own {
     }
 }
 
-/// A place among all calls, until it is dropped.
-struct Place(Arc<Limits>);
+/// A permit from the limit of all calls and from that of the caller's namespace, released on drop.
+struct Place {
+    limits: Arc<Limits>,
+    _namespace: Option<NamespacePermit>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.all.leave();
+        self.limits.all.leave();
     }
 }
 
@@ -99,6 +103,7 @@ impl Limits {
             all: Meter::default(),
             of_all: Limit { calls: config.limits_calls, rate: config.limits_rate },
             of_one: Limit { calls: config.limits_calls_per_caller, rate: config.limits_rate_per_caller },
+            namespaces: Arc::new(Namespaces::new(config.limits_calls_per_namespace)),
             strangers: Arc::new(Known::open()),
             since: Instant::now(),
             open_health: config.open_health,
@@ -121,14 +126,16 @@ impl Limits {
     }
 
     /// A place among all. Full means no, at once: a queue would only make everyone late.
-    fn enter_all(self: &Arc<Self>, caller: &Known) -> Result<Place> {
-        if !caller.is_open() {
-            let taken = caller.meter.take(self.of_one, self.since);
-            taken.map_err(|retry_after| Error::CallerLimited { retry_after })?;
+    fn enter_all(self: &Arc<Self>, known: &Known, caller: Option<&Caller>) -> Result<Place> {
+        let mut namespace = None;
+        if let (false, Some(caller)) = (known.is_open(), caller) {
+            let limited = |retry_after| Error::CallerLimited { retry_after };
+            namespace = Some(self.namespaces.enter(&caller.namespace).map_err(limited)?);
+            known.meter.take(self.of_one, self.since).map_err(limited)?;
         }
         let limited = |retry_after| Error::Overloaded { retry_after };
         self.all.enter(self.of_all).map_err(limited)?;
-        let place = Place(Arc::clone(self));
+        let place = Place { limits: Arc::clone(self), _namespace: namespace };
         self.all.take(self.of_all, self.since).map_err(limited)?;
         Ok(place)
     }
@@ -206,7 +213,7 @@ impl Stack {
         let request = received(head, body, self.max_body).await?;
         let mut request = if begun.elapsed() > LONG_AGO { self.admitted_again(request)? } else { request };
         // 3. A place.
-        let _place = self.limits.enter_all(&known)?;
+        let _place = self.limits.enter_all(&known, request.extensions().get())?;
         // 4. The caller's own deadline: an answer nobody waits for is not worked on.
         let unanswered = Unanswered;
         let response = match deadline(request.headers())? {

@@ -10,20 +10,26 @@ use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _, sqlx,
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx,
 };
 
-use super::health::Health;
+use super::lease::Pool;
+use super::observer::Observer;
 use super::probe::{Address, Probe};
-use super::{Kind, Store, fault};
+use super::shared::{Shared, Single, Stop};
+use super::trust::Trust;
+use super::turns::MAX_WAIT;
+use super::{Kind, Reader, Store, fault};
 
-/// Fewest and most readers of an SQLite file. Each has a thread that a read keeps busy for some microseconds: more than
+/// Steps of SQLite's virtual machine after which a reader looks whether its statement is still wanted: some microseconds.
+const STEPS: i32 = 1_000;
+
+/// Fewest and most connections that one namespace reads an SQLite file by at a time. Each has a thread that a read keeps busy for some microseconds: more than
 /// there are CPUs only take turns.
 const SQLITE_READERS: (usize, usize) = (2, 4);
 
-/// How long a call waits for a connection before it is told that the database does not answer.
-const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long a call whose turn it is waits for its connection to be opened, or given back by the call before.
+const ACQUIRE: Duration = MAX_WAIT;
 
 /// How long connecting to PostgreSQL may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -80,14 +86,6 @@ impl From<DbErr> for ConnectError {
     }
 }
 
-/// What the database says, alone.
-fn words(error: DbErr) -> String {
-    match ConnectError::from(error) {
-        ConnectError::Open(words) | ConnectError::Unreachable(words) => words,
-        other => other.to_string(),
-    }
-}
-
 impl From<&sqlx::Error> for ConnectError {
     fn from(error: &sqlx::Error) -> Self {
         let passes = match error {
@@ -116,12 +114,11 @@ impl Store {
     ///
     /// [`ConnectError`]
     pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
-        let store = if url.starts_with("sqlite:") {
+        if url.starts_with("sqlite:") {
             sqlite(url).await
         } else {
             patiently(postgres(url, connections)).await
-        };
-        store.map(|store| store.observed(|_| {}))
+        }
     }
 
     /// Returns an error if the database is a file that cannot be written. Another process may be writing to it.
@@ -133,53 +130,81 @@ impl Store {
         if self.kind == Kind::Postgres {
             return Ok(());
         }
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let tried = async {
-            let tx = self.write.begin_with_options(options).await?;
-            // The transaction alone would begin: of a file that is read only, SQLite makes it one that reads.
-            tx.execute_unprepared("PRAGMA user_version = 0").await?;
-            tx.rollback().await
-        };
-        match tried.await {
-            Err(error) if fault::is_read_only(&error) => Err(ConnectError::ReadOnly(words(error))),
-            // Another process writes, or the disk is full: that passes.
+        // Another process writes: that passes.
+        let Ok(tx) = self.begin_as_server().await else { return Ok(()) };
+        // The transaction alone would begin: of a file that is read only, SQLite makes it one that reads.
+        match tx.execute_unprepared("PRAGMA user_version = 0").await {
+            Err(error) if fault::is_read_only_file(&error) => {
+                Err(ConnectError::ReadOnly(fault::words(&error)))
+            }
             _ => Ok(()),
         }
-    }
-
-    fn over(read: DatabaseConnection, write: DatabaseConnection, kind: Kind, address: Address) -> Self {
-        Self { read, write, kind, probe: Arc::new(Probe::new(address)), health: Health::new() }
     }
 }
 
 async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     prepare_file(url)?;
-    let mut options = sqlite_options(url);
-    options.max_connections(1).min_connections(1);
-    let write = patient_connect(options).await?;
-    let mut options = sqlite_options(url);
+    let trust = Arc::<Trust>::default();
+    let library = patient_connect(sqlite_options(url, &trust)).await?;
+    let single = |db: &DatabaseConnection, stop| Single { pool: pool_of(db, &trust), stop };
+    let write = single(&library, Stop::default());
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let readers = cpus.clamp(SQLITE_READERS.0, SQLITE_READERS.1);
-    options.max_connections(u32::try_from(readers).unwrap_or(2)).min_connections(1);
-    options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
-    let read = Database::connect(options).await?;
-    let address = Address::sqlite(url).map_err(|error| ConnectError::Open(told(&error)))?;
-    Ok(Store::over(read, write, Kind::Sqlite, address))
+    let most = cpus.clamp(SQLITE_READERS.0, SQLITE_READERS.1);
+    let mut readers = Vec::new();
+    // One more than a namespace has at a time is left for the others.
+    for _ in 0..=most {
+        let stop = Stop::default();
+        let reader = Database::connect(sqlite_reader(url, &trust, &stop)).await?;
+        readers.push(single(&reader, stop));
+    }
+    let server = Database::connect(sqlite_reader(url, &trust, &Stop::default())).await?;
+    let address = Address::sqlite(url).map_err(|error| ConnectError::from(&error))?;
+    Ok(Store {
+        kind: Kind::Sqlite,
+        read: Shared::new(readers, most, None),
+        write: Shared::new(vec![write], 1, None),
+        server: Arc::new(Reader::new(pool_of(&server, &trust), None)),
+        library,
+        trust,
+        probe: Arc::new(Probe::new(address)),
+    })
 }
 
-fn sqlite_options(url: &str) -> ConnectOptions {
+fn pool_of(db: &DatabaseConnection, trust: &Arc<Trust>) -> Pool {
+    Pool::of(db, Observer::default(), Arc::clone(trust))
+}
+
+/// A connection that refuses to write, and whose statement ends when `stop` is asked.
+fn sqlite_reader(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
+    let mut options = sqlite_options(url, trust);
+    options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
+    let (trust, stop) = (Arc::clone(trust), stop.clone());
+    options.map_sqlx_sqlite_pool_opts(move |pool| {
+        let stop = stop.clone();
+        trust.guard(pool).after_connect(move |connection, _| {
+            let stop = stop.clone();
+            Box::pin(async move {
+                connection.lock_handle().await?.set_progress_handler(STEPS, move || !stop.is_asked());
+                Ok(())
+            })
+        })
+    });
+    options
+}
+
+/// A pool of one connection.
+fn sqlite_options(url: &str, trust: &Arc<Trust>) -> ConnectOptions {
+    let trust = Arc::clone(trust);
     let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)
+        .max_connections(1)
+        .min_connections(1)
         .acquire_timeout(ACQUIRE)
-        // A file does not hang up.
-        .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-        .map_sqlx_sqlite_opts(configure);
+        .map_sqlx_sqlite_opts(configure)
+        .map_sqlx_sqlite_pool_opts(move |pool| trust.guard(pool));
     options
 }
 
@@ -247,14 +272,20 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
     Database::connect(options).await
 }
 
+/// Of so many connections to PostgreSQL one is left for the other namespaces, and one at least.
+const POSTGRES_OTHERS: usize = 4;
+
 /// What a session of ours on PostgreSQL never does: wait for a lock, work on a statement or sit in a transaction for
 /// longer than any caller waits; compile a statement that reads some rows, which takes longer than reading them; or read
 /// a table from its beginning. Each statement has an index that leads to one tenant's rows, but where most rows are
 /// alike, or statistics are old, the planner would rather meet them among everyone's. Nor does it start processes to share
-/// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that.
+/// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that. Where the
+/// server can (14 and newer), it also ends a statement whose connection we closed, which otherwise waits on for its lock.
 pub(super) const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
                        SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off; \
-                       SET max_parallel_workers_per_gather = 0";
+                       SET max_parallel_workers_per_gather = 0; \
+                       SELECT set_config('client_connection_check_interval', '1s', false) \
+                       WHERE current_setting('server_version_num')::int >= 140000";
 
 /// Gives up on a server that takes connections and says nothing.
 async fn patiently(
@@ -269,24 +300,55 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::from(&error))?;
     let first = first.connect().await.map_err(|error| ConnectError::from(&error))?;
     first.close().await.map_err(|error| ConnectError::from(&error))?;
+    let trust = Arc::<Trust>::default();
+    let library = Database::connect(postgres_options(url, &trust, &Stop::default())).await?;
+    check_version(&library).await?;
+    let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    let mut shared = Vec::new();
+    for _ in 0..connections {
+        let stop = Stop::default();
+        let mut options = postgres_options(url, &trust, &stop);
+        options.min_connections(0).connect_lazy(true);
+        shared.push(Single { pool: pool_of(&Database::connect(options).await?, &trust), stop });
+    }
+    let most = connections - (connections / POSTGRES_OTHERS).max(1);
+    let server = pool_of(&library, &trust);
+    let shared = Shared::new(shared, most, Some(server.clone()));
+    let address = Address::postgres(url).map_err(|error| ConnectError::from(&error))?;
+    Ok(Store {
+        kind: Kind::Postgres,
+        read: shared.clone(),
+        write: shared,
+        server: Arc::new(Reader::new(server, None)),
+        library,
+        trust,
+        probe: Arc::new(Probe::new(address)),
+    })
+}
+
+/// A pool of one connection, whose process `stop` gets to know.
+fn postgres_options(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
+    let (trust, stop) = (Arc::clone(trust), stop.clone());
     let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)
-        .max_connections(connections)
+        .max_connections(1)
         .min_connections(1)
         .acquire_timeout(ACQUIRE)
-        // A connection in steady use is not asked whether it still lives: that would double every read.
-        .test_before_acquire_if_idle_for(Duration::from_secs(2))
         .set_application_name("usersd")
-        .map_sqlx_postgres_pool_opts(|pool| {
-            pool.after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(SESSION).await.map(|_| ()) })
+        .map_sqlx_postgres_pool_opts(move |pool| {
+            let stop = stop.clone();
+            trust.guard(pool).after_connect(move |connection, _| {
+                let stop = stop.clone();
+                Box::pin(async move {
+                    connection.execute(SESSION).await?;
+                    let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await?;
+                    stop.served_by(process);
+                    Ok(())
+                })
             })
         });
-    let pool = Database::connect(options).await?;
-    check_version(&pool).await?;
-    let address = Address::postgres(url).map_err(|error| ConnectError::Open(told(&error)))?;
-    Ok(Store::over(pool.clone(), pool, Kind::Postgres, address))
+    options
 }
 
 async fn check_version(db: &DatabaseConnection) -> Result<(), ConnectError> {

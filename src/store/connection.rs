@@ -1,121 +1,245 @@
 //! What one call has of the database: a connection to read with, or a transaction.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use futures_util::{FutureExt as _, Stream};
 use sea_orm::entity::prelude::async_trait::async_trait;
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
-    QueryStream, Statement, StreamTrait,
-};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, StreamTrait};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tracing::Instrument as _;
 
-use crate::error::Result;
+use super::fault;
+use super::health::{self, Health};
+use super::lease::{Answer, Lease, Pool, Running, Work, feed};
+use super::observer::Observer;
+use crate::error::{Error, Result};
 
-use super::health::Health;
+/// Rows of a stream that are read ahead.
+const READ_AHEAD: usize = 4;
 
-/// A connection for the reads of one call.
+/// A connection for the reads of one call. Dropping it stops what it still reads.
 #[derive(Debug)]
 pub struct Reader {
-    db: DatabaseConnection,
-    health: Health,
+    pool: Pool,
+    /// When its statements are given up.
+    until: Option<Instant>,
 }
 
 impl Reader {
-    pub(super) fn new(db: DatabaseConnection, health: Health) -> Self {
-        Self { db, health }
+    pub(super) fn new(pool: Pool, until: Option<Instant>) -> Self {
+        Self { pool, until }
+    }
+
+    /// The same with another observer.
+    pub(super) fn observed(&self, observer: &Observer) -> Self {
+        Self { pool: self.pool.clone().observed(observer), until: self.until }
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Reads. Tries once more where a connection turns out to be dead: it was lost before any row was used.
+    async fn read(&self, statement: Statement, all: bool) -> Result<Vec<QueryResult>, DbErr> {
+        let work = Arc::new(if all { Work::All(statement) } else { Work::One(statement) });
+        let answer = match self.run(Arc::clone(&work)).await {
+            Err(error) if fault::is_connection_lost(&error) => self.run(work).await,
+            answer => answer,
+        };
+        answer?.rows()
+    }
+
+    async fn run(&self, work: Arc<Work>) -> Result<Answer, DbErr> {
+        let answer = async { self.pool.acquire().await?.start(work).await.1 };
+        let answer = self.pool.health().bounded(answer);
+        match self.until {
+            Some(until) => timeout_at(until, answer).await.unwrap_or_else(|_| Err(fault::list_too_slow())),
+            None => answer.await,
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.pool.stop();
     }
 }
 
 /// Changes that are made together, or not at all. Rolled back when dropped.
 #[derive(Debug)]
 pub struct Transaction {
-    inner: DatabaseTransaction,
+    backend: DbBackend,
+    // A statement takes the connection and brings it back: one that was abandoned does not, nor does anything follow it.
+    lease: Mutex<Option<Lease>>,
     health: Health,
 }
 
 impl Transaction {
-    pub(super) fn new(inner: DatabaseTransaction, health: Health) -> Self {
-        Self { inner, health }
+    pub(super) async fn begin(pool: &Pool) -> Result<Self> {
+        let lease = pool.health().bounded(async {
+            let begin = Arc::new(Work::Begin);
+            let (mut lease, mut begun) = pool.acquire().await?.start(Arc::clone(&begin)).await;
+            if begun.as_ref().is_err_and(fault::is_connection_lost) {
+                (lease, begun) = pool.acquire().await?.start(begin).await;
+            }
+            begun.map(|_| lease)
+        });
+        let lease = lease.await?;
+        let (backend, health) = (pool.backend(), pool.health().clone());
+        Ok(Self { backend, lease: Mutex::new(Some(lease)), health })
     }
 
-    /// The library's own transaction, which migrations ask for.
-    pub(super) fn inner(&self) -> &DatabaseTransaction {
-        &self.inner
-    }
-
-    /// Commits the changes.
+    /// Commits the changes. If the caller leaves, the database still gets to answer: a COMMIT is never cut in two.
     ///
     /// # Errors
     ///
-    /// Those of the database.
+    /// [`Error::OutcomeUnknown`] if the database may have made the changes; any other: it has not. One after a failed
+    /// statement: PostgreSQL answers COMMIT with a rollback then, and that is no error to the driver.
     pub async fn commit(self) -> Result<()> {
-        let sqlite = ConnectionTrait::get_database_backend(&self.inner) == DbBackend::Sqlite;
-        let done = self.health.bounded(self.inner.commit()).await;
-        if let Err(error) = &done
-            && sqlite
-        {
-            self.health.note_commit_failure(&error.to_string());
+        let lease = self.lease.into_inner().filter(Lease::is_sound).ok_or_else(|| {
+            Error::internal("COMMIT was refused: a statement of the transaction failed or was abandoned")
+        })?;
+        let (tell, told) = oneshot::channel();
+        let commit = async move {
+            let (_lease, answer) = lease.run(Arc::new(Work::Commit)).await;
+            if let Err(Err(error)) = tell.send(answer) {
+                tracing::warn!(%error, "COMMIT failed after its caller had left");
+            }
+        };
+        tokio::spawn(commit.in_current_span());
+        let told = tokio::select! {
+            biased;
+            told = told => told,
+            cause = self.health.given_up() => return Err(Error::OutcomeUnknown(cause.to_string().into())),
+        };
+        match told {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(fault::at_commit(error)),
+            Err(error) => Err(Error::OutcomeUnknown(error.into())),
         }
-        Ok(done?)
     }
+
+    async fn run(&self, work: Work) -> Result<Answer, DbErr> {
+        let mut place = self.lease.lock().await;
+        let lease = place.take().ok_or_else(abandoned)?;
+        let done = async { Ok::<_, DbErr>(lease.start(Arc::new(work)).await) };
+        let (lease, answer) = self.health.bounded(done).await?;
+        *place = Some(lease);
+        answer
+    }
+}
+
+fn abandoned() -> DbErr {
+    DbErr::Custom("a statement of a transaction followed one that was abandoned".to_owned())
 }
 
 #[async_trait]
 impl ConnectionTrait for Reader {
     fn get_database_backend(&self) -> DbBackend {
-        ConnectionTrait::get_database_backend(&self.db)
+        self.pool.backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.health.bounded(self.db.execute_raw(statement)).await
+        self.run(Arc::new(Work::Execute(statement))).await?.done()
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.health.bounded(self.db.execute_unprepared(sql)).await
+        self.run(Arc::new(Work::Script(sql.to_owned()))).await?.done()
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.health.bounded(self.db.query_one_raw(statement)).await
+        Ok(self.read(statement, false).await?.pop())
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.health.bounded(self.db.query_all_raw(statement)).await
+        self.read(statement, true).await
+    }
+}
+
+/// Rows, as the database sends them.
+pub struct Rows {
+    rows: mpsc::Receiver<Result<QueryResult, DbErr>>,
+    /// Reads them; `None` once all are read. Rows come only while this is polled.
+    feed: Option<Running<()>>,
+    /// Ends when they are given up.
+    until: Option<Pin<Box<Sleep>>>,
+    /// Completes when the database does not answer.
+    away: Pin<Box<dyn Future<Output = Arc<str>> + Send>>,
+}
+
+impl Rows {
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.until.as_mut().is_some_and(|until| until.as_mut().poll(context).is_ready())
+    }
+}
+
+impl Stream for Rows {
+    type Item = Result<QueryResult, DbErr>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Poll::Ready(row) = self.rows.poll_recv(context) {
+            return Poll::Ready(row);
+        }
+        if let Some(feed) = &mut self.feed
+            && Pin::new(feed).poll(context).is_ready()
+        {
+            self.feed = None;
+        }
+        let row = self.rows.poll_recv(context);
+        if row.is_pending()
+            && let Poll::Ready(cause) = self.away.as_mut().poll(context)
+        {
+            return Poll::Ready(Some(Err(health::away(&cause))));
+        }
+        match row {
+            Poll::Pending if self.is_over(context) => Poll::Ready(Some(Err(fault::list_too_slow()))),
+            row => row,
+        }
     }
 }
 
 impl StreamTrait for Reader {
-    type Stream<'a> = QueryStream;
+    type Stream<'a> = Rows;
 
     fn get_database_backend(&self) -> DbBackend {
-        StreamTrait::get_database_backend(&self.db)
+        self.pool.backend()
     }
 
     fn stream_raw<'a>(
         &'a self,
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
-        self.db.stream_raw(statement)
+        let (sender, rows) = mpsc::channel(READ_AHEAD);
+        let feed = Some(Running::new(feed(self.pool.clone(), statement, sender)));
+        let until = self.until.map(|until| Box::pin(sleep_until(until)));
+        let health = self.pool.health().clone();
+        let away = Box::pin(async move { health.given_up().await }.fuse());
+        Box::pin(async move { Ok(Rows { rows, feed, until, away }) })
     }
 }
 
 #[async_trait]
 impl ConnectionTrait for Transaction {
     fn get_database_backend(&self) -> DbBackend {
-        ConnectionTrait::get_database_backend(&self.inner)
+        self.backend
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.health.bounded(self.inner.execute_raw(statement)).await
+        self.run(Work::Execute(statement)).await?.done()
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.health.bounded(self.inner.execute_unprepared(sql)).await
+        self.run(Work::Script(sql.to_owned())).await?.done()
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.health.bounded(self.inner.query_one_raw(statement)).await
+        Ok(self.run(Work::One(statement)).await?.rows()?.pop())
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.health.bounded(self.inner.query_all_raw(statement)).await
+        self.run(Work::All(statement)).await?.rows()
     }
 }

@@ -8,8 +8,9 @@ use sea_orm::{
 };
 
 use crate::domain::caller::Caller;
-use crate::domain::event::{Action, Event, LogFilter, LogRecord};
-use crate::domain::listing::Start;
+use crate::domain::event::{Action, Event, KeyLogFilter, LogFilter, LogRecord};
+use crate::domain::key::Reach;
+use crate::domain::listing::{Span, Start};
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
@@ -24,10 +25,28 @@ use super::{count, device};
 ///
 /// What the database says, as all functions here.
 pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -> Result<()> {
+    append_to(tx, caller.namespace.as_str(), caller, event).await
+}
+
+/// Adds an event about a key: those of a root key have a namespace of their own.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn append_of_key(
+    tx: &impl ConnectionTrait,
+    reach: &Reach,
+    caller: &Caller,
+    event: &Event,
+) -> Result<()> {
+    append_to(tx, reach.as_str(), caller, event).await
+}
+
+async fn append_to(tx: &impl ConnectionTrait, namespace: &str, caller: &Caller, event: &Event) -> Result<()> {
     let device = caller.device(&event.device);
     let row = ActiveModel {
         seq: NotSet,
-        namespace: Set(caller.namespace.as_str().to_owned()),
+        namespace: Set(namespace.to_owned()),
         user_id: Set(event.user.as_ref().map_or("", UserId::as_str).to_owned()),
         at: Set(event.at.0),
         action: Set(event.action.name().to_owned()),
@@ -84,10 +103,56 @@ fn chosen(namespace: &Namespace, user: &UserId, filter: &LogFilter) -> Select<ev
     if !filter.actions.is_empty() {
         select = select.filter(Column::Action.is_in(filter.actions.iter().map(|action| action.name())));
     }
+    during(select, &filter.span)
+}
+
+fn during(select: Select<event::Entity>, span: &Span) -> Select<event::Entity> {
     // Kept from the index of ages, which is everyone's.
     let at = || Column::At.into_expr().add(Expr::Constant(Value::from(0_i64)));
-    let bounds = filter.span.from.map(|from| at().gte(from.0)).into_iter();
-    bounds.chain(filter.span.to.map(|to| at().lt(to.0))).fold(select, Select::filter)
+    let bounds = span.from.map(|from| at().gte(from.0)).into_iter();
+    bounds.chain(span.to.map(|to| at().lt(to.0))).fold(select, Select::filter)
+}
+
+/// The condition of the index of keys' events, word for word: with values in place of the names neither database would
+/// see that it fits.
+const OF_KEYS: &str = "action IN ('KEY_CREATED', 'KEY_EXPIRED', 'KEY_REVOKED')";
+
+/// Events of keys, the newest first: `limit` of them at most, from `start` on.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn of_keys(
+    db: &impl ConnectionTrait,
+    reach: &Reach,
+    filter: &KeyLogFilter,
+    start: &Start<i64>,
+    limit: u64,
+) -> Result<Vec<LogRecord>> {
+    let mut select = chosen_of_keys(reach, filter).order_by_desc(Column::Seq);
+    if let Some(seq) = start.after() {
+        select = select.filter(Column::Seq.lt(*seq));
+    }
+    let rows = select.limit(limit).offset(start.offset()).all(db).await?;
+    rows.into_iter().map(LogRecord::try_from).collect()
+}
+
+/// How many events of keys `filter` fits.
+///
+/// # Errors
+///
+/// What the database says.
+pub async fn count_of_keys(db: &impl ConnectionTrait, reach: &Reach, filter: &KeyLogFilter) -> Result<u64> {
+    count(db, chosen_of_keys(reach, filter)).await
+}
+
+fn chosen_of_keys(reach: &Reach, filter: &KeyLogFilter) -> Select<event::Entity> {
+    let mut select =
+        event::Entity::find().filter(Column::Namespace.eq(reach.as_str())).filter(Expr::cust(OF_KEYS));
+    if let Some(key) = &filter.key {
+        select = select.filter(Column::Session.eq(key.as_str()));
+    }
+    during(select, &filter.span)
 }
 
 impl TryFrom<event::Model> for LogRecord {

@@ -1,51 +1,160 @@
 //! What the database's errors mean.
 
+use sea_orm::sqlx::error::ErrorKind;
+use sea_orm::sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 
 use crate::error::Error;
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
-        if is_unavailable(&error) { Self::DatabaseUnavailable(error.into()) } else { Self::internal(error) }
+        if is_list_too_slow(&error) {
+            Self::ListTooSlow
+        } else if code(&error).is_some_and(|code| code == QUERY_CANCELED) {
+            Self::DatabaseTooSlow(error.into())
+        } else if is_unavailable(&error) {
+            Self::DatabaseUnavailable(error.into())
+        } else {
+            Self::internal(error)
+        }
     }
 }
 
-/// Whether trying again later can help: no connection, a lost one, a lock that others hold, or a deadlock that
+/// What tells a statement that was given up since its list had no time left from other errors.
+const LIST_TOO_SLOW: &str = "the statement took longer than a list may";
+
+/// The error of a statement that was given up since its list had no time left.
+pub(super) fn list_too_slow() -> DbErr {
+    DbErr::Custom(LIST_TOO_SLOW.to_owned())
+}
+
+fn is_list_too_slow(error: &DbErr) -> bool {
+    matches!(error, DbErr::Custom(why) if why == LIST_TOO_SLOW)
+}
+
+/// SQLSTATE of a statement that took longer than `statement_timeout`.
+const QUERY_CANCELED: &str = "57014";
+
+/// SQLSTATE classes of PostgreSQL that trying again later can help: connection, transaction rollback (deadlock,
+/// serialisation failure), resources, locks, intervention of the operator.
+const PASSING_CLASSES: [&str; 5] = ["08", "40", "53", "55", "57"];
+
+/// Further SQLSTATEs of that kind: a standby or a server whose disk is full (read-only transaction), and a transaction
+/// that the server ended because it was idle.
+const PASSING_STATES: [&str; 2] = [READ_ONLY, "25P03"];
+
+const READ_ONLY: &str = "25006";
+
+/// Primary result codes of SQLite that trying again later can help: BUSY, LOCKED, READONLY, IOERR, FULL.
+const PASSING_RESULTS: [u32; 5] = [5, 6, 8, 10, 13];
+
+/// Result codes of SQLite after which COMMIT has certainly not happened: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, FULL,
+/// CONSTRAINT.
+const RESULTS_BEFORE_COMMIT: [u32; 7] = [5, 6, 7, 8, 9, 13, 19];
+
+/// Result codes of SQLite that may be the connection's fault rather than the statement's: IOERR, CORRUPT, NOTADB.
+const SPOILING_RESULTS: [u32; 3] = [10, 11, 26];
+
+fn cause(error: &DbErr) -> Option<&sqlx::Error> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(cause))
+        | DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause)) => Some(cause),
+        _ => None,
+    }
+}
+
+fn told(error: &DbErr) -> Option<&(dyn sqlx::error::DatabaseError + 'static)> {
+    cause(error)?.as_database_error()
+}
+
+/// The database's own code: SQLSTATE, or SQLite's extended result code in decimal.
+fn code(error: &DbErr) -> Option<std::borrow::Cow<'_, str>> {
+    told(error)?.code()
+}
+
+/// SQLite's primary result code.
+fn sqlite_result(error: &DbErr) -> Option<u32> {
+    let told = told(error)?;
+    told.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+    told.code()?.parse::<u32>().ok().map(|code| code & 0xff)
+}
+
+/// The severity that PostgreSQL gives an error.
+fn severity(error: &DbErr) -> Option<PgSeverity> {
+    Some(told(error)?.try_downcast_ref::<PgDatabaseError>()?.severity())
+}
+
+/// Returns true if trying again later can help: no connection, a lost one, a lock that others hold, or a deadlock that
 /// the database broke up by ending this transaction.
 fn is_unavailable(error: &DbErr) -> bool {
-    let cause = match error {
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return true,
-        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => cause,
-        _ => return false,
+    if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_)) || is_connection_lost(error) {
+        return true;
+    }
+    if let Some(result) = sqlite_result(error) {
+        return PASSING_RESULTS.contains(&result);
+    }
+    let passing = |code: std::borrow::Cow<'_, str>| {
+        PASSING_STATES.contains(&&*code) || PASSING_CLASSES.iter().any(|class| code.starts_with(class))
     };
-    match &**cause {
-        sqlx::Error::Database(told) => {
-            let code = told.code().unwrap_or_default();
-            // SQLite: BUSY and its extended codes, IOERR, FULL. PostgreSQL: connection, resources, shutdown,
-            // locks, serialisation failure, deadlock (SQLSTATE classes 08, 53, 57, 55 and 40).
-            let sqlite = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10 | 13));
-            let postgres =
-                code.len() == 5 && ["08", "53", "55", "57", "40"].iter().any(|class| code.starts_with(class));
-            sqlite && code.len() != 5 || postgres
+    code(error).is_some_and(passing)
+        || matches!(cause(error), Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed))
+}
+
+/// Returns true if the connection itself has ended: the statement may work on another one.
+pub(super) fn is_connection_lost(error: &DbErr) -> bool {
+    match cause(error) {
+        Some(
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed,
+        ) => true,
+        Some(sqlx::Error::Database(_)) => {
+            matches!(severity(error), Some(PgSeverity::Fatal | PgSeverity::Panic))
         }
-        sqlx::Error::Io(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
         _ => false,
     }
 }
 
+/// Returns true if the server takes no writes: it became a standby, or its operator wants it so.
+pub(super) fn is_read_only_server(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| code == READ_ONLY)
+}
+
 /// Returns true if SQLite may only read the file.
-pub(super) fn is_read_only(error: &DbErr) -> bool {
-    let (DbErr::Conn(RuntimeErr::SqlxError(cause))
-    | DbErr::Exec(RuntimeErr::SqlxError(cause))
-    | DbErr::Query(RuntimeErr::SqlxError(cause))) = error
-    else {
-        return false;
+pub(super) fn is_read_only_file(error: &DbErr) -> bool {
+    sqlite_result(error) == Some(8)
+}
+
+/// What the database says, without what the libraries wrap around it.
+pub(super) fn words(error: &DbErr) -> String {
+    told(error).map_or_else(|| error.to_string(), |told| told.message().to_owned())
+}
+
+/// Returns true if a constraint refused the statement: the transaction can be rolled back as usual.
+pub(super) fn is_constraint(error: &DbErr) -> bool {
+    told(error).is_some_and(|told| !matches!(told.kind(), ErrorKind::Other))
+}
+
+/// Returns true if a statement outside of a transaction failed in a way that makes its connection suspect.
+pub(super) fn spoils_connection(error: &DbErr) -> bool {
+    match sqlite_result(error) {
+        Some(result) => SPOILING_RESULTS.contains(&result),
+        None => told(error).is_none() || is_connection_lost(error) || is_read_only_server(error),
+    }
+}
+
+/// Returns true if the database undid a transaction so that others could go on: the same again may succeed.
+pub(super) fn is_deadlock(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| matches!(&*code, "40001" | "40P01"))
+}
+
+/// What a failed COMMIT means: not done, or not known. An error of I/O may have come after the last byte was written, and
+/// a broken connection says nothing at all.
+pub(super) fn at_commit(error: DbErr) -> Error {
+    let not_done = match sqlite_result(&error) {
+        Some(result) => RESULTS_BEFORE_COMMIT.contains(&result),
+        None => matches!(severity(&error), Some(PgSeverity::Error)),
     };
-    let code = cause.as_database_error().and_then(|said| said.code());
-    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 8)
+    if not_done { error.into() } else { Error::OutcomeUnknown(error.into()) }
 }
 
 /// The field of a user in which an insert or update met another row.

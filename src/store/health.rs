@@ -46,16 +46,12 @@ impl State {
 }
 
 /// The state of the database, shared by all that follow it. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Health {
     state: Arc<watch::Sender<State>>,
 }
 
 impl Health {
-    pub(super) fn new() -> Self {
-        Self { state: Arc::new(watch::Sender::new(State::default())) }
-    }
-
     /// A view of the state that can wait for changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<State> {
@@ -85,16 +81,19 @@ impl Health {
     /// # Errors
     ///
     /// Those of `work`, and a [`DbErr`] that becomes [`Error::DatabaseUnavailable`].
-    pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    pub(super) async fn bounded<T, E: From<DbErr>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         tokio::select! {
             biased;
             done = work => done,
-            cause = self.given_up() => Err(DbErr::Conn(RuntimeErr::Internal(cause.to_string()))),
+            cause = self.given_up() => Err(away(&cause).into()),
         }
     }
 
     /// Completes when the database has been silent for longer than a moment.
-    async fn given_up(&self) -> Arc<str> {
+    pub(super) async fn given_up(&self) -> Arc<str> {
         let mut state = self.state.subscribe();
         loop {
             if state.wait_for(|state| state.silent.is_some()).await.is_err() {
@@ -146,6 +145,11 @@ fn note(
     });
 }
 
+/// The error of a statement that was given up since the database does not answer.
+pub(super) fn away(cause: &str) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(cause.to_owned()))
+}
+
 /// What a call is refused with while the database is away, for `cause`.
 pub(super) fn unavailable(cause: &str) -> Error {
     Error::DatabaseUnavailable(cause.into())
@@ -155,16 +159,16 @@ impl Store {
     /// The state of the database.
     #[must_use]
     pub fn health(&self) -> &Health {
-        &self.health
+        &self.trust.health
     }
 
     /// Tries a write again and again after a commit failed, until one succeeds. Never returns.
     pub async fn watch_writes(&self) {
-        let mut state = self.health.subscribe();
+        let mut state = self.health().subscribe();
         while state.wait_for(|state| state.unwritable.is_some()).await.is_ok() {
             tokio::time::sleep(RETRY_WRITE).await;
             match tokio::time::timeout(WRITE_LIMIT, self.try_write()).await {
-                Ok(Ok(())) => self.health.note_write(),
+                Ok(Ok(())) => self.health().note_write(),
                 Ok(Err(error)) => tracing::debug!(cause = with_causes(&error), "a write was tried in vain"),
                 Err(_) => tracing::debug!("a write was tried in vain: no answer"),
             }
@@ -185,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_in_flight_outlives_a_moments_silence_and_no_more() {
-        let health = Health::new();
+        let health = Health::default();
         let slow = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok::<_, DbErr>(7)
@@ -204,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_fault_keeps_the_time_of_its_first_cause() {
-        let health = Health::new();
+        let health = Health::default();
         let since = Instant::now();
         health.note_silence(since, "no answer");
         health.note_silence(since + Duration::from_secs(1), "connection refused");

@@ -4,9 +4,12 @@ mod m20261121_000001_first;
 mod m20261121_000002_lists;
 mod m20261121_000003_keys;
 mod m20261121_000004_guard;
+mod m20261125_000006_key_makers;
 mod m20261125_000007_faults;
 
-use sea_orm::{ConnectionTrait as _, DbBackend};
+use sea_orm::{
+    ConnectionTrait as _, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
+};
 use sea_orm_migration::{MigrationStatus, MigrationTrait, MigratorTrait};
 
 use crate::error::Result;
@@ -22,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000002_lists::Migration),
             Box::new(m20261121_000003_keys::Migration),
             Box::new(m20261121_000004_guard::Migration),
+            Box::new(m20261125_000006_key_makers::Migration),
             Box::new(m20261125_000007_faults::Migration),
         ]
     }
@@ -50,14 +54,28 @@ impl Store {
     ///
     /// What the database says; then nothing has changed.
     pub async fn migrate(&self) -> Result<()> {
-        let tx = self.begin_as_server().await?;
+        let done = self.migrate_to(None).await;
+        if done.is_err() {
+            // Nobody else knows what the library's transaction has left its connection in.
+            self.trust.outdate();
+        }
+        done
+    }
+
+    /// Applies so many steps. The library takes no transaction but its own.
+    async fn migrate_to(&self, steps: Option<u32>) -> Result<()> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let tx = self.library.begin_with_options(options).await?;
         if self.kind() == Kind::Postgres {
             // Waiting for another replica, and an index on a large table, may take their time.
             tx.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
         }
-        Migrator::up(tx.inner(), None).await?;
-        tx.commit().await
+        Migrator::up(&tx, steps).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Every migration this program knows. Changes nothing, not even on an empty database.
@@ -66,7 +84,7 @@ impl Store {
     ///
     /// What the database says.
     pub async fn migrations(&self) -> Result<Steps> {
-        let known = Migrator::get_migration_with_status_read_only(self.reader()).await?;
+        let known = Migrator::get_migration_with_status_read_only(&self.library).await?;
         let step = |migration: &sea_orm_migration::migrator::Migration| Step {
             name: migration.name().to_owned(),
             applied: migration.status() == MigrationStatus::Applied,
@@ -120,8 +138,8 @@ INSERT INTO events (namespace, user_id, at, action, caller, address, user_agent,
         let url = format!("sqlite://{}/usersd.db?mode=rwc", folder.path().display());
         let store = Store::connect(&url, 2).await.unwrap();
         let token = SessionToken::generate().unwrap();
+        store.migrate_to(Some(1)).await.unwrap();
         let tx = store.begin_as_server().await.unwrap();
-        Migrator::up(tx.inner(), Some(1)).await.unwrap();
         tx.execute_unprepared(OLD).await.unwrap();
         let values = [token.digest().as_bytes().to_vec().into()];
         let session = "INSERT INTO sessions VALUES ('old', ?1, 'public', 'x', 1, 9, 1, '', '')";

@@ -145,7 +145,7 @@ impl Report {
 impl Store {
     /// Writes log lines when the database fails, while it does, and when it is well again. Never returns.
     pub async fn report_outages(&self) {
-        let mut state = self.health.subscribe();
+        let mut state = self.health().subscribe();
         let mut report = Report::new(FAILED.counts());
         let mut ticks = tokio::time::interval(EVERY);
         loop {

@@ -218,7 +218,7 @@ impl Store {
     ///
     /// [`Error::DatabaseUnavailable`] if it does not.
     pub async fn keys_version(&self) -> Result<i64> {
-        self.probe.ask(&self.health).await
+        self.probe.ask(self.health()).await
     }
 
     /// Every key, over the probe's own connection.

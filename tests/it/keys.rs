@@ -42,23 +42,27 @@ crate::on_every_backend!(
     secrets_are_written_nowhere,
 );
 
-fn with_key<T>(key: &str, message: T) -> Request<T> {
+pub(crate) fn with_key<T>(key: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
     request
 }
 
-fn read(username: &str) -> ReadRequest {
+pub(crate) fn read(username: &str) -> ReadRequest {
     ReadRequest { username: username.into(), ..ReadRequest::default() }
 }
 
-fn new(scopes: &[&str]) -> CreateKeyRequest {
+pub(crate) fn new(scopes: &[&str]) -> CreateKeyRequest {
     let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
     CreateKeyRequest { name: "orders".into(), scopes, expires: 0 }
 }
 
+pub(crate) fn gone(id: &str) -> DeleteKeyRequest {
+    DeleteKeyRequest { id: id.into(), with_descendants: false }
+}
+
 /// A key made by one who may.
-async fn make(replica: &Replica, admin: &str, scopes: &[&str]) -> (String, String) {
+pub(crate) async fn make(replica: &Replica, admin: &str, scopes: &[&str]) -> (String, String) {
     let made = replica.keys_client().create(with_key(admin, new(scopes))).await.unwrap().into_inner();
     (made.secret, made.key.unwrap().id)
 }
@@ -73,7 +77,7 @@ async fn tenants_manage_their_own_keys_only(service: &Service) {
         [(&one_id, "one")]
     );
     for id in [two_id.as_str(), "nothing"] {
-        let status = keys.delete(with_key(&one, DeleteKeyRequest { id: id.into() })).await.unwrap_err();
+        let status = keys.delete(with_key(&one, gone(id))).await.unwrap_err();
         refused(&status, Code::NotFound, "KEY_NOT_FOUND");
     }
     service.clock.advance(Duration::from_millis(1));
@@ -105,7 +109,7 @@ async fn the_first_key_ends_open_mode_for_good(service: &Service) {
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     let (status, _, _) = http.request(Method::GET, "/v1/users", "", &headers).await;
     assert_eq!(status, StatusCode::OK);
-    let gone = http.keys_client().delete(with_key(secret, DeleteKeyRequest { id: id.into() })).await;
+    let gone = http.keys_client().delete(with_key(secret, gone(id))).await;
     gone.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM keys").await, 0);
     for request in [with_key(secret, read("ada")), Request::new(read("ada"))] {
@@ -174,7 +178,7 @@ async fn keys_reach_other_replicas_by_themselves(service: &Service) {
     let (key, id) = make(&service.replica, &admin, &["users.read"]).await;
     let there = another.users.clone();
     until(async || there.clone().read(with_key(&key, read("ada"))).await.is_ok()).await;
-    service.replica.keys_client().delete(with_key(&admin, DeleteKeyRequest { id })).await.unwrap();
+    service.replica.keys_client().delete(with_key(&admin, gone(&id))).await.unwrap();
     let status = service.users().read(with_key(&key, read("ada"))).await.unwrap_err();
     refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     until(async || there.clone().read(with_key(&key, read("ada"))).await.is_err()).await;
@@ -188,7 +192,7 @@ async fn two_keys_are_good_side_by_side(service: &Service) {
     for key in [&old, &young] {
         service.users().read(with_key(key, read("ada"))).await.unwrap();
     }
-    service.replica.keys_client().delete(with_key(&young, DeleteKeyRequest { id: old_id })).await.unwrap();
+    service.replica.keys_client().delete(with_key(&young, gone(&old_id))).await.unwrap();
     service.users().read(with_key(&young, read("ada"))).await.unwrap();
     let status = service.users().read(with_key(&old, read("ada"))).await.unwrap_err();
     refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
@@ -206,7 +210,7 @@ async fn a_key_ends_when_it_expires(service: &Service) {
     let status = service.users().read(with_key(&made.secret, read("ada"))).await.unwrap_err();
     refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     let listed = service.replica.keys_client().list(with_key(&admin, ListKeysRequest {})).await.unwrap();
-    assert_eq!(listed.into_inner().keys.len(), 2);
+    assert_eq!(listed.into_inner().keys.len(), 1);
 }
 
 async fn last_use_is_noted_and_shown(service: &Service) {
@@ -263,8 +267,8 @@ async fn a_namespace_has_so_many_keys_and_no_more(service: &Service) {
     let (admin, id) = service.key("default", Scopes::ALL).await;
     let copies = format!(
         "WITH RECURSIVE numbers (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers WHERE n < {}) \
-         INSERT INTO keys SELECT namespace, CAST(n AS TEXT), digest, name, scopes, created, expires, last_used \
-         FROM keys CROSS JOIN numbers WHERE id = '{id}'",
+         INSERT INTO keys SELECT namespace, CAST(n AS TEXT), digest, name, scopes, created, expires, last_used, \
+         created_by FROM keys CROSS JOIN numbers WHERE id = '{id}'",
         Key::MOST
     );
     service.execute(&copies).await;
@@ -464,7 +468,7 @@ async fn who_is_let_in_is_asked_again_after_a_slow_message(service: &Service) {
     {
         let (stolen, id) = service.key("default", Scopes::ALL).await;
         let mut held = half_a_call(&service.replica, &stolen, path, media).await;
-        let gone = DeleteKeyRequest { id };
+        let gone = gone(&id);
         service.replica.keys_client().delete(with_key(&other, gone)).await.unwrap();
         let before = service.number("SELECT count(*) FROM keys").await;
         // What comes sooner than this is not asked again.

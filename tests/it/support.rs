@@ -20,9 +20,11 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use usersd::auth::keyring::KeyRing;
+use usersd::blocklist::Blocklist;
 use usersd::clock::Clock;
 use usersd::config::Config;
 use usersd::devices::Devices;
+use usersd::domain::caller::Flow;
 use usersd::domain::key::{KeyName, NewKey, Reach};
 use usersd::domain::password::{Password, PasswordHash};
 use usersd::domain::scope::Scopes;
@@ -163,6 +165,11 @@ impl Service {
         std::fs::read_dir(self.home.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
+    /// The URL of the database, for other programs.
+    pub(crate) fn database(&self) -> &str {
+        &self.home.url
+    }
+
     /// A client of a user's own, so that futures of several can run at once.
     pub(crate) fn users(&self) -> UsersClient<Channel> {
         self.replica.users.clone()
@@ -242,6 +249,8 @@ impl Replica {
             (Rules::from(&config), Devices::open(config.geoip_database.as_deref()).unwrap());
         let ops =
             Operations::new(store.clone(), hasher.clone(), clock.clone(), rules, devices).await.unwrap();
+        let blocklist = config.passwords_blocklist.as_deref().map(|path| Blocklist::open(path).unwrap());
+        let ops = ops.with_blocklist(blocklist);
         let keys = KeyRing::load(store.clone(), clock.clone()).await.unwrap();
         let server =
             Server::new(&config, ops.clone(), keys.clone(), Tls::open(&config).unwrap()).await.unwrap();
@@ -459,8 +468,8 @@ fn hashing(config: &Config) -> Setup {
 }
 
 /// The line in which calls of the tests wait for a hash.
-pub(crate) fn line() -> Arc<str> {
-    Arc::from("default open")
+pub(crate) fn line() -> Flow {
+    Flow { namespace: "default".into(), key: "open".into() }
 }
 
 /// Lets `meanwhile` happen while `call` waits for its first hash, and gives the call's refusal.

@@ -1,10 +1,15 @@
 //! Keys between messages and records.
 
+use crate::domain::device::Details;
+use crate::domain::event::{KeyLogFilter, LogRecord};
 use crate::domain::key::{Key, KeyName};
 use crate::domain::scope::Scopes;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Fields, Result};
+use crate::ops::lists::{Listed, Wanted};
 use crate::pb;
+
+use super::lists::{count, device, event, page, span};
 
 /// What a new key is to be.
 ///
@@ -38,6 +43,54 @@ impl From<Key> for pb::Key {
             created: key.created.seconds(),
             expires: seconds(key.expires),
             last_used: seconds(key.last_used),
+            created_by: key.created_by,
         }
+    }
+}
+
+/// The id of a key to revoke, and whether its descendants go with it.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] without an id.
+pub(in crate::grpc) fn key_to_delete(request: pb::DeleteKeyRequest) -> Result<(String, bool)> {
+    if request.id.is_empty() {
+        return Err(Error::invalid("id", "is required"));
+    }
+    Ok((request.id, request.with_descendants))
+}
+
+/// Which events of keys are asked for.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] with every field at fault.
+pub(in crate::grpc) fn key_logs_wanted(request: pb::ListKeyLogsRequest) -> Result<(KeyLogFilter, Wanted)> {
+    let mut fields = Fields::default();
+    let page = page(request.limit, request.offset, request.page_token, &mut fields);
+    // PostgreSQL takes no text with a NUL in it.
+    let key = Some(request.key_id).filter(|key| !key.is_empty());
+    if key.as_ref().is_some_and(|key| uuid::Uuid::try_parse(key).is_err()) {
+        fields.add("key_id", "must be the id of a key, a UUID");
+    }
+    fields.none()?;
+    let page = page.ok_or_else(|| Error::internal("a page without a fault is there"))?;
+    let filter = KeyLogFilter { root: request.root, key, span: span(request.from, request.to) };
+    Ok((filter, Wanted { page, total: !request.skip_total, prefs: false }))
+}
+
+pub(in crate::grpc) fn key_logs(listed: Listed<(LogRecord, Details)>) -> pb::ListKeyLogsResponse {
+    let entry = |(record, details): (LogRecord, Details)| pb::KeyLogEntry {
+        event: event(&record) as i32,
+        time: record.at.seconds(),
+        key_id: record.session,
+        caller: record.caller,
+        device: Some(device(record.device, details)),
+        scopes: record.changed,
+    };
+    pb::ListKeyLogsResponse {
+        logs: listed.rows.into_iter().map(entry).collect(),
+        total: count(listed.total),
+        next_page_token: listed.next,
     }
 }

@@ -62,12 +62,12 @@ fn direction(raw: &str, fields: &mut Fields) -> Option<bool> {
     }
 }
 
-fn span(from: Option<i64>, to: Option<i64>) -> Span {
+pub(super) fn span(from: Option<i64>, to: Option<i64>) -> Span {
     let time = |seconds: i64| Timestamp(seconds.saturating_mul(1_000_000));
     Span { from: from.map(time), to: to.map(time) }
 }
 
-fn page(limit: Option<i64>, offset: i64, token: String, fields: &mut Fields) -> Option<Page> {
+pub(super) fn page(limit: Option<i64>, offset: i64, token: String, fields: &mut Fields) -> Option<Page> {
     let limit = fields.check("limit", Page::limit(limit.unwrap_or(Page::DEFAULT_LIMIT)));
     let offset = fields.check("offset", Page::offset(offset));
     if !token.is_empty() && offset.is_some_and(|offset| offset > 0) {
@@ -138,7 +138,7 @@ pub(in crate::grpc) fn listed(listed: Listed<User>, prefs: bool) -> pb::ListResp
     }
 }
 
-fn count(total: Option<u64>) -> Option<i64> {
+pub(super) fn count(total: Option<u64>) -> Option<i64> {
     total.map(|total| i64::try_from(total).unwrap_or(i64::MAX))
 }
 
@@ -197,8 +197,7 @@ pub(in crate::grpc) fn logs_wanted(request: pb::ListLogsRequest) -> Result<(User
 
 pub(in crate::grpc) fn logs(listed: Listed<(LogRecord, Details)>) -> pb::ListLogsResponse {
     let entry = |(record, details): (LogRecord, Details)| pb::LogEntry {
-        event: record.action.and_then(|action| pb::LogEvent::from_str_name(action.name())).unwrap_or_default()
-            as i32,
+        event: event(&record) as i32,
         time: record.at.seconds(),
         caller: record.caller,
         device: Some(device(record.device, details)),
@@ -212,7 +211,12 @@ pub(in crate::grpc) fn logs(listed: Listed<(LogRecord, Details)>) -> pb::ListLog
     }
 }
 
-fn device(device: Device, details: Details) -> pb::DeviceDetails {
+/// The event of a record; unspecified if only a newer server knows it.
+pub(super) fn event(record: &LogRecord) -> pb::LogEvent {
+    record.action.and_then(|action| pb::LogEvent::from_str_name(action.name())).unwrap_or_default()
+}
+
+pub(super) fn device(device: Device, details: Details) -> pb::DeviceDetails {
     pb::DeviceDetails {
         address: device.address.map_or_else(String::new, |address| address.to_string()),
         user_agent: device.user_agent,
@@ -242,7 +246,7 @@ mod tests {
         for action in Action::ALL {
             assert!(pb::LogEvent::from_str_name(action.name()).is_some(), "{}", action.name());
         }
-        let events = (1..).map_while(|number| pb::LogEvent::try_from(number).ok());
+        let events = (1..1_000).filter_map(|number| pb::LogEvent::try_from(number).ok());
         let named: Vec<_> = events.map(|event| Action::from_name(event.as_str_name()).unwrap()).collect();
         assert_eq!(named.len(), Action::ALL.len());
     }

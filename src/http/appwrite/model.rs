@@ -154,6 +154,9 @@ fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
         LogEvent::SessionDeleted | LogEvent::SessionsDeleted => "account.sessions.delete",
         LogEvent::VerificationUpdated => "account.verification.update",
         LogEvent::Unspecified
+        | LogEvent::KeyCreated
+        | LogEvent::KeyRevoked
+        | LogEvent::KeyExpired
         | LogEvent::UserRestored
         | LogEvent::UserPurged
         | LogEvent::PasswordRefused

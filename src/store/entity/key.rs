@@ -14,6 +14,7 @@ pub struct Model {
     pub created: i64,
     pub expires: i64,
     pub last_used: i64,
+    pub created_by: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -1,0 +1,217 @@
+//! Which of the waiting jobs is next: fair queueing by work.
+//!
+//! Namespaces take turns, and within each its keys do: next is the one that has had the least work done, counted in
+//! rounds, of those that have a job. One that joins starts level with whoever was served last, so that no time of rest is
+//! made up for. A tenant with many keys or with dear hashes thus gets no more than one with a single key and usual hashes.
+//!
+//! Source: Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::domain::caller::Flow;
+
+use super::queue::Job;
+
+/// The jobs of one key.
+struct Line {
+    key: Arc<str>,
+    /// Rounds that it was given, on the scale of its tenant's `served`.
+    used: u64,
+    /// Places that are kept for jobs to come.
+    kept: usize,
+    jobs: VecDeque<Job>,
+}
+
+impl Line {
+    fn len(&self) -> usize {
+        self.kept + self.jobs.len()
+    }
+
+    fn load(&self, usual: u64) -> Load {
+        let waiting: u64 = self.jobs.iter().map(Job::rounds).sum();
+        Load {
+            jobs: self.len() as u64,
+            rounds: waiting.saturating_add(usual.saturating_mul(self.kept as u64)),
+        }
+    }
+
+    fn position(&self, cost: Option<u32>) -> Option<usize> {
+        match cost {
+            None => (!self.jobs.is_empty()).then_some(0),
+            Some(cost) => self.jobs.iter().position(|job| job.has_cost(cost)),
+        }
+    }
+}
+
+/// The lines of one namespace.
+struct Tenant {
+    namespace: Arc<str>,
+    /// Rounds that it was given, on the scale of [`Shares::served`].
+    used: u64,
+    /// What its key that was served last had been given by then.
+    served: u64,
+    lines: Vec<Line>,
+}
+
+impl Tenant {
+    fn len(&self) -> usize {
+        self.lines.iter().map(Line::len).sum()
+    }
+
+    fn load(&self, usual: u64) -> Load {
+        self.lines.iter().map(|line| line.load(usual)).fold(Load::default(), Load::and)
+    }
+
+    fn has(&self, cost: Option<u32>) -> bool {
+        self.lines.iter().any(|line| line.position(cost).is_some())
+    }
+
+    /// Rounds of its own jobs that come before one of `key` that joined now.
+    fn ahead(&self, key: &str, usual: u64) -> u64 {
+        let own = self.lines.iter().find(|line| *line.key == *key);
+        let before = own.map_or(0, |line| line.load(usual).rounds);
+        let start = own.map_or(0, |line| line.used).max(self.served).saturating_add(before);
+        let others = self.lines.iter().filter(|line| *line.key != *key);
+        others.map(|line| line.load(usual).before(line.used, start)).fold(before, u64::saturating_add)
+    }
+
+    fn line(&mut self, key: &Arc<str>) -> &mut Line {
+        let at = self.lines.iter().position(|line| line.key == *key).unwrap_or_else(|| {
+            self.lines.push(Line { key: Arc::clone(key), used: 0, kept: 0, jobs: VecDeque::new() });
+            self.lines.len() - 1
+        });
+        let line = &mut self.lines[at];
+        if line.jobs.is_empty() {
+            line.used = line.used.max(self.served);
+        }
+        line
+    }
+
+    fn take(&mut self, cost: Option<u32>) -> Option<Job> {
+        let fits = self.lines.iter_mut().filter(|line| line.position(cost).is_some());
+        let line = fits.min_by_key(|line| line.used)?;
+        let job = line.jobs.remove(line.position(cost)?)?;
+        if cost.is_none() {
+            self.served = self.served.max(line.used);
+        }
+        line.used = line.used.saturating_add(job.rounds());
+        Some(job)
+    }
+
+    /// Forgets the keys that have no job, unless they are ahead of the others.
+    fn prune(&mut self) {
+        let served = self.served;
+        self.lines.retain(|line| line.len() > 0 || line.used > served);
+    }
+}
+
+/// What waits in a line or for a tenant.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    jobs: u64,
+    rounds: u64,
+}
+
+impl Load {
+    fn and(self, other: Self) -> Self {
+        Self { jobs: self.jobs + other.jobs, rounds: self.rounds.saturating_add(other.rounds) }
+    }
+
+    /// Rounds of it that are begun before the turn of one that stands at `start`, where this one stands at `used`.
+    fn before(self, used: u64, start: u64) -> u64 {
+        let (Some(lead), true) = (start.checked_sub(used), self.jobs > 0) else { return 0 };
+        let one = (self.rounds / self.jobs).max(1);
+        (lead / one + 1).saturating_mul(one).min(self.rounds)
+    }
+}
+
+/// All waiting jobs.
+#[derive(Default)]
+pub(super) struct Shares {
+    tenants: Vec<Tenant>,
+    /// What the tenant that was served last had been given by then.
+    served: u64,
+}
+
+impl Shares {
+    /// Jobs and kept places.
+    pub(super) fn len(&self) -> usize {
+        self.tenants.iter().map(Tenant::len).sum()
+    }
+
+    /// Rounds of the jobs that come before one of `flow` that joined now, where a job that is not there yet has `usual`.
+    pub(super) fn ahead(&self, flow: &Flow, usual: u64) -> u64 {
+        let own = self.tenants.iter().find(|tenant| tenant.namespace == flow.namespace);
+        let before = own.map_or(0, |tenant| tenant.ahead(&flow.key, usual));
+        let start = own.map_or(0, |tenant| tenant.used).max(self.served).saturating_add(before);
+        let others = self.tenants.iter().filter(|tenant| tenant.namespace != flow.namespace);
+        others.map(|tenant| tenant.load(usual).before(tenant.used, start)).fold(before, u64::saturating_add)
+    }
+
+    /// Keeps a place for a job of `flow`.
+    pub(super) fn keep(&mut self, flow: &Flow) {
+        self.line(flow).kept += 1;
+    }
+
+    /// Gives a kept place up.
+    pub(super) fn give_up(&mut self, flow: &Flow) {
+        let line = self.line(flow);
+        line.kept = line.kept.saturating_sub(1);
+        self.prune();
+    }
+
+    /// Puts a job in its kept place.
+    pub(super) fn fill(&mut self, flow: &Flow, job: Job) {
+        let line = self.line(flow);
+        line.kept = line.kept.saturating_sub(1);
+        line.jobs.push_back(job);
+    }
+
+    /// Frees the places of callers that have left.
+    pub(super) fn drop_abandoned(&mut self) {
+        for line in self.tenants.iter_mut().flat_map(|tenant| &mut tenant.lines) {
+            line.jobs.retain(|job| !job.reply.is_closed());
+        }
+        self.prune();
+    }
+
+    /// The next job; with a `cost`, the next one of that cost: those that are passed over keep their turn.
+    pub(super) fn take(&mut self, cost: Option<u32>) -> Option<Job> {
+        let fits = self.tenants.iter_mut().filter(|tenant| tenant.has(cost));
+        let tenant = fits.min_by_key(|tenant| tenant.used)?;
+        let job = tenant.take(cost)?;
+        if cost.is_none() {
+            self.served = self.served.max(tenant.used);
+        }
+        tenant.used = tenant.used.saturating_add(job.rounds());
+        Some(job)
+    }
+
+    /// Forgets the tenants that have no job, unless they are ahead of the others; all of them if no job waits.
+    pub(super) fn prune(&mut self) {
+        if self.len() == 0 {
+            *self = Self::default();
+            return;
+        }
+        let served = self.served;
+        self.tenants.retain_mut(|tenant| {
+            tenant.prune();
+            !tenant.lines.is_empty() || tenant.used > served
+        });
+    }
+
+    fn line(&mut self, flow: &Flow) -> &mut Line {
+        let at = self.tenants.iter().position(|tenant| tenant.namespace == flow.namespace);
+        let at = at.unwrap_or_else(|| {
+            let namespace = Arc::clone(&flow.namespace);
+            self.tenants.push(Tenant { namespace, used: 0, served: 0, lines: Vec::new() });
+            self.tenants.len() - 1
+        });
+        let tenant = &mut self.tenants[at];
+        if tenant.lines.iter().all(|line| line.jobs.is_empty()) {
+            tenant.used = tenant.used.max(self.served);
+        }
+        tenant.line(&flow.key)
+    }
+}

@@ -1,0 +1,122 @@
+//! The connections that callers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use sea_orm::{DbBackend, Statement};
+use tokio::runtime::Handle;
+
+use crate::domain::caller::Flow;
+use crate::error::Result;
+
+use super::lease::{Pool, Work};
+use super::observer::Observer;
+use super::turns::{Permit, Turns};
+
+/// How a statement of a connection is stopped that no caller waits for any more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stop {
+    /// On SQLite: looked at by the thread of the connection every few microseconds of a statement.
+    asked: Arc<AtomicBool>,
+    /// On PostgreSQL: the process that serves the connection; 0 while there is none.
+    process: Arc<AtomicI32>,
+}
+
+impl Stop {
+    /// Returns true if the statement of the connection is to end.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Notes which process serves the connection.
+    pub(super) fn served_by(&self, process: i32) {
+        self.process.store(process, Ordering::Release);
+    }
+}
+
+/// A pool of one connection: which one a statement runs on is known, so that it can be stopped.
+#[derive(Clone, Debug)]
+pub(super) struct Single {
+    pub(super) pool: Pool,
+    pub(super) stop: Stop,
+}
+
+/// Connections, and whose turn it is to use one.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    connections: Arc<[Single]>,
+    turns: Arc<Turns>,
+    /// Where PostgreSQL is told to cancel a statement; `None` on SQLite.
+    cancels: Option<Pool>,
+}
+
+impl Shared {
+    /// A namespace has `most` of the connections at a time.
+    pub(super) fn new(connections: Vec<Single>, most: usize, cancels: Option<Pool>) -> Self {
+        let turns = Arc::new(Turns::new(connections.len(), most));
+        Self { connections: connections.into(), turns, cancels }
+    }
+
+    /// The same with `observer` told of the statements.
+    pub(super) fn observed(mut self, observer: &Observer) -> Self {
+        let observed =
+            |single: &Single| Single { pool: single.pool.clone().observed(observer), ..single.clone() };
+        self.connections = self.connections.iter().map(observed).collect();
+        self
+    }
+
+    /// Waits for a turn. Its connection is that of the pool, until the last clone of that is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `DatabaseUnavailable` if no connection comes free in time.
+    pub(super) async fn turn(&self, flow: &Flow) -> Result<Pool> {
+        let permit = self.turns.acquire(flow).await?;
+        let Single { pool, stop } = &self.connections[permit.connection()];
+        // What the turn before ran has ended by now.
+        stop.asked.store(false, Ordering::Release);
+        Ok(pool.during(Turn { stop: stop.clone(), cancels: self.cancels.clone(), _permit: permit }))
+    }
+
+    /// Closes every connection.
+    pub(super) async fn close(&self) {
+        for connection in self.connections.iter() {
+            connection.pool.close().await;
+        }
+    }
+}
+
+/// A call's turn with a connection. It ends when the last statement has, also one that was abandoned.
+#[derive(Debug)]
+pub(super) struct Turn {
+    stop: Stop,
+    cancels: Option<Pool>,
+    _permit: Permit,
+}
+
+impl Turn {
+    /// Stops a statement that still runs, and any further one of this turn.
+    pub(super) fn stop(turn: &Arc<Self>) {
+        turn.stop.asked.store(true, Ordering::Release);
+        // A statement that still runs holds the turn too.
+        if Arc::strong_count(turn) > 1
+            && let (Some(pool), Ok(tasks)) = (turn.cancels.clone(), Handle::try_current())
+        {
+            tasks.spawn(cancel(pool, Arc::clone(turn)));
+        }
+    }
+}
+
+/// Cancels the statement of a PostgreSQL connection. The turn lasts until the server has sent the signal, which would hit
+/// the next one's statement otherwise; a process that is at no statement ignores it.
+async fn cancel(pool: Pool, turn: Arc<Turn>) {
+    let process = turn.stop.process.load(Ordering::Acquire);
+    let cancel = Statement::from_string(DbBackend::Postgres, format!("SELECT pg_cancel_backend({process})"));
+    let cancelled = match pool.acquire().await {
+        Ok(lease) => lease.start(Arc::new(Work::One(cancel))).await.1.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = cancelled {
+        tracing::debug!(%error, "a statement could not be cancelled: its time limit ends it");
+    }
+}

@@ -1,0 +1,125 @@
+//! Which pooled connections are looked at before they are used.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sea_orm::DbErr;
+use sea_orm::sqlx::pool::{PoolConnectionMetadata, PoolOptions};
+use sea_orm::sqlx::{Connection as _, Database};
+use tokio::time::timeout;
+
+use super::fault;
+use super::health::Health;
+
+/// A connection in steady use is not asked whether it still lives: that would double every read.
+const MAX_UNCHECKED: Duration = Duration::from_secs(2);
+
+/// Longest wait for the answer to a ping. A connection that takes longer is replaced.
+const MAX_PING: Duration = Duration::from_secs(1);
+
+/// Errors that come faster than this outdate the connections once: a database that is read-only for a while is not
+/// connected to anew by every call.
+const MIN_BETWEEN: Duration = Duration::from_secs(1);
+
+/// What errors of one connection tell about the others of its pool.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    /// What the probe's connection tells about them.
+    pub(super) health: Health,
+    since: Mutex<Since>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Since {
+    /// When a connection broke: those that were idle by then may be dead as well.
+    broken: Option<Instant>,
+    /// Connections older than this are closed: they lead to a server that is no longer the primary, or it is not known
+    /// what they are in.
+    outdated: Option<Instant>,
+}
+
+/// What to do with an idle connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Use,
+    Ping,
+    Close,
+}
+
+impl Trust {
+    /// Draws conclusions from an error.
+    pub(super) fn note(&self, error: &DbErr) {
+        if fault::is_read_only_server(error) {
+            self.outdate();
+        } else if fault::is_connection_lost(error) {
+            self.since.lock().unwrap_or_else(PoisonError::into_inner).broken = Some(Instant::now());
+        }
+    }
+
+    /// Has every connection that is open now closed before it is used again.
+    pub(super) fn outdate(&self) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.outdated.is_none_or(|last| last.elapsed() >= MIN_BETWEEN) {
+            since.outdated = Some(Instant::now());
+        }
+    }
+
+    fn verdict(&self, age: Duration, idle: Duration) -> Verdict {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.outdated.is_some_and(|outdated| age >= outdated.elapsed()) {
+            Verdict::Close
+        } else if idle >= MAX_UNCHECKED || since.broken.is_some_and(|broken| idle >= broken.elapsed()) {
+            Verdict::Ping
+        } else {
+            Verdict::Use
+        }
+    }
+
+    /// A pool whose connections are looked at, if need be, before they are used.
+    pub(super) fn guard<DB: Database>(self: &Arc<Self>, pool: PoolOptions<DB>) -> PoolOptions<DB> {
+        let trust = Arc::clone(self);
+        pool.test_before_acquire(false).before_acquire(
+            move |connection, PoolConnectionMetadata { age, idle_for, .. }| {
+                let verdict = trust.verdict(age, idle_for);
+                Box::pin(async move {
+                    Ok(match verdict {
+                        Verdict::Use => true,
+                        Verdict::Ping => matches!(timeout(MAX_PING, connection.ping()).await, Ok(Ok(()))),
+                        Verdict::Close => false,
+                    })
+                })
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+    const BEFORE: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_connection_in_steady_use_is_not_pinged() {
+        let trust = Trust::default();
+        assert_eq!(trust.verdict(BEFORE, NOW), Verdict::Use);
+        assert_eq!(trust.verdict(BEFORE, MAX_UNCHECKED), Verdict::Ping);
+    }
+
+    #[test]
+    fn one_that_was_idle_when_another_broke_is_pinged() {
+        let trust = Trust::default();
+        trust.since.lock().unwrap().broken = Some(Instant::now());
+        assert_eq!(trust.verdict(BEFORE, BEFORE), Verdict::Ping);
+        assert_eq!(trust.verdict(BEFORE, NOW), Verdict::Use);
+    }
+
+    #[test]
+    fn older_ones_are_closed_once_they_are_outdated() {
+        let trust = Trust::default();
+        trust.outdate();
+        assert_eq!(trust.verdict(BEFORE, NOW), Verdict::Close);
+        assert_eq!(trust.verdict(NOW, NOW), Verdict::Use);
+    }
+}

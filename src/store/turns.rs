@@ -1,0 +1,232 @@
+//! Whose turn it is to have a connection to the database.
+//!
+//! Namespaces take turns by the time that they had connections for, and within each its keys do: next is the one that had
+//! least. One namespace never has all of them, so that a short read of another finds one free however long the statements
+//! of the first take: a database does not set a statement aside for another.
+//!
+//! Source: Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::domain::caller::Flow;
+use crate::error::{Error, Result};
+
+/// Longest wait for a connection.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// By how much a namespace can be ahead of others at most: what it did before counts no longer than this.
+const MAX_AHEAD: u64 = 1_000_000_000;
+
+/// From so many waiters of one key on, those that have left are looked for from time to time.
+const MANY: usize = 64;
+
+/// Connections that are used from the start; the others are opened when these are in use.
+const WARM: usize = 4;
+
+/// Permits for connections, each known by its number.
+#[derive(Debug)]
+pub(super) struct Turns {
+    state: Mutex<State>,
+    /// Most permits that one namespace has at a time.
+    most: usize,
+}
+
+/// The permit for one connection, released when dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    turns: Arc<Turns>,
+    namespace: Arc<str>,
+    connection: usize,
+    since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Free connections, the one that was released first in front: the driver is done with tidying it up.
+    rested: VecDeque<usize>,
+    /// Free connections that are not used unless all others are.
+    fresh: Vec<usize>,
+    tenants: HashMap<Arc<str>, Tenant>,
+    /// What the namespace that was served last had had by then, in nanoseconds.
+    served: u64,
+}
+
+/// One namespace.
+#[derive(Debug, Default)]
+struct Tenant {
+    /// Nanoseconds that it had connections for, on the scale of [`State::served`].
+    used: u64,
+    /// Permits that it has now.
+    held: usize,
+    /// The keys that wait; the next to be served stands first.
+    lines: VecDeque<Line>,
+}
+
+/// The calls of one key that wait.
+#[derive(Debug)]
+struct Line {
+    key: Arc<str>,
+    waiters: VecDeque<oneshot::Sender<Permit>>,
+}
+
+impl Turns {
+    /// For connections with the numbers from 0 on, of which a namespace has `most` at a time.
+    pub(super) fn new(connections: usize, most: usize) -> Self {
+        let rested = (0..connections.min(WARM)).collect();
+        let fresh = (WARM..connections).rev().collect();
+        Self { state: Mutex::new(State { rested, fresh, ..State::default() }), most: most.max(1) }
+    }
+
+    /// Waits for a connection. Leaving gives the turn up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DatabaseUnavailable`] if none came free within [`MAX_WAIT`].
+    pub(super) async fn acquire(self: &Arc<Self>, flow: &Flow) -> Result<Permit> {
+        self.acquire_within(flow, MAX_WAIT).await
+    }
+
+    async fn acquire_within(self: &Arc<Self>, flow: &Flow, span: Duration) -> Result<Permit> {
+        let waiter = match self.enter(flow, Instant::now()) {
+            Ok(permit) => return Ok(permit),
+            Err(waiter) => waiter,
+        };
+        match tokio::time::timeout(span, waiter).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Error::DatabaseUnavailable("no connection came free in time".into())),
+        }
+    }
+
+    /// Takes a free connection, or joins those that wait.
+    ///
+    /// While a connection is free, every namespace that waits has as many as it may have: one that has fewer takes it.
+    fn enter(self: &Arc<Self>, flow: &Flow, now: Instant) -> Result<Permit, oneshot::Receiver<Permit>> {
+        let mut state = self.lock();
+        let served = state.served;
+        let held = state.tenant(&flow.namespace).held;
+        let free = if held < self.most { state.free() } else { None };
+        let tenant = state.tenant(&flow.namespace);
+        if tenant.held == 0 && tenant.lines.is_empty() {
+            tenant.used = tenant.used.max(served);
+        }
+        let Some(connection) = free else { return Err(tenant.wait(&flow.key)) };
+        tenant.held += 1;
+        state.served = served.max(tenant.used);
+        Ok(self.permit(&flow.namespace, connection, now))
+    }
+
+    fn permit(self: &Arc<Self>, namespace: &Arc<str>, connection: usize, since: Instant) -> Permit {
+        Permit { turns: Arc::clone(self), namespace: Arc::clone(namespace), connection, since }
+    }
+
+    /// Takes a connection back and hands it to the next.
+    fn release(self: &Arc<Self>, permit: &Permit, now: Instant) {
+        let mut state = self.lock();
+        state.rested.push_back(permit.connection);
+        state.charge(&permit.namespace, now - permit.since);
+        let Some((waiter, namespace, connection)) = state.next(self.most) else { return };
+        drop(state);
+        // One that has just left hands it on by dropping it.
+        let _ = waiter.send(self.permit(&namespace, connection, now));
+    }
+
+    /// No code panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn free(&mut self) -> Option<usize> {
+        self.rested.pop_front().or_else(|| self.fresh.pop())
+    }
+
+    fn tenant(&mut self, namespace: &Arc<str>) -> &mut Tenant {
+        self.tenants.entry(Arc::clone(namespace)).or_default()
+    }
+
+    /// Ends a permit of `namespace` that it had for `span`.
+    fn charge(&mut self, namespace: &Arc<str>, span: Duration) {
+        let served = self.served;
+        let Some(tenant) = self.tenants.get_mut(namespace) else { return };
+        let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        tenant.used = tenant.used.saturating_add(span).min(served.saturating_add(MAX_AHEAD));
+        tenant.held = tenant.held.saturating_sub(1);
+        if self.tenants.values().all(|tenant| tenant.lines.is_empty()) {
+            // No namespace waits, so none has fallen behind.
+            self.tenants.retain(|_, tenant| tenant.held > 0);
+        } else if self.tenants.len() > MANY {
+            self.tenants
+                .retain(|_, tenant| tenant.held > 0 || !tenant.lines.is_empty() || tenant.used > served);
+        }
+    }
+
+    /// The waiter that is next, if a connection is free for it.
+    fn next(&mut self, most: usize) -> Option<(oneshot::Sender<Permit>, Arc<str>, usize)> {
+        if self.rested.is_empty() && self.fresh.is_empty() {
+            return None;
+        }
+        loop {
+            let waiting = self.tenants.iter_mut().filter(|(_, tenant)| !tenant.lines.is_empty());
+            let may = waiting.filter(|(_, tenant)| tenant.held < most);
+            let (namespace, tenant) = may.min_by_key(|(_, tenant)| (tenant.used, tenant.held))?;
+            if let Some(waiter) = tenant.next() {
+                let namespace = Arc::clone(namespace);
+                tenant.held += 1;
+                self.served = self.served.max(tenant.used);
+                return self.free().map(|connection| (waiter, namespace, connection));
+            }
+        }
+    }
+}
+
+impl Tenant {
+    fn wait(&mut self, key: &Arc<str>) -> oneshot::Receiver<Permit> {
+        let (waiter, permit) = oneshot::channel();
+        let at = self.lines.iter().position(|line| line.key == *key).unwrap_or_else(|| {
+            self.lines.push_back(Line { key: Arc::clone(key), waiters: VecDeque::new() });
+            self.lines.len() - 1
+        });
+        let waiters = &mut self.lines[at].waiters;
+        if waiters.len() >= MANY && waiters.len().is_power_of_two() {
+            waiters.retain(|waiter| !waiter.is_closed());
+        }
+        waiters.push_back(waiter);
+        permit
+    }
+
+    /// The first waiter of the key whose turn it is, which then goes to the end. `None` if all have left.
+    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
+        while let Some(mut line) = self.lines.pop_front() {
+            while let Some(waiter) = line.waiters.pop_front() {
+                if !waiter.is_closed() {
+                    if !line.waiters.is_empty() {
+                        self.lines.push_back(line);
+                    }
+                    return Some(waiter);
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Permit {
+    /// The number of the connection.
+    pub(super) fn connection(&self) -> usize {
+        self.connection
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        Arc::clone(&self.turns).release(self, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests;

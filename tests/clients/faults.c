@@ -1,0 +1,72 @@
+/* Loaded before the C library: makes the writes and syncs of an SQLite database fail while a file says so.
+   FAULT_CONTROL names that file; its first byte is the fault:
+     f  the disk is full: writes to the database and its log give ENOSPC
+     s  syncs of them give EIO
+     w  writes to the log give EIO, and with them every COMMIT */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static char current_fault(void) {
+    static const volatile char *control;
+    if (!control) {
+        const char *path = getenv("FAULT_CONTROL");
+        int fd = path ? open(path, O_RDONLY) : -1;
+        void *page = fd < 0 ? MAP_FAILED : mmap(NULL, 1, PROT_READ, MAP_SHARED, fd, 0);
+        if (fd >= 0) close(fd);
+        if (page == MAP_FAILED) return '-';
+        control = page;
+    }
+    return *control;
+}
+
+/* Is it a file whose name has this in it? */
+static int is_file(int fd, const char *part) {
+    char link[64], name[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, name, sizeof name - 1);
+    if (length < 0) return 0;
+    name[length] = 0;
+    return strstr(name, part) != NULL;
+}
+
+static int write_fails(int fd) {
+    char fault = current_fault();
+    if (fault == 'f' && is_file(fd, "users.db")) { errno = ENOSPC; return 1; }
+    if (fault == 'w' && is_file(fd, "users.db-wal")) { errno = EIO; return 1; }
+    return 0;
+}
+
+static int sync_fails(int fd) {
+    if (current_fault() == 's' && is_file(fd, "users.db")) { errno = EIO; return 1; }
+    return 0;
+}
+
+#define NEXT(name) static __typeof__(&name) next; if (!next) next = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+
+ssize_t write(int fd, const void *data, size_t length) {
+    NEXT(write);
+    return write_fails(fd) ? -1 : next(fd, data, length);
+}
+ssize_t pwrite(int fd, const void *data, size_t length, off_t at) {
+    NEXT(pwrite);
+    return write_fails(fd) ? -1 : next(fd, data, length, at);
+}
+ssize_t pwrite64(int fd, const void *data, size_t length, off64_t at) {
+    NEXT(pwrite64);
+    return write_fails(fd) ? -1 : next(fd, data, length, at);
+}
+int fsync(int fd) {
+    NEXT(fsync);
+    return sync_fails(fd) ? -1 : next(fd);
+}
+int fdatasync(int fd) {
+    NEXT(fdatasync);
+    return sync_fails(fd) ? -1 : next(fd);
+}
