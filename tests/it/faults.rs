@@ -4,13 +4,15 @@
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, TransactionTrait as _};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
+use usersd::domain::caller::Caller;
+use usersd::domain::namespace::Namespace;
 use usersd::domain::scope::Scopes;
 use usersd::domain::time::Timestamp;
 use usersd::ops::keys;
@@ -199,12 +201,16 @@ async fn a_revoked_key_is_refused_while_others_hold_every_connection(service: &S
     let (key, id) = service.key("default", reads()).await;
     replica.keys.refresh().await.unwrap();
     refused(&call_with(&replica, &key).await, Code::PermissionDenied, "SCOPE_MISSING");
+    // Readers of many namespaces, none of which lets go.
     let mut held = Vec::new();
-    while let Ok(tx) = tokio::time::timeout(Duration::from_secs(1), replica.store.reader().begin()).await {
-        held.push(tx.unwrap());
-        assert!(held.len() < 100, "a pool without an end");
+    for n in 0..100 {
+        let caller = Caller::server(Namespace::parse(&format!("flood{n}")).unwrap());
+        let reader = tokio::time::timeout(Duration::from_secs(1), replica.store.read(&caller)).await;
+        let Ok(reader) = reader else { break };
+        held.push(reader.unwrap());
     }
-    keys::revoke(&service.replica.store, None, &id).await.unwrap();
+    assert!((1..100).contains(&held.len()), "{} readers at a time", held.len());
+    keys::revoke(&service.replica.store, &service.clock, &id, false).await.unwrap();
     let took =
         until("the key is refused", async || call_with(&replica, &key).await.code() == Code::Unauthenticated)
             .await;
