@@ -1,6 +1,7 @@
 //! The command line. What a person reads goes to stderr, what a program reads to stdout.
 
 mod keys;
+mod start;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -139,14 +140,18 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
     }
     telemetry::start(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
+        start::survive_full_files()?;
         match &command.action {
             Some(Action::Migrate { step: Migrate::Status }) => migrate_status(&config).await,
             Some(Action::Migrate { step: Migrate::Up }) => migrate_up(&config).await,
             Some(Action::Key { step }) => keys::execute(&config, step).await,
             _ => serve(&config).await,
         }
-    })
+    });
+    // What cannot be stopped, such as the look-up of a name, is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 /// What a program reads. Whether somebody still does is told.
@@ -164,33 +169,24 @@ async fn migrate_status(config: &Config) -> Result<ExitCode, Failure> {
 
 async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
     let store = Store::connect(&config.database, config.pool_connections).await?;
+    store.check_writable().await?;
     store.migrate().await?;
     eprintln!("usersd: the database is up to date");
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
-    let (devices, blocklist) = (devices(config)?, blocklist(config)?);
-    let tls = Tls::open(config).map_err(|error| Failure::Usage(error.to_string()))?;
-    // Before anything is opened: from here on a signal ends the process in order.
+    // Before anything is opened, which may take long: from here on a signal ends the process in order.
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let store = open(config).await?;
-    let keys = KeyRing::load(store.clone(), Clock::System).await?;
-    let server = Server::new(
-        config,
-        operations(config, store.clone(), devices).await?.with_blocklist(blocklist),
-        keys.clone(),
-        tls,
-    )
-    .await?;
-    refuse_open_doors(config, &keys)?;
-    allow_connections(config);
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
-    announce(config, &server, &listener, &store)?;
     let stop = CancellationToken::new();
     let watched = tokio::spawn(stop_on_signal(signals, stop.clone()));
+    let (server, listener, store) = tokio::select! {
+        started = start(config) => started?,
+        () = stop.cancelled() => {
+            tracing::info!("stopped before it was up");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let drained = server.serve(listener, stop).await;
     watched.abort();
     // A connection whose call was cut off is given back when the database answers, which may be never.
@@ -203,9 +199,27 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The database of the settings, as this program needs it.
-async fn open(config: &Config) -> Result<Store, Failure> {
-    let store = Store::connect(&config.database, config.pool_connections).await?;
+/// Everything that serving needs, with the port open.
+async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure> {
+    let (devices, blocklist) = (devices(config)?, blocklist(config)?);
+    let tls = Tls::open(config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let store = open(config, config.pool_wait).await?;
+    let keys = KeyRing::load(store.clone(), Clock::System).await?;
+    let ops = operations(config, store.clone(), devices).await?.with_blocklist(blocklist);
+    let server = Server::new(config, ops, keys.clone(), tls).await?;
+    refuse_open_doors(config, &keys)?;
+    allow_connections(config);
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
+    announce(config, &server, &listener, &store)?;
+    Ok((server, listener, store))
+}
+
+/// The database of the settings, as this program needs it, after waiting for it if it does not answer.
+async fn open(config: &Config, wait: Duration) -> Result<Store, Failure> {
+    let store = start::connect(config, wait).await?;
+    store.check_writable().await?;
     if config.migrate {
         store.migrate().await?;
     }

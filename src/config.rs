@@ -165,6 +165,8 @@ pub struct Config {
     pub limits_connections: usize,
     pub limits_connections_per_address: usize,
     pub pool_connections: u32,
+    /// How long the start waits for the database.
+    pub pool_wait: Duration,
     pub pool_list_timeout: Duration,
     pub log_level: String,
     pub log_format: LogFormat,
@@ -224,6 +226,7 @@ impl Default for Config {
             limits_connections: 10_000,
             limits_connections_per_address: 2_000,
             pool_connections: 16,
+            pool_wait: Duration::from_secs(30),
             pool_list_timeout: Duration::from_secs(2),
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -525,5 +528,26 @@ mod tests {
     fn a_database_password_is_not_shown() {
         let config = Config { database: "postgres://u:secret@h/db".into(), ..Config::default() };
         assert!(!config.to_toml().contains("secret"), "{}", config.to_toml());
+    }
+
+    #[test]
+    fn a_database_address_of_several_hosts_is_refused() {
+        let said = |url: &str| {
+            let flags = Overrides { database: Some(url.to_owned()), ..Overrides::default() };
+            assemble("", &[], &flags).map(|_| ()).unwrap_err()
+        };
+        for url in [
+            "postgres://u@h1:5432,h2:5432/db",
+            "postgres:///db?host=h1,h2",
+            "postgresql://u@h1%2Ch2/db",
+            "postgres://u@h/db?sslmode=require&hostaddr=10.0.0.1,10.0.0.2",
+        ] {
+            assert!(said(url).contains("must not name several hosts"), "{url}: {}", said(url));
+        }
+        let url = "postgres://u@h/db?target_session_attrs=read-write";
+        assert!(said(url).contains("must not have target_session_attrs"), "{}", said(url));
+        let one = "postgres://u:p,w@h/db?options=-c%20a=b,c";
+        let flags = Overrides { database: Some(one.to_owned()), ..Overrides::default() };
+        assert!(assemble("", &[], &flags).is_ok());
     }
 }

@@ -1,5 +1,7 @@
 //! Everything a call can fail with, and what the caller is told of it.
 
+pub mod tally;
+
 use std::time::Duration;
 
 use tonic::Code;

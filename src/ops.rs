@@ -7,6 +7,7 @@ pub mod lists;
 mod logs;
 pub mod passwords;
 pub mod sessions;
+mod timekeeping;
 mod trash;
 pub mod users;
 
@@ -26,6 +27,8 @@ use crate::domain::user::{Account, Status, User};
 use crate::error::{Error, Result};
 use crate::hasher::{Hasher, Turn};
 use crate::store::{self, Store};
+
+use timekeeping::Timekeeper;
 
 /// The rules that are settings.
 #[derive(Clone, Debug)]
@@ -79,6 +82,7 @@ pub struct Operations {
     page_tokens: TokenKey,
     marker: Marker,
     notices: Arc<guard::Notices>,
+    timekeeper: Timekeeper,
 }
 
 impl Operations {
@@ -97,13 +101,32 @@ impl Operations {
         let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
         let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
         let notices = Arc::default();
-        Ok(Self { store, hasher, clock, rules, devices, blocklist: None, page_tokens, marker, notices })
+        let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
+        let timekeeper = Timekeeper::new(last);
+        Ok(Self {
+            store,
+            hasher,
+            clock,
+            rules,
+            devices,
+            blocklist: None,
+            page_tokens,
+            marker,
+            notices,
+            timekeeper,
+        })
     }
 
     /// The same service, which also refuses new passwords that `blocklist` holds.
     #[must_use]
     pub fn with_blocklist(self, blocklist: Option<Blocklist>) -> Self {
         Self { blocklist, ..self }
+    }
+
+    /// The database, whose state the server shows.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// What a new password must keep to.
@@ -119,6 +142,8 @@ impl Operations {
 
     /// The caller's turn to have a password hashed.
     fn turn(&self, caller: &Caller) -> Result<Turn> {
+        // A hash that is not followed by the database is for nothing.
+        self.store.health().check()?;
         self.hasher.admit(&caller.flow(), caller.deadline)
     }
 }

@@ -1,5 +1,6 @@
 //! The listener, and how it starts and stops.
 
+mod chores;
 mod connection;
 mod connections;
 mod frames;
@@ -22,8 +23,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -36,7 +35,8 @@ use crate::auth::keyring::KeyRing;
 use crate::auth::layer::Peer;
 use crate::clock::Clock;
 use crate::config::{AppwritePrefs, Config};
-use crate::error::{Error, Result, with_causes};
+use crate::error::tally::Throttle;
+use crate::error::{Error, Result};
 use crate::http::{Front, Permits, Schema, Settings};
 use crate::ops::Operations;
 
@@ -54,6 +54,9 @@ const REQUEST_ID: &str = "x-request-id";
 
 /// What health is asked about: the server as a whole, and its services.
 const SERVICES: [&str; 3] = ["", "users.Users", "users.Keys"];
+
+/// For the line that tells of connections that could not be accepted: it is due at each try.
+static REFUSED: Throttle = Throttle::new();
 
 /// How long the end waits to note when keys were last used.
 const LAST_NOTE: Duration = Duration::from_secs(1);
@@ -124,13 +127,7 @@ impl Server {
     /// Returns whether all of them did.
     pub async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> bool {
         let (open, drain) = (TaskTracker::new(), CancellationToken::new());
-        let chores = [
-            tokio::spawn(housekeep(self.ops.clone())),
-            tokio::spawn(merge_search_index(self.ops.clone())),
-            tokio::spawn(keep_keys_fresh(self.keys.clone())),
-            tokio::spawn(note_use_of_keys(self.keys.clone())),
-            tokio::spawn(keep_certificates_fresh(self.tls.clone())),
-        ];
+        let chores = chores::start(&self.ops, &self.keys, self.tls.clone(), self.health.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept(&listener, &drain) => accepted,
@@ -143,11 +140,14 @@ impl Server {
                 Ok(None) => {}
                 Err(error) => {
                     // Out of file descriptors, most likely: trying again at once would spin.
-                    tracing::warn!(%error, "cannot accept connections");
+                    if let Some(times) = REFUSED.due() {
+                        tracing::warn!(%error, times, "cannot accept connections");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
+        chores.stop_showing_readiness();
         for service in SERVICES {
             self.health.set_service_status(service, ServingStatus::NotServing).await;
         }
@@ -160,7 +160,7 @@ impl Server {
         drain.cancel();
         open.close();
         let drained = tokio::time::timeout(self.grace, open.wait()).await.is_ok();
-        chores.iter().for_each(JoinHandle::abort);
+        chores.stop();
         // The last minute's; the database may be gone, and then nobody can help it.
         let _ = tokio::time::timeout(LAST_NOTE, self.keys.note_use()).await;
         if !drained {
@@ -271,50 +271,4 @@ impl Server {
 /// HTTP/1.1 names the host once (RFC 9112 §3.2): of two, one of us could look at the wrong one.
 fn has_a_host(request: &Request<Body>) -> bool {
     request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
-}
-
-/// Does something again and again. What fails is logged, once for each way in which it does, and tried again.
-async fn repeat<E, Done>(every: Duration, failure: &str, work: impl Fn() -> Done)
-where
-    E: std::error::Error + 'static,
-    Done: Future<Output = Result<(), E>>,
-{
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = None;
-    loop {
-        ticks.tick().await;
-        let failed = work().await.err().map(|error| with_causes(&error));
-        match &failed {
-            Some(cause) if failed != told => tracing::warn!(cause, "{failure}"),
-            None if told.is_some() => tracing::info!("no more: {failure}"),
-            _ => {}
-        }
-        told = failed;
-    }
-}
-
-async fn housekeep(ops: Operations) {
-    repeat(ops.clean_up_every(), "housekeeping failed, and will be tried again", || ops.clean_up()).await;
-}
-
-async fn merge_search_index(ops: Operations) {
-    let failure = "the search index cannot be merged, and searches become slower";
-    repeat(Operations::MERGE_EVERY, failure, || ops.merge_search_index()).await;
-}
-
-async fn keep_keys_fresh(keys: KeyRing) {
-    let failure = "API keys cannot be read again: a revoked one may still work";
-    repeat(KeyRing::REFRESH, failure, || keys.refresh()).await;
-}
-
-async fn note_use_of_keys(keys: KeyRing) {
-    repeat(KeyRing::NOTE, "when keys were last used cannot be noted", || keys.note_use()).await;
-}
-
-async fn keep_certificates_fresh(tls: Option<Tls>) {
-    let Some(tls) = tls else { return };
-    // Half of the files may be written yet: the next time finds them whole.
-    let failure = "the certificates stay as they were";
-    repeat(Tls::REFRESH, failure, || std::future::ready(tls.refresh())).await;
 }

@@ -4,16 +4,21 @@
 //! A missing row is `None`: the operation decides what that means.
 
 pub mod attempts;
+pub mod clocks;
 mod connect;
 mod connection;
 mod entity;
 pub mod events;
 mod fault;
+mod health;
 pub mod keys;
 mod lease;
 pub mod listing;
 mod migration;
 mod observer;
+mod outage;
+mod probe;
+pub mod purged;
 pub mod search;
 pub mod secrets;
 pub mod sessions;
@@ -39,9 +44,11 @@ use crate::error::{Error, Result};
 
 pub use connect::ConnectError;
 pub use connection::{Reader, Transaction};
+pub use health::{Fault, Health, State};
 pub use migration::{Step, Steps};
 
 use observer::Observer;
+use probe::Probe;
 use shared::Shared;
 use trust::Trust;
 
@@ -84,6 +91,7 @@ pub struct Store {
     /// The library's own, for migrations.
     library: DatabaseConnection,
     trust: Arc<Trust>,
+    probe: Arc<Probe>,
 }
 
 impl Store {
@@ -115,9 +123,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `DatabaseUnavailable` if no connection comes free in time.
+    /// `DatabaseUnavailable` if no connection comes free in time, or at once if the database does not answer.
     pub async fn read(&self, caller: &Caller) -> Result<Reader> {
-        Ok(Reader::new(self.read.turn(&caller.flow()).await?, None))
+        Ok(Reader::new(self.turn(&self.read, &caller.flow()).await?, None))
     }
 
     /// As [`Store::read`], for reads whose time depends on what the caller asks for: after `span` they are given up.
@@ -126,7 +134,7 @@ impl Store {
     ///
     /// As [`Store::read`]; the statements fail with `ListTooSlow` then.
     pub async fn read_within(&self, caller: &Caller, span: Duration) -> Result<Reader> {
-        let pool = self.read.turn(&caller.flow()).await?;
+        let pool = self.turn(&self.read, &caller.flow()).await?;
         Ok(Reader::new(pool, Instant::now().checked_add(span)))
     }
 
@@ -136,7 +144,7 @@ impl Store {
     ///
     /// `DatabaseUnavailable` if no connection comes free in time.
     pub async fn begin(&self, caller: &Caller) -> Result<Transaction> {
-        Transaction::begin(&self.write.turn(&caller.flow()).await?).await
+        Transaction::begin(&self.turn(&self.write, &caller.flow()).await?).await
     }
 
     /// Begins a transaction for the server's own work: housekeeping, notes. It takes turns with the callers like one more
@@ -148,7 +156,13 @@ impl Store {
     pub async fn begin_as_server(&self) -> Result<Transaction> {
         // No namespace has an empty name.
         let flow = Flow { namespace: "".into(), key: Caller::SERVER.into() };
-        Transaction::begin(&self.write.turn(&flow).await?).await
+        Transaction::begin(&self.turn(&self.write, &flow).await?).await
+    }
+
+    /// Waits for a turn at `shared`, unless the database does not answer.
+    async fn turn(&self, shared: &Shared, flow: &Flow) -> Result<lease::Pool> {
+        self.health().check()?;
+        self.health().bounded(shared.turn(flow)).await
     }
 
     /// Closes every connection.

@@ -8,8 +8,12 @@ use crate::config::{Config, LogFormat};
 ///
 /// A panic becomes a line with its place; its message could hold anything and is left out.
 pub fn start(config: &Config) {
-    // What the libraries say of migrations and notices is noise to an operator.
-    let level = format!("sea_orm_migration=warn,sqlx=warn,{}", config.log_level);
+    // What the libraries say of migrations, notices and single connections is noise to an operator: how the database is,
+    // the probe tells.
+    let level = format!(
+        "sea_orm_migration=warn,sqlx=warn,sqlx::pool=error,sqlx_core::pool=error,{}",
+        config.log_level
+    );
     let filter = EnvFilter::builder().parse_lossy(level);
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

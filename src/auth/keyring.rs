@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::domain::caller::{Caller, Identity};
@@ -13,7 +15,7 @@ use crate::domain::namespace::Namespace;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::SecretDigest;
 use crate::domain::time::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{self, Store};
 
 use super::limits::Meter;
@@ -96,12 +98,27 @@ pub struct KeyRing {
     store: Store,
     clock: Clock,
     table: Arc<RwLock<Arc<Table>>>,
+    /// Held by the one refresh that runs.
+    refreshes: Arc<Mutex<Refreshes>>,
+    /// How many refreshes have begun.
+    begun: Arc<AtomicU64>,
+    /// When the database last said that the keys are as they are here.
+    confirmed: Arc<RwLock<Instant>>,
+}
+
+#[derive(Debug, Default)]
+struct Refreshes {
+    /// The number of the last one that succeeded.
+    done: u64,
 }
 
 impl KeyRing {
     /// How often the database is asked whether keys have changed: a revoked key is refused within a second, with
-    /// as much time again for the question.
-    pub const REFRESH: Duration = Duration::from_millis(500);
+    /// as much time again for the question. The same question shows whether the database is there at all.
+    pub const REFRESH: Duration = Duration::from_millis(400);
+
+    /// How long keys are trusted that could not be confirmed: a revoked one might be among them.
+    pub const TRUSTED: Duration = Duration::from_secs(5);
 
     /// How often it is written down when keys were last used.
     pub const NOTE: Duration = Duration::from_mins(1);
@@ -112,7 +129,14 @@ impl KeyRing {
     ///
     /// Those of the database, as all functions here.
     pub async fn load(store: Store, clock: Clock) -> Result<Self> {
-        let ring = Self { store, clock, table: Arc::default() };
+        let ring = Self {
+            store,
+            clock,
+            table: Arc::default(),
+            refreshes: Arc::default(),
+            begun: Arc::default(),
+            confirmed: Arc::new(RwLock::new(Instant::now())),
+        };
         ring.refresh().await?;
         Ok(ring)
     }
@@ -121,6 +145,20 @@ impl KeyRing {
     #[must_use]
     pub fn is_new(&self) -> bool {
         !self.table().ever
+    }
+
+    /// Rejects while the keys may have changed without our knowing: neither is a known key good then, nor an unknown one
+    /// wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DatabaseUnavailable`] after [`KeyRing::TRUSTED`] without a word from the database.
+    pub fn check(&self) -> Result<()> {
+        let age = self.confirmed.read().unwrap_or_else(PoisonError::into_inner).elapsed();
+        if age <= Self::TRUSTED {
+            return Ok(());
+        }
+        Err(Error::DatabaseUnavailable(format!("API keys are unconfirmed for {} s", age.as_secs()).into()))
     }
 
     /// Who has the key, if it is good now. The same work for every digest.
@@ -135,19 +173,34 @@ impl KeyRing {
         Some(known)
     }
 
-    /// Reads the keys again if they have changed.
+    /// Reads the keys again if they have changed. Callers that come together share one reading.
     ///
     /// # Errors
     ///
     /// Those of the database; then the ring stays as it was.
     pub async fn refresh(&self) -> Result<()> {
-        let version = store::keys::version(self.store.reader()).await?;
+        let begun = self.begun.load(Ordering::SeqCst);
+        let mut refreshes = self.refreshes.lock().await;
+        // One that began after this call has seen all that this one would.
+        if refreshes.done > begun {
+            return Ok(());
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let asked_at = Instant::now();
+        self.read().await?;
+        refreshes.done = number;
+        *self.confirmed.write().unwrap_or_else(PoisonError::into_inner) = asked_at;
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<()> {
+        let version = self.store.keys_version().await?;
         let old = self.table();
         if version == old.version {
             return Ok(());
         }
         // Read after the version: it may be newer than that says, never older.
-        let all = store::keys::all(self.store.reader()).await?;
+        let all = self.store.all_keys().await?;
         let same = |(digest, key): (SecretDigest, Key)| {
             let known = old.keys.get(&digest).cloned();
             (digest, known.unwrap_or_else(|| Arc::new(Known::of(key))))

@@ -68,12 +68,18 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; [`Error::ForeignOrigin`] for what a web page sends without a key.
+    /// [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; [`Error::ForeignOrigin`] for what a web page sends without a key;
+    /// [`Error::DatabaseUnavailable`] if it cannot be known which keys there are.
     pub fn identify(&self, head: &Parts) -> Result<Arc<Known>> {
         if self.check_open(head)? {
+            if self.auth == Auth::Keys {
+                // The first key may have been made meanwhile.
+                self.keys.check()?;
+            }
             return Ok(Arc::clone(&self.open));
         }
         if let Some(key) = key(&head.headers)? {
+            self.keys.check()?;
             let digest = ApiKey::digest_of(key);
             return digest.and_then(|digest| self.keys.find(&digest)).ok_or(Error::KeyUnknown);
         }

@@ -145,6 +145,7 @@ pub const SETTINGS: &[Setting] = &[
         usize::to_string
     ),
     row!("pool.connections", pool_connections, |text: &str| number(text, &(2..=1_000)), u32::to_string),
+    row!("pool.wait", pool_wait, duration, show_duration),
     row!("pool.list_timeout", pool_list_timeout, lifetime, show_duration),
     row!("log.level", log_level, log_level, |v: &String| quoted(v)),
     row!("log.format", log_format, log_format, |v: &LogFormat| quoted(v.name())),
@@ -172,7 +173,30 @@ fn database(text: &str) -> Result<String, String> {
     if text.contains(":memory:") || text.contains("mode=memory") {
         return Err("must be a file: a database in memory loses what was acknowledged".to_owned());
     }
+    if text.starts_with("postgres") {
+        one_host(text)?;
+    }
     Ok(text.to_owned())
+}
+
+/// PostgreSQL's own clients choose among several hosts; ours cannot, and would take a standby for the primary.
+fn one_host(url: &str) -> Result<(), String> {
+    const INSTEAD: &str =
+        "name one address that leads to the primary, such as a proxy's or one that moves with it";
+    let (place, parameters) = url.split_once('?').unwrap_or((url, ""));
+    if parameters.split('&').any(|parameter| parameter.starts_with("target_session_attrs=")) {
+        return Err(format!("must not have target_session_attrs, which is not supported: {INSTEAD}"));
+    }
+    let authority = place.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split_once('/').map_or(authority, |(authority, _)| authority);
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let named = parameters
+        .split('&')
+        .filter(|parameter| ["host=", "hostaddr=", "port="].iter().any(|name| parameter.starts_with(name)));
+    if named.chain([hosts]).any(|hosts| hosts.contains(',') || hosts.to_ascii_lowercase().contains("%2c")) {
+        return Err(format!("must not name several hosts, which is not supported: {INSTEAD}"));
+    }
+    Ok(())
 }
 
 fn auth(text: &str) -> Result<Auth, String> {

@@ -27,6 +27,31 @@ impl Timestamp {
     }
 }
 
+/// What the clocks of a machine show at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// The time of day, which can be set.
+    pub wall: Timestamp,
+    /// The time since the machine was started, which cannot.
+    pub boot: Timestamp,
+    /// Which start that was.
+    pub boot_id: String,
+}
+
+impl Clocks {
+    /// How far the time of day has gone off since `earlier`, in microseconds. After another start of the machine it cannot
+    /// be known how much time it was off: then it is all the time that has passed.
+    #[must_use]
+    pub fn drift_since(&self, earlier: &Self) -> i64 {
+        let wall = self.wall.0.saturating_sub(earlier.wall.0);
+        if self.boot_id == earlier.boot_id {
+            wall.saturating_sub(self.boot.0.saturating_sub(earlier.boot.0))
+        } else {
+            wall
+        }
+    }
+}
+
 fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

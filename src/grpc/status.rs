@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::error::tally::FAILED;
 use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
 
@@ -32,13 +33,15 @@ impl From<Error> for Status {
             | Error::CallerLimited { retry_after } => {
                 details.set_retry_info(Some(*retry_after));
             }
-            Error::Internal(cause)
-            | Error::DatabaseUnavailable(cause)
-            | Error::DatabaseTooSlow(cause)
-            | Error::OutcomeUnknown(cause) => {
-                if matches!(error, Error::DatabaseUnavailable(_)) {
-                    details.set_retry_info(Some(DATABASE_RETRY));
-                }
+            // Told of in all: an outage would write a line for each call.
+            Error::DatabaseUnavailable(cause) => {
+                let cause = with_causes(cause.as_ref());
+                tracing::debug!(cause, reason = reason.as_str_name(), "call failed");
+                FAILED.unavailable(cause);
+                details.set_retry_info(Some(DATABASE_RETRY));
+            }
+            Error::DeadlinePassed => FAILED.late(),
+            Error::Internal(cause) | Error::DatabaseTooSlow(cause) | Error::OutcomeUnknown(cause) => {
                 tracing::error!(
                     cause = with_causes(cause.as_ref()),
                     reason = reason.as_str_name(),

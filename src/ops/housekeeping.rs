@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::domain::caller::Caller;
 use crate::domain::guard;
+use crate::domain::namespace::Namespace;
 use crate::domain::user::User;
+use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
 use crate::store::attempts::Outdated;
@@ -25,6 +27,24 @@ const STEPS: usize = 1_000;
 /// Most trees of the search index that are left as they are. A search looks into each.
 const TREES: u64 = 4;
 
+/// What a round of housekeeping removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Removed {
+    sessions: u64,
+    events: u64,
+    attempts: u64,
+    users: u64,
+    expired_keys: u64,
+    ended_keys: u64,
+    cleared_logs: u64,
+}
+
+/// Adds a batch to `count`, and returns true if there may be another one.
+fn more(count: &mut u64, batch: u64) -> bool {
+    *count += batch;
+    batch >= BATCH
+}
+
 impl Operations {
     /// How often the whole search index may be merged: that writes all of it, however little was written since.
     pub const MERGE_EVERY: Duration = Duration::from_hours(1);
@@ -38,24 +58,76 @@ impl Operations {
         (shortest / 4).clamp(EVERY.0, EVERY.1)
     }
 
-    /// Removes all that is due. Replicas may do it at the same time.
+    /// Removes all that is due, and logs how much that was. Replicas may do it at the same time.
     ///
     /// # Errors
     ///
     /// Those of the database; what was removed till then stays removed.
     pub async fn clean_up(&self) -> Result<()> {
-        while self.remove_ended_sessions().await? >= BATCH {}
-        while self.remove_old_events().await? >= BATCH {}
-        while self.end_expired_keys(BATCH).await? >= BATCH {}
-        while self.forget_ended_keys(BATCH).await? >= BATCH {}
-        while self.remove_old_attempts().await? >= BATCH {}
-        while self.purge_old_trash().await? >= BATCH {}
+        let mut removed = Removed::default();
+        let done = self.remove_due(&mut removed).await;
+        if removed != Removed::default() {
+            let Removed { sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs } =
+                removed;
+            tracing::info!(
+                sessions,
+                events,
+                attempts,
+                users,
+                expired_keys,
+                ended_keys,
+                cleared_logs,
+                "housekeeping removed what was due"
+            );
+        }
+        done?;
         for _ in 0..STEPS {
             if !self.merge(Merging::Alike).await? {
                 break;
             }
         }
         Ok(())
+    }
+
+    async fn remove_due(&self, removed: &mut Removed) -> Result<()> {
+        // What was decided already does not depend on the clock.
+        removed.cleared_logs = self.clear_logs_of_purged().await?;
+        if !self.clock_is_trusted().await? {
+            return Ok(());
+        }
+        while more(&mut removed.sessions, self.remove_ended_sessions().await?) {}
+        while more(&mut removed.events, self.remove_old_events().await?) {}
+        while more(&mut removed.expired_keys, self.end_expired_keys(BATCH).await?) {}
+        while more(&mut removed.ended_keys, self.forget_ended_keys(BATCH).await?) {}
+        while more(&mut removed.attempts, self.remove_old_attempts().await?) {}
+        while more(&mut removed.users, self.purge_old_trash().await?) {}
+        removed.cleared_logs += self.clear_logs_of_purged().await?;
+        Ok(())
+    }
+
+    /// Takes from the events of purged users what says where they were, as far as purging did not. Returns how many users
+    /// that is.
+    async fn clear_logs_of_purged(&self) -> Result<u64> {
+        let mut users = 0;
+        loop {
+            let waiting = store::purged::waiting(self.store.reader(), BATCH).await?;
+            let found = waiting.len() as u64;
+            for (namespace, user) in waiting {
+                while self.clear_more(&namespace, &user).await? {}
+                users += 1;
+            }
+            if found < BATCH {
+                return Ok(users);
+            }
+        }
+    }
+
+    /// Clears some more events of a purged user; returns true if there are still more.
+    pub(super) async fn clear_more(&self, namespace: &Namespace, user: &UserId) -> Result<bool> {
+        let tx = self.store.begin_as_server().await?;
+        let more = store::purged::go_on(&tx, namespace, user).await?;
+        tx.commit().await?;
+        Ok(more)
     }
 
     /// Begins to make one tree of the search index, if it consists of many. [`clean_up`](Self::clean_up) goes on with it.
@@ -124,6 +196,7 @@ impl Operations {
             };
             match self.remove(&caller, &user, still_due).await {
                 Ok(()) | Err(Error::UserNotFound) => {}
+                Err(error @ Error::DatabaseUnavailable(_)) => return Err(error),
                 // One that cannot be removed must not keep all others in the trash.
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;

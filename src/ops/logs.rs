@@ -3,6 +3,7 @@
 use crate::domain::caller::Caller;
 use crate::domain::device::Details;
 use crate::domain::event::{LogFilter, LogRecord};
+use crate::domain::session::Device;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
@@ -32,6 +33,12 @@ impl Operations {
         // One more than asked for tells whether there are more.
         let limit = wanted.page.limit;
         let mut rows = store::events::of_user(&db, namespace, user, filter, &start, limit + 1).await?;
+        // An id is free again once its user was purged: what is not cleared yet is not the new user's.
+        if let Some(last) = store::purged::up_to(&db, namespace, user).await? {
+            for row in rows.iter_mut().filter(|row| row.seq <= last) {
+                row.device = Device::default();
+            }
+        }
         let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
         let total = if wanted.total {
             Some(store::events::count_of_user(&db, namespace, user, filter).await?)

@@ -13,6 +13,9 @@ use super::{Operations, check_etag};
 /// How often a user is looked for that others restore or purge while it is being restored.
 const TRIES: u32 = 3;
 
+/// How many batches of a purged user's events are cleared by the call that purged it, beside the first.
+const MORE_BATCHES: u32 = 4;
+
 impl Operations {
     /// The user with `id` in the trash.
     ///
@@ -123,8 +126,16 @@ impl Operations {
         let account = store::users::lock_in_trash(&tx, namespace, id).await?;
         check(&account.ok_or(Error::UserNotFound)?.user)?;
         store::users::purge(&tx, namespace, id).await?;
-        store::events::forget_user(&tx, namespace, id).await?;
+        let mut more = store::purged::begin(&tx, namespace, id).await?;
         store::events::append(&tx, caller, &event).await?;
-        tx.commit().await
+        tx.commit().await?;
+        // A log may hold millions of events. The user is gone; what these calls leave, housekeeping clears.
+        for _ in 0..MORE_BATCHES {
+            if !more {
+                break;
+            }
+            more = self.clear_more(namespace, id).await.unwrap_or(false);
+        }
+        Ok(())
     }
 }

@@ -24,6 +24,7 @@ use crate::auth::keyring::{KeyRing, Known};
 use crate::auth::layer::Gate;
 use crate::config::Config;
 use crate::domain::caller::Caller;
+use crate::error::tally::FAILED;
 use crate::error::{Error, Result};
 use crate::grpc::keys::KeysService;
 use crate::grpc::status::refusal;
@@ -69,6 +70,16 @@ struct Admitted {
     since: Instant,
     /// Where no key is needed: whether the request has its permit of all calls already.
     counted: Arc<AtomicBool>,
+}
+
+/// A call that is worked on. Dropped with it, it counts one whose caller left: clients with a deadline often do when it
+/// passes, and no other trace of the call is left.
+struct Unanswered;
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        FAILED.abandoned();
+    }
 }
 
 impl Stack {
@@ -168,11 +179,14 @@ impl Stack {
         caller.deadline = span.and_then(|span| Instant::now().checked_add(span));
         head.extensions.insert(caller);
         let work = self.call_routes(Request::from_parts(head, body));
-        match span {
+        let unanswered = Unanswered;
+        let answered = match span {
             Some(Duration::ZERO) => Err(Error::DeadlinePassed),
             Some(span) => tokio::time::timeout(span, work).await.map_err(|_| Error::DeadlinePassed),
             None => Ok(work.await),
-        }
+        };
+        std::mem::forget(unanswered);
+        answered
     }
 
     /// Authenticates and authorizes a request, and takes its caller's permit; for further calls of the same request, only

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use sea_orm::{
 
 use super::lease::Pool;
 use super::observer::Observer;
+use super::probe::{Address, Probe};
 use super::shared::{Shared, Single, Stop};
 use super::trust::Trust;
 use super::turns::{Limits, MAX_WAIT};
-use super::{Kind, Reader, Store};
+use super::{Kind, Reader, Store, fault};
 
 /// Steps of SQLite's virtual machine after which a reader looks whether its statement is still wanted: some microseconds.
 const STEPS: i32 = 1_000;
@@ -29,6 +30,9 @@ const SQLITE_READERS: (usize, usize) = (2, 4);
 
 /// How long a call whose turn it is waits for its connection to be opened, or given back by the call before.
 const ACQUIRE: Duration = MAX_WAIT;
+
+/// How long connecting to PostgreSQL may take.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long an SQLite writer waits for another process's.
 const BUSY: Duration = Duration::from_secs(10);
@@ -51,7 +55,18 @@ pub enum ConnectError {
     /// The file is not there and was not asked for.
     #[error("there is no database file {0}; add `?mode=rwc` to its address to create it")]
     Missing(String),
-    /// The database refuses or does not answer.
+    /// The file is there and holds nothing.
+    #[error(
+        "the database file {0} is empty, so it is not the one that was meant; with `?mode=rwc` a new database is made in it"
+    )]
+    Empty(String),
+    /// The file or its folder may not be written to.
+    #[error("the database file cannot be written: {0}")]
+    ReadOnly(String),
+    /// The database does not answer, which may pass.
+    #[error("the database does not answer: {0}")]
+    Unreachable(String),
+    /// The database refuses.
     #[error("cannot open the database: {0}")]
     Open(String),
     /// Too old.
@@ -62,16 +77,30 @@ pub enum ConnectError {
 /// Without what the libraries wrap around it.
 impl From<DbErr> for ConnectError {
     fn from(error: DbErr) -> Self {
-        Self::Open(match error {
-            DbErr::Conn(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
-                told(&cause)
-            }
-            other => other.to_string(),
-        })
+        match error {
+            DbErr::Conn(RuntimeErr::SqlxError(cause))
+            | DbErr::Query(RuntimeErr::SqlxError(cause))
+            | DbErr::Exec(RuntimeErr::SqlxError(cause)) => Self::from(&*cause),
+            other => Self::Open(other.to_string()),
+        }
     }
 }
 
-fn told(error: &sqlx::Error) -> String {
+impl From<&sqlx::Error> for ConnectError {
+    fn from(error: &sqlx::Error) -> Self {
+        let passes = match error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+            // PostgreSQL is starting, stopping, or has no connection to spare.
+            sqlx::Error::Database(said) => {
+                said.code().is_some_and(|code| ["57P01", "57P02", "57P03", "53300"].contains(&&*code))
+            }
+            _ => false,
+        };
+        if passes { Self::Unreachable(told(error)) } else { Self::Open(told(error)) }
+    }
+}
+
+pub(super) fn told(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(told) => told.message().to_owned(),
         other => other.to_string(),
@@ -85,12 +114,36 @@ impl Store {
     ///
     /// [`ConnectError`]
     pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
-        if url.starts_with("sqlite:") { sqlite(url).await } else { postgres(url, connections).await }
+        if url.starts_with("sqlite:") {
+            sqlite(url).await
+        } else {
+            patiently(postgres(url, connections)).await
+        }
+    }
+
+    /// Returns an error if the database is a file that cannot be written. Another process may be writing to it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::ReadOnly`]
+    pub async fn check_writable(&self) -> Result<(), ConnectError> {
+        if self.kind == Kind::Postgres {
+            return Ok(());
+        }
+        // Another process writes: that passes.
+        let Ok(tx) = self.begin_as_server().await else { return Ok(()) };
+        // The transaction alone would begin: of a file that is read only, SQLite makes it one that reads.
+        match tx.execute_unprepared("PRAGMA user_version = 0").await {
+            Err(error) if fault::is_read_only_file(&error) => {
+                Err(ConnectError::ReadOnly(fault::words(&error)))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 async fn sqlite(url: &str) -> Result<Store, ConnectError> {
-    create_private(url)?;
+    prepare_file(url)?;
     let trust = Arc::<Trust>::default();
     let library = patient_connect(sqlite_options(url, &trust)).await?;
     let single = |db: &DatabaseConnection, stop| Single { pool: pool_of(db, &trust), stop };
@@ -105,6 +158,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
         readers.push(single(&reader, stop));
     }
     let server = Database::connect(sqlite_reader(url, &trust, &Stop::default())).await?;
+    let address = Address::sqlite(url).map_err(|error| ConnectError::from(&error))?;
     Ok(Store {
         kind: Kind::Sqlite,
         read: Shared::new(readers, Limits { most, slow: most / 2 }, None),
@@ -112,6 +166,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
         server: Arc::new(Reader::new(pool_of(&server, &trust), None)),
         library,
         trust,
+        probe: Arc::new(Probe::new(address)),
     })
 }
 
@@ -155,7 +210,7 @@ fn sqlite_options(url: &str, trust: &Arc<Trust>) -> ConnectOptions {
 
 type SqliteOptions = sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
-fn configure(options: SqliteOptions) -> SqliteOptions {
+pub(super) fn configure(options: SqliteOptions) -> SqliteOptions {
     options
         .journal_mode(SqliteJournalMode::Wal)
         // In WAL mode NORMAL can lose the last commits at a power cut; FULL loses nothing acknowledged.
@@ -170,17 +225,39 @@ fn configure(options: SqliteOptions) -> SqliteOptions {
 
 /// A file that SQLite itself created would be readable by everyone (0644); its `-wal` and `-shm` take over the
 /// mode of the file.
-fn create_private(url: &str) -> Result<(), ConnectError> {
-    let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
+fn prepare_file(url: &str) -> Result<(), ConnectError> {
+    // As the driver reads it.
+    let rest = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
     let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
-    if !parameters.split('&').any(|parameter| parameter == "mode=rwc") {
-        return if std::path::Path::new(&path).exists() { Ok(()) } else { Err(ConnectError::Missing(path)) };
+    let create = parameters.split('&').any(|parameter| parameter == "mode=rwc");
+    match std::fs::metadata(&path) {
+        Ok(file) => check_file(path, &file, create),
+        Err(_) if !create => Err(ConnectError::Missing(path)),
+        Err(_) => match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(cause) if cause.kind() != ErrorKind::AlreadyExists => {
+                Err(ConnectError::Create { path, cause })
+            }
+            _ => Ok(()),
+        },
     }
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-        Err(cause) if cause.kind() != ErrorKind::AlreadyExists => Err(ConnectError::Create { path, cause }),
-        _ => Ok(()),
+}
+
+/// An empty file is what a copy leaves that was cut short, or a volume's placeholder: a new database in it is open to
+/// everyone on this machine and holds nobody.
+fn check_file(path: String, file: &std::fs::Metadata, create: bool) -> Result<(), ConnectError> {
+    if file.is_file() && file.len() == 0 {
+        if !create {
+            return Err(ConnectError::Empty(path));
+        }
+        tracing::warn!(path, "the database file is empty: a new database is made in it");
     }
+    let mode = file.permissions().mode() & 0o777;
+    if mode & 0o004 != 0 {
+        let mode = format!("{mode:o}");
+        tracing::warn!(path, mode, "the database file can be read by every user of this machine: chmod 600");
+    }
+    Ok(())
 }
 
 async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
@@ -204,7 +281,7 @@ const POSTGRES_OTHERS: usize = 4;
 /// a table from its beginning. Each statement has an index that leads to one tenant's rows, but where most rows are
 /// alike, or statistics are old, the planner would rather meet them among everyone's. Nor does it start processes to share
 /// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that.
-const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
+pub(super) const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
                        SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off; \
                        SET max_parallel_workers_per_gather = 0";
 
@@ -212,11 +289,19 @@ const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; 
 /// version 14 cannot, nor can some systems.
 const END_ABANDONED: &str = "SET client_connection_check_interval = '1s'";
 
+/// Gives up on a server that takes connections and says nothing.
+async fn patiently(
+    connecting: impl Future<Output = Result<Store, ConnectError>>,
+) -> Result<Store, ConnectError> {
+    let silent = || ConnectError::Unreachable(format!("nothing is heard within {} s", CONNECT.as_secs()));
+    tokio::time::timeout(CONNECT, connecting).await.unwrap_or_else(|_| Err(silent()))
+}
+
 async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     // A pool tries until its time is up and then knows only that: one connection says what is wrong.
-    let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::Open(told(&error)))?;
-    let first = first.connect().await.map_err(|error| ConnectError::Open(told(&error)))?;
-    first.close().await.map_err(|error| ConnectError::Open(told(&error)))?;
+    let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::from(&error))?;
+    let first = first.connect().await.map_err(|error| ConnectError::from(&error))?;
+    first.close().await.map_err(|error| ConnectError::from(&error))?;
     let trust = Arc::<Trust>::default();
     let library = Database::connect(postgres_options(url, &trust, &Stop::default())).await?;
     check_version(&library).await?;
@@ -232,6 +317,7 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     let limits = Limits { most: connections - some, slow: some };
     let server = pool_of(&library, &trust);
     let shared = Shared::new(shared, limits, Some(server.clone()));
+    let address = Address::postgres(url).map_err(|error| ConnectError::from(&error))?;
     Ok(Store {
         kind: Kind::Postgres,
         read: shared.clone(),
@@ -239,6 +325,7 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         server: Arc::new(Reader::new(server, None)),
         library,
         trust,
+        probe: Arc::new(Probe::new(address)),
     })
 }
 

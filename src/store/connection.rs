@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream};
 use sea_orm::entity::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, StreamTrait};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tracing::Instrument as _;
 
 use super::fault;
+use super::health::{self, Health};
 use super::lease::{Answer, Lease, Pool, Running, Work, feed};
 use super::observer::Observer;
 use crate::error::{Error, Result};
@@ -53,6 +54,7 @@ impl Reader {
 
     async fn run(&self, work: Arc<Work>) -> Result<Answer, DbErr> {
         let answer = async { self.pool.acquire().await?.start(work).await.1 };
+        let answer = self.pool.health().bounded(answer);
         match self.until {
             Some(until) => timeout_at(until, answer).await.unwrap_or_else(|_| Err(fault::list_too_slow())),
             None => answer.await,
@@ -72,16 +74,21 @@ pub struct Transaction {
     backend: DbBackend,
     // A statement takes the connection and brings it back: one that was abandoned does not, nor does anything follow it.
     lease: Mutex<Option<Lease>>,
+    health: Health,
 }
 
 impl Transaction {
     /// Begins one. Tries once more where a connection turns out to be dead.
     pub(super) async fn begin(pool: &Pool) -> Result<Self> {
-        let lease = match Self::open(pool).await {
-            Err(error) if fault::is_connection_lost(&error) => Self::open(pool).await,
-            opened => opened,
-        }?;
-        Ok(Self { backend: pool.backend(), lease: Mutex::new(Some(lease)) })
+        let lease = pool.health().bounded(async {
+            match Self::open(pool).await {
+                Err(error) if fault::is_connection_lost(&error) => Self::open(pool).await,
+                opened => opened,
+            }
+        });
+        let lease = lease.await?;
+        let (backend, health) = (pool.backend(), pool.health().clone());
+        Ok(Self { backend, lease: Mutex::new(Some(lease)), health })
     }
 
     async fn open(pool: &Pool) -> Result<Lease, DbErr> {
@@ -107,7 +114,12 @@ impl Transaction {
             }
         };
         tokio::spawn(commit.in_current_span());
-        match told.await {
+        let told = tokio::select! {
+            biased;
+            told = told => told,
+            cause = self.health.given_up() => return Err(Error::OutcomeUnknown(cause.to_string().into())),
+        };
+        match told {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(fault::at_commit(error)),
             Err(error) => Err(Error::OutcomeUnknown(error.into())),
@@ -117,7 +129,8 @@ impl Transaction {
     async fn run(&self, work: Work) -> Result<Answer, DbErr> {
         let mut place = self.lease.lock().await;
         let lease = place.take().ok_or_else(abandoned)?;
-        let (lease, answer) = lease.start(Arc::new(work)).await;
+        let done = async { Ok::<_, DbErr>(lease.start(Arc::new(work)).await) };
+        let (lease, answer) = self.health.bounded(done).await?;
         *place = Some(lease);
         answer
     }
@@ -157,6 +170,8 @@ pub struct Rows {
     feed: Option<Running<()>>,
     /// Ends when they are given up.
     until: Option<Pin<Box<Sleep>>>,
+    /// Completes when the database does not answer.
+    away: Pin<Box<dyn Future<Output = Arc<str>> + Send>>,
 }
 
 impl Rows {
@@ -177,7 +192,13 @@ impl Stream for Rows {
         {
             self.feed = None;
         }
-        match self.rows.poll_recv(context) {
+        let row = self.rows.poll_recv(context);
+        if row.is_pending()
+            && let Poll::Ready(cause) = self.away.as_mut().poll(context)
+        {
+            return Poll::Ready(Some(Err(health::away(&cause))));
+        }
+        match row {
             Poll::Pending if self.is_over(context) => Poll::Ready(Some(Err(fault::list_too_slow()))),
             row => row,
         }
@@ -198,7 +219,9 @@ impl StreamTrait for Reader {
         let (sender, rows) = mpsc::channel(READ_AHEAD);
         let feed = Some(Running::new(feed(self.pool.clone(), statement, sender)));
         let until = self.until.map(|until| Box::pin(sleep_until(until)));
-        Box::pin(async move { Ok(Rows { rows, feed, until }) })
+        let health = self.pool.health().clone();
+        let away = Box::pin(async move { health.given_up().await }.fuse());
+        Box::pin(async move { Ok(Rows { rows, feed, until, away }) })
     }
 }
 

@@ -171,22 +171,6 @@ impl TryFrom<event::Model> for LogRecord {
     }
 }
 
-/// Takes from a user's events what says where the person was.
-///
-/// # Errors
-///
-/// What the database says.
-pub async fn forget_user(tx: &impl ConnectionTrait, namespace: &Namespace, user: &UserId) -> Result<()> {
-    event::Entity::update_many()
-        .col_expr(Column::Address, Expr::val(""))
-        .col_expr(Column::UserAgent, Expr::val(""))
-        .filter(Column::Namespace.eq(namespace.as_str()))
-        .filter(Column::UserId.eq(user.as_str()))
-        .exec(tx)
-        .await?;
-    Ok(())
-}
-
 /// Removes events of any namespace from before `cutoff`. At most `most`; returns how many.
 ///
 /// # Errors

@@ -119,6 +119,16 @@ pub(super) fn is_read_only_server(error: &DbErr) -> bool {
     code(error).is_some_and(|code| code == READ_ONLY)
 }
 
+/// Returns true if SQLite may only read the file.
+pub(super) fn is_read_only_file(error: &DbErr) -> bool {
+    sqlite_result(error) == Some(8)
+}
+
+/// What the database says, without what the libraries wrap around it.
+pub(super) fn words(error: &DbErr) -> String {
+    told(error).map_or_else(|| error.to_string(), |told| told.message().to_owned())
+}
+
 /// Returns true if a constraint refused the statement: the transaction can be rolled back as usual.
 pub(super) fn is_constraint(error: &DbErr) -> bool {
     told(error).is_some_and(|told| !matches!(told.kind(), ErrorKind::Other))

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::fault;
+use super::health::Health;
 use super::observer::Observer;
 use super::shared::Turn;
 use super::trust::Trust;
@@ -81,6 +82,11 @@ impl Pool {
             Inner::Sqlite(pool) => pool.close().await,
             Inner::Postgres(pool) => pool.close().await,
         }
+    }
+
+    /// The state of the database, as the probe sees it.
+    pub(super) fn health(&self) -> &Health {
+        &self.trust.health
     }
 
     pub(super) fn backend(&self) -> DbBackend {
@@ -237,6 +243,9 @@ impl Lease {
         };
         if let Some(error) = error {
             self.pool.trust.note(error);
+            if matches!(work, Work::Commit) && self.pool.backend() == DbBackend::Sqlite {
+                self.pool.health().note_commit_failure(&fault::words(error));
+            }
         }
     }
 

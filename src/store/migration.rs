@@ -6,6 +6,7 @@ mod m20261121_000003_keys;
 mod m20261121_000004_guard;
 mod m20261125_000005_throttle;
 mod m20261125_000006_key_makers;
+mod m20261125_000007_faults;
 
 use sea_orm::{
     ConnectionTrait as _, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000004_guard::Migration),
             Box::new(m20261125_000005_throttle::Migration),
             Box::new(m20261125_000006_key_makers::Migration),
+            Box::new(m20261125_000007_faults::Migration),
         ]
     }
 }

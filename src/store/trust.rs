@@ -9,6 +9,7 @@ use sea_orm::sqlx::{Connection as _, Database};
 use tokio::time::timeout;
 
 use super::fault;
+use super::health::Health;
 
 /// A connection in steady use is not asked whether it still lives: that would double every read.
 const MAX_UNCHECKED: Duration = Duration::from_secs(2);
@@ -23,6 +24,8 @@ const MIN_BETWEEN: Duration = Duration::from_secs(1);
 /// What errors of one connection tell about the others of its pool.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
+    /// What the probe's connection tells about them.
+    pub(super) health: Health,
     since: Mutex<Since>,
 }
 

@@ -16,6 +16,7 @@ import countries
 import endurance
 import faults
 import keys
+import outages
 import overload
 import races
 import sdks
@@ -143,7 +144,7 @@ def main():
     for kind in kinds:
         on(kind, runner)
         on_for_appwrite(kind, runner)
-    for name, function, *arguments in [*keys.tests(), *tls.tests(), *overload.tests(), *endurance.tests(), *races.tests(), *faults.tests()]:
+    for name, function, *arguments in [*keys.tests(), *tls.tests(), *overload.tests(), *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests()]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments)
 

@@ -155,6 +155,11 @@ impl Service {
         Replica::start(&self.home.url, &Clock::fixed(self.clock.now().minus(behind)), change).await
     }
 
+    /// Where the database is.
+    pub(crate) fn url(&self) -> &str {
+        &self.home.url
+    }
+
     /// Every file of an SQLite database.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         std::fs::read_dir(self.home.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect()

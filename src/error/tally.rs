@@ -1,0 +1,158 @@
+//! Counts of calls that failed for want of the database, for log lines that would otherwise be one a call.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The counts of this process, since it began.
+pub static FAILED: Tally = Tally::new();
+
+/// Failed calls by reason.
+#[derive(Debug)]
+pub struct Tally {
+    unavailable: AtomicU64,
+    late: AtomicU64,
+    abandoned: AtomicU64,
+    /// Why the last one found no database.
+    cause: Mutex<String>,
+}
+
+impl Tally {
+    const fn new() -> Self {
+        Self {
+            unavailable: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
+            cause: Mutex::new(String::new()),
+        }
+    }
+
+    /// Counts a call that the database could not serve.
+    pub fn unavailable(&self, cause: String) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+        self.unavailable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a call whose deadline passed before it was answered.
+    pub fn late(&self) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a call whose caller left before it was answered.
+    pub fn abandoned(&self) {
+        self.abandoned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            unavailable: self.unavailable.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            abandoned: self.abandoned.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Why the last call found no database.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Failed calls by reason, at one time or between two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answered DATABASE_UNAVAILABLE.
+    pub unavailable: u64,
+    /// Answered DEADLINE_PASSED.
+    pub late: u64,
+    /// Given up by their callers.
+    pub abandoned: u64,
+}
+
+impl Counts {
+    /// Those that came after `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            unavailable: self.unavailable.saturating_sub(earlier.unavailable),
+            late: self.late.saturating_sub(earlier.late),
+            abandoned: self.abandoned.saturating_sub(earlier.abandoned),
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons = [
+            ("DATABASE_UNAVAILABLE", self.unavailable),
+            ("DEADLINE_PASSED", self.late),
+            ("left by their callers", self.abandoned),
+        ];
+        let all: u64 = reasons.iter().map(|(_, count)| count).sum();
+        write!(f, "{all} calls failed")?;
+        let named = reasons.iter().filter(|(_, count)| *count > 0);
+        for (n, (reason, count)) in named.enumerate() {
+            write!(f, "{}{reason} {count}", if n == 0 { ": " } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// A log line that may be due many times a second: written at once, then once a minute at most, with how often it was due.
+#[derive(Debug)]
+pub struct Throttle {
+    /// When the line was last written, and how often it was due since.
+    last: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Throttle {
+    const EVERY: Duration = Duration::from_mins(1);
+
+    /// One that has written nothing yet.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "made in statics")]
+    pub const fn new() -> Self {
+        Self { last: Mutex::new(None) }
+    }
+
+    /// Counts one more time; returns how many there were since the last line if it is time for a line.
+    pub fn due(&self) -> Option<u64> {
+        self.due_at(Instant::now())
+    }
+
+    fn due_at(&self, now: Instant) -> Option<u64> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = last.map_or(0, |(_, times)| times) + 1;
+        let due = last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= Self::EVERY);
+        *last = match *last {
+            Some((at, _)) if !due => Some((at, times)),
+            _ => Some((now, 0)),
+        };
+        due.then_some(times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_told_by_reason() {
+        let all = Counts { unavailable: 500, late: 2, abandoned: 0 };
+        assert_eq!(all.to_string(), "502 calls failed: DATABASE_UNAVAILABLE 500, DEADLINE_PASSED 2");
+        assert_eq!(all.since(all).to_string(), "0 calls failed");
+    }
+
+    #[test]
+    fn a_line_that_is_due_often_is_written_once_a_minute_with_a_count() {
+        let (line, begun) = (Throttle::new(), Instant::now());
+        let at = |seconds: u64| line.due_at(begun + Duration::from_secs(seconds));
+        assert_eq!(
+            [at(0), at(1), at(59), at(60), at(61), at(200)],
+            [Some(1), None, None, Some(3), None, Some(2)]
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! The state of the database as the probe sees it: one state for readiness, for refusing calls and for the log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sea_orm::{DbErr, RuntimeErr};
+use tokio::sync::watch;
+
+use crate::error::{Error, Result, with_causes};
+
+use super::Store;
+
+/// How long calls in flight go on waiting for a database that does not answer: it may have been a moment's silence.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How often a database that takes no writes is given one to try.
+const RETRY_WRITE: Duration = Duration::from_millis(400);
+
+/// How long such a write may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Something that is wrong with the database.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// When it began.
+    pub since: Instant,
+    /// Why, in the database's own words.
+    pub cause: Arc<str>,
+}
+
+/// What is wrong with the database now, if anything is.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// It does not answer.
+    pub silent: Option<Fault>,
+    /// It answers, and a commit failed, and no write has succeeded since. SQLite alone: there is nothing else to ask.
+    pub unwritable: Option<Fault>,
+}
+
+impl State {
+    /// Returns true if the database can serve reads and writes.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.silent.is_none() && self.unwritable.is_none()
+    }
+}
+
+/// The state of the database, shared by all that follow it. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    state: Arc<watch::Sender<State>>,
+}
+
+impl Health {
+    /// A view of the state that can wait for changes.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Returns true if the database answers.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.state.borrow().silent.is_none()
+    }
+
+    /// Rejects immediately while the database does not answer: queueing for a connection would only add latency.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DatabaseUnavailable`]
+    pub fn check(&self) -> Result<()> {
+        match &self.state.borrow().silent {
+            Some(fault) => Err(unavailable(&fault.cause)),
+            None => Ok(()),
+        }
+    }
+
+    /// Awaits `work` for as long as the database answers: gives up half a second after it was found silent.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and a [`DbErr`] that becomes [`Error::DatabaseUnavailable`].
+    pub(super) async fn bounded<T, E: From<DbErr>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            cause = self.given_up() => Err(away(&cause).into()),
+        }
+    }
+
+    /// Completes when the database has been silent for longer than a moment.
+    pub(super) async fn given_up(&self) -> Arc<str> {
+        let mut state = self.state.subscribe();
+        loop {
+            if state.wait_for(|state| state.silent.is_some()).await.is_err() {
+                // Never so: the sender is ours.
+                std::future::pending::<()>().await;
+            }
+            let cause = state.borrow().silent.as_ref().map(|fault| Arc::clone(&fault.cause));
+            let answered = state.wait_for(|state| state.silent.is_none());
+            if tokio::time::timeout(GRACE, answered).await.is_err() {
+                return cause.unwrap_or_default();
+            }
+        }
+    }
+
+    /// The probe had its answer.
+    pub(super) fn note_answer(&self) {
+        self.state.send_if_modified(|state| state.silent.take().is_some());
+    }
+
+    /// The probe, which asked at `since`, had no answer.
+    pub(super) fn note_silence(&self, since: Instant, cause: &str) {
+        note(&self.state, |state| &mut state.silent, since, cause);
+    }
+
+    /// A commit failed, so the database takes no writes until one has succeeded. For SQLite: PostgreSQL tells by itself
+    /// when it is in trouble.
+    pub fn note_commit_failure(&self, cause: &str) {
+        note(&self.state, |state| &mut state.unwritable, Instant::now(), cause);
+    }
+
+    fn note_write(&self) {
+        self.state.send_if_modified(|state| state.unwritable.take().is_some());
+    }
+}
+
+/// Notes a fault, with its newest cause and the time of its first. Tells those who wait only if it is new.
+fn note(
+    state: &watch::Sender<State>,
+    fault: impl FnOnce(&mut State) -> &mut Option<Fault>,
+    since: Instant,
+    cause: &str,
+) {
+    state.send_if_modified(|state| {
+        let fault = fault(state);
+        let new = fault.is_none();
+        let since = fault.as_ref().map_or(since, |fault| fault.since);
+        *fault = Some(Fault { since, cause: cause.into() });
+        new
+    });
+}
+
+/// The error of a statement that was given up since the database does not answer.
+pub(super) fn away(cause: &str) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(cause.to_owned()))
+}
+
+/// What a call is refused with while the database is away, for `cause`.
+pub(super) fn unavailable(cause: &str) -> Error {
+    Error::DatabaseUnavailable(cause.into())
+}
+
+impl Store {
+    /// The state of the database.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.trust.health
+    }
+
+    /// Tries a write again and again after a commit failed, until one succeeds. Never returns.
+    pub async fn watch_writes(&self) {
+        let mut state = self.health().subscribe();
+        while state.wait_for(|state| state.unwritable.is_some()).await.is_ok() {
+            tokio::time::sleep(RETRY_WRITE).await;
+            match tokio::time::timeout(WRITE_LIMIT, self.try_write()).await {
+                Ok(Ok(())) => self.health().note_write(),
+                Ok(Err(error)) => tracing::debug!(cause = with_causes(&error), "a write was tried in vain"),
+                Err(_) => tracing::debug!("a write was tried in vain: no answer"),
+            }
+        }
+    }
+
+    /// Writes one row as it is.
+    async fn try_write(&self) -> Result<()> {
+        let tx = self.begin_as_server().await?;
+        super::keys::rewrite_version(&tx).await?;
+        tx.commit().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_in_flight_outlives_a_moments_silence_and_no_more() {
+        let health = Health::default();
+        let slow = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok::<_, DbErr>(7)
+        };
+        health.note_silence(Instant::now(), "connection refused");
+        assert!(health.check().is_err());
+        assert_eq!(health.bounded(slow).await.unwrap(), 7);
+        let stuck = health.bounded(std::future::pending::<Result<(), DbErr>>());
+        let refused = Error::from(stuck.await.unwrap_err());
+        assert!(
+            matches!(&refused, Error::DatabaseUnavailable(cause) if cause.to_string().contains("refused"))
+        );
+        health.note_answer();
+        assert!(health.check().is_ok());
+    }
+
+    #[test]
+    fn a_fault_keeps_the_time_of_its_first_cause() {
+        let health = Health::default();
+        let since = Instant::now();
+        health.note_silence(since, "no answer");
+        health.note_silence(since + Duration::from_secs(1), "connection refused");
+        let silent = health.subscribe().borrow().silent.clone().unwrap();
+        assert_eq!((silent.since, &*silent.cause), (since, "connection refused"));
+        health.note_commit_failure("disk full");
+        health.note_answer();
+        assert!(health.answers() && !health.subscribe().borrow().is_ready());
+        health.note_write();
+        assert!(health.subscribe().borrow().is_ready());
+    }
+}

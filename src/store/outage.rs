@@ -1,0 +1,237 @@
+//! What the log says of a database that fails: a line when it begins, one a minute with counts, and one when it ends.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::tally::{Counts, FAILED};
+
+use super::Store;
+use super::health::State;
+
+/// How often the counts are looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How often an outage that goes on is told again; and how long calls have to be well before it has ended where it shows
+/// by nothing else.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// How long after an outage failures still belong to it: connections of before are found broken one by one.
+const AFTERMATH: Duration = Duration::from_secs(3);
+
+/// What can be wrong, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Silent,
+    Unwritable,
+    /// The database is well by all that it is asked, and calls fail there.
+    Failing,
+}
+
+/// A line for the log.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Begun(Kind, Arc<str>),
+    Lasts(Kind, Arc<str>, Duration, Counts),
+    Ended(Kind, Duration, Counts),
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begun(Kind::Silent, cause) => write!(f, "database does not answer: {cause}"),
+            Self::Begun(Kind::Unwritable, cause) => write!(f, "database takes no writes: {cause}"),
+            Self::Begun(Kind::Failing, cause) => write!(f, "calls fail at the database: {cause}"),
+            Self::Lasts(Kind::Silent, cause, span, counts) => {
+                write!(f, "database has not answered for {} s: {cause}; {counts}", span.as_secs())
+            }
+            Self::Lasts(Kind::Unwritable, cause, span, counts) => {
+                write!(f, "database has taken no writes for {} s: {cause}; {counts}", span.as_secs())
+            }
+            Self::Lasts(Kind::Failing, cause, span, counts) => {
+                write!(f, "calls have failed at the database for {} s: {cause}; {counts}", span.as_secs())
+            }
+            Self::Ended(Kind::Silent, span, counts) => {
+                write!(f, "database answers again after {:.1} s; {counts}", span.as_secs_f64())
+            }
+            Self::Ended(Kind::Unwritable, span, counts) => {
+                write!(f, "database takes writes again after {:.1} s; {counts}", span.as_secs_f64())
+            }
+            Self::Ended(Kind::Failing, span, counts) => {
+                write!(f, "calls no longer fail at the database, after {:.1} s; {counts}", span.as_secs_f64())
+            }
+        }
+    }
+}
+
+/// An outage that was told of and has not ended.
+#[derive(Debug)]
+struct Outage {
+    kind: Kind,
+    since: Instant,
+    before: Counts,
+    told: Instant,
+    /// When the last call failed.
+    failed: Instant,
+}
+
+/// From what is seen, what the log is told.
+#[derive(Debug)]
+struct Report {
+    outage: Option<Outage>,
+    /// The counts when the database was last well.
+    calm: Counts,
+    seen: Counts,
+    /// When an outage was over.
+    ended: Option<Instant>,
+}
+
+impl Report {
+    fn new(counts: Counts) -> Self {
+        Self { outage: None, calm: counts, seen: counts, ended: None }
+    }
+
+    /// Looks at the state and at the counts, and returns what there is to tell.
+    fn look(&mut self, now: Instant, state: &State, counts: Counts, cause: &str) -> Vec<Line> {
+        let failed = counts.unavailable > self.seen.unavailable;
+        // Seen for a second time: what is silent is known to be so by then, and is told by its own name.
+        let failing = self.seen.unavailable > self.calm.unavailable;
+        let mut lines = Vec::new();
+        if let Some(outage) = &mut self.outage
+            && failed
+        {
+            outage.failed = now;
+        }
+        let current = match (&state.silent, &state.unwritable) {
+            (Some(fault), _) => Some((Kind::Silent, fault.since, Arc::clone(&fault.cause))),
+            (None, Some(fault)) => Some((Kind::Unwritable, fault.since, Arc::clone(&fault.cause))),
+            (None, None) => self.failing(now, failing).map(|since| (Kind::Failing, since, cause.into())),
+        };
+        if let Some(outage) = &self.outage
+            && current.as_ref().is_none_or(|(kind, ..)| *kind != outage.kind)
+        {
+            let end = if outage.kind == Kind::Failing { outage.failed } else { now };
+            lines.push(Line::Ended(outage.kind, end - outage.since, counts.since(outage.before)));
+            (self.outage, self.ended, self.calm) = (None, Some(now), counts);
+        }
+        match (current, &mut self.outage) {
+            (Some((kind, since, cause)), None) => {
+                lines.push(Line::Begun(kind, cause));
+                self.outage = Some(Outage { kind, since, before: self.calm, told: now, failed: now });
+            }
+            (Some((kind, since, cause)), Some(outage)) if now - outage.told >= AGAIN => {
+                lines.push(Line::Lasts(kind, cause, now - since, counts.since(outage.before)));
+                outage.told = now;
+            }
+            (None, _) if !failed || self.ended.is_some_and(|at| now - at < AFTERMATH) => self.calm = counts,
+            _ => {}
+        }
+        self.seen = counts;
+        lines
+    }
+
+    /// Since when calls fail though the database is well, if they do.
+    fn failing(&self, now: Instant, failing: bool) -> Option<Instant> {
+        match &self.outage {
+            Some(outage) if outage.kind == Kind::Failing => {
+                (now - outage.failed < AGAIN).then_some(outage.since)
+            }
+            Some(_) => None,
+            None => failing.then_some(now),
+        }
+    }
+}
+
+impl Store {
+    /// Writes log lines when the database fails, while it does, and when it is well again. Never returns.
+    pub async fn report_outages(&self) {
+        let mut state = self.health().subscribe();
+        let mut report = Report::new(FAILED.counts());
+        let mut ticks = tokio::time::interval(EVERY);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = state.changed() => {}
+            }
+            let seen = state.borrow_and_update().clone();
+            for line in report.look(Instant::now(), &seen, FAILED.counts(), &FAILED.cause()) {
+                match line {
+                    Line::Ended(..) => tracing::info!("{line}"),
+                    _ => tracing::warn!("{line}"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::health::Fault;
+    use super::*;
+
+    fn unavailable(unavailable: u64) -> Counts {
+        Counts { unavailable, ..Counts::default() }
+    }
+
+    #[test]
+    fn an_outage_is_told_when_it_begins_once_a_minute_and_when_it_ends() {
+        let begun = Instant::now();
+        let mut report = Report::new(Counts::default());
+        let fault = Some(Fault { since: begun, cause: "connection refused".into() });
+        let (well, away) = (State::default(), State { silent: fault, unwritable: None });
+        let mut told = Vec::new();
+        let mut look = |second: u64, state: &State, count: u64| {
+            let lines =
+                report.look(begun + Duration::from_secs(second), state, unavailable(count), "pool timed out");
+            told.extend(lines.iter().map(|line| format!("{second}: {line}")));
+        };
+        look(0, &well, 0);
+        // Calls fail before the probe has seen it.
+        look(1, &well, 3);
+        for second in 2..100 {
+            look(second, &away, 5 * second);
+        }
+        look(100, &well, 502);
+        // Those that had waited for it.
+        look(101, &well, 504);
+        for second in 102..300 {
+            look(second, &well, 504);
+        }
+        assert_eq!(
+            told,
+            [
+                "2: database does not answer: connection refused",
+                "62: database has not answered for 62 s: connection refused; 310 calls failed: DATABASE_UNAVAILABLE 310",
+                "100: database answers again after 100.0 s; 502 calls failed: DATABASE_UNAVAILABLE 502",
+            ]
+        );
+    }
+
+    #[test]
+    fn calls_that_fail_at_a_database_that_answers_are_told_once_a_minute() {
+        let begun = Instant::now();
+        let mut report = Report::new(Counts::default());
+        let mut told = Vec::new();
+        for second in 0..200 {
+            let count = unavailable(second.min(70) * 10);
+            let lines = report.look(
+                begun + Duration::from_secs(second),
+                &State::default(),
+                count,
+                "database is locked",
+            );
+            told.extend(lines.iter().map(|line| format!("{second}: {line}")));
+        }
+        assert_eq!(
+            told,
+            [
+                "2: calls fail at the database: database is locked",
+                "62: calls have failed at the database for 60 s: database is locked; 620 calls failed: \
+                 DATABASE_UNAVAILABLE 620",
+                "122: calls have failed at the database for 120 s: database is locked; 700 calls failed: \
+                 DATABASE_UNAVAILABLE 700",
+                "130: calls no longer fail at the database, after 68.0 s; 700 calls failed: DATABASE_UNAVAILABLE 700",
+            ]
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! A connection of its own, apart from those that calls share: it asks for the version of the API keys, and shows by the
+//! answer that the database is there. Callers that take every other connection cannot keep it waiting.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sea_orm::entity::prelude::async_trait::async_trait;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sea_orm::sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx};
+use tokio::sync::Mutex;
+
+use crate::domain::key::Key;
+use crate::domain::secret::SecretDigest;
+use crate::error::{Error, Result, with_causes};
+
+use super::health::{Health, unavailable};
+use super::{Store, connect, keys};
+
+/// How long the probe waits for its answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a new connection and its answer may take where there was none, or one that was closed.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// When it asks over a new connection too: the old one may lead nowhere.
+const HEDGE: Duration = Duration::from_millis(250);
+
+/// Time is counted in such steps.
+const STEP: Duration = Duration::from_millis(50);
+
+/// How long reading all keys may take.
+const KEYS: Duration = Duration::from_secs(5);
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub(super) enum Address {
+    Sqlite(SqliteConnectOptions),
+    Postgres(PgConnectOptions),
+}
+
+impl Address {
+    pub(super) fn sqlite(url: &str) -> sqlx::Result<Self> {
+        let options = SqliteConnectOptions::from_str(url)?;
+        // A file that is gone is not made anew.
+        let options = connect::configure(options).create_if_missing(false).pragma("query_only", "ON");
+        Ok(Self::Sqlite(options.disable_statement_logging()))
+    }
+
+    pub(super) fn postgres(url: &str) -> sqlx::Result<Self> {
+        let options = PgConnectOptions::from_str(url)?.application_name("usersd");
+        Ok(Self::Postgres(options.disable_statement_logging()))
+    }
+
+    fn backend(&self) -> DbBackend {
+        match self {
+            Self::Sqlite(_) => DbBackend::Sqlite,
+            Self::Postgres(_) => DbBackend::Postgres,
+        }
+    }
+
+    async fn connect(&self) -> Result<Line> {
+        let connected = async {
+            Ok::<_, sqlx::Error>(match self {
+                Self::Sqlite(options) => Connection::Sqlite(options.connect().await?),
+                Self::Postgres(options) => {
+                    let mut connection = options.connect().await?;
+                    connection.execute(connect::SESSION).await?;
+                    Connection::Postgres(connection)
+                }
+            })
+        };
+        match connected.await {
+            Ok(connection) => Ok(Line { connection: Mutex::new(connection), backend: self.backend() }),
+            Err(error) => Err(unavailable(&connect::told(&error))),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Connection {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+/// A connection that reads, and is closed when it is dropped.
+#[derive(Debug)]
+struct Line {
+    connection: Mutex<Connection>,
+    backend: DbBackend,
+}
+
+#[async_trait]
+impl ConnectionTrait for Line {
+    fn get_database_backend(&self) -> DbBackend {
+        self.backend
+    }
+
+    async fn execute_raw(&self, _: Statement) -> Result<ExecResult, DbErr> {
+        Err(DbErr::Custom("this connection only reads".to_owned()))
+    }
+
+    async fn execute_unprepared(&self, _: &str) -> Result<ExecResult, DbErr> {
+        Err(DbErr::Custom("this connection only reads".to_owned()))
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        Ok(self.query_all_raw(statement).await?.into_iter().next())
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        // Values are the server's own, never a caller's, and are written into the text.
+        let query = AssertSqlSafe(statement.to_string());
+        let told = |error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)));
+        Ok(match &mut *self.connection.lock().await {
+            Connection::Sqlite(connection) => {
+                let rows = sqlx::query(query).fetch_all(connection).await.map_err(told)?;
+                rows.into_iter().map(QueryResult::from).collect()
+            }
+            Connection::Postgres(connection) => {
+                let rows = sqlx::query(query).fetch_all(connection).await.map_err(told)?;
+                rows.into_iter().map(QueryResult::from).collect()
+            }
+        })
+    }
+}
+
+/// The connection, made when it is needed and made again when it was lost.
+#[derive(Debug)]
+pub(super) struct Probe {
+    address: Address,
+    /// Taken out while it is used: one that was left in the middle of a statement is closed.
+    line: Mutex<Option<Line>>,
+}
+
+impl Probe {
+    pub(super) fn new(address: Address) -> Self {
+        Self { address, line: Mutex::new(None) }
+    }
+
+    /// Asks for the version of the keys, and notes in `health` whether there was an answer.
+    async fn ask(&self, health: &Health) -> Result<i64> {
+        let mut line = self.line.lock().await;
+        let asked_at = Instant::now();
+        let silence = match self.answer(line.take()).await {
+            Some(Ok((kept, version))) => {
+                *line = Some(kept);
+                health.note_answer();
+                return Ok(version);
+            }
+            Some(Err(Error::DatabaseUnavailable(cause))) => with_causes(cause.as_ref()),
+            // It does answer, though not what it was asked.
+            Some(Err(error)) => {
+                health.note_answer();
+                return Err(error);
+            }
+            None => format!("no answer within {} ms", PATIENCE.as_millis()),
+        };
+        health.note_silence(asked_at, &silence);
+        Err(unavailable(&silence))
+    }
+
+    /// The version, by the connection that there is, or by a new one where that is lost or slow. `None`: not in time.
+    async fn answer(&self, old: Option<Line>) -> Option<Result<(Line, i64)>> {
+        let fresh = async { version(self.address.connect().await?).await };
+        let Some(old) = old else { return within(CONNECT, fresh).await };
+        let mut known = std::pin::pin!(version(old));
+        match within(HEDGE, known.as_mut()).await {
+            // The connection is lost; the database may be well.
+            Some(Err(Error::DatabaseUnavailable(_))) => within(CONNECT, fresh).await,
+            Some(answered) => Some(answered),
+            None => {
+                let first = async {
+                    tokio::select! {
+                        Ok(answered) = known => Ok(answered),
+                        answered = fresh => answered,
+                    }
+                };
+                within(PATIENCE.saturating_sub(HEDGE), first).await
+            }
+        }
+    }
+
+    async fn keys(&self) -> Result<Vec<(SecretDigest, Key)>> {
+        let mut line = self.line.lock().await;
+        let Some(taken) = line.take() else { return Err(unavailable("the connection was lost")) };
+        let all = tokio::time::timeout(KEYS, keys::all(&taken)).await;
+        let all = all.map_err(|_| Error::internal("reading all keys took too long"))??;
+        *line = Some(taken);
+        Ok(all)
+    }
+}
+
+async fn version(line: Line) -> Result<(Line, i64)> {
+    let version = keys::version(&line).await?;
+    Ok((line, version))
+}
+
+/// What `work` gives, unless it takes longer than `limit` while this process runs. Time in which the process had no CPU is
+/// not counted: an answer could not have been seen, and a busy machine is no reason to refuse calls.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    for _ in 0..limit.as_millis() / STEP.as_millis() {
+        if let Ok(done) = tokio::time::timeout(STEP, work.as_mut()).await {
+            return Some(done);
+        }
+    }
+    None
+}
+
+impl Store {
+    /// Asks the database for the version of the keys, over the probe's own connection. Whether it answers becomes its
+    /// [`Health`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DatabaseUnavailable`] if it does not.
+    pub async fn keys_version(&self) -> Result<i64> {
+        self.probe.ask(self.health()).await
+    }
+
+    /// Every key, over the probe's own connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database.
+    pub async fn all_keys(&self) -> Result<Vec<(SecretDigest, Key)>> {
+        self.probe.keys().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn time_in_which_the_process_does_not_run_is_not_counted() {
+        // The one thread of this runtime does nothing else meanwhile, as if the machine had no CPU for it.
+        let stalled = async {
+            tokio::task::yield_now().await;
+            std::thread::sleep(PATIENCE * 2);
+            tokio::time::sleep(STEP).await;
+        };
+        assert!(within(PATIENCE, stalled).await.is_some());
+        assert!(within(PATIENCE, std::future::pending::<()>()).await.is_none());
+    }
+}
