@@ -314,7 +314,7 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         shared.push(Single { pool: pool_of(&Database::connect(options).await?, &trust), stop });
     }
     let some = (connections / POSTGRES_OTHERS).max(1);
-    let limits = Limits { most: connections - some, slow: some };
+    let limits = Limits { most: connections.saturating_sub(some).max(1), slow: some };
     let server = pool_of(&library, &trust);
     let shared = Shared::new(shared, limits, Some(server.clone()));
     let address = Address::postgres(url).map_err(|error| ConnectError::from(&error))?;

@@ -104,13 +104,13 @@ impl Transaction {
     /// statement: PostgreSQL answers COMMIT with a rollback then, and that is no error to the driver.
     pub async fn commit(self) -> Result<()> {
         let lease = self.lease.into_inner().filter(Lease::is_sound).ok_or_else(|| {
-            Error::internal("COMMIT was refused: a statement of the transaction failed or was abandoned")
+            Error::internal("refused to commit: a statement of the transaction failed or was abandoned")
         })?;
         let (tell, told) = oneshot::channel();
         let commit = async move {
             let (_lease, answer) = lease.run(Arc::new(Work::Commit)).await;
             if let Err(Err(error)) = tell.send(answer) {
-                tracing::warn!(%error, "COMMIT failed after its caller had left");
+                tracing::warn!(%error, "a COMMIT failed after its caller had left");
             }
         };
         tokio::spawn(commit.in_current_span());

@@ -5,6 +5,8 @@ use std::pin::pin;
 use http::{HeaderMap, Method, StatusCode};
 use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
+use usersd::domain::caller::Caller;
+use usersd::domain::namespace::Namespace;
 use usersd::pb::{UpdateRequest, User};
 use usersd::store::Transaction;
 
@@ -31,7 +33,7 @@ async fn rename(replica: &Replica, user: &User, name: &str) -> (StatusCode, Head
 }
 
 async fn begin(replica: &Replica) -> Transaction {
-    replica.store.begin_as_server().await.unwrap()
+    replica.store.begin(&Caller::server(Namespace::default())).await.unwrap()
 }
 
 async fn a_database_that_takes_no_writes_is_unavailable_and_the_connection_is_replaced(service: &Service) {
