@@ -149,7 +149,7 @@ async fn a_created_user_can_be_read_back(service: &Service) {
         name: "Ada Lovelace, 数学者".into(),
         status: UserStatus::Pending.into(),
         labels: vec!["staff".into(), "beta".into()],
-        metadata: BTreeMap::from([("plan".into(), "gold\nline".into()), ("nul".into(), "\0".into())]),
+        metadata: BTreeMap::from([("plan".into(), "gold, 1".into()), ("empty".into(), String::new())]),
         ..ada()
     };
     let user = create(service, request).await;
@@ -165,7 +165,7 @@ async fn a_created_user_can_be_read_back(service: &Service) {
         password_updated: START,
         prefs: Some(prost_types::Struct::default()),
         labels: vec!["staff".into(), "beta".into()],
-        metadata: BTreeMap::from([("plan".into(), "gold\nline".into()), ("nul".into(), "\0".into())]),
+        metadata: BTreeMap::from([("plan".into(), "gold, 1".into()), ("empty".into(), String::new())]),
         sso_enabled: false,
         deleted: 0,
         etag: user.etag.clone(),
