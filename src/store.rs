@@ -19,6 +19,7 @@ mod observer;
 mod outage;
 mod probe;
 pub mod purged;
+mod running;
 pub mod search;
 pub mod secrets;
 pub mod sessions;

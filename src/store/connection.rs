@@ -13,8 +13,9 @@ use tracing::Instrument as _;
 
 use super::fault;
 use super::health::{self, Health};
-use super::lease::{Answer, Lease, Pool, Running, Work, feed};
+use super::lease::{Answer, Lease, Pool, Work, feed};
 use super::observer::Observer;
+use super::running::Running;
 use crate::error::{Error, Result};
 
 /// Rows of a stream that are read ahead.
@@ -245,5 +246,27 @@ impl ConnectionTrait for Transaction {
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.run(Work::All(statement)).await?.rows()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::Store;
+
+    #[test]
+    fn a_transaction_that_outlives_its_runtime_is_dropped() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let url = format!("sqlite://{}/usersd.db?mode=rwc", folder.path().display());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (store, tx) = runtime.block_on(async {
+            let store = Store::connect(&url, 1).await.unwrap();
+            let tx = store.begin_as_server().await.unwrap();
+            (store, tx)
+        });
+        let tasks = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _entered = tasks.enter();
+        drop(tx);
+        drop(store);
     }
 }

@@ -1,9 +1,7 @@
 //! One connection on loan from its pool, and what becomes of it.
 
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
@@ -21,16 +19,13 @@ use tokio::time::timeout;
 use super::fault;
 use super::health::Health;
 use super::observer::Observer;
+use super::running::{MAX_ABANDONED, Running};
 use super::shared::Turn;
 use super::trust::Trust;
 
 /// Longest that a statement may take. PostgreSQL itself ends one after 30 s (`statement_timeout`), so that only a
 /// connection that went silent gets here.
 const MAX_STATEMENT: Duration = Duration::from_secs(35);
-
-/// Longest that a connection is kept busy with no caller waiting for it: by the rest of an abandoned statement, by
-/// ROLLBACK, or by the ping with which the driver takes it back into the pool.
-const MAX_ABANDONED: Duration = Duration::from_secs(1);
 
 /// Connections to one database.
 #[derive(Clone, Debug)]
@@ -284,9 +279,14 @@ impl Drop for Lease {
         let (Some(connection), Ok(tasks)) = (self.connection.take(), Handle::try_current()) else { return };
         match self.state {
             State::Idle => connection.release(&tasks),
-            State::Unknown => connection.close(&tasks),
-            state @ (State::Open | State::Failed) => {
-                let lease = Self { connection: Some(connection), state, pool: self.pool.clone() };
+            State::Unknown => {
+                self.pool.trust.suspect();
+                connection.close(&tasks);
+            }
+            State::Open | State::Failed => {
+                // Closed if the task never runs, as when the runtime ends.
+                let lease =
+                    Self { connection: Some(connection), state: State::Unknown, pool: self.pool.clone() };
                 tasks.spawn(timeout(MAX_ABANDONED, async move {
                     // Kept or closed when it is dropped, by what came of this.
                     let (_lease, rolled_back) = lease.run(Arc::new(Work::Rollback)).await;
@@ -404,39 +404,6 @@ pub(super) async fn feed(pool: Pool, statement: Statement, rows: mpsc::Sender<Re
                 return;
             }
             Ok(()) => return,
-        }
-    }
-}
-
-/// Work on a connection. If its caller leaves, a task sees it through for as long as [`MAX_ABANDONED`], so that no
-/// statement is cut in two on a connection that others will use.
-pub(super) struct Running<T: Send + 'static> {
-    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-}
-
-impl<T: Send + 'static> Running<T> {
-    pub(super) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { work: Some(Box::pin(work)) }
-    }
-}
-
-impl<T: Send + 'static> Future for Running<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let Some(work) = self.work.as_mut() else { return Poll::Pending };
-        let polled = work.as_mut().poll(context);
-        if polled.is_ready() {
-            self.work = None;
-        }
-        polled
-    }
-}
-
-impl<T: Send + 'static> Drop for Running<T> {
-    fn drop(&mut self) {
-        if let (Some(work), Ok(tasks)) = (self.work.take(), Handle::try_current()) {
-            tasks.spawn(timeout(MAX_ABANDONED, work));
         }
     }
 }

@@ -52,8 +52,13 @@ impl Trust {
         if fault::is_read_only_server(error) {
             self.outdate();
         } else if fault::is_connection_lost(error) {
-            self.since.lock().unwrap_or_else(PoisonError::into_inner).broken = Some(Instant::now());
+            self.suspect();
         }
+    }
+
+    /// Has every connection that is idle now pinged before it is used again.
+    pub(super) fn suspect(&self) {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).broken = Some(Instant::now());
     }
 
     /// Has every connection that is open now closed before it is used again.
@@ -110,7 +115,7 @@ mod tests {
     #[test]
     fn one_that_was_idle_when_another_broke_is_pinged() {
         let trust = Trust::default();
-        trust.since.lock().unwrap().broken = Some(Instant::now());
+        trust.suspect();
         assert_eq!(trust.verdict(BEFORE, BEFORE), Verdict::Ping);
         assert_eq!(trust.verdict(BEFORE, NOW), Verdict::Use);
     }
