@@ -145,8 +145,8 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
         match &command.action {
             Some(Action::Migrate { step: Migrate::Status }) => migrate_status(&config).await,
             Some(Action::Migrate { step: Migrate::Up }) => migrate_up(&config).await,
-            Some(Action::Key { step }) => keys::execute(&config, step).await,
-            _ => serve(&config).await,
+            Some(Action::Key { step }) => Box::pin(keys::execute(&config, step)).await,
+            _ => Box::pin(serve(&config)).await,
         }
     });
     // What cannot be stopped, such as the look-up of a name, is not waited for.

@@ -55,7 +55,8 @@ pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Fa
     match step {
         Step::Create { namespace, scopes, name, expires } => {
             let new = new_key(namespace, scopes, name, expires.as_deref());
-            create(config, new.map_err(|problems| Failure::Usage(problems.to_string()))?).await
+            let new = new.map_err(|problems| Failure::Usage(problems.to_string()))?;
+            Box::pin(create(config, new)).await
         }
         Step::List { namespace } => {
             let reach = namespace.as_deref().map(Reach::parse).transpose();

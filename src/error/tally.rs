@@ -64,9 +64,9 @@ impl Tally {
 /// Failed calls by reason, at one time or between two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Answered DATABASE_UNAVAILABLE.
+    /// Answered `DATABASE_UNAVAILABLE`.
     pub unavailable: u64,
-    /// Answered DEADLINE_PASSED.
+    /// Answered `DEADLINE_PASSED`.
     pub late: u64,
     /// Given up by their callers.
     pub abandoned: u64,

@@ -97,7 +97,7 @@ impl Operations {
                 return Ok(false);
             }
             Verdict::Accepted => {
-                tracing::warn!("the clock stayed as it is for an hour: housekeeping goes on by it")
+                tracing::warn!("the clock stayed as it is for an hour: housekeeping goes on by it");
             }
             Verdict::Trusted => {}
         }

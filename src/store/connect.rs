@@ -61,7 +61,7 @@ pub enum ConnectError {
     )]
     Empty(String),
     /// The file or its folder may not be written to.
-    #[error("the database file cannot be written: {0}")]
+    #[error("the database file, or its folder, cannot be written: {0}")]
     ReadOnly(String),
     /// The database does not answer, which may pass.
     #[error("the database does not answer: {0}")]
@@ -96,6 +96,11 @@ impl From<&sqlx::Error> for ConnectError {
             }
             _ => false,
         };
+        // SQLite's CANTOPEN: the file is there, which was looked at before.
+        let shut = matches!(error, sqlx::Error::Database(said) if said.code().as_deref() == Some("14"));
+        if shut {
+            return Self::ReadOnly(told(error));
+        }
         if passes { Self::Unreachable(told(error)) } else { Self::Open(told(error)) }
     }
 }

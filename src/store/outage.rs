@@ -155,9 +155,10 @@ impl Store {
             }
             let seen = state.borrow_and_update().clone();
             for line in report.look(Instant::now(), &seen, FAILED.counts(), &FAILED.cause()) {
-                match line {
-                    Line::Ended(..) => tracing::info!("{line}"),
-                    _ => tracing::warn!("{line}"),
+                if matches!(line, Line::Ended(..)) {
+                    tracing::info!("{line}");
+                } else {
+                    tracing::warn!("{line}");
                 }
             }
         }
