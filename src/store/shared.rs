@@ -73,9 +73,9 @@ impl Shared {
 
     /// The same with `observer` told of the statements.
     pub(super) fn observed(mut self, observer: &Observer) -> Self {
-        let observed =
+        let watched =
             |single: &Single| Single { pool: single.pool.clone().observed(observer), ..single.clone() };
-        self.connections = self.connections.iter().map(observed).collect();
+        self.connections = self.connections.iter().map(watched).collect();
         self
     }
 

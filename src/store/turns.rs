@@ -128,11 +128,12 @@ impl Turns {
         let mut state = self.lock();
         let (served, limits) = (state.served, state.limits(self.limits, now));
         let tenant = state.tenant(&flow.namespace);
-        if tenant.lines.is_empty() && tenant.may(limits) {
-            if let Some(connection) = state.free() {
-                state.serve(&flow.namespace, now);
-                return Ok(self.permit(&flow.namespace, connection, now));
-            }
+        if tenant.lines.is_empty()
+            && tenant.may(limits)
+            && let Some(connection) = state.free()
+        {
+            state.serve(&flow.namespace, now);
+            return Ok(self.permit(&flow.namespace, connection, now));
         }
         let tenant = state.tenant(&flow.namespace);
         if tenant.held == 0 && tenant.lines.is_empty() {
