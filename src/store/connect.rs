@@ -277,9 +277,12 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
     Database::connect(options).await
 }
 
-/// Of so many connections to PostgreSQL one is left for the other namespaces, and one at least. A namespace whose
-/// statements are slow has no more than that while others are there.
+/// Of so many connections to PostgreSQL one is left for the other namespaces, and one at least.
 const POSTGRES_OTHERS: usize = 4;
+
+/// Of so many connections to PostgreSQL a namespace whose statements are slow has one while others are there, and one at
+/// least: each keeps a CPU of the database busy, which takes it from no statement for another.
+const POSTGRES_SLOW: usize = 8;
 
 /// What a session of ours on PostgreSQL never does: wait for a lock, work on a statement or sit in a transaction for
 /// longer than any caller waits; compile a statement that reads some rows, which takes longer than reading them; or read
@@ -319,7 +322,8 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         shared.push(Single { pool: pool_of(&Database::connect(options).await?, &trust), stop });
     }
     let some = (connections / POSTGRES_OTHERS).max(1);
-    let limits = Limits { most: connections.saturating_sub(some).max(1), slow: some };
+    let limits =
+        Limits { most: connections.saturating_sub(some).max(1), slow: (connections / POSTGRES_SLOW).max(1) };
     let server = pool_of(&library, &trust);
     let shared = Shared::new(shared, limits, Some(server.clone()));
     let address = Address::postgres(url).map_err(|error| ConnectError::from(&error))?;

@@ -233,6 +233,8 @@ impl Replica {
         let mut config = Config { database: url.to_owned(), pool_connections: 8, ..Config::default() };
         config.http_max_body = 64 * 1024;
         config.grace = Duration::from_secs(10);
+        // A list may take as long as it takes on a machine that has other things to do.
+        config.pool_list_timeout = Duration::from_mins(1);
         config.passwords_max_wait = Duration::from_mins(5);
         change(&mut config);
         let statements = Statements::default();
