@@ -3,4 +3,5 @@
 pub mod keyring;
 pub mod layer;
 pub mod limits;
+mod pages;
 pub mod policy;

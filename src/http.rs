@@ -24,6 +24,7 @@ mod grpc_json;
 pub mod json;
 mod meiro;
 mod micro;
+mod permit;
 mod query;
 mod reply;
 mod rest;
@@ -32,8 +33,9 @@ pub mod schema;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use call::receive;
 pub use call::{Admission, Guarded, Stack};
+pub(crate) use call::{RECEIVE, receive};
+pub use permit::Permits;
 pub use schema::{Schema, SchemaError};
 
 use schema::Method;
@@ -74,7 +76,12 @@ impl<S: Stack> Front<S> {
             return grpc_json::handle(self, head, body).await;
         }
         if media.starts_with("application/grpc") {
-            return infallible(self.stack.clone().oneshot(request).await);
+            let micro = micro::sends(request.headers()).then(|| request.uri().path().to_owned());
+            let response = infallible(self.stack.clone().oneshot(request).await);
+            return match micro {
+                Some(path) => grpc_json::in_its_words(&self.schema, &path, response),
+                None => response,
+            };
         }
         let (head, body) = request.into_parts();
         let headers_only = head.method == Verb::HEAD;
@@ -101,6 +108,11 @@ impl<S: Stack> Front<S> {
     ) -> Result<tonic::Response<Bytes>, Status> {
         call::call(self.stack.clone(), method, message, head).await
     }
+}
+
+/// Refuses a request that is none, whatever dialect it is in.
+pub(crate) fn malformed(why: &str) -> Response<Body> {
+    reply::error(&crate::error::Error::Malformed(why.to_owned()).into())
 }
 
 fn infallible<T>(result: Result<T, std::convert::Infallible>) -> T {

@@ -1,27 +1,31 @@
 //! The listener, and how it starts and stops.
 
+mod connection;
+mod connections;
 mod frames;
+mod limits;
+mod protocol;
 mod stack;
 mod tls;
+mod unread;
+mod until;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
 use tonic_health::ServingStatus;
@@ -33,11 +37,15 @@ use crate::auth::layer::Peer;
 use crate::clock::Clock;
 use crate::config::{AppwritePrefs, Config};
 use crate::error::{Error, Result, with_causes};
-use crate::http::{Front, Schema, Settings};
+use crate::http::{Front, Permits, Schema, Settings};
 use crate::ops::Operations;
 
-use frames::{Allowed, Counted};
+use connection::Connection;
+use connections::{Connections, Entry};
+use frames::Counted;
+use protocol::Protocol;
 use stack::Stack;
+use unread::Unread;
 
 pub use tls::{Tls, TlsError};
 
@@ -60,7 +68,7 @@ pub struct Server {
     keys: KeyRing,
     tls: Option<Tls>,
     protocol: Protocol,
-    connections: Arc<Semaphore>,
+    connections: Connections,
     grace: Duration,
     requests: Arc<AtomicU64>,
     /// Tells this process's request ids from those of other replicas.
@@ -92,7 +100,7 @@ impl Server {
             keys,
             tls,
             protocol: Protocol::new(config),
-            connections: Arc::new(Semaphore::new(config.limits_connections)),
+            connections: Connections::new(config),
             grace: config.grace,
             requests: Arc::default(),
             replica: std::process::id() ^ u32::try_from(Clock::System.now().seconds()).unwrap_or(0),
@@ -115,7 +123,7 @@ impl Server {
     ///
     /// Returns whether all of them did.
     pub async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> bool {
-        let graceful = GracefulShutdown::new();
+        let (open, drain) = (TaskTracker::new(), CancellationToken::new());
         let chores = [
             tokio::spawn(housekeep(self.ops.clone())),
             tokio::spawn(merge_search_index(self.ops.clone())),
@@ -124,23 +132,15 @@ impl Server {
             tokio::spawn(keep_certificates_fresh(self.tls.clone())),
         ];
         loop {
-            // A place is taken before the connection: what does not fit waits in the kernel's queue.
-            let next = async {
-                let place = Arc::clone(&self.connections).acquire_owned().await;
-                (place, listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
-                next = next => next,
+            let accepted = tokio::select! {
+                accepted = self.accept(&listener, &drain) => accepted,
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    let connection = self.clone().connection(stream, peer, graceful.watcher(), stop.clone());
-                    tokio::spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
+                Ok(Some((stream, entry))) => {
+                    open.spawn(self.clone().connection(stream, entry, drain.clone()));
                 }
+                Ok(None) => {}
                 Err(error) => {
                     // Out of file descriptors, most likely: trying again at once would spin.
                     tracing::warn!(%error, "cannot accept connections");
@@ -156,7 +156,10 @@ impl Server {
         for service in SERVICES {
             self.health.clear_service_status(service).await;
         }
-        let drained = tokio::time::timeout(self.grace, graceful.shutdown()).await.is_ok();
+        self.stack.end_streams();
+        drain.cancel();
+        open.close();
+        let drained = tokio::time::timeout(self.grace, open.wait()).await.is_ok();
         chores.iter().for_each(JoinHandle::abort);
         // The last minute's; the database may be gone, and then nobody can help it.
         let _ = tokio::time::timeout(LAST_NOTE, self.keys.note_use()).await;
@@ -169,29 +172,36 @@ impl Server {
         drained
     }
 
-    async fn connection(
-        self,
-        stream: TcpStream,
-        address: SocketAddr,
-        watcher: Watcher,
-        stop: CancellationToken,
-    ) {
+    /// The next connection that there is room for; `None` if one came that there is none for.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        drain: &CancellationToken,
+    ) -> std::io::Result<Option<(TcpStream, Entry)>> {
+        let (stream, peer) = listener.accept().await?;
+        let entry = self.connections.admit(peer, drain).await;
+        Ok(entry.map(|entry| (stream, entry)))
+    }
+
+    async fn connection(self, stream: TcpStream, entry: Entry, drain: CancellationToken) {
         // Replies are written whole: waiting for more to send only adds delay.
         let _ = stream.set_nodelay(true);
-        let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(address) };
-        let deadline = Instant::now() + self.protocol.header_timeout;
+        let local_addr = stream.local_addr().ok();
+        let connection = Arc::new(Connection::new(entry, self.protocol.lifetimes));
+        let address = connection.peer();
+        let info = TcpConnectInfo { local_addr, remote_addr: Some(address) };
         let Some(tls) = &self.tls else {
-            return self.converse(stream, info, None, watcher, deadline).await;
+            return self.converse(stream, info, None, connection, drain).await;
         };
         let shaken = tokio::select! {
-            shaken = tokio::time::timeout_at(deadline, tls.accept(stream)) => shaken,
-            // Nobody has asked for anything yet.
-            () = stop.cancelled() => return,
+            shaken = tokio::time::timeout_at(connection.header_deadline(), tls.accept(stream)) => shaken,
+            // Nothing was asked for yet.
+            () = connection.signal().cancelled() => return,
         };
         match shaken {
-            Ok(Ok((stream, peer))) => self.converse(stream, info, peer, watcher, deadline).await,
-            Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS connection came about"),
-            Err(_) => tracing::debug!(%address, "no TLS connection came about in time"),
+            Ok(Ok((stream, peer))) => self.converse(stream, info, peer, connection, drain).await,
+            Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
         }
     }
 
@@ -201,47 +211,47 @@ impl Server {
         stream: IO,
         info: TcpConnectInfo,
         peer: Option<Peer>,
-        watcher: Watcher,
-        deadline: Instant,
+        connection: Arc<Connection>,
+        drain: CancellationToken,
     ) where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let begun = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&begun);
-        let peer_address = info.remote_addr;
+        if peer.is_some() {
+            connection.name();
+        }
         let protocol = self.protocol.clone();
+        let state = Arc::clone(&connection);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            seen.store(true, Ordering::Relaxed);
             let server = self.clone();
-            request.extensions_mut().insert(info.clone());
+            let extensions = request.extensions_mut();
+            extensions.insert(info.clone());
+            Permits::of(extensions).keep(state.begin());
+            extensions.insert(Arc::clone(&state));
             if let Some(peer) = &peer {
-                request.extensions_mut().insert(peer.clone());
+                extensions.insert(peer.clone());
             }
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        let stream = TokioIo::new(Counted::new(stream, peer_address, protocol.allowed));
-        let connection = protocol.http.serve_connection(stream, service).into_owned();
-        let mut connection = std::pin::pin!(watcher.watch(connection));
-        // hyper has no time-out while it tells HTTP/1 from HTTP/2.
-        let silent = tokio::select! {
-            _ = &mut connection => return,
-            () = tokio::time::sleep_until(deadline) => !begun.load(Ordering::Relaxed),
-        };
-        if !silent {
-            // How a connection ends is the peer's affair; each call was answered or not for itself.
-            let _ = connection.await;
-        }
+        let stream = TokioIo::new(Counted::new(stream, Some(connection.peer()), protocol.allowed));
+        let http = protocol.http.serve_connection(stream, service).into_owned();
+        connection::run(http, &connection, &drain).await;
     }
 
     async fn answer(self, request: Request<Incoming>) -> Response<Body> {
-        let mut request = request.map(Body::new);
+        let (mut request, unread) = Unread::lend(request);
+        let permits = Permits::of(request.extensions_mut());
         let id = self.request_id(request.headers());
         let span =
             tracing::error_span!("call", id = id.to_str().unwrap_or_default(), path = request.uri().path());
         request.headers_mut().insert(REQUEST_ID, id.clone());
-        let mut response = self.front.handle(request).instrument(span).await;
+        let mut response = if has_a_host(&request) {
+            self.front.handle(request).instrument(span).await
+        } else {
+            crate::http::malformed("HTTP/1.1 asks for one Host header")
+        };
         response.headers_mut().insert(REQUEST_ID, id);
-        response
+        unread.settle(&mut response).await;
+        permits.held_by(response)
     }
 
     /// The caller's own id for the request, if it fits in a log line, or a new one.
@@ -258,37 +268,9 @@ impl Server {
     }
 }
 
-/// HTTP/1.1 and HTTP/2 as we speak them.
-#[derive(Clone)]
-struct Protocol {
-    http: Arc<Builder<TokioExecutor>>,
-    allowed: Allowed,
-    /// How long the handshake and the headers of the first request may take together: until then a connection only
-    /// holds memory.
-    header_timeout: Duration,
-}
-
-impl Protocol {
-    fn new(config: &Config) -> Self {
-        let mut http = Builder::new(TokioExecutor::new());
-        http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.http_idle_timeout)
-            .max_headers(64)
-            .max_buf_size(config.http_max_headers);
-        http.http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(config.http_keepalive)
-            .keep_alive_timeout(config.http_keepalive_timeout)
-            .max_header_list_size(u32::try_from(config.http_max_headers).unwrap_or(u32::MAX))
-            .max_concurrent_streams(config.http_max_streams)
-            .adaptive_window(false);
-        Self {
-            http: Arc::new(http),
-            allowed: Allowed { resets: config.http_max_resets, pings: config.http_max_pings },
-            header_timeout: config.http_header_timeout,
-        }
-    }
+/// HTTP/1.1 names the host once (RFC 9112 §3.2): of two, one of us could look at the wrong one.
+fn has_a_host(request: &Request<Body>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }
 
 /// Does something again and again. What fails is logged, once for each way in which it does, and tried again.

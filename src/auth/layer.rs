@@ -16,6 +16,7 @@ use crate::domain::session::Device;
 use crate::error::{Error, Result};
 
 use super::keyring::{KeyRing, Known};
+use super::pages::{self, Pages};
 use super::policy;
 
 /// Headers that name the namespace; all that are there must agree. The aliases are those of the systems whose
@@ -38,6 +39,7 @@ pub struct Gate {
     open: Arc<Known>,
     keys: KeyRing,
     trusted_proxies: Vec<IpNet>,
+    pages: Pages,
 }
 
 impl Gate {
@@ -52,6 +54,7 @@ impl Gate {
             open: Arc::new(Known::open()),
             keys,
             trusted_proxies: config.http_trusted_proxies.clone(),
+            pages: Pages::new(config),
         }
     }
 
@@ -65,17 +68,18 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; without keys [`Error::ForeignOrigin`].
+    /// [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; [`Error::ForeignOrigin`] for what a web page sends without a key.
     pub fn identify(&self, head: &Parts) -> Result<Arc<Known>> {
         if self.check_open(head)? {
             return Ok(Arc::clone(&self.open));
         }
-        match key(&head.headers)? {
-            Some(key) => {
-                ApiKey::digest_of(key).and_then(|digest| self.keys.find(&digest)).ok_or(Error::KeyUnknown)
-            }
-            None => head.extensions.get::<Peer>().map(|peer| Arc::clone(&peer.0)).ok_or(Error::KeyUnknown),
+        if let Some(key) = key(&head.headers)? {
+            let digest = ApiKey::digest_of(key);
+            return digest.and_then(|digest| self.keys.find(&digest)).ok_or(Error::KeyUnknown);
         }
+        let peer = head.extensions.get::<Peer>().ok_or(Error::KeyUnknown)?;
+        pages::refuse_readers_certificate(&head.headers)?;
+        Ok(Arc::clone(&peer.0))
     }
 
     /// Refuses what may not even be looked at, where no key is needed: what a web page sends, and what no program
@@ -91,7 +95,7 @@ impl Gate {
         if !local_only && self.auth == Auth::Keys {
             return Ok(false);
         }
-        refuse_pages(head, local_only)?;
+        self.pages.refuse(head, local_only)?;
         Ok(true)
     }
 
@@ -102,13 +106,22 @@ impl Gate {
     /// Those of [`Gate::identify`]; [`Error::MethodUnknown`]; [`Error::ScopeMissing`]; [`Error::NamespaceMismatch`],
     /// [`Error::NamespaceMissing`], and [`Error::Invalid`] if a header names no namespace.
     pub fn authorize(&self, head: &Parts, path: &str) -> Result<(Arc<Known>, Namespace)> {
-        let scope = policy::scope_of(path).ok_or(Error::MethodUnknown)?;
+        // A method that there is not is said so first, whoever asks.
+        policy::scope_of(path).ok_or(Error::MethodUnknown)?;
         let known = self.identify(head)?;
-        if !known.scopes.contains(scope) {
-            return Err(Error::ScopeMissing { scope: scope.name() });
-        }
+        Self::check_scope(&known, path)?;
         let namespace = self.namespace(&known, &head.headers)?;
         Ok((known, namespace))
+    }
+
+    /// Refuses a caller that lacks the scope of the RPC of `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MethodUnknown`]; [`Error::ScopeMissing`].
+    pub fn check_scope(known: &Known, path: &str) -> Result<()> {
+        let scope = policy::scope_of(path).ok_or(Error::MethodUnknown)?;
+        if known.scopes.contains(scope) { Ok(()) } else { Err(Error::ScopeMissing { scope: scope.name() }) }
     }
 
     /// As [`Gate::authorize`], with the caller that the call is made as.
@@ -145,21 +158,6 @@ impl Gate {
             (Reach::Every, named) => named.ok_or(Error::NamespaceMissing),
         }
     }
-}
-
-/// Refuses what a web page sends and, with `local_only`, what no program of this machine would.
-fn refuse_pages(head: &Parts, local_only: bool) -> Result<()> {
-    // A page that somebody looks at must not reach us: not directly (`Origin`), nor by a host name of its own that
-    // leads here (`Host`).
-    if head.headers.contains_key(header::ORIGIN) {
-        return Err(Error::ForeignOrigin("without API keys no web page is served (Origin is set)"));
-    }
-    let host = head.headers.get(header::HOST).map(text);
-    let host = host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str));
-    if local_only && !host.is_none_or(is_loopback) {
-        return Err(Error::ForeignOrigin("without API keys only this machine is served (Host is another)"));
-    }
-    Ok(())
 }
 
 /// Where the call came from: the peer, or the hop before it if the peer is a proxy that we trust.
@@ -222,15 +220,6 @@ fn bearer(value: &str) -> &str {
     }
 }
 
-/// Whether a `Host` is this machine: `localhost` (and names under it, RFC 6761 §6.3) or a loopback address.
-fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let address = name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
-    let name = name.to_ascii_lowercase();
-    address || name == "localhost" || name.ends_with(".localhost")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,26 +249,6 @@ mod tests {
         assert!(matches!(named(&twice), Err(Error::NamespaceMismatch)));
         for wrong in ["", "A", "*", "a b", "../a", "é"] {
             assert!(matches!(named(&[("usersd-namespace", wrong)]), Err(Error::Invalid(_))), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn only_this_machine_is_served_without_keys() {
-        let cases = [
-            (vec![("host", "localhost:8080")], true),
-            (vec![("host", "127.0.0.1:8080")], true),
-            (vec![("host", "[::1]:8080")], true),
-            (vec![("host", "usersd.localhost")], true),
-            (vec![("host", "evil.example")], false),
-            (vec![("host", "127.0.0.1.evil.example")], false),
-            (vec![("host", "localhost.evil.example:8080")], false),
-            (vec![("host", "")], false),
-            (vec![("origin", "http://localhost:8080")], false),
-            (vec![("origin", "null")], false),
-            (vec![], true),
-        ];
-        for (headers, good) in cases {
-            assert_eq!(refuse_pages(&request(&headers, "127.0.0.1"), true).is_ok(), good, "{headers:?}");
         }
     }
 

@@ -101,12 +101,16 @@ pub const SETTINGS: &[Setting] = &[
     row!("http.max_headers", http_max_headers, headers_size, usize::to_string),
     row!("http.header_timeout", http_header_timeout, lifetime, show_duration),
     row!("http.idle_timeout", http_idle_timeout, lifetime, show_duration),
+    row!("http.max_age", http_max_age, optional_duration, |v: &Option<Duration>| {
+        v.as_ref().map_or_else(|| quoted("off"), show_duration)
+    }),
     row!("http.max_streams", http_max_streams, |text: &str| number(text, &(1..=100_000)), u32::to_string),
     row!("http.max_resets", http_max_resets, |text: &str| number(text, &(1..=1_000_000)), u32::to_string),
     row!("http.max_pings", http_max_pings, |text: &str| number(text, &(1..=1_000_000)), u32::to_string),
     row!("http.keepalive", http_keepalive, lifetime, show_duration),
     row!("http.keepalive_timeout", http_keepalive_timeout, lifetime, show_duration),
-    row!("http.trusted_proxies", http_trusted_proxies, networks, |v: &Vec<IpNet>| show_networks(v)),
+    row!("http.trusted_proxies", http_trusted_proxies, networks, |v: &Vec<IpNet>| list(v)),
+    row!("http.hosts", http_hosts, hosts, |v: &Vec<String>| list(v)),
     row!("limits.calls", limits_calls, |text: &str| number(text, &(1..=1_000_000)), usize::to_string),
     row!(
         "limits.calls_per_caller",
@@ -125,6 +129,12 @@ pub const SETTINGS: &[Setting] = &[
     row!(
         "limits.connections",
         limits_connections,
+        |text: &str| number(text, &(1..=1_000_000)),
+        usize::to_string
+    ),
+    row!(
+        "limits.connections_per_address",
+        limits_connections_per_address,
         |text: &str| number(text, &(1..=1_000_000)),
         usize::to_string
     ),
@@ -266,6 +276,20 @@ fn networks(text: &str) -> Result<Vec<IpNet>, String> {
         .map_err(|_| "must be addresses or networks like 10.0.0.0/8".to_owned())
 }
 
+/// Names of hosts, or `*.` and the end of such names.
+fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            let name = item.strip_prefix("*.").unwrap_or(item);
+            let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let whole = !name.is_empty() && !name.starts_with('.') && name.chars().all(good);
+            whole.then(|| item.to_ascii_lowercase())
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(|| "must be host names without a port like users.internal or *.example.com".to_owned())
+}
+
 fn log_level(text: &str) -> Result<String, String> {
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),
@@ -299,8 +323,8 @@ fn show_file(file: &Option<PathBuf>) -> String {
     file.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()))
 }
 
-fn show_networks(networks: &[IpNet]) -> String {
-    let items: Vec<String> = networks.iter().map(|network| quoted(&network.to_string())).collect();
+fn list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(&item.to_string())).collect();
     format!("[{}]", items.join(", "))
 }
 

@@ -111,33 +111,51 @@ impl Labels {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(BTreeMap<String, String>);
 
-/// Why a map is not [`Metadata`].
+/// One reason why a map is not [`Metadata`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MetadataInvalid {
+pub enum MetadataFault {
     /// All keys and values together.
     #[error("must have at most 16 KiB in all")]
     Size,
-    /// A key's form.
-    #[error("must have keys of 1 to 128 bytes without control characters")]
-    Key,
+    /// The form of this key.
+    #[error("must have keys of 1 to 128 bytes without control characters, unlike `{}`", shown(.0))]
+    Key(String),
+    /// The value of this key: control characters hide in logs and terminals, take six times their size as JSON, and
+    /// PostgreSQL stores no NUL.
+    #[error("must have values without control characters, unlike that of `{}`", shown(.0))]
+    Value(String),
+}
+
+/// A key as errors show it: escaped, and cut where it is long.
+fn shown(key: &str) -> String {
+    key.chars().take(64).collect::<String>().escape_debug().to_string()
 }
 
 impl Metadata {
     /// Most bytes of all keys and values.
     pub const MAX_BYTES: usize = 16 * 1024;
 
-    /// Checks size and keys.
+    /// Checks the size, every key and every value, and says all that is wrong.
     ///
     /// # Errors
     ///
-    /// [`MetadataInvalid`]
-    pub fn parse(raw: BTreeMap<String, String>) -> Result<Self, MetadataInvalid> {
+    /// The faults, in the order of the keys; of a map that is too large only that.
+    pub fn parse(raw: BTreeMap<String, String>) -> Result<Self, Vec<MetadataFault>> {
         let bytes: usize = raw.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes > Self::MAX_BYTES {
-            return Err(MetadataInvalid::Size);
+            return Err(vec![MetadataFault::Size]);
         }
-        let fits = |key: &String| (1..=128).contains(&key.len()) && !key.chars().any(char::is_control);
-        if raw.keys().all(fits) { Ok(Self(raw)) } else { Err(MetadataInvalid::Key) }
+        let clean = |text: &str| !text.chars().any(char::is_control);
+        let mut faults = Vec::new();
+        for (key, value) in &raw {
+            if !(1..=128).contains(&key.len()) || !clean(key) {
+                faults.push(MetadataFault::Key(key.clone()));
+            }
+            if !clean(value) {
+                faults.push(MetadataFault::Value(key.clone()));
+            }
+        }
+        if faults.is_empty() { Ok(Self(raw)) } else { Err(faults) }
     }
 
     /// Notes from our own table.
@@ -309,8 +327,18 @@ mod tests {
     fn metadata_has_an_exact_limit() {
         let of = |bytes: usize| BTreeMap::from([("k".to_owned(), "v".repeat(bytes - 1))]);
         assert!(Metadata::parse(of(16 * 1024)).is_ok());
-        assert_eq!(Metadata::parse(of(16 * 1024 + 1)), Err(MetadataInvalid::Size));
-        let empty_key = BTreeMap::from([(String::new(), String::new())]);
-        assert_eq!(Metadata::parse(empty_key), Err(MetadataInvalid::Key));
+        assert_eq!(Metadata::parse(of(16 * 1024 + 1)), Err(vec![MetadataFault::Size]));
+    }
+
+    #[test]
+    fn metadata_names_every_key_at_fault() {
+        let pairs =
+            [("", "x"), ("a", "b\n"), ("b", "fine"), ("c\u{7f}", "\0"), ("d", "\u{85}"), ("e", "é\u{2028}")];
+        let raw = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let key = |key: &str| MetadataFault::Key(key.to_owned());
+        let value = |key: &str| MetadataFault::Value(key.to_owned());
+        let want = vec![key(""), value("a"), key("c\u{7f}"), value("c\u{7f}"), value("d")];
+        assert_eq!(Metadata::parse(raw), Err(want));
+        assert!(key("c\u{7f}").to_string().ends_with("unlike `c\\u{7f}`"), "{}", key("c\u{7f}"));
     }
 }

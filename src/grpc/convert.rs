@@ -2,13 +2,14 @@
 
 mod keys;
 mod lists;
+mod notes;
 mod prefs;
 
 use crate::domain::email::Email;
 use crate::domain::password::{Password, Policy};
 use crate::domain::session::{Device, Session, SessionToken};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Changes, Labels, Metadata, Name, NewUser, Status, User};
+use crate::domain::user::{Changes, Name, NewUser, Status, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Fields, Result};
@@ -16,6 +17,8 @@ use crate::ops::passwords::PasswordChange;
 use crate::ops::sessions::Attempt;
 use crate::ops::users::Key;
 use crate::pb;
+
+use notes::{labels, metadata};
 
 pub(super) use keys::{key_logs, key_logs_wanted, key_to_delete, new_key};
 pub(super) use lists::{
@@ -54,7 +57,7 @@ fn checked(request: pb::CreateRequest, policy: &Policy, mut fields: Fields) -> R
     let name = fields.check("name", Name::parse(&request.name));
     let status = status(request.status, &mut fields);
     let labels = labels(&request.labels, &mut fields);
-    let metadata = fields.check("metadata", Metadata::parse(request.metadata));
+    let metadata = metadata(request.metadata, &mut fields);
     let names = (username.clone().flatten(), email.clone().flatten());
     let password = new_password("password", request.password, policy, &names, &mut fields);
     let password_hash = given(&request.password_hash).map(str::to_owned);
@@ -147,18 +150,6 @@ fn status(raw: i32, fields: &mut Fields) -> Option<Status> {
     match raw {
         0 => Some(Status::Active),
         other => fields.check("status", Status::from_number(other).ok_or("is not a status")),
-    }
-}
-
-fn labels(raw: &[String], fields: &mut Fields) -> Option<Labels> {
-    match Labels::parse(raw) {
-        Ok(labels) => Some(labels),
-        Err(faults) => {
-            for (at, why) in faults {
-                fields.add(at.map_or_else(|| "labels".to_owned(), |at| format!("labels[{at}]")), why);
-            }
-            None
-        }
     }
 }
 
@@ -282,7 +273,7 @@ pub(super) fn changes(request: pb::UpdateRequest, policy: &Policy) -> Result<(Us
         changes.labels = labels(&request.labels, &mut fields);
     }
     if mask.writes("metadata", !request.metadata.is_empty()) {
-        changes.metadata = fields.check("metadata", Metadata::parse(request.metadata));
+        changes.metadata = metadata(request.metadata, &mut fields);
     }
     if mask.writes("sso_enabled", request.sso_enabled.is_some()) {
         changes.sso_enabled = Some(request.sso_enabled.unwrap_or_default());

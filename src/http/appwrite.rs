@@ -62,13 +62,13 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, mut head: Parts, body: Bo
     };
     let settled = project::settle(&mut head);
     // Who may not call is told so first, as it was there, whatever is wrong with the parameters.
-    let admission = match front.stack.admit(&head, operation.method()) {
-        Ok(admission) if settled || admission.named => admission,
+    match front.stack.admit(&mut head, operation.method()) {
+        Ok(admission) if settled || admission.named => {}
         Err(status) if settled => {
             return failed(&Refusal::of(&status, operation, &head), Some(&status));
         }
         _ => return failed(&refusal::project_missing(), None),
-    };
+    }
     let body = if operation.has_body() && is_json(&head) {
         match read_body(&head, body, front.settings.max_body).await {
             Ok(body) => dialect::object(&body),
@@ -77,7 +77,6 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, mut head: Parts, body: Bo
     } else {
         None
     };
-    drop(admission);
     // What is no UTF-8 is no id either, escaped or not.
     let [user, session] = [user, session].map(|raw| dialect::segment(raw).unwrap_or_else(|_| raw.to_owned()));
     let request = Request { front, head, operation, user, session, body: body.unwrap_or_default() };

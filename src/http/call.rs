@@ -19,23 +19,24 @@ use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
 
-/// A caller that may call, with a place among its own calls while its message is read.
+/// A caller that may make its call.
 pub struct Admission {
     /// Whether a key or a certificate says who it is.
     pub named: bool,
-    /// Given back when it is dropped.
-    pub place: Box<dyn Send>,
 }
 
 /// What stands before the RPCs.
 pub trait Guarded {
-    /// Whether the request's caller may call the RPC of a gRPC path: told before anything of the request is read, so
-    /// that strangers learn nothing and cost nothing. The call itself is asked the same.
+    /// Authenticates the request's caller, and authorizes it for the RPC of a gRPC path, before anything of the request is
+    /// read, so that strangers learn nothing and cost nothing.
+    ///
+    /// What it finds stays in the extensions of `head`: calls that are made with these are not authenticated again. The
+    /// permit that it takes stays in the request's [`Permits`](super::Permits).
     ///
     /// # Errors
     ///
     /// The status that the call would have.
-    fn admit(&self, head: &Parts, path: &str) -> Result<Admission, Status>;
+    fn admit(&self, head: &mut Parts, path: &str) -> Result<Admission, Status>;
 }
 
 /// A layered gRPC service behind its gate: a name for this list of bounds, which every such type has.
@@ -78,7 +79,7 @@ const NOT_CARRIED: [HeaderName; 13] = [
 
 /// Headers that say who calls, for whom and from where: `Connection` cannot name them away between one look at the request
 /// and the next.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 10] = [
     "authorization",
     "x-access-token",
     "x-appwrite-key",
@@ -87,11 +88,12 @@ const KEPT: [&str; 9] = [
     "x-appwrite-project",
     "x-forwarded-for",
     "origin",
+    "sec-fetch-site",
     "host",
 ];
 
 /// How long a request's body may take to arrive.
-const RECEIVE: Duration = Duration::from_secs(20);
+pub(crate) const RECEIVE: Duration = Duration::from_secs(20);
 
 /// What is read of a body that is too long, in bytes and in time, before the answer.
 const DISCARDED: usize = 32 * 1024 * 1024;
@@ -161,7 +163,7 @@ pub(super) async fn read_body(head: &Parts, mut body: Body, max: usize) -> Resul
     } else if body.is_end_stream() {
         return Ok(Bytes::new());
     } else {
-        receive(&mut body, max, 0).await
+        receive(&mut body, max, 0, RECEIVE).await
     };
     // One that waits for our leave to send its body has sent nothing yet.
     if matches!(read, Err(Error::TooLarge(_))) && !head.headers.contains_key(header::EXPECT) {
@@ -170,13 +172,18 @@ pub(super) async fn read_body(head: &Parts, mut body: Body, max: usize) -> Resul
     Ok(read?)
 }
 
-/// A body of at most `max` bytes of message and `frames` of framing, whole and in time.
+/// A body of at most `max` bytes of message and `frames` of framing, whole and within `time`.
 ///
 /// # Errors
 ///
 /// [`Error::TooLarge`], [`Error::DeadlinePassed`], or [`Error::Malformed`] if it breaks off.
-pub(crate) async fn receive(body: &mut Body, max: usize, frames: usize) -> Result<Bytes, Error> {
-    match tokio::time::timeout(RECEIVE, Limited::new(body, max + frames).collect()).await {
+pub(crate) async fn receive(
+    body: &mut Body,
+    max: usize,
+    frames: usize,
+    time: Duration,
+) -> Result<Bytes, Error> {
+    match tokio::time::timeout(time, Limited::new(body, max + frames).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::TooLarge(max)),
         Ok(Err(_)) => Err(Error::Malformed("the body breaks off".to_owned())),

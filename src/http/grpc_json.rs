@@ -10,6 +10,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::call::{Stack, read_body};
+use super::schema::Schema;
 use super::{Front, micro, reply};
 use crate::error::Error;
 use crate::grpc::status::refusal;
@@ -22,17 +23,15 @@ pub(super) const MEDIA_TYPE: &str = "application/grpc+json";
 const PREFIX: usize = 5;
 
 /// Answers a request whose frames hold JSON.
-pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) -> Response<Body> {
+pub(super) async fn handle<S: Stack>(front: &Front<S>, mut head: Parts, body: Body) -> Response<Body> {
     let Some(method) = front.schema.method(head.uri.path()) else {
         let status = refusal(Code::Unimplemented, ErrorReason::MethodUnknown, "there is no such method");
         return failed("users", &status);
     };
-    let admission = match front.stack.admit(&head, method.path.path()) {
-        Ok(admission) => admission,
-        Err(status) => return failed(&micro::id(method), &status),
-    };
+    if let Err(status) = front.stack.admit(&mut head, method.path.path()) {
+        return failed(&micro::id(method), &status);
+    }
     let content = read_body(&head, body, front.settings.max_body.saturating_add(PREFIX)).await;
-    drop(admission);
     let answer = match content {
         Ok(content) => match unframe(&content) {
             Ok(json) => micro::call(front, method, json, head).await,
@@ -81,6 +80,22 @@ fn succeeded(metadata: &MetadataMap, json: &[u8]) -> Response<Body> {
     reply::pass_on(metadata, response.headers_mut());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     response
+}
+
+/// A reply in protobuf to a client of the framework, with the error in its words: generated clients read the first detail as
+/// the error where there is one, and cannot read ours.
+pub(super) fn in_its_words(schema: &Schema, path: &str, response: Response<Body>) -> Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => {
+            let id = schema.method(path).map_or_else(|| "users".to_owned(), micro::id);
+            let mut failed = failed(&id, &status);
+            if let Some(media) = response.headers().get(header::CONTENT_TYPE) {
+                failed.headers_mut().insert(header::CONTENT_TYPE, media.clone());
+            }
+            failed
+        }
+        _ => response,
+    }
 }
 
 /// The framework parses the status message as its error; it knows no details.

@@ -87,7 +87,7 @@ impl<'p> Resource<'p> {
 }
 
 /// Answers a request of the dialect.
-pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) -> Response<Body> {
+pub(super) async fn handle<S: Stack>(front: &Front<S>, mut head: Parts, body: Body) -> Response<Body> {
     let path = head.uri.path().to_owned();
     let Some(resource) = Resource::find(&path) else {
         let status = refusal(Code::NotFound, ErrorReason::MethodUnknown, "there is nothing at this path");
@@ -96,10 +96,10 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
     if head.method == Verb::OPTIONS || !resource.has(&head.method) {
         return other_verb(&head.method, resource);
     }
-    let admission = match front.stack.admit(&head, resource.method(&head.method)) {
-        Ok(admission) => admission,
-        Err(status) => return failed(reply::http_status(&status), &status),
-    };
+    let method = resource.method(&head.method);
+    if let Err(status) = front.stack.admit(&mut head, method) {
+        return failed(reply::http_status(&status), &status);
+    }
     let mut text = bytes::Bytes::new();
     if resource.has_body(&head.method) {
         if !rest::is_json(&head) {
@@ -112,7 +112,6 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
             Err(status) => return failed(reply::http_status(&status), &status),
         };
     }
-    drop(admission);
     match answer(front, &head, resource, &text).await {
         Ok((code, body)) => reply::json(code, body, &MetadataMap::new()),
         Err(status) => failed(reply::http_status(&status), &status),

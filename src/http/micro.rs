@@ -2,7 +2,7 @@
 //! body, its replies that were empty.
 
 use http::request::Parts;
-use http::{HeaderValue, Method as Verb, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method as Verb, Response, StatusCode, header};
 use http_body::Body as _;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -25,8 +25,14 @@ pub(super) fn owns(path: &str) -> bool {
     path.starts_with("/users/")
 }
 
+/// Returns true for a gRPC call of the micro framework: its client names the content type once more, whatever that is, and
+/// no other client does.
+pub(super) fn sends(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-content-type")
+}
+
 /// Answers a request of the dialect.
-pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) -> Response<Body> {
+pub(super) async fn handle<S: Stack>(front: &Front<S>, mut head: Parts, body: Body) -> Response<Body> {
     let Some(method) = find(&front.schema, head.uri.path()) else {
         let status = refusal(Code::NotFound, ErrorReason::MethodUnknown, "there is no such method");
         return failed("users", &status, StatusCode::NOT_FOUND);
@@ -37,17 +43,15 @@ pub(super) async fn handle<S: Stack>(front: &Front<S>, head: Parts, body: Body) 
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
-    let admission = match front.stack.admit(&head, method.path.path()) {
-        Ok(admission) => admission,
-        Err(status) => return failed(&id(method), &status, reply::http_status(&status)),
-    };
+    if let Err(status) = front.stack.admit(&mut head, method.path.path()) {
+        return failed(&id(method), &status, reply::http_status(&status));
+    }
     if !body.is_end_stream() && !is_json(&head) {
         let status =
             refusal(Code::InvalidArgument, ErrorReason::Malformed, "the body must be application/json");
         return failed(&id(method), &status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let content = read_body(&head, body, front.settings.max_body).await;
-    drop(admission);
     let answer = match content {
         Ok(content) => call(front, method, &content, head).await,
         Err(status) => Err(status),

@@ -54,11 +54,11 @@ async fn call<S: Stack>(
     front: &Front<S>,
     binding: &Binding,
     captures: &[Capture<'_>],
-    head: Parts,
+    mut head: Parts,
     body: Body,
 ) -> Result<Response<Body>, Refused> {
     let method = &front.schema.methods[binding.method];
-    let admission = front.stack.admit(&head, method.path.path())?;
+    front.stack.admit(&mut head, method.path.path())?;
     let content = if binding.body == Target::None {
         Bytes::new()
     } else if !body.is_end_stream() && !is_json(&head) {
@@ -68,7 +68,6 @@ async fn call<S: Stack>(
     };
     let query = head.uri.query().unwrap_or_default();
     let message = message(&front.schema, binding, captures, query, &content)?;
-    drop(admission);
     let response = front.call(method, message, head).await?;
     let (metadata, message, _) = response.into_parts();
     let mut out = Vec::with_capacity(2 * message.len() + 64);

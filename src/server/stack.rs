@@ -4,15 +4,16 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::Full;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -21,18 +22,21 @@ use tower::Service;
 
 use crate::auth::keyring::{KeyRing, Known};
 use crate::auth::layer::Gate;
-use crate::auth::limits::{Limit, Meter, NamespacePermit, Namespaces};
 use crate::config::Config;
 use crate::domain::caller::Caller;
 use crate::error::{Error, Result};
 use crate::grpc::keys::KeysService;
 use crate::grpc::status::refusal;
 use crate::grpc::users::UsersService;
-use crate::http::{Admission, Guarded, receive};
+use crate::http::{Admission, Guarded, Permits, RECEIVE, receive};
 use crate::ops::Operations;
 use crate::pb::ErrorReason;
 use crate::pb::keys_server::KeysServer;
 use crate::pb::users_server::UsersServer;
+
+use super::connection::Connection;
+use super::limits::Limits;
+use super::until::until;
 
 /// The RPCs behind their gate and limits.
 #[derive(Clone, Debug)]
@@ -40,94 +44,31 @@ pub(super) struct Stack {
     routes: Routes,
     gate: Arc<Gate>,
     limits: Arc<Limits>,
-    max_body: usize,
-}
-
-/// How much is let in: of all together, of one caller, and of strangers where no key is needed to learn something.
-#[derive(Debug)]
-struct Limits {
-    all: Meter,
-    of_all: Limit,
-    of_one: Limit,
-    namespaces: Arc<Namespaces>,
-    strangers: Arc<Known>,
-    since: Instant,
+    /// Whoever asks health or reflection without a key.
+    stranger: Arc<Known>,
     open_health: bool,
     open_reflection: bool,
+    max_body: usize,
+    /// Ends the streams that have no end of their own.
+    drain: CancellationToken,
 }
 
-/// Streams of strangers at a time. Reflection talks both ways for as long as its client likes.
-const STRANGERS: Limit = Limit { calls: 64, rate: None };
-
-/// Longest message of health and reflection: names.
+/// Longest message of health and reflection, which are names, and how long one of health may take to arrive: it has no
+/// permit meanwhile.
 const MAX_NAME: usize = 4 * 1024;
+const RECEIVE_NAME: Duration = Duration::from_secs(5);
 
 /// A body that took longer to come than this was let in by what may not be true any more.
 const LONG_AGO: Duration = Duration::from_millis(100);
 
-/// A place among the calls of one caller, until it is dropped.
-struct Own(Arc<Known>);
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        self.0.meter.leave();
-    }
-}
-
-/// A permit from the limit of all calls and from that of the caller's namespace, released on drop.
-struct Place {
-    limits: Arc<Limits>,
-    _namespace: Option<NamespacePermit>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.limits.all.leave();
-    }
-}
-
-impl Limits {
-    fn new(config: &Config) -> Self {
-        Self {
-            all: Meter::default(),
-            of_all: Limit { calls: config.limits_calls, rate: config.limits_rate },
-            of_one: Limit { calls: config.limits_calls_per_caller, rate: config.limits_rate_per_caller },
-            namespaces: Arc::new(Namespaces::new(config.limits_calls_per_namespace)),
-            strangers: Arc::new(Known::open()),
-            since: Instant::now(),
-            open_health: config.open_health,
-            open_reflection: config.open_reflection,
-        }
-    }
-
-    /// A place among the caller's own calls, from before its message is read until its reply is sent: who sends slowly or
-    /// reads slowly holds back nobody else. Where there are no keys, everyone is one caller and only all together are counted.
-    fn enter_own(&self, caller: &Arc<Known>) -> Result<Own> {
-        let limit = if Arc::ptr_eq(caller, &self.strangers) {
-            STRANGERS
-        } else if caller.is_open() {
-            Limit { calls: usize::MAX, rate: None }
-        } else {
-            self.of_one
-        };
-        caller.meter.enter(limit).map_err(|retry_after| Error::CallerLimited { retry_after })?;
-        Ok(Own(Arc::clone(caller)))
-    }
-
-    /// A place among all. Full means no, at once: a queue would only make everyone late.
-    fn enter_all(self: &Arc<Self>, known: &Known, caller: Option<&Caller>) -> Result<Place> {
-        let mut namespace = None;
-        if let (false, Some(caller)) = (known.is_open(), caller) {
-            let limited = |retry_after| Error::CallerLimited { retry_after };
-            namespace = Some(self.namespaces.enter(&caller.namespace).map_err(limited)?);
-            known.meter.take(self.of_one, self.since).map_err(limited)?;
-        }
-        let limited = |retry_after| Error::Overloaded { retry_after };
-        self.all.enter(self.of_all).map_err(limited)?;
-        let place = Place { limits: Arc::clone(self), _namespace: namespace };
-        self.all.take(self.of_all, self.since).map_err(limited)?;
-        Ok(place)
-    }
+/// An authenticated request, in its extensions: one that makes several calls is authenticated once, and has one permit.
+#[derive(Clone)]
+struct Admitted {
+    known: Arc<Known>,
+    caller: Caller,
+    since: Instant,
+    /// Where no key is needed: whether the request has its permit of all calls already.
+    counted: Arc<AtomicBool>,
 }
 
 impl Stack {
@@ -153,18 +94,27 @@ impl Stack {
             routes: routes.routes().prepare(),
             gate: Arc::new(Gate::new(config, keys)),
             limits: Arc::new(Limits::new(config)),
+            stranger: Arc::new(Known::open()),
+            open_health: config.open_health,
+            open_reflection: config.open_reflection,
             max_body,
+            drain: CancellationToken::new(),
         })
     }
 
     /// Calls that are worked on right now.
     pub(super) fn in_flight(&self) -> usize {
-        self.limits.all.running()
+        self.limits.in_flight()
     }
 
     /// Whether programs of this machine are served without a key now.
     pub(super) fn is_open(&self) -> bool {
         self.gate.is_open()
+    }
+
+    /// Ends the streams that have no end of their own.
+    pub(super) fn end_streams(&self) {
+        self.drain.cancel();
     }
 
     async fn answer(self, request: Request<Body>) -> Response<Body> {
@@ -180,55 +130,77 @@ impl Stack {
 
     async fn guarded(self, request: Request<Body>) -> Result<Response<Body>> {
         let (mut head, body) = request.into_parts();
-        let path = head.uri.path();
-        // Health is asked most urgently when the server is full: it takes no place.
+        let path = head.uri.path().to_owned();
+        // Health is asked most urgently when the server is full: one answer takes no permit.
         if path.starts_with("/grpc.health.v1.Health/") {
-            self.admit_any(&head, self.limits.open_health)?;
-            return Ok(self.call_routes(received(head, body, MAX_NAME).await?).await);
+            self.admit_any(&head, self.open_health)?;
+            if path.ends_with("/Watch") {
+                self.open_stream(&mut head)?;
+            }
+            return Ok(self.call_routes(received(head, body, MAX_NAME, RECEIVE_NAME).await?).await);
         }
         if path.starts_with("/grpc.reflection.") {
-            let caller = self.admit_any(&head, self.limits.open_reflection)?;
-            let own = self.limits.enter_own(&caller)?;
-            return Ok(hold(self.call_routes(Request::from_parts(head, body)).await, own));
+            let caller = self.admit_any(&head, self.open_reflection)?;
+            let permits = Permits::of(&mut head.extensions);
+            self.limits.admit(&caller, None, &permits)?;
+            self.open_stream(&mut head)?;
+            let response = self.call_routes(Request::from_parts(head, body)).await;
+            return Ok(response.map(|body| until(self.drain.clone(), body)));
         }
-        // 1. Who calls: strangers get nothing, not even memory for what they send. Only here is a caller made; one that
-        //    came with the request is overwritten.
-        let (known, caller) = self.gate.admit(&head, path)?;
-        let own = self.limits.enter_own(&known)?;
-        head.extensions.insert(caller);
-        // 2. The whole message, before a place among all: a client that opens streams and sends nothing must not hold the
-        //    places of others. What took long may come from who is not let in any more.
-        let begun = Instant::now();
-        let request = received(head, body, self.max_body).await?;
-        let mut request = if begun.elapsed() > LONG_AGO { self.admitted_again(request)? } else { request };
-        // 3. A place.
-        let _place = self.limits.enter_all(&known, request.extensions().get())?;
+        // 1. Who calls: strangers get nothing, not even memory for what they send. A request that comes by JSON was asked
+        //    before, and has its permit.
+        let mut admitted = self.admit_once(&mut head, &path)?;
+        // 2. The whole message, before a permit of all: a client that opens streams and sends nothing must not hold up
+        //    others. Authenticates again after a slow body: the key may have been revoked meanwhile.
+        let request = received(head, body, self.max_body, RECEIVE).await?;
+        let (mut head, body) = request.into_parts();
+        if admitted.since.elapsed() > LONG_AGO {
+            let (_, caller) = self.gate.admit(&head, &path)?;
+            admitted = Admitted { caller, since: Instant::now(), ..admitted };
+            head.extensions.insert(admitted.clone());
+        }
+        // 3. A permit of all calls. It ends with the call, at the latest with the reply.
+        let permits = Permits::of(&mut head.extensions);
+        let _permit = self.limits.start(&admitted.known, &admitted.counted, &permits)?;
         // 4. The caller's own deadline: an answer nobody waits for is not worked on.
-        let response = match deadline(request.headers())? {
-            Some(Duration::ZERO) => return Err(Error::DeadlinePassed),
-            Some(span) => {
-                if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
-                    caller.deadline = Instant::now().checked_add(span);
-                }
-                let answered = tokio::time::timeout(span, self.call_routes(request)).await;
-                answered.map_err(|_| Error::DeadlinePassed)?
-            }
-            None => self.call_routes(request).await,
-        };
-        Ok(hold(response, own))
+        let mut caller = admitted.caller;
+        let span = deadline(&head.headers)?;
+        caller.deadline = span.and_then(|span| Instant::now().checked_add(span));
+        head.extensions.insert(caller);
+        let work = self.call_routes(Request::from_parts(head, body));
+        match span {
+            Some(Duration::ZERO) => Err(Error::DeadlinePassed),
+            Some(span) => tokio::time::timeout(span, work).await.map_err(|_| Error::DeadlinePassed),
+            None => Ok(work.await),
+        }
     }
 
-    fn admitted_again(&self, request: Request<Body>) -> Result<Request<Body>> {
-        let (mut head, body) = request.into_parts();
-        let (_, caller) = self.gate.admit(&head, head.uri.path())?;
-        head.extensions.insert(caller);
-        Ok(Request::from_parts(head, body))
+    /// Authenticates and authorizes a request, and takes its caller's permit; for further calls of the same request, only
+    /// authorizes them.
+    fn admit_once(&self, head: &mut Parts, path: &str) -> Result<Admitted> {
+        if let Some(admitted) = head.extensions.get::<Admitted>() {
+            Gate::check_scope(&admitted.known, path)?;
+            return Ok(admitted.clone());
+        }
+        let (known, caller) = self.gate.admit(head, path)?;
+        if let Some(connection) = head.extensions.get::<Arc<Connection>>() {
+            connection.name();
+        }
+        self.limits.admit(&known, Some(&caller.namespace), &Permits::of(&mut head.extensions))?;
+        let admitted = Admitted { known, caller, since: Instant::now(), counted: Arc::default() };
+        head.extensions.insert(admitted.clone());
+        Ok(admitted)
+    }
+
+    fn open_stream(&self, head: &mut Parts) -> Result<()> {
+        let permits = Permits::of(&mut head.extensions);
+        self.limits.open_stream(head.extensions.get::<Arc<Connection>>(), &permits)
     }
 
     /// Lets in what is no RPC of ours: everyone where it is `open`, else whoever is known.
     fn admit_any(&self, head: &Parts, open: bool) -> Result<Arc<Known>> {
         if open {
-            self.gate.check_open(head).map(|_| Arc::clone(&self.limits.strangers))
+            self.gate.check_open(head).map(|_| Arc::clone(&self.stranger))
         } else {
             self.gate.identify(head)
         }
@@ -243,40 +215,9 @@ impl Stack {
 }
 
 impl Guarded for Stack {
-    fn admit(&self, head: &Parts, path: &str) -> Result<Admission, Status> {
-        let (known, _) = self.gate.authorize(head, path)?;
-        let own = self.limits.enter_own(&known)?;
-        Ok(Admission { named: !known.is_open(), place: Box::new(own) })
-    }
-}
-
-/// The response with a place that is given back when all of it is sent.
-fn hold(response: Response<Body>, own: Own) -> Response<Body> {
-    response.map(|body| Body::new(Held { body, _own: own }))
-}
-
-struct Held {
-    body: Body,
-    _own: Own,
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn admit(&self, head: &mut Parts, path: &str) -> Result<Admission, Status> {
+        let admitted = self.admit_once(head, path)?;
+        Ok(Admission { named: !admitted.known.is_open() })
     }
 }
 
@@ -307,12 +248,12 @@ fn describe() -> tonic_reflection::server::Builder<'static> {
 /// The frames of a message: five bytes and the message. One frame too many is seen by whoever reads them.
 const FRAMES: usize = 16;
 
-/// The request with its body in memory.
-async fn received(head: Parts, mut body: Body, max_body: usize) -> Result<Request<Body>> {
+/// The request with its body in memory, which has so many bytes at most and comes within `time`.
+async fn received(head: Parts, mut body: Body, max_body: usize, time: Duration) -> Result<Request<Body>> {
     if body.is_end_stream() {
         return Ok(Request::from_parts(head, body));
     }
-    let body = receive(&mut body, max_body, FRAMES).await?;
+    let body = receive(&mut body, max_body, FRAMES, time).await?;
     Ok(Request::from_parts(head, Body::new(Full::new(body))))
 }
 

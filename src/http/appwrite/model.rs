@@ -106,6 +106,9 @@ fn described(object: Object, device: &pb::DeviceDetails) -> Object {
         .text("countryName", name)
 }
 
+/// A list of sessions ends with the page that holds this one: more of them would not fit in memory.
+pub(super) const MAX_SESSIONS: usize = 2_000;
+
 /// Most logs that a reply has.
 pub(super) const MOST_LOGS: usize = 10;
 

@@ -117,7 +117,7 @@ impl<S: Stack> Request<'_, S> {
             let reply: pb::ListSessionsResponse = self.call(&request).await?;
             sessions.extend(reply.sessions.iter().map(|session| model::session(session, &user.email)));
             page_token = reply.next_page_token;
-            if page_token.is_empty() {
+            if page_token.is_empty() || sessions.len() >= model::MAX_SESSIONS {
                 break;
             }
         }

@@ -1,0 +1,172 @@
+//! Web pages: a browser sends what any page asks for, from inside the network and with the certificate of whoever reads it.
+
+use std::net::IpAddr;
+
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// What browsers say of the page that sends a request (Fetch Metadata).
+const FETCH_SITE: &str = "sec-fetch-site";
+
+/// Tells what a web page sends, where no key says who calls.
+#[derive(Clone, Debug)]
+pub(super) struct Pages {
+    /// Names of hosts that are served, beside those of every machine.
+    hosts: Vec<String>,
+}
+
+impl Pages {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { hosts: config.http_hosts.clone() }
+    }
+
+    /// Refuses what a web page sends and, with `local_only`, what no program of this machine would.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignOrigin`]
+    pub(super) fn refuse(&self, head: &Parts, local_only: bool) -> Result<()> {
+        // A page that somebody looks at must not reach us: not directly (`Origin`), nor by a host name of its own that
+        // leads here (`Host`).
+        if head.headers.contains_key(header::ORIGIN) {
+            return Err(Error::ForeignOrigin("without API keys no web page is served (Origin is set)"));
+        }
+        if hosts(head).all(|host| self.serves(host, local_only)) {
+            return Ok(());
+        }
+        Err(Error::ForeignOrigin(if local_only {
+            "without API keys only this machine is served (Host is another, and not in http.hosts)"
+        } else {
+            "without API keys only hosts of http.hosts are served by a name with a dot (Host is another)"
+        }))
+    }
+
+    fn serves(&self, host: &str, local_only: bool) -> bool {
+        host_name(host).is_some_and(|name| {
+            is_loopback(&name)
+                || (!local_only && is_private(&name))
+                || self.hosts.iter().any(|listed| covers(listed, &name))
+        })
+    }
+}
+
+/// Refuses a certificate for what a web page sends: the browser of whoever reads the page shows it unasked, so it does not
+/// say that its owner wants the call.
+///
+/// # Errors
+///
+/// [`Error::ForeignOrigin`]
+pub(super) fn refuse_readers_certificate(headers: &HeaderMap) -> Result<()> {
+    let own = |site: &header::HeaderValue| site == "same-origin" || site == "none";
+    if headers.contains_key(header::ORIGIN) || !headers.get_all(FETCH_SITE).iter().all(own) {
+        return Err(Error::ForeignOrigin(
+            "a certificate does not count for what a web page sends: send a key",
+        ));
+    }
+    Ok(())
+}
+
+/// Every host that the request names: that of its target, and those of its headers.
+fn hosts(head: &Parts) -> impl Iterator<Item = &str> {
+    let target = head.uri.authority().map(http::uri::Authority::as_str);
+    target
+        .into_iter()
+        .chain(head.headers.get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or("?")))
+}
+
+/// A host's name or address, without the port, in lower case; `None` if it is none.
+fn host_name(host: &str) -> Option<String> {
+    let authority = host.parse::<http::uri::Authority>().ok()?;
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    Some(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase())
+}
+
+/// Returns true for a loopback address, `localhost` and names under it (RFC 6761 §6.3).
+fn is_loopback(name: &str) -> bool {
+    let address = name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    address || name == "localhost" || name.ends_with(".localhost")
+}
+
+/// Returns true for a host that no page on the Internet can have: an address, since DNS rebinding needs a name; and a name
+/// without a dot, as services of a cluster have, since nobody can register one.
+fn is_private(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok() || (!name.is_empty() && !name.contains('.'))
+}
+
+/// Returns true if `listed` is the name, or `*.` and its end.
+fn covers(listed: &str, name: &str) -> bool {
+    match listed.strip_prefix('*') {
+        Some(end) => name.len() > end.len() && name.ends_with(end),
+        None => name == listed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().uri("/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn without_keys_pages_cannot_lead_here() {
+        let listed = vec!["users.example.com".into(), "*.svc.cluster.local".into()];
+        let pages = Pages { hosts: listed };
+        // Whether it is served to this machine only, and with auth = "off".
+        let cases = [
+            (vec![("host", "localhost:8080")], true, true),
+            (vec![("host", "127.0.0.1:8080")], true, true),
+            (vec![("host", "[::1]:8080")], true, true),
+            (vec![("host", "usersd.localhost")], true, true),
+            (vec![("host", "evil.example")], false, false),
+            (vec![("host", "127.0.0.1.evil.example")], false, false),
+            (vec![("host", "localhost.evil.example:8080")], false, false),
+            (vec![("host", "evil.example.")], false, false),
+            (vec![("host", "svc.cluster.local")], false, false),
+            (vec![("host", "users.example.com.evil.example")], false, false),
+            (vec![("host", "localhost"), ("host", "evil.example")], false, false),
+            (vec![("host", "10.0.0.7:8080")], false, true),
+            (vec![("host", "[2001:db8::7]")], false, true),
+            (vec![("host", "usersd:8080")], false, true),
+            (vec![("host", "Users.Example.COM:443")], true, true),
+            (vec![("host", "users.shop.svc.cluster.local.")], true, true),
+            (vec![("host", "")], false, false),
+            (vec![("origin", "http://localhost:8080")], false, false),
+            (vec![("origin", "null")], false, false),
+            (vec![], true, true),
+        ];
+        for (headers, local, off) in cases {
+            let head = request(&headers);
+            assert_eq!(pages.refuse(&head, true).is_ok(), local, "{headers:?}");
+            assert_eq!(pages.refuse(&head, false).is_ok(), off, "{headers:?} with auth = \"off\"");
+        }
+        let mut head = request(&[("host", "localhost")]);
+        head.uri = "http://evil.example/v1/users".parse().unwrap();
+        assert!(pages.refuse(&head, false).is_err(), "the target's host counts (RFC 9112 3.2.2)");
+    }
+
+    #[test]
+    fn a_certificate_does_not_count_for_what_a_page_sends() {
+        for (headers, good) in [
+            (vec![], true),
+            (vec![(FETCH_SITE, "none")], true),
+            (vec![(FETCH_SITE, "same-origin")], true),
+            (vec![(FETCH_SITE, "same-site")], false),
+            (vec![(FETCH_SITE, "cross-site")], false),
+            (vec![(FETCH_SITE, "none"), (FETCH_SITE, "cross-site")], false),
+            (vec![("origin", "https://evil.example")], false),
+            (vec![("origin", "null"), (FETCH_SITE, "same-origin")], false),
+        ] {
+            let head = request(&headers);
+            assert_eq!(refuse_readers_certificate(&head.headers).is_ok(), good, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One connection: what is open on it, how long it may last, and when it is closed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::limits::Meter;
+use crate::config::Config;
+
+use super::connections::Entry;
+
+/// How long a client that was told to go may still begin calls that were on their way, while none is open.
+const MAX_FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long connections last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lifetimes {
+    /// How long the handshake and the headers of the first request may take together: until then a connection only holds
+    /// memory.
+    pub(super) header: Duration,
+    /// Without a call.
+    pub(super) idle: Duration,
+    /// Altogether; `None`: any time.
+    pub(super) age: Option<Duration>,
+    /// From when the client is told to go until what is open is cut off.
+    pub(super) grace: Duration,
+}
+
+impl Lifetimes {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            header: config.http_header_timeout,
+            idle: config.http_idle_timeout,
+            age: config.http_max_age,
+            grace: config.grace,
+        }
+    }
+}
+
+/// The state of a connection, in the extensions of each of its requests.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Streams of it that have no end of their own.
+    pub(super) streams: Arc<Meter>,
+    entry: Entry,
+    accepted: Instant,
+    lifetimes: Lifetimes,
+    /// Requests whose reply is neither sent nor dropped, and how many there ever were.
+    open: AtomicUsize,
+    begun: AtomicBool,
+    /// When one last began or ended, in microseconds since it was accepted.
+    last: AtomicU64,
+    named: AtomicBool,
+}
+
+/// A request of a connection, until its reply is sent or dropped.
+pub(super) struct OpenRequest(Arc<Connection>);
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is to be done with a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Wait(Instant),
+    /// GOAWAY, or `Connection: close`: calls that are open end as they would.
+    TellToGo,
+    Close,
+}
+
+impl Connection {
+    pub(super) fn new(entry: Entry, mut lifetimes: Lifetimes) -> Self {
+        // Connections of a fleet that started together must not all end together.
+        lifetimes.age = lifetimes.age.map(|age| entry.jitter(age));
+        Self {
+            streams: Arc::default(),
+            entry,
+            accepted: Instant::now(),
+            lifetimes,
+            open: AtomicUsize::new(0),
+            begun: AtomicBool::new(false),
+            last: AtomicU64::new(0),
+            named: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.entry.peer()
+    }
+
+    /// When the handshake and the first headers must be there.
+    pub(super) fn header_deadline(&self) -> Instant {
+        self.accepted + self.lifetimes.header
+    }
+
+    /// Cancelled when the connection is to make room for another, and when the server stops.
+    pub(super) fn signal(&self) -> &CancellationToken {
+        self.entry.signal()
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> OpenRequest {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.begun.store(true, Ordering::Relaxed);
+        self.touch();
+        OpenRequest(Arc::clone(self))
+    }
+
+    /// Notes that a good key or certificate was shown, or that none is needed for what was asked: the connection is not closed
+    /// any more to make room.
+    pub(super) fn name(&self) {
+        if !self.is_named() && !self.named.swap(true, Ordering::Relaxed) {
+            self.entry.keep();
+        }
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        self.named.load(Ordering::Relaxed)
+    }
+
+    fn touch(&self) {
+        let now = u64::try_from(self.accepted.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Whether something is open that the connection must last for. Refusals that a stranger does not read are not.
+    fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0 && (self.is_named() || self.streams.running() > 0)
+    }
+
+    /// What to do at `now`. `told` is when the client was told to go.
+    fn verdict(&self, now: Instant, told: Option<Instant>) -> Verdict {
+        let last = self.accepted + Duration::from_micros(self.last.load(Ordering::Relaxed));
+        if !self.begun.load(Ordering::Relaxed) {
+            return unless(now, self.header_deadline(), Verdict::Close);
+        }
+        let busy = self.is_busy();
+        if let Some(told) = told {
+            let cut_off = told + self.lifetimes.grace;
+            let alone = if busy { now } else { last.max(told) } + MAX_FAREWELL;
+            return unless(now, cut_off.min(alone), Verdict::Close);
+        }
+        let idle = if busy { now } else { last } + self.lifetimes.idle;
+        let aged = self.lifetimes.age.map(|age| self.accepted + age);
+        unless(now, aged.map_or(idle, |aged| aged.min(idle)), Verdict::TellToGo)
+    }
+}
+
+fn unless(now: Instant, deadline: Instant, verdict: Verdict) -> Verdict {
+    if now < deadline { Verdict::Wait(deadline) } else { verdict }
+}
+
+/// Runs a connection to its end: the peer's, or ours when it is idle, too old, in the way, or the server stops.
+pub(super) async fn run<C: GracefulConnection>(http: C, state: &Connection, stop: &CancellationToken) {
+    let mut http = std::pin::pin!(http);
+    let mut told = None;
+    let mut stopping = false;
+    loop {
+        let next = match state.verdict(Instant::now(), told) {
+            Verdict::Wait(until) => until,
+            Verdict::TellToGo => {
+                http.as_mut().graceful_shutdown();
+                told = Some(Instant::now());
+                continue;
+            }
+            Verdict::Close => return,
+        };
+        tokio::select! {
+            // How a connection ends is the peer's affair; each call was answered or not for itself.
+            _ = http.as_mut() => return,
+            () = sleep_until(next) => {}
+            () = state.signal().cancelled(), if !stopping => {
+                if !stop.is_cancelled() {
+                    return;
+                }
+                stopping = true;
+                http.as_mut().graceful_shutdown();
+                told.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! HTTP/1.1 and HTTP/2 as we speak them.
+
+use std::sync::Arc;
+
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+
+use crate::config::Config;
+
+use super::connection::Lifetimes;
+use super::frames::Allowed;
+
+/// What all connections have in common.
+#[derive(Clone)]
+pub(super) struct Protocol {
+    pub(super) http: Arc<Builder<TokioExecutor>>,
+    pub(super) allowed: Allowed,
+    pub(super) lifetimes: Lifetimes,
+}
+
+impl Protocol {
+    pub(super) fn new(config: &Config) -> Self {
+        let mut http = Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(config.http_idle_timeout)
+            .max_headers(64)
+            .max_buf_size(config.http_max_headers);
+        http.http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(config.http_keepalive)
+            .keep_alive_timeout(config.http_keepalive_timeout)
+            .max_header_list_size(u32::try_from(config.http_max_headers).unwrap_or(u32::MAX))
+            .max_concurrent_streams(config.http_max_streams)
+            .adaptive_window(false);
+        Self {
+            http: Arc::new(http),
+            allowed: Allowed { resets: config.http_max_resets, pings: config.http_max_pings },
+            lifetimes: Lifetimes::new(config),
+        }
+    }
+}
