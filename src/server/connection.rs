@@ -140,8 +140,16 @@ impl Connection {
     /// What to do at `now`. `told` is when the client was told to go.
     fn verdict(&self, now: Instant, told: Option<Instant>) -> Verdict {
         let last = self.accepted + Duration::from_micros(self.last.load(Ordering::Relaxed));
+        let aged = self.lifetimes.age.map(|age| self.accepted + age);
         if !self.begun.load(Ordering::Relaxed) {
-            return unless(now, self.header_deadline(), Verdict::Close);
+            let header = self.header_deadline();
+            // Once a request comes, the other deadlines hold, of which the wait hears nothing.
+            let first = aged.unwrap_or(header).min(self.accepted + self.lifetimes.idle);
+            return if now < first {
+                Verdict::Wait(first.min(header))
+            } else {
+                unless(now, header, Verdict::Close)
+            };
         }
         let busy = self.is_busy();
         if let Some(told) = told {
@@ -150,7 +158,6 @@ impl Connection {
             return unless(now, cut_off.min(alone), Verdict::Close);
         }
         let idle = if busy { now } else { last } + self.lifetimes.idle;
-        let aged = self.lifetimes.age.map(|age| self.accepted + age);
         unless(now, aged.map_or(idle, |aged| aged.min(idle)), Verdict::TellToGo)
     }
 }

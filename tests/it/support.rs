@@ -277,6 +277,11 @@ impl Replica {
         KeysClient::new(self.channel.clone())
     }
 
+    /// The connection of [`Replica::users`].
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// A request as it is; the answer's body as JSON, or `null` if it is none.
     pub(crate) async fn send(
         &self,
