@@ -13,9 +13,11 @@ import sys
 import appwrite_users
 import appwrite_wire
 import countries
+import early
 import endurance
 import faults
 import keys
+import micro_client
 import overload
 import races
 import sdks
@@ -143,7 +145,10 @@ def main():
     for kind in kinds:
         on(kind, runner)
         on_for_appwrite(kind, runner)
-    for name, function, *arguments in [*keys.tests(), *tls.tests(), *overload.tests(), *endurance.tests(), *races.tests(), *faults.tests()]:
+    for name, function, *arguments in [
+        *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(), *endurance.tests(), *races.tests(),
+        *faults.tests(),
+    ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments)
 

@@ -97,7 +97,7 @@ class Secured:
             status, _, text = curl(*arguments)
         except Wrong:
             return None, None
-        for reason in ("KEY_MISSING_OR_UNKNOWN", "SCOPE_MISSING", "NAMESPACE_MISMATCH", "NAMESPACE_MISSING"):
+        for reason in ("KEY_MISSING_OR_UNKNOWN", "FOREIGN_ORIGIN", "SCOPE_MISSING", "NAMESPACE_MISMATCH", "NAMESPACE_MISSING"):
             if f'"{reason}"' in text:
                 return status, reason
         return status, None
@@ -156,6 +156,10 @@ def mutual():
             equal(secured.curl("known", path="/v1/keys"), (403, "SCOPE_MISSING"), "a scope that it lacks")
             equal(secured.curl("root"), (400, "NAMESPACE_MISSING"), "a certificate for every namespace, and none named")
             equal(secured.curl("root", namespace="other"), (200, None), "a certificate for every namespace")
+            for header in ("origin: https://evil.example", "origin: null", "sec-fetch-site: cross-site", "sec-fetch-site: same-site"):
+                equal(secured.curl("known", options=["-H", header]), (403, "FOREIGN_ORIGIN"), f"a page's request, {header}")
+                equal(secured.curl("known", key, options=["-H", header]), (200, None), f"the same with a key, {header}")
+            equal(secured.curl("known", options=["-H", "sec-fetch-site: none"]), (200, None), "what its reader typed")
             for nobody in ("unknown", "both"):
                 equal(secured.curl(nobody), (401, "KEY_MISSING_OR_UNKNOWN"), f"the certificate {nobody}")
                 equal(secured.curl(nobody, key), (200, None), f"the certificate {nobody} with a key")

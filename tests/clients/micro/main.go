@@ -1,7 +1,8 @@
 // Calls usersd by the micro framework's own client, as its generated clients do and as its dynamic ones: a line of JSON
 // for each call on stdout.
 //
-//	micro ADDRESS KEY
+//	micro call ADDRESS KEY
+//	micro posts ADDRESS STATUS PATH...
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/golang/protobuf/proto"
 	"github.com/micro/micro/v3/service/client"
@@ -66,7 +68,14 @@ type said struct {
 }
 
 func main() {
-	address, key := os.Args[1], os.Args[2]
+	if os.Args[1] == "posts" {
+		posts(os.Args[2], os.Args[3], os.Args[4:])
+		return
+	}
+	calls(os.Args[2], os.Args[3])
+}
+
+func calls(address, key string) {
 	usersd := grpc.NewClient()
 	out := json.NewEncoder(os.Stdout)
 	call := func(form, method, key string, request, reply interface{}) {
@@ -77,7 +86,7 @@ func main() {
 			made = usersd.NewRequest("users", "Users."+method, request, client.WithContentType("application/json"))
 		}
 		told := said{Call: method, Form: form, Reply: reply}
-		if err := usersd.Call(ctx, made, reply, client.WithAddress(address), client.WithRetries(0)); err != nil {
+		if err := usersd.Call(ctx, made, reply, client.WithAddress(address), client.WithRetries(0), client.WithRequestTimeout(time.Minute)); err != nil {
 			told.Reply, told.Error = nil, errors.FromError(err)
 		}
 		if err := out.Encode(told); err != nil {
