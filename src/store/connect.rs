@@ -119,10 +119,11 @@ impl Store {
     ///
     /// [`ConnectError`]
     pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
+        // Boxed: the futures are large, and would be part of each that awaits this one.
         if url.starts_with("sqlite:") {
-            sqlite(url).await
+            Box::pin(sqlite(url)).await
         } else {
-            patiently(postgres(url, connections)).await
+            Box::pin(patiently(postgres(url, connections))).await
         }
     }
 
