@@ -141,18 +141,19 @@ impl Service {
     pub(crate) async fn start(backend: Backend) -> Self {
         let home = Home::new(backend).await;
         let clock = Clock::fixed(Timestamp(START * 1_000_000));
-        let replica = Replica::start(&home.url, &clock, |_| {}).await;
+        let replica = Box::pin(Replica::start(&home.url, &clock, |_| {})).await;
         Self { home, backend, clock, replica }
     }
 
     /// One more server over the same database and clock.
     pub(crate) async fn another(&self, change: impl FnOnce(&mut Config)) -> Replica {
-        Replica::start(&self.home.url, &self.clock, change).await
+        Box::pin(Replica::start(&self.home.url, &self.clock, change)).await
     }
 
     /// One more server over the same database, whose clock is `behind`.
     pub(crate) async fn another_behind(&self, behind: Duration, change: impl FnOnce(&mut Config)) -> Replica {
-        Replica::start(&self.home.url, &Clock::fixed(self.clock.now().minus(behind)), change).await
+        let clock = Clock::fixed(self.clock.now().minus(behind));
+        Box::pin(Replica::start(&self.home.url, &clock, change)).await
     }
 
     /// Where the database is.
