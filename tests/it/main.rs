@@ -1,6 +1,10 @@
 //! The running service over sockets, every test on every database.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::print_stdout,
+    reason = "tests of faults and of fairness show their figures with --nocapture"
+)]
 
 mod appwrite;
 mod appwrite_complaints;

@@ -125,7 +125,7 @@ async fn a_caller_that_leaves_at_any_moment_leaves_nothing_counted(service: &Ser
     create(service, ada()).await;
     let ops = &service.replica.ops;
     for polls in 1.. {
-        let login = dropped_after(polls, ops.login(&caller(), typed("ada", PASSWORD, HOME))).await;
+        let login = dropped_after(polls, Box::pin(ops.login(&caller(), typed("ada", PASSWORD, HOME)))).await;
         until(async || service.number("SELECT count(*) FROM attempts").await == 0).await;
         if login.is_some_and(|login| login.is_ok()) {
             assert!(polls > 5, "it came to its end at once");
