@@ -35,7 +35,6 @@ crate::on_every_backend!(
 );
 
 /// Returns true where the tests may take minutes.
-#[expect(clippy::disallowed_methods, reason = "the tests' own variable, not a setting")]
 fn is_long() -> bool {
     std::env::var_os("USERSD_TEST_LONG").is_some()
 }
