@@ -175,6 +175,7 @@ pub struct Config {
 const DAY: Duration = Duration::from_hours(24);
 
 impl Default for Config {
+    #[expect(clippy::too_many_lines, reason = "a line a setting")]
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),

@@ -115,9 +115,10 @@ impl Store {
     /// [`ConnectError`]
     pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
         if url.starts_with("sqlite:") {
-            sqlite(url).await
+            // Boxed: connecting has many steps, and those who wait for it would be as large.
+            Box::pin(sqlite(url)).await
         } else {
-            patiently(postgres(url, connections)).await
+            Box::pin(patiently(postgres(url, connections))).await
         }
     }
 

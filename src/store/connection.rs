@@ -166,7 +166,7 @@ impl ConnectionTrait for Reader {
 
 /// Rows, as the database sends them.
 pub struct Rows {
-    rows: mpsc::Receiver<Result<QueryResult, DbErr>>,
+    received: mpsc::Receiver<Result<QueryResult, DbErr>>,
     /// Reads them; `None` once all are read. Rows come only while this is polled.
     feed: Option<Running<()>>,
     /// Ends when they are given up.
@@ -185,7 +185,7 @@ impl Stream for Rows {
     type Item = Result<QueryResult, DbErr>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Poll::Ready(row) = self.rows.poll_recv(context) {
+        if let Poll::Ready(row) = self.received.poll_recv(context) {
             return Poll::Ready(row);
         }
         if let Some(feed) = &mut self.feed
@@ -193,7 +193,7 @@ impl Stream for Rows {
         {
             self.feed = None;
         }
-        let row = self.rows.poll_recv(context);
+        let row = self.received.poll_recv(context);
         if row.is_pending()
             && let Poll::Ready(cause) = self.away.as_mut().poll(context)
         {
@@ -222,7 +222,7 @@ impl StreamTrait for Reader {
         let until = self.until.map(|until| Box::pin(sleep_until(until)));
         let health = self.pool.health().clone();
         let away = Box::pin(async move { health.given_up().await }.fuse());
-        Box::pin(async move { Ok(Rows { rows, feed, until, away }) })
+        Box::pin(async move { Ok(Rows { received: rows, feed, until, away }) })
     }
 }
 
