@@ -41,8 +41,9 @@ def by_command_line(kind):
 
         out, said = run("key", "list", "--database", db.url)
         true(said.startswith("id\tnamespace"), f"what the columns are, on stderr: {said}")
-        (id, namespace, name, scopes, created, expires, used), = (line.split("\t") for line in out.splitlines())
-        equal((namespace, name, scopes, used), ("shop", "orders", "users.read,users.write", "-"), "the key in the list")
+        (id, namespace, name, scopes, created, expires, used, maker), = (line.split("\t") for line in out.splitlines())
+        listed = (namespace, name, scopes, used, maker)
+        equal(listed, ("shop", "orders", "users.read,users.write", "-", "usersd"), "the key in the list")
         for at in (created, expires):
             matches(at, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "a time")
         equal(run("key", "list", "--database", db.url, "--namespace", "other")[0], "", "keys of another namespace")
@@ -94,7 +95,7 @@ def by_rpc(kind):
         equal(len(json.loads(done.stdout)["keys"]), 2, f"keys by grpcurl: {done.stderr}")
         status, _, text = curl("-X", "DELETE", "-H", f"authorization: bearer {server.key}",
                                f"http://{server.address}/v1/keys/{made.key.id}")
-        equal((status, json.loads(text)), (200, {}), "a key revoked by curl")
+        equal((status, json.loads(text)), (200, {"revoked": "1"}), "a key revoked by curl")
         equal(reason(grpcurl), "KEY_MISSING_OR_UNKNOWN", "the revoked key by grpcurl")
 
 
