@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 
 use super::fault;
 use super::health::{self, Health};
-use super::lease::{Answer, Lease, Pool, Work, feed};
+use super::lease::{Answer, Lease, Pool, Work};
 use super::observer::Observer;
 use super::running::Running;
 use crate::error::{Error, Result};
@@ -202,6 +202,24 @@ impl Stream for Rows {
         match row {
             Poll::Pending if self.is_over(context) => Poll::Ready(Some(Err(fault::list_too_slow()))),
             row => row,
+        }
+    }
+}
+
+/// Sends the rows of `statement` as they come. Tries once more where a connection turns out to be dead.
+async fn feed(pool: Pool, statement: Statement, rows: mpsc::Sender<Result<QueryResult, DbErr>>) {
+    for again in [true, false] {
+        let result = match pool.acquire().await {
+            Ok(mut lease) => lease.send_rows(&statement, &rows).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Err(error) if again && fault::is_connection_lost(&error) => {}
+            Err(error) => {
+                rows.send(Err(error)).await.unwrap_or_default();
+                return;
+            }
+            Ok(()) => return,
         }
     }
 }

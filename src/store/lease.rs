@@ -245,7 +245,7 @@ impl Lease {
     }
 
     /// Sends the rows of `statement` as they come, until the receiver is gone. Gives the error back if no row was sent.
-    async fn send_rows(
+    pub(super) async fn send_rows(
         &mut self,
         statement: &Statement,
         rows: &mpsc::Sender<Result<QueryResult, DbErr>>,
@@ -388,22 +388,4 @@ fn silent() -> DbErr {
 
 fn refused() -> DbErr {
     DbErr::Custom("a statement followed one that had failed, on the same connection".to_owned())
-}
-
-/// Sends the rows of `statement` as they come. Tries once more where a connection turns out to be dead.
-pub(super) async fn feed(pool: Pool, statement: Statement, rows: mpsc::Sender<Result<QueryResult, DbErr>>) {
-    for again in [true, false] {
-        let result = match pool.acquire().await {
-            Ok(mut lease) => lease.send_rows(&statement, &rows).await,
-            Err(error) => Err(error),
-        };
-        match result {
-            Err(error) if again && fault::is_connection_lost(&error) => {}
-            Err(error) => {
-                rows.send(Err(error)).await.unwrap_or_default();
-                return;
-            }
-            Ok(()) => return,
-        }
-    }
 }
