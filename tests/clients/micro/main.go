@@ -83,7 +83,12 @@ func calls(address, key string) {
 		ctx := metadata.NewContext(context.Background(), header)
 		made := usersd.NewRequest("users", "Users."+method, request)
 		if form == "json" {
-			made = usersd.NewRequest("users", "Users."+method, request, client.WithContentType("application/json"))
+			// As `micro call` does: neither side has a type.
+			text, _ := json.Marshal(request)
+			var untyped map[string]interface{}
+			_ = json.Unmarshal(text, &untyped)
+			made = usersd.NewRequest("users", "Users."+method, untyped, client.WithContentType("application/json"))
+			reply = &map[string]interface{}{}
 		}
 		told := said{Call: method, Form: form, Reply: reply}
 		if err := usersd.Call(ctx, made, reply, client.WithAddress(address), client.WithRetries(0), client.WithRequestTimeout(time.Minute)); err != nil {
