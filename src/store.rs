@@ -3,6 +3,7 @@
 //! Free functions over a connection or a transaction; every query of a tenant's rows starts from its namespace.
 //! A missing row is `None`: the operation decides what that means.
 
+pub mod addresses;
 pub mod attempts;
 pub mod clocks;
 mod connect;

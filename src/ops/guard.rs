@@ -242,9 +242,9 @@ impl Operations {
         let namespace = &caller.namespace;
         store::attempts::refund(tx, namespace, &reservation.held, Some(&reservation.plan.streak)).await?;
         if let Plan { user: Some(user), address: Some(address), address_known, .. } = &reservation.plan {
-            store::attempts::make_familiar(tx, namespace, user, address, self.clock.now()).await?;
+            store::addresses::make_familiar(tx, namespace, user, address, self.clock.now()).await?;
             if !address_known {
-                store::attempts::forget_oldest_places(tx, namespace, user).await?;
+                store::addresses::forget_oldest_places(tx, namespace, user).await?;
             }
         }
         Ok(())

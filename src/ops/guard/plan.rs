@@ -70,7 +70,7 @@ impl Operations {
         let mut address_known = false;
         if let Some(address) = address {
             let user = user.map_or("", UserId::as_str);
-            address_known = store::attempts::is_familiar(db, &caller.namespace, user, &address).await?;
+            address_known = store::addresses::is_familiar(db, &caller.namespace, user, &address).await?;
             known = if address_known { Some(address) } else { known };
         }
         let streak = match &known {
