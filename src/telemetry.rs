@@ -11,7 +11,7 @@ pub fn start(config: &Config) {
     // What the libraries say of migrations, notices and single connections is noise to an operator: how the database is,
     // the probe tells.
     let level = format!(
-        "sea_orm_migration=warn,sqlx=warn,sqlx::pool=error,sqlx_core::pool=error,{}",
+        "sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,sqlx::pool=error,sqlx_core::pool=error,{}",
         config.log_level
     );
     let filter = EnvFilter::builder().parse_lossy(level);

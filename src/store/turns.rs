@@ -21,9 +21,11 @@ pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
 /// By how much a namespace can be ahead of others at most: what it did before counts no longer than this.
 const MAX_AHEAD: u64 = 1_000_000_000;
 
-/// A namespace that has connections for longer than this on average, in nanoseconds, is slow: most statements take a
-/// fraction of a millisecond.
+/// A namespace is slow that has connections for longer than this on average, in nanoseconds, since most statements take a
+/// fraction of a millisecond; and for so many times as long as the quickest that are there: behind a slow disk or network
+/// all take long, and none is to have less for that.
 const SLOW: u64 = 5_000_000;
+const SLOWER: u64 = 4;
 
 /// For how long another namespace counts as there after its last call.
 const COMPANY: Duration = Duration::from_secs(1);
@@ -71,6 +73,9 @@ struct State {
     /// The namespace that was served last, and when it was last another one than before.
     last: Option<Arc<str>>,
     changed: Option<Instant>,
+    /// How long the quickest namespaces have connections for, in nanoseconds; 0: not known yet. Rises by and by if there is
+    /// none as quick any more.
+    quickest: u64,
 }
 
 /// One namespace.
@@ -126,10 +131,10 @@ impl Turns {
     /// While a connection is free, every namespace that waits has as many as it may have: one that has fewer takes it.
     fn enter(self: &Arc<Self>, flow: &Flow, now: Instant) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.lock();
-        let (served, limits) = (state.served, state.limits(self.limits, now));
+        let (served, limits, slow) = (state.served, state.limits(self.limits, now), state.slow());
         let tenant = state.tenant(&flow.namespace);
         if tenant.lines.is_empty()
-            && tenant.may(limits)
+            && tenant.may(limits, slow)
             && let Some(connection) = state.free()
         {
             state.serve(&flow.namespace, now);
@@ -180,10 +185,20 @@ impl State {
         if company { limits } else { Limits { slow: limits.most, ..limits } }
     }
 
+    /// From how long on average a namespace is slow, in nanoseconds.
+    fn slow(&self) -> u64 {
+        SLOW.max(SLOWER.saturating_mul(self.quickest))
+    }
+
     /// Notes that `namespace` got a connection.
     fn serve(&mut self, namespace: &Arc<str>, now: Instant) {
         if self.last.as_ref() != Some(namespace) {
             self.changed = self.last.replace(Arc::clone(namespace)).map(|_| now);
+            let mean = self.tenant(namespace).mean;
+            if mean > 0 {
+                let risen = if self.quickest == 0 { SLOW } else { self.quickest + self.quickest / 8 };
+                self.quickest = mean.min(risen);
+            }
         }
         let served = self.served;
         let tenant = self.tenant(namespace);
@@ -224,9 +239,10 @@ impl State {
         if self.rested.is_empty() && self.fresh.is_empty() {
             return None;
         }
+        let slow = self.slow();
         loop {
             let waiting = self.tenants.iter_mut().filter(|(_, tenant)| !tenant.lines.is_empty());
-            let may = waiting.filter(|(_, tenant)| tenant.may(limits));
+            let may = waiting.filter(|(_, tenant)| tenant.may(limits, slow));
             let (namespace, tenant) = may.min_by_key(|(_, tenant)| (tenant.used, tenant.held))?;
             if let Some(waiter) = tenant.next() {
                 let namespace = Arc::clone(namespace);
@@ -238,8 +254,8 @@ impl State {
 }
 
 impl Tenant {
-    fn may(&self, limits: Limits) -> bool {
-        self.held < if self.mean > SLOW { limits.slow } else { limits.most }
+    fn may(&self, limits: Limits, slow: u64) -> bool {
+        self.held < if self.mean > slow { limits.slow } else { limits.most }
     }
 
     fn wait(&mut self, key: &Arc<str>) -> oneshot::Receiver<Permit> {

@@ -134,6 +134,19 @@ fn a_slow_namespace_has_fewer_connections_while_others_are_there() {
 }
 
 #[test]
+fn where_all_are_slow_none_has_fewer_connections() {
+    let mut world = World::new(4, 3);
+    for _ in 0..30 {
+        for name in ["one", "two"] {
+            let permit = world.enter(name).unwrap();
+            assert!(world.pass(permit, 20 * MILLI).is_none());
+        }
+    }
+    let held: Vec<Permit> = (0..3).filter_map(|_| world.enter("one")).collect();
+    assert_eq!(held.len(), 3, "it is no slower than the other");
+}
+
+#[test]
 fn keys_of_one_namespace_take_turns() {
     let mut world = World::new(1, 1);
     let mut permit = world.enter("tenant/flood").unwrap();
