@@ -97,7 +97,10 @@ impl From<&sqlx::Error> for ConnectError {
             _ => false,
         };
         // SQLite's CANTOPEN: the file is there, which was looked at before.
-        let code = error.as_database_error().and_then(|said| said.code()).filter(|code| code.len() < 5);
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .filter(|code| code.len() < 5);
         let shut = code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 14);
         if shut {
             return Self::ReadOnly(told(error));
