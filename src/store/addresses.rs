@@ -51,7 +51,7 @@ const MAX_PLACES: i64 = 100;
 /// The most addresses beyond those that one sign-in forgets: a database from before there was a limit may have many.
 const MAX_FORGOTTEN: i64 = 1_000;
 
-/// Forgets the addresses of the user beyond [`MAX_PLACES`], the oldest first.
+/// Forgets the addresses of the user beyond `MAX_PLACES`, the oldest first.
 ///
 /// # Errors
 ///
