@@ -135,10 +135,10 @@ enum Kind {
     OtherHash,
 }
 
-/// What the first line says that the file is. Leaves the file at its beginning.
+/// Detects the kind of the file by its first line. Leaves the file at its beginning.
 fn kind_of(file: &mut File) -> std::io::Result<Kind> {
     /// The shortest hash that is taken for one, in hexadecimal digits: MD5 and NTLM.
-    const SHORTEST_HASH: usize = 32;
+    const MIN_HASH_DIGITS: usize = 32;
     let mut start = Vec::new();
     file.by_ref().take(1024).read_to_end(&mut start)?;
     file.rewind()?;
@@ -147,7 +147,7 @@ fn kind_of(file: &mut File) -> std::io::Result<Kind> {
     Ok(match hash.len() {
         _ if !hash.iter().all(u8::is_ascii_hexdigit) => Kind::Text,
         hashes::DIGITS => Kind::Sha1,
-        SHORTEST_HASH.. => Kind::OtherHash,
+        MIN_HASH_DIGITS.. => Kind::OtherHash,
         _ => Kind::Text,
     })
 }

@@ -112,7 +112,7 @@ impl Gate {
     /// Those of [`Gate::identify`]; [`Error::MethodUnknown`]; [`Error::ScopeMissing`]; [`Error::NamespaceMismatch`],
     /// [`Error::NamespaceMissing`], and [`Error::Invalid`] if a header names no namespace.
     pub fn authorize(&self, head: &Parts, path: &str) -> Result<(Arc<Known>, Namespace)> {
-        // A method that there is not is said so first, whoever asks.
+        // An unknown method is refused first, with or without a key.
         policy::scope_of(path).ok_or(Error::MethodUnknown)?;
         let known = self.identify(head)?;
         Self::check_scope(&known, path)?;

@@ -8,7 +8,7 @@ use http::{HeaderMap, header};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// What browsers say of the page that sends a request (Fetch Metadata).
+/// The header in which browsers describe the page that sends a request (Fetch Metadata).
 const FETCH_SITE: &str = "sec-fetch-site";
 
 /// Tells what a web page sends, where no key says who calls.
@@ -29,7 +29,7 @@ impl Pages {
     ///
     /// [`Error::ForeignOrigin`]
     pub(super) fn refuse(&self, head: &Parts, local_only: bool) -> Result<()> {
-        // A page that somebody looks at must not reach us: not directly (`Origin`), nor by a host name of its own that
+        // A web page open in a browser must not reach this server: not directly (`Origin`), nor by a host name of its own that
         // leads here (`Host`).
         if head.headers.contains_key(header::ORIGIN) {
             return Err(Error::ForeignOrigin("without API keys no web page is served (Origin is set)"));
@@ -91,7 +91,7 @@ fn is_loopback(name: &str) -> bool {
 }
 
 /// Returns true for a host that no page on the Internet can have: an address, since DNS rebinding needs a name; and a name
-/// without a dot, as services of a cluster have, since nobody can register one.
+/// without a dot, as services of a cluster have, since such a name cannot be registered.
 fn is_private(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok() || (!name.is_empty() && !name.contains('.'))
 }
