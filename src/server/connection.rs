@@ -143,13 +143,10 @@ impl Connection {
         let aged = self.lifetimes.age.map(|age| self.accepted + age);
         if !self.begun.load(Ordering::Relaxed) {
             let header = self.header_deadline();
-            // Once a request comes, the other deadlines hold, of which the wait hears nothing.
+            // The first request does not end this wait, so it ends when a deadline of that request could be over.
             let first = aged.unwrap_or(header).min(self.accepted + self.lifetimes.idle);
-            return if now < first {
-                Verdict::Wait(first.min(header))
-            } else {
-                unless(now, header, Verdict::Close)
-            };
+            let next = if now < first { first.min(header) } else { header };
+            return if now < header { Verdict::Wait(next) } else { Verdict::Close };
         }
         let busy = self.is_busy();
         if let Some(told) = told {
@@ -194,5 +191,53 @@ pub(super) async fn run<C: GracefulConnection>(http: C, state: &Connection, stop
                 told.get_or_insert_with(Instant::now);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::connections::Connections;
+
+    const HEADER: Duration = Duration::from_secs(3);
+
+    async fn connection(idle: u64, age: Option<u64>) -> Connection {
+        let entry = Connections::new(&Config::default())
+            .admit("192.0.2.1:1".parse().unwrap(), &CancellationToken::new())
+            .await
+            .unwrap();
+        let lifetimes = Lifetimes {
+            header: HEADER,
+            idle: Duration::from_secs(idle),
+            age: age.map(Duration::from_secs),
+            grace: Duration::from_secs(30),
+        };
+        Connection::new(entry, lifetimes)
+    }
+
+    #[tokio::test]
+    async fn without_a_request_it_is_closed_when_the_time_for_headers_is_up() {
+        for (idle, age) in [(60, None), (60, Some(3600)), (1, None), (60, Some(1))] {
+            let connection = connection(idle, age).await;
+            let mut now = connection.accepted;
+            let mut waits = 0;
+            while let Verdict::Wait(until) = connection.verdict(now, None) {
+                assert!(until > now, "a wait that is over spins: idle {idle}, age {age:?}");
+                (now, waits) = (until, waits + 1);
+            }
+            assert_eq!(connection.verdict(now, None), Verdict::Close);
+            assert_eq!(now, connection.header_deadline(), "after {waits} waits: idle {idle}, age {age:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn with_a_request_it_lasts_until_it_is_idle() {
+        let connection = Arc::new(connection(60, None).await);
+        let open = connection.begin();
+        drop(open);
+        let now = connection.header_deadline();
+        assert!(matches!(connection.verdict(now, None), Verdict::Wait(until) if until > now));
+        let later = now + Duration::from_secs(60);
+        assert_eq!(connection.verdict(later, None), Verdict::TellToGo);
     }
 }
