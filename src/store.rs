@@ -18,6 +18,7 @@ pub mod listing;
 mod migration;
 mod observer;
 mod outage;
+mod pool;
 mod probe;
 pub mod purged;
 mod running;
@@ -34,7 +35,7 @@ use std::time::Duration;
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, EntityTrait, FromQueryResult, QuerySelect as _, QueryTrait, Select,
+    ConnectOptions, ConnectionTrait, EntityTrait, FromQueryResult, QuerySelect as _, QueryTrait, Select,
     Statement,
 };
 
@@ -50,6 +51,7 @@ pub use health::{Fault, Health, State};
 pub use migration::{Step, Steps};
 
 use observer::Observer;
+use pool::Pool;
 use probe::Probe;
 use shared::Shared;
 use trust::Trust;
@@ -90,8 +92,8 @@ pub struct Store {
     write: Shared,
     /// Where the server reads for itself.
     server: Arc<Reader>,
-    /// The library's own, for migrations.
-    library: DatabaseConnection,
+    /// How migrations connect.
+    migrations: ConnectOptions,
     trust: Arc<Trust>,
     probe: Arc<Probe>,
 }
@@ -162,7 +164,7 @@ impl Store {
     }
 
     /// Waits for a turn at `shared`, unless the database does not answer.
-    async fn turn(&self, shared: &Shared, flow: &Flow) -> Result<lease::Pool> {
+    async fn turn(&self, shared: &Shared, flow: &Flow) -> Result<Pool> {
         self.health().check()?;
         self.health().bounded(shared.turn(flow)).await
     }
@@ -172,9 +174,6 @@ impl Store {
         self.read.close().await;
         self.write.close().await;
         self.server.close().await;
-        if let Err(error) = self.library.close_by_ref().await {
-            tracing::warn!(%error, "a connection did not close well");
-        }
     }
 }
 

@@ -37,7 +37,7 @@ impl Call {
 
     /// The same with a key.
     fn with_key(mut self, key: &str) -> Self {
-        self.name += ", a key, SQLite";
+        self.name += ", a key";
         self.key = Some(key.to_owned());
         self
     }

@@ -9,12 +9,9 @@ use std::time::Duration;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Executor as _};
-use sea_orm::{
-    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, Statement, sqlx,
-};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, sqlx};
 
-use super::lease::Pool;
-use super::observer::Observer;
+use super::pool::Pool;
 use super::probe::{Address, Probe};
 use super::shared::{Shared, Single, Stop};
 use super::trust::Trust;
@@ -155,9 +152,10 @@ impl Store {
 async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     prepare_file(url)?;
     let trust = Arc::<Trust>::default();
-    let library = patient_connect(sqlite_options(url, &trust)).await?;
+    let options = sqlite_options(url, &trust);
+    let writer = patient_connect(options.clone()).await?;
     let single = |db: &DatabaseConnection, stop| Single { pool: pool_of(db, &trust), stop };
-    let write = single(&library, Stop::default());
+    let write = single(&writer, Stop::default());
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let most = cpus.clamp(SQLITE_READERS.0, SQLITE_READERS.1);
     let mut readers = Vec::new();
@@ -174,14 +172,14 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
         read: Shared::new(readers, Limits { most, slow: most / 2 }, None),
         write: Shared::new(vec![write], Limits { most: 1, slow: 1 }, None),
         server: Arc::new(Reader::new(pool_of(&server, &trust), None)),
-        library,
+        migrations: options,
         trust,
         probe: Arc::new(Probe::new(address)),
     })
 }
 
 fn pool_of(db: &DatabaseConnection, trust: &Arc<Trust>) -> Pool {
-    Pool::of(db, Observer::default(), Arc::clone(trust))
+    Pool::of(db, Arc::clone(trust))
 }
 
 /// A connection that refuses to write, and whose statement ends when `stop` is asked.
@@ -314,10 +312,11 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     // A pool tries until its time is up and then knows only that: one connection says what is wrong.
     let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::from(&error))?;
     let first = first.connect().await.map_err(|error| ConnectError::from(&error))?;
+    check_version(first.server_version_num())?;
     first.close().await.map_err(|error| ConnectError::from(&error))?;
     let trust = Arc::<Trust>::default();
-    let library = Database::connect(postgres_options(url, &trust, &Stop::default())).await?;
-    check_version(&library).await?;
+    let options = postgres_options(url, &trust, &Stop::default());
+    let server = Database::connect(options.clone()).await?;
     let connections = usize::try_from(connections).unwrap_or(usize::MAX);
     let mut shared = Vec::new();
     for _ in 0..connections {
@@ -329,7 +328,7 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     let some = (connections / POSTGRES_OTHERS).max(1);
     let limits =
         Limits { most: connections.saturating_sub(some).max(1), slow: (connections / POSTGRES_SLOW).max(1) };
-    let server = pool_of(&library, &trust);
+    let server = pool_of(&server, &trust);
     let shared = Shared::new(shared, limits, Some(server.clone()));
     let address = Address::postgres(url).map_err(|error| ConnectError::from(&error))?;
     Ok(Store {
@@ -337,7 +336,7 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         read: shared.clone(),
         write: shared,
         server: Arc::new(Reader::new(server, None)),
-        library,
+        migrations: options,
         trust,
         probe: Arc::new(Probe::new(address)),
     })
@@ -371,15 +370,12 @@ fn postgres_options(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOption
     options
 }
 
-async fn check_version(db: &DatabaseConnection) -> Result<(), ConnectError> {
-    let statement = Statement::from_string(
-        db.get_database_backend(),
-        "SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS name",
-    );
-    if let Some(row) = db.query_one_raw(statement).await?
-        && row.try_get::<i32>("", "number")? < 130_000
-    {
-        return Err(ConnectError::Version(row.try_get("", "name")?));
+/// Takes the number as `server_version_num` has it: 12.7 is 120007.
+fn check_version(number: Option<u32>) -> Result<(), ConnectError> {
+    match number {
+        Some(number @ ..130_000) => {
+            Err(ConnectError::Version(format!("{}.{}", number / 10_000, number % 100)))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

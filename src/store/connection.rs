@@ -13,8 +13,9 @@ use tracing::Instrument as _;
 
 use super::fault;
 use super::health::{self, Health};
-use super::lease::{Answer, Lease, Pool, Work};
+use super::lease::{Answer, Lease, Work};
 use super::observer::Observer;
+use super::pool::Pool;
 use super::running::Running;
 use crate::error::{Error, Result};
 
@@ -36,7 +37,7 @@ impl Reader {
 
     /// The same with another observer.
     pub(super) fn observed(&self, observer: &Observer) -> Self {
-        Self { pool: self.pool.clone().observed(observer), until: self.until }
+        Self { pool: self.pool.observed(observer), until: self.until }
     }
 
     pub(super) async fn close(&self) {
@@ -210,7 +211,14 @@ impl Stream for Rows {
 async fn feed(pool: Pool, statement: Statement, rows: mpsc::Sender<Result<QueryResult, DbErr>>) {
     for again in [true, false] {
         let result = match pool.acquire().await {
-            Ok(mut lease) => lease.send_rows(&statement, &rows).await,
+            Ok(mut lease) => {
+                let sent = lease.send_rows(&statement, &rows).await;
+                if rows.is_closed() {
+                    // The statement may still run: the next one would have to wait for it.
+                    lease.answers_ping().await;
+                }
+                sent
+            }
             Err(error) => Err(error),
         };
         match result {

@@ -5,122 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
-use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::{self, AssertSqlSafe, Either, Executor as _, PgPool, Postgres, Sqlite, SqlitePool};
-use sea_orm::{
-    ConnAcquireErr, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
-    Values,
-};
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Either, Executor as _};
+use sea_orm::{DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, Values};
 use sea_query_sqlx::SqlxValues;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::fault;
-use super::health::Health;
-use super::observer::Observer;
+use super::pool::{Connection, Pool, on_either};
 use super::running::{MAX_ABANDONED, Running};
-use super::shared::Turn;
-use super::trust::Trust;
+use super::trust::MAX_PING;
 
 /// Longest that a statement may take. PostgreSQL itself ends one after 30 s (`statement_timeout`), so that only a
 /// connection that went silent gets here.
 const MAX_STATEMENT: Duration = Duration::from_secs(35);
-
-/// Connections to one database.
-#[derive(Clone, Debug)]
-pub(super) struct Pool {
-    inner: Inner,
-    observer: Observer,
-    trust: Arc<Trust>,
-    /// The turn of the call that uses it, which lasts until its last statement has ended; the server needs none.
-    turn: Option<Arc<Turn>>,
-}
-
-#[derive(Clone, Debug)]
-enum Inner {
-    Sqlite(SqlitePool),
-    Postgres(PgPool),
-}
-
-impl Pool {
-    /// The pool behind the library's connection.
-    pub(super) fn of(db: &DatabaseConnection, observer: Observer, trust: Arc<Trust>) -> Self {
-        let inner = match db.get_database_backend() {
-            DbBackend::Sqlite => Inner::Sqlite(db.get_sqlite_connection_pool().clone()),
-            _ => Inner::Postgres(db.get_postgres_connection_pool().clone()),
-        };
-        Self { inner, observer, trust, turn: None }
-    }
-
-    /// The same with another observer.
-    pub(super) fn observed(mut self, observer: &Observer) -> Self {
-        self.observer = observer.clone();
-        self
-    }
-
-    /// The same for a call whose turn it is.
-    pub(super) fn during(&self, turn: Turn) -> Self {
-        Self { turn: Some(Arc::new(turn)), ..self.clone() }
-    }
-
-    /// Stops what still runs in this turn.
-    pub(super) fn stop(&self) {
-        if let Some(turn) = &self.turn {
-            Turn::stop(turn);
-        }
-    }
-
-    /// Closes its connections.
-    pub(super) async fn close(&self) {
-        match &self.inner {
-            Inner::Sqlite(pool) => pool.close().await,
-            Inner::Postgres(pool) => pool.close().await,
-        }
-    }
-
-    /// The state of the database, as the probe sees it.
-    pub(super) fn health(&self) -> &Health {
-        &self.trust.health
-    }
-
-    pub(super) fn backend(&self) -> DbBackend {
-        match self.inner {
-            Inner::Sqlite(_) => DbBackend::Sqlite,
-            Inner::Postgres(_) => DbBackend::Postgres,
-        }
-    }
-
-    /// Returns a connection that is in no transaction.
-    pub(super) async fn acquire(&self) -> Result<Lease, DbErr> {
-        let acquired = match &self.inner {
-            Inner::Sqlite(pool) => pool.acquire().await.map(Connection::Sqlite),
-            Inner::Postgres(pool) => pool.acquire().await.map(Connection::Postgres),
-        };
-        let connection = acquired.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
-            sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
-            error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
-        })?;
-        Ok(Lease { connection: Some(connection), state: State::Idle, pool: self.clone() })
-    }
-}
-
-#[derive(Debug)]
-enum Connection {
-    Sqlite(PoolConnection<Sqlite>),
-    Postgres(PoolConnection<Postgres>),
-}
-
-/// Evaluates an expression with the connection of either database.
-macro_rules! on_either {
-    ($connection:expr, $name:ident => $body:expr) => {
-        match $connection {
-            Connection::Sqlite($name) => $body,
-            Connection::Postgres($name) => $body,
-        }
-    };
-}
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,9 +92,33 @@ pub(super) struct Lease {
     connection: Option<Connection>,
     state: State,
     pool: Pool,
+    /// When the library gave the connection out.
+    acquired: Instant,
 }
 
 impl Lease {
+    /// A connection of `pool`'s that is in no transaction.
+    pub(super) fn new(connection: Connection, pool: Pool, acquired: Instant) -> Self {
+        Self { connection: Some(connection), state: State::Idle, pool, acquired }
+    }
+
+    /// Has the connection closed when this is dropped.
+    pub(super) fn spoil(&mut self) {
+        self.state = State::Unknown;
+    }
+
+    /// Returns true if the connection still lives; else, and where the caller leaves, it is closed.
+    pub(super) async fn answers_ping(&mut self) -> bool {
+        self.spoil();
+        let Some(connection) = self.connection.as_mut() else { return false };
+        let ping = async { on_either!(connection, c => c.ping().await) };
+        let answered = matches!(timeout(MAX_PING, ping).await, Ok(Ok(())));
+        if answered {
+            self.state = State::Idle;
+        }
+        answered
+    }
+
     /// Returns true if it is in a transaction in which no statement failed.
     pub(super) fn is_sound(&self) -> bool {
         self.state == State::Open
@@ -214,12 +137,12 @@ impl Lease {
         };
         self.state = State::Unknown;
         let started = Instant::now();
-        let result = match timeout(MAX_STATEMENT, connection.run(&work)).await {
-            Ok(result) => result.map_err(|error| failed(&work, error)),
-            Err(_) => Err(silent()),
+        let result = match limited(self.pool.backend(), connection.run(&work)).await {
+            Some(result) => result.map_err(|error| failed(&work, error)),
+            None => Err(silent()),
         };
         if let Some(statement) = work.statement() {
-            self.pool.observer.see(statement, started.elapsed());
+            self.pool.observer().see(statement, started.elapsed());
         }
         self.settle(before, &work, result.as_ref().err());
         (self, result)
@@ -237,7 +160,7 @@ impl Lease {
             (Some(_), ..) => State::Unknown,
         };
         if let Some(error) = error {
-            self.pool.trust.note(error);
+            self.pool.trust().note(error);
             if matches!(work, Work::Commit) && self.pool.backend() == DbBackend::Sqlite {
                 self.pool.health().note_commit_failure(&fault::words(error));
             }
@@ -254,12 +177,13 @@ impl Lease {
         let Some(connection) = self.connection.as_mut() else { return Err(refused()) };
         let mut sent = false;
         let started = Instant::now();
-        let fed = timeout(MAX_STATEMENT, connection.send_rows(statement, rows, &mut sent)).await;
-        self.pool.observer.see(statement, started.elapsed());
+        let fed = connection.send_rows(statement, rows, &mut sent);
+        let fed = limited(self.pool.backend(), fed).await;
+        self.pool.observer().see(statement, started.elapsed());
         let error = match fed {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(DbErr::Query(RuntimeErr::SqlxError(error.into()))),
-            Err(_) => Some(silent()),
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(DbErr::Query(RuntimeErr::SqlxError(error.into()))),
+            None => Some(silent()),
         };
         self.settle(before, &Work::All(Statement::from_string(self.pool.backend(), "")), error.as_ref());
         match error {
@@ -278,15 +202,15 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let (Some(connection), Ok(tasks)) = (self.connection.take(), Handle::try_current()) else { return };
         match self.state {
-            State::Idle => connection.release(&tasks),
+            State::Idle => self.pool.release(connection, self.acquired, &tasks),
             State::Unknown => {
-                self.pool.trust.suspect();
+                self.pool.trust().suspect();
                 connection.close(&tasks);
             }
             State::Open | State::Failed => {
                 // Closed if the task never runs, as when the runtime ends.
-                let lease =
-                    Self { connection: Some(connection), state: State::Unknown, pool: self.pool.clone() };
+                let mut lease = Self::new(connection, self.pool.clone(), self.acquired);
+                lease.spoil();
                 tasks.spawn(timeout(MAX_ABANDONED, async move {
                     // Kept or closed when it is dropped, by what came of this.
                     let (_lease, rolled_back) = lease.run(Arc::new(Work::Rollback)).await;
@@ -358,14 +282,14 @@ impl Connection {
         });
         Ok(())
     }
+}
 
-    /// Gives the connection back to its pool. The driver pings it first, for which it has no limit of its own.
-    fn release(mut self, tasks: &Handle) {
-        on_either!(&mut self, c => { tasks.spawn(timeout(MAX_ABANDONED, c.return_to_pool())); });
-    }
-
-    fn close(self, tasks: &Handle) {
-        on_either!(self, c => { tasks.spawn(timeout(MAX_ABANDONED, c.close())); });
+/// Returns what `work` does, or `None` if PostgreSQL took too long. SQLite has no connection that could go silent, and a
+/// timer for each statement would be dear.
+async fn limited<T>(backend: DbBackend, work: impl Future<Output = T>) -> Option<T> {
+    match backend {
+        DbBackend::Sqlite => Some(work.await),
+        _ => timeout(MAX_STATEMENT, work).await.ok(),
     }
 }
 

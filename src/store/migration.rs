@@ -9,13 +9,14 @@ mod m20261125_000006_key_makers;
 mod m20261125_000007_faults;
 
 use sea_orm::{
-    ConnectionTrait as _, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
+    ConnectionTrait as _, Database, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait as _,
 };
 use sea_orm_migration::{MigrationStatus, MigrationTrait, MigratorTrait};
 
 use crate::error::Result;
 
-use super::{Kind, Store};
+use super::Store;
 
 struct Migrator;
 
@@ -56,28 +57,16 @@ impl Store {
     ///
     /// What the database says; then nothing has changed.
     pub async fn migrate(&self) -> Result<()> {
-        let done = self.migrate_to(None).await;
-        if done.is_err() {
-            // Nobody else knows what the library's transaction has left its connection in.
-            self.trust.outdate();
-        }
-        done
+        self.migrate_to(None).await
     }
 
-    /// Applies so many steps. The library takes no transaction but its own.
+    /// Applies so many steps. The library takes no transaction but its own, so it gets a connection of its own.
     async fn migrate_to(&self, steps: Option<u32>) -> Result<()> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let tx = self.library.begin_with_options(options).await?;
-        if self.kind() == Kind::Postgres {
-            // Waiting for another replica, and an index on a large table, may take their time.
-            tx.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
-            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
-        }
-        Migrator::up(&tx, steps).await?;
-        Ok(tx.commit().await?)
+        let library = Database::connect(self.migrations.clone()).await?;
+        let done = apply(&library, steps).await;
+        // It is gone one way or the other, with a transaction that is still open.
+        library.close().await.unwrap_or_default();
+        done
     }
 
     /// Every migration this program knows. Changes nothing, not even on an empty database.
@@ -86,13 +75,30 @@ impl Store {
     ///
     /// What the database says.
     pub async fn migrations(&self) -> Result<Steps> {
-        let known = Migrator::get_migration_with_status_read_only(&self.library).await?;
+        let library = Database::connect(self.migrations.clone()).await?;
+        let known = Migrator::get_migration_with_status_read_only(&library).await?;
+        library.close().await?;
         let step = |migration: &sea_orm_migration::migrator::Migration| Step {
             name: migration.name().to_owned(),
             applied: migration.status() == MigrationStatus::Applied,
         };
         Ok(known.iter().map(step).collect())
     }
+}
+
+async fn apply(library: &DatabaseConnection, steps: Option<u32>) -> Result<()> {
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    let tx = library.begin_with_options(options).await?;
+    if tx.get_database_backend() == DbBackend::Postgres {
+        // Waiting for another replica, and an index on a large table, may take their time.
+        tx.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
+        tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
+    }
+    Migrator::up(&tx, steps).await?;
+    Ok(tx.commit().await?)
 }
 
 /// SQL in the words of a database: what the two call differently stands in braces.

@@ -9,19 +9,23 @@ use tokio::runtime::Handle;
 use crate::domain::caller::Flow;
 use crate::error::Result;
 
-use super::lease::{Pool, Work};
+use super::lease::Work;
 use super::observer::Observer;
+use super::pool::Pool;
 use super::turns::{Limits, Permit, Turns};
 
-/// How a statement of a connection is stopped that no caller waits for any more.
+/// How a statement of a connection is stopped that no caller waits for any more. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stop {
+pub(super) struct Stop(Arc<Flags>);
+
+#[derive(Debug, Default)]
+struct Flags {
     /// On SQLite: looked at by the thread of the connection every few microseconds of a statement.
-    asked: Arc<AtomicBool>,
+    asked: AtomicBool,
     /// How often it was looked at in this turn.
-    looks: Arc<AtomicU32>,
+    looks: AtomicU32,
     /// On PostgreSQL: the process that serves the connection; 0 while there is none.
-    process: Arc<AtomicI32>,
+    process: AtomicI32,
 }
 
 /// A statement at which its thread has looked so often takes a millisecond or more.
@@ -32,20 +36,20 @@ impl Stop {
     ///
     /// Long ones let other threads go first: a short statement must not wait for the kernel to take the CPU from them.
     pub(super) fn may_go_on(&self) -> bool {
-        if self.looks.fetch_add(1, Ordering::Relaxed) >= LONG {
+        if self.0.looks.fetch_add(1, Ordering::Relaxed) >= LONG {
             std::thread::yield_now();
         }
-        !self.asked.load(Ordering::Acquire)
+        !self.0.asked.load(Ordering::Acquire)
     }
 
     fn reset(&self) {
-        self.looks.store(0, Ordering::Relaxed);
-        self.asked.store(false, Ordering::Release);
+        self.0.looks.store(0, Ordering::Relaxed);
+        self.0.asked.store(false, Ordering::Release);
     }
 
     /// Notes which process serves the connection.
     pub(super) fn served_by(&self, process: i32) {
-        self.process.store(process, Ordering::Release);
+        self.0.process.store(process, Ordering::Release);
     }
 }
 
@@ -56,10 +60,13 @@ pub(super) struct Single {
     pub(super) stop: Stop,
 }
 
-/// Connections, and whose turn it is to use one.
+/// Connections, and whose turn it is to use one. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Shared {
-    connections: Arc<[Single]>,
+pub(super) struct Shared(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connections: Vec<Single>,
     turns: Arc<Turns>,
     /// Where PostgreSQL is told to cancel a statement; `None` on SQLite.
     cancels: Option<Pool>,
@@ -68,15 +75,18 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(connections: Vec<Single>, limits: Limits, cancels: Option<Pool>) -> Self {
         let turns = Arc::new(Turns::new(connections.len(), limits));
-        Self { connections: connections.into(), turns, cancels }
+        Self(Arc::new(Inner { connections, turns, cancels }))
     }
 
     /// The same with `observer` told of the statements.
-    pub(super) fn observed(mut self, observer: &Observer) -> Self {
+    pub(super) fn observed(&self, observer: &Observer) -> Self {
         let each =
-            |single: &Single| Single { pool: single.pool.clone().observed(observer), ..single.clone() };
-        self.connections = self.connections.iter().map(each).collect();
-        self
+            |single: &Single| Single { pool: single.pool.observed(observer), stop: single.stop.clone() };
+        Self(Arc::new(Inner {
+            connections: self.0.connections.iter().map(each).collect(),
+            turns: Arc::clone(&self.0.turns),
+            cancels: self.0.cancels.clone(),
+        }))
     }
 
     /// Waits for a turn. Its connection is that of the pool, until the last clone of that is dropped.
@@ -85,17 +95,18 @@ impl Shared {
     ///
     /// `DatabaseUnavailable` if no connection comes free in time.
     pub(super) async fn turn(&self, flow: &Flow) -> Result<Pool> {
-        let permit = self.turns.acquire(flow).await?;
-        let Single { pool, stop } = &self.connections[permit.connection()];
+        let permit = self.0.turns.acquire(flow).await?;
+        let turn = Turn { shared: self.clone(), permit };
         // What the turn before ran has ended by now.
-        stop.reset();
-        Ok(pool.during(Turn { stop: stop.clone(), cancels: self.cancels.clone(), _permit: permit }))
+        turn.single().stop.reset();
+        let pool = turn.single().pool.clone();
+        Ok(pool.during(turn))
     }
 
     /// Closes every connection.
     pub(super) async fn close(&self) {
-        for connection in self.connections.iter() {
-            connection.pool.close().await;
+        for single in &self.0.connections {
+            single.pool.close().await;
         }
     }
 }
@@ -103,18 +114,21 @@ impl Shared {
 /// A call's turn with a connection. It ends when the last statement has, also one that was abandoned.
 #[derive(Debug)]
 pub(super) struct Turn {
-    stop: Stop,
-    cancels: Option<Pool>,
-    _permit: Permit,
+    shared: Shared,
+    permit: Permit,
 }
 
 impl Turn {
+    fn single(&self) -> &Single {
+        &self.shared.0.connections[self.permit.connection()]
+    }
+
     /// Stops a statement that still runs, and any further one of this turn.
     pub(super) fn stop(turn: &Arc<Self>) {
-        turn.stop.asked.store(true, Ordering::Release);
+        turn.single().stop.0.asked.store(true, Ordering::Release);
         // A statement that still runs holds the turn too.
         if Arc::strong_count(turn) > 1
-            && let (Some(pool), Ok(tasks)) = (turn.cancels.clone(), Handle::try_current())
+            && let (Some(pool), Ok(tasks)) = (turn.shared.0.cancels.clone(), Handle::try_current())
         {
             tasks.spawn(cancel(pool, Arc::clone(turn)));
         }
@@ -124,7 +138,7 @@ impl Turn {
 /// Cancels the statement of a PostgreSQL connection. The turn lasts until the server has sent the signal, which would hit
 /// the next one's statement otherwise; a process that is at no statement ignores it.
 async fn cancel(pool: Pool, turn: Arc<Turn>) {
-    let process = turn.stop.process.load(Ordering::Acquire);
+    let process = turn.single().stop.0.process.load(Ordering::Acquire);
     let cancel = Statement::from_string(DbBackend::Postgres, format!("SELECT pg_cancel_backend({process})"));
     let cancelled = match pool.acquire().await {
         Ok(lease) => lease.start(Arc::new(Work::One(cancel))).await.1.map(|_| ()),

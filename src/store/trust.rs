@@ -15,7 +15,7 @@ use super::health::Health;
 const MAX_UNCHECKED: Duration = Duration::from_secs(2);
 
 /// Longest wait for the answer to a ping. A connection that takes longer is replaced.
-const MAX_PING: Duration = Duration::from_secs(1);
+pub(super) const MAX_PING: Duration = Duration::from_secs(1);
 
 /// Errors that come faster than this outdate the connections once: a database that is read-only for a while is not
 /// connected to anew by every call.
@@ -40,7 +40,7 @@ struct Since {
 
 /// What to do with an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Use,
     Ping,
     Close,
@@ -69,7 +69,8 @@ impl Trust {
         }
     }
 
-    fn verdict(&self, age: Duration, idle: Duration) -> Verdict {
+    /// What to do with a connection of that age that was idle for so long.
+    pub(super) fn verdict(&self, age: Duration, idle: Duration) -> Verdict {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         if since.outdated.is_some_and(|outdated| age >= outdated.elapsed()) {
             Verdict::Close

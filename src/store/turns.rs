@@ -33,9 +33,6 @@ const COMPANY: Duration = Duration::from_secs(1);
 /// From so many waiters of one key on, those that have left are looked for from time to time.
 const MANY: usize = 64;
 
-/// Connections that are used from the start; the others are opened when these are in use.
-const WARM: usize = 4;
-
 /// Permits for connections, each known by its number.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -63,10 +60,9 @@ pub(super) struct Permit {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Free connections, the one that was released first in front: the driver is done with tidying it up.
-    rested: VecDeque<usize>,
-    /// Free connections that are not used unless all others are.
-    fresh: Vec<usize>,
+    /// Free connections. The one that was released last is used next: its caches are warm, and those that a low load does
+    /// not need are not even opened.
+    free: Vec<usize>,
     tenants: HashMap<Arc<str>, Tenant>,
     /// What the namespace that was served last had had by then, in nanoseconds.
     served: u64,
@@ -101,9 +97,8 @@ struct Line {
 impl Turns {
     /// For connections with the numbers from 0 on.
     pub(super) fn new(connections: usize, limits: Limits) -> Self {
-        let rested = (0..connections.min(WARM)).collect();
-        let fresh = (WARM..connections).rev().collect();
-        Self { state: Mutex::new(State { rested, fresh, ..State::default() }), limits }
+        let free = (0..connections).rev().collect();
+        Self { state: Mutex::new(State { free, ..State::default() }), limits }
     }
 
     /// Waits for a connection. Leaving gives the turn up.
@@ -135,7 +130,7 @@ impl Turns {
         let tenant = state.tenant(&flow.namespace);
         if tenant.lines.is_empty()
             && tenant.may(limits, slow)
-            && let Some(connection) = state.free()
+            && let Some(connection) = state.free.pop()
         {
             state.serve(&flow.namespace, now);
             return Ok(self.permit(&flow.namespace, connection, now));
@@ -154,7 +149,7 @@ impl Turns {
     /// Takes a connection back and hands it to the next.
     fn release(self: &Arc<Self>, permit: &Permit, now: Instant) {
         let mut state = self.lock();
-        state.rested.push_back(permit.connection);
+        state.free.push(permit.connection);
         state.charge(&permit.namespace, now - permit.since);
         let mut served = Vec::new();
         let limits = state.limits(self.limits, now);
@@ -175,10 +170,6 @@ impl Turns {
 }
 
 impl State {
-    fn free(&mut self) -> Option<usize> {
-        self.rested.pop_front().or_else(|| self.fresh.pop())
-    }
-
     /// A namespace that is alone has nothing to leave to others but what `most` does.
     fn limits(&self, limits: Limits, now: Instant) -> Limits {
         let company = self.changed.is_some_and(|changed| now.saturating_duration_since(changed) < COMPANY);
@@ -236,7 +227,7 @@ impl State {
 
     /// The waiter that is next, if a connection is free for it.
     fn next(&mut self, limits: Limits, now: Instant) -> Option<(oneshot::Sender<Permit>, Arc<str>, usize)> {
-        if self.rested.is_empty() && self.fresh.is_empty() {
+        if self.free.is_empty() {
             return None;
         }
         let slow = self.slow();
@@ -247,7 +238,7 @@ impl State {
             if let Some(waiter) = tenant.next() {
                 let namespace = Arc::clone(namespace);
                 self.serve(&namespace, now);
-                return self.free().map(|connection| (waiter, namespace, connection));
+                return self.free.pop().map(|connection| (waiter, namespace, connection));
             }
         }
     }
