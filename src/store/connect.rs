@@ -26,7 +26,7 @@ const STEPS: i32 = 1_000;
 const SQLITE_READERS: (usize, usize) = (2, 4);
 
 /// How long a call whose turn it is waits for its connection to be opened, or given back by the call before.
-const ACQUIRE: Duration = MAX_WAIT;
+pub(super) const ACQUIRE: Duration = MAX_WAIT;
 
 /// How long connecting to PostgreSQL may take.
 const CONNECT: Duration = Duration::from_secs(5);

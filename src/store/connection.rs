@@ -279,6 +279,22 @@ impl ConnectionTrait for Transaction {
 mod tests {
     use crate::store::Store;
 
+    #[tokio::test]
+    async fn who_waits_for_a_connection_has_it_when_it_is_free() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let url = format!("sqlite://{}/usersd.db?mode=rwc", folder.path().display());
+        let store = Store::connect(&url, 1).await.unwrap();
+        let pool = store.reader().pool.clone();
+        let first = pool.acquire().await.unwrap();
+        let second = tokio::spawn(async move { pool.acquire().await.map(drop) });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        second.await.unwrap().unwrap();
+        store.close().await;
+        assert!(store.reader().pool.acquire().await.is_err(), "closed");
+    }
+
     #[test]
     fn a_transaction_that_outlives_its_runtime_is_dropped() {
         let folder = tempfile::TempDir::new().unwrap();

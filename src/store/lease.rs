@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::fault;
-use super::pool::{Connection, Pool, on_either};
+use super::pool::{Connection, Held, Pool, on_either};
 use super::running::{MAX_ABANDONED, Running};
 use super::trust::MAX_PING;
 
@@ -89,17 +89,15 @@ impl Answer {
 /// Dropping one rolls its transaction back.
 #[derive(Debug)]
 pub(super) struct Lease {
-    connection: Option<Connection>,
+    held: Option<Held>,
     state: State,
     pool: Pool,
-    /// When the library gave the connection out.
-    acquired: Instant,
 }
 
 impl Lease {
     /// A connection of `pool`'s that is in no transaction.
-    pub(super) fn new(connection: Connection, pool: Pool, acquired: Instant) -> Self {
-        Self { connection: Some(connection), state: State::Idle, pool, acquired }
+    pub(super) fn new(held: Held, pool: Pool) -> Self {
+        Self { held: Some(held), state: State::Idle, pool }
     }
 
     /// Has the connection closed when this is dropped.
@@ -110,8 +108,8 @@ impl Lease {
     /// Returns true if the connection still lives; else, and where the caller leaves, it is closed.
     pub(super) async fn answers_ping(&mut self) -> bool {
         self.spoil();
-        let Some(connection) = self.connection.as_mut() else { return false };
-        let ping = async { on_either!(connection, c => c.ping().await) };
+        let Some(held) = self.held.as_mut() else { return false };
+        let ping = async { on_either!(&mut held.connection, c => c.ping().await) };
         let answered = matches!(timeout(MAX_PING, ping).await, Ok(Ok(())));
         if answered {
             self.state = State::Idle;
@@ -132,12 +130,12 @@ impl Lease {
     pub(super) async fn run(mut self, work: Arc<Work>) -> (Self, Result<Answer, DbErr>) {
         let before = self.state;
         let usable = matches!(before, State::Idle | State::Open) || matches!(*work, Work::Rollback);
-        let Some(connection) = self.connection.as_mut().filter(|_| usable) else {
+        let Some(held) = self.held.as_mut().filter(|_| usable) else {
             return (self, Err(refused()));
         };
         self.state = State::Unknown;
         let started = Instant::now();
-        let result = match limited(self.pool.backend(), connection.run(&work)).await {
+        let result = match limited(self.pool.backend(), held.connection.run(&work)).await {
             Some(result) => result.map_err(|error| failed(&work, error)),
             None => Err(silent()),
         };
@@ -174,10 +172,10 @@ impl Lease {
         rows: &mpsc::Sender<Result<QueryResult, DbErr>>,
     ) -> Result<(), DbErr> {
         let before = mem::replace(&mut self.state, State::Unknown);
-        let Some(connection) = self.connection.as_mut() else { return Err(refused()) };
+        let Some(held) = self.held.as_mut() else { return Err(refused()) };
         let mut sent = false;
         let started = Instant::now();
-        let fed = connection.send_rows(statement, rows, &mut sent);
+        let fed = held.connection.send_rows(statement, rows, &mut sent);
         let fed = limited(self.pool.backend(), fed).await;
         self.pool.observer().see(statement, started.elapsed());
         let error = match fed {
@@ -200,16 +198,17 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let (Some(connection), Ok(tasks)) = (self.connection.take(), Handle::try_current()) else { return };
+        let Some(held) = self.held.take() else { return };
+        let Ok(tasks) = Handle::try_current() else { return held.connection.cut() };
         match self.state {
-            State::Idle => self.pool.release(connection, self.acquired, &tasks),
+            State::Idle => held.release(&tasks),
             State::Unknown => {
                 self.pool.trust().suspect();
-                connection.close(&tasks);
+                held.connection.close(&tasks);
             }
             State::Open | State::Failed => {
                 // Closed if the task never runs, as when the runtime ends.
-                let mut lease = Self::new(connection, self.pool.clone(), self.acquired);
+                let mut lease = Self::new(held, self.pool.clone());
                 lease.spoil();
                 tasks.spawn(timeout(MAX_ABANDONED, async move {
                     // Kept or closed when it is dropped, by what came of this.

@@ -1,15 +1,17 @@
 //! A pool of one connection, which stays with us between statements.
 
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::{self, PgPool, Postgres, Sqlite, SqlitePool};
 use sea_orm::{ConnAcquireErr, DatabaseConnection, DbBackend, DbErr, RuntimeErr};
 use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
+use super::connect::ACQUIRE;
 use super::health::Health;
 use super::lease::Lease;
 use super::observer::Observer;
@@ -35,7 +37,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Inner {
     driver: Driver,
-    slot: Arc<Slot>,
+    slot: Arc<Mutex<Slot>>,
     observer: Observer,
     trust: Arc<Trust>,
 }
@@ -64,39 +66,42 @@ macro_rules! on_either {
 }
 pub(super) use on_either;
 
-/// Where the connection is while no statement uses it. It is in no transaction then.
+/// The connection while no statement uses it, in no transaction. Whoever has the lock has the connection.
 #[derive(Debug, Default)]
-struct Slot(Mutex<Content>);
-
-#[derive(Debug, Default)]
-enum Content {
+enum Slot {
+    /// The library has it.
     #[default]
     Empty,
-    Idle {
-        connection: Connection,
-        acquired: Instant,
-        since: Instant,
-    },
+    Idle(Idle),
     /// The pool is closed: connections go back to the library's.
     Closed,
 }
 
-impl Slot {
-    /// No code panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, Content> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Debug)]
+struct Idle {
+    /// `None` once it was taken.
+    connection: Option<Connection>,
+    acquired: Instant,
+    since: Instant,
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && Handle::try_current().is_err()
+        {
+            connection.cut();
+        }
     }
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        // The library would start a task, for which it needs a runtime.
-        if let Content::Idle { connection, .. } = mem::take(&mut *self.lock())
-            && Handle::try_current().is_err()
-        {
-            on_either!(connection, c => drop(c.leak()));
-        }
-    }
+/// A connection in use, and the right to use it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) connection: Connection,
+    /// When the library gave it out.
+    acquired: Instant,
+    slot: OwnedMutexGuard<Slot>,
 }
 
 impl Pool {
@@ -135,8 +140,9 @@ impl Pool {
 
     /// Closes the connection, once it is free.
     pub(super) async fn close(&self) {
-        let before = mem::replace(&mut *self.inner.slot.lock(), Content::Closed);
-        if let (Content::Idle { connection, .. }, Ok(tasks)) = (before, Handle::try_current()) {
+        if let Slot::Idle(mut idle) = mem::replace(&mut *self.inner.slot.lock().await, Slot::Closed)
+            && let (Some(connection), Ok(tasks)) = (idle.connection.take(), Handle::try_current())
+        {
             connection.release(&tasks);
         }
         match &self.inner.driver {
@@ -167,8 +173,19 @@ impl Pool {
 
     /// Returns the connection, which is in no transaction. Waits while another statement has it.
     pub(super) async fn acquire(&self) -> Result<Lease, DbErr> {
-        if let Some(lease) = self.idle().await {
-            return Ok(lease);
+        let mut slot = self.lock().await?;
+        while let Slot::Idle(idle) = &mut *slot {
+            let (acquired, verdict) =
+                (idle.acquired, self.trust().verdict(idle.acquired.elapsed(), idle.since.elapsed()));
+            let Some(connection) = idle.connection.take() else { break };
+            *slot = Slot::Empty;
+            let mut lease = Lease::new(Held { connection, acquired, slot }, self.clone());
+            if verdict == Verdict::Use || verdict == Verdict::Ping && lease.answers_ping().await {
+                return Ok(lease);
+            }
+            lease.spoil();
+            drop(lease);
+            slot = self.lock().await?;
         }
         let acquired = match &self.inner.driver {
             Driver::Sqlite(pool) => pool.acquire().await.map(Connection::Sqlite),
@@ -179,42 +196,28 @@ impl Pool {
             sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
             error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
         })?;
-        Ok(Lease::new(connection, self.clone(), Instant::now()))
+        Ok(Lease::new(Held { connection, acquired: Instant::now(), slot }, self.clone()))
     }
 
-    /// Takes the connection out of the slot, if it is there and can be trusted; else closes it.
-    async fn idle(&self) -> Option<Lease> {
-        let (connection, acquired, since) = {
-            let mut slot = self.inner.slot.lock();
-            match mem::take(&mut *slot) {
-                Content::Idle { connection, acquired, since } => (connection, acquired, since),
-                other => {
-                    *slot = other;
-                    return None;
-                }
-            }
-        };
-        let mut lease = Lease::new(connection, self.clone(), acquired);
-        match self.trust().verdict(acquired.elapsed(), since.elapsed()) {
-            Verdict::Use => Some(lease),
-            Verdict::Ping => lease.answers_ping().await.then_some(lease),
-            Verdict::Close => {
-                lease.spoil();
-                None
-            }
+    async fn lock(&self) -> Result<OwnedMutexGuard<Slot>, DbErr> {
+        if let Ok(slot) = Arc::clone(&self.inner.slot).try_lock_owned() {
+            return Ok(slot);
         }
+        let slot = timeout(ACQUIRE, Arc::clone(&self.inner.slot).lock_owned()).await;
+        slot.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
     }
+}
 
-    /// Takes back a connection that is in no transaction.
-    pub(super) fn release(&self, connection: Connection, acquired: Instant, tasks: &Handle) {
-        if acquired.elapsed() < MAX_AGE {
-            let mut slot = self.inner.slot.lock();
-            if matches!(*slot, Content::Empty) {
-                *slot = Content::Idle { connection, acquired, since: Instant::now() };
-                return;
-            }
+impl Held {
+    /// Keeps a connection that is in no transaction for the next statement.
+    pub(super) fn release(mut self, tasks: &Handle) {
+        if self.acquired.elapsed() < MAX_AGE && matches!(*self.slot, Slot::Empty) {
+            let idle =
+                Idle { connection: Some(self.connection), acquired: self.acquired, since: Instant::now() };
+            *self.slot = Slot::Idle(idle);
+        } else {
+            self.connection.release(tasks);
         }
-        connection.release(tasks);
     }
 }
 
@@ -222,6 +225,12 @@ impl Connection {
     /// Gives the connection back to the library's pool. The driver pings it first, for which it has no limit of its own.
     fn release(mut self, tasks: &Handle) {
         on_either!(&mut self, c => { tasks.spawn(timeout(MAX_ABANDONED, c.return_to_pool())); });
+    }
+
+    /// Closes the connection without a word to the server, where there is no runtime for the task that the library would
+    /// start.
+    pub(super) fn cut(self) {
+        on_either!(self, c => drop(c.leak()));
     }
 
     pub(super) fn close(self, tasks: &Handle) {
