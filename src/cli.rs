@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, Config, Overrides};
 use crate::devices::Devices;
 use crate::error::with_causes;
-use crate::hasher::{Hasher, Setup};
+use crate::hasher::{Hasher, HasherConfig};
 use crate::ops::{Operations, Rules};
 use crate::server::{Server, Tls};
 use crate::store::Store;
@@ -289,12 +289,12 @@ fn blocklist(config: &Config) -> Result<Option<Blocklist>, Failure> {
 
 async fn operations(config: &Config, store: Store, devices: Devices) -> crate::error::Result<Operations> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let hasher = Hasher::new(Setup {
+    let hasher = Hasher::new(HasherConfig {
         cost: config.passwords_cost,
         workers: config.passwords_workers.unwrap_or(cpus),
         lanes: config.passwords_lanes,
         max_wait: config.passwords_max_wait,
-        floor: config.passwords_floor,
+        min_cpu_percent: config.passwords_floor,
     })?;
     Operations::new(store, hasher, Clock::System, Rules::from(config), devices).await
 }

@@ -1,7 +1,6 @@
-//! The one door to password hashing: bounded, off the runtime's threads, and as slow for nobody as for somebody.
+//! Password hashing: bounded, off the runtime's threads, and of equal cost for unknown users.
 
 mod foreign;
-mod lanes;
 mod pool;
 mod priority;
 mod queue;
@@ -21,12 +20,12 @@ use crate::error::{Error, Result};
 pub use queue::Work;
 
 use foreign::Foreign;
-use pool::{Place, Pool, Size};
+use pool::{Pool, PoolConfig, Reservation};
 use scheme::{Form, Stored};
 
 /// How hashing is set up.
 #[derive(Clone, Copy, Debug)]
-pub struct Setup {
+pub struct HasherConfig {
     /// New hashes take 2^`cost` rounds. The settings allow 10 to 15; tests pass less.
     pub cost: u32,
     /// Threads.
@@ -35,16 +34,15 @@ pub struct Setup {
     pub lanes: Option<usize>,
     /// Longest wait for a thread.
     pub max_wait: Duration,
-    /// What the threads may have of one CPU, together and in percent, while the server needs all of them for other
-    /// things.
-    pub floor: u32,
+    /// Least share of one CPU, in percent, that the threads together get while other calls need every CPU.
+    pub min_cpu_percent: u32,
 }
 
 /// The most that a hash of another system may cost: 2 s.
-const MOST_COST: u32 = 15;
+const MAX_COST: u32 = 15;
 
 /// In bytes; the longest, Firebase's, have 300.
-const LONGEST_HASH: usize = 1_000;
+const MAX_HASH_BYTES: usize = 1_000;
 
 /// Why a text is no hash of another system.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,9 +61,9 @@ pub struct Hasher {
     decoy: Stored,
 }
 
-/// A place in the queue of the hasher, for one password. Given up when dropped.
-pub struct Turn {
-    place: Place,
+/// A reservation in the queue, for one password. Released on drop.
+pub struct HashPermit {
+    reservation: Reservation,
     cost: u32,
     decoy: Stored,
 }
@@ -76,14 +74,14 @@ impl Hasher {
     /// # Errors
     ///
     /// [`Error::Internal`] if threads cannot be started or there is no randomness.
-    pub fn new(setup: Setup) -> Result<Self> {
-        let Setup { cost, workers, lanes, max_wait, floor } = setup;
+    pub fn new(config: HasherConfig) -> Result<Self> {
+        let HasherConfig { cost, workers, lanes, max_wait, min_cpu_percent } = config;
         let decoy = Stored { form: Form::of(b""), cost, salt: random()?, digest: random()? };
-        let pool = Pool::new(Size { workers, lanes, max_wait, floor, usual: 1 << cost })?;
+        let pool = Pool::new(PoolConfig { workers, lanes, max_wait, min_cpu_percent, usual: 1 << cost })?;
         Ok(Self { pool: Arc::new(pool), cost, decoy })
     }
 
-    /// Reserves a turn for `flow`, in microseconds. The namespaces take turns by the work that they cause, and so do the
+    /// Reserves a hash for `flow`, in microseconds. The namespaces take turns by the work that they cause, and so do the
     /// keys of each: one that floods waits behind itself.
     ///
     /// Ask for it before anything else that takes time, so that a refusal comes at once.
@@ -91,9 +89,9 @@ impl Hasher {
     /// # Errors
     ///
     /// [`Error::HasherBusy`] if the password could not be hashed by the `deadline`, or no thread comes free in time.
-    pub fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<Turn> {
-        let place = self.pool.admit(flow, deadline)?;
-        Ok(Turn { place, cost: self.cost, decoy: self.decoy.clone() })
+    pub fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<HashPermit> {
+        let reservation = self.pool.admit(flow, deadline)?;
+        Ok(HashPermit { reservation, cost: self.cost, decoy: self.decoy.clone() })
     }
 
     /// A hash of another system, as we keep it until its first use. No work is done.
@@ -102,12 +100,12 @@ impl Hasher {
     ///
     /// [`HashInvalid`]
     pub fn adopt(&self, text: &str) -> Result<PasswordHash, HashInvalid> {
-        if text.len() > LONGEST_HASH || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if text.len() > MAX_HASH_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(HashInvalid);
         }
         let adopted = Stored::adopted(text);
         let fits = match Stored::from_text(&adopted) {
-            Some(stored) => stored.cost <= MOST_COST,
+            Some(stored) => stored.cost <= MAX_COST,
             None => Foreign::parse(text).is_some(),
         };
         if fits { Ok(adopted) } else { Err(HashInvalid) }
@@ -126,7 +124,7 @@ impl Hasher {
     }
 }
 
-impl Turn {
+impl HashPermit {
     /// Hashes `password` with a fresh salt.
     ///
     /// Keeps a CPU busy for about 250 ms at cost 12 and twice that for each step up, alone or beside some others.
@@ -138,14 +136,14 @@ impl Turn {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up its place in the queue. A hash that has begun runs to its end and keeps
+    /// Dropping the future leaves the queue. A hash that has begun runs to its end and keeps
     /// its worker till then, so callers that give up cannot pile up more work than there are workers and lanes.
     ///
     /// Source: Provos and Mazières, "A Future-Adaptable Password Scheme", USENIX 1999.
     pub async fn hash(self, password: &Password) -> Result<PasswordHash> {
         let salt = random()?;
         let form = Form::of(password.expose());
-        let digest = self.place.bcrypt(self.cost, salt, form.key(&salt, password.expose())).await?;
+        let digest = self.reservation.bcrypt(self.cost, salt, form.key(&salt, password.expose())).await?;
         Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
     }
 
@@ -158,7 +156,7 @@ impl Turn {
     ///
     /// # Cancel safety
     ///
-    /// As [`Turn::hash`].
+    /// As [`HashPermit::hash`].
     pub async fn verify(
         self,
         password: &Password,
@@ -174,13 +172,13 @@ impl Turn {
         };
         let right = if let Some(stored) = stored {
             let key = stored.form.key(&stored.salt, bytes);
-            let digest = self.place.bcrypt(stored.cost, stored.salt, key).await?;
+            let digest = self.reservation.bcrypt(stored.cost, stored.salt, key).await?;
             stored.matches(&digest, bytes)
         } else {
             let foreign = against.and_then(|text| Foreign::parse(text.as_str()));
             let foreign = foreign.ok_or_else(|| Error::internal("a stored hash is broken"))?;
             let bytes = Zeroizing::new(bytes.to_vec());
-            self.place.check(foreign.rounds(), move || foreign.is_right(&bytes)).await?
+            self.reservation.check(foreign.rounds(), move || foreign.is_right(&bytes)).await?
         };
         Ok(right && hash.is_some())
     }
@@ -196,8 +194,13 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 mod tests {
     use super::*;
 
-    const SETUP: Setup =
-        Setup { cost: 4, workers: 2, lanes: Some(3), max_wait: Duration::from_mins(1), floor: 100 };
+    const SETUP: HasherConfig = HasherConfig {
+        cost: 4,
+        workers: 2,
+        lanes: Some(3),
+        max_wait: Duration::from_mins(1),
+        min_cpu_percent: 100,
+    };
 
     fn password(text: &str) -> Password {
         Password::attempt(text.to_owned())
@@ -257,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_done_in_time_is_refused_at_once_and_the_rest_is_done() {
-        let setup = Setup { cost: 8, workers: 1, max_wait: Duration::from_millis(30), ..SETUP };
+        let setup = HasherConfig { cost: 8, workers: 1, max_wait: Duration::from_millis(30), ..SETUP };
         let hasher = Hasher::new(setup).unwrap();
         let many = (0..200).map(|_| {
             let hasher = hasher.clone();
@@ -279,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_would_be_done_after_the_deadline_is_refused() {
-        let hasher = Hasher::new(Setup { cost: 10, ..SETUP }).unwrap();
+        let hasher = Hasher::new(HasherConfig { cost: 10, ..SETUP }).unwrap();
         let refused = |deadline| hasher.admit(&one(), Some(deadline)).is_err();
         assert!(refused(Instant::now()));
         assert!(refused(Instant::now() + Duration::from_micros(100)));
@@ -288,7 +291,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_floods_does_not_push_out_the_others() {
-        let hasher = Hasher::new(Setup { workers: 1, max_wait: Duration::from_secs(1), ..SETUP }).unwrap();
+        let hasher =
+            Hasher::new(HasherConfig { workers: 1, max_wait: Duration::from_secs(1), ..SETUP }).unwrap();
         let mut turns = Vec::new();
         while let Ok(turn) = hasher.admit(&one(), None) {
             turns.push(turn);
@@ -301,7 +305,7 @@ mod tests {
     /// (15)
     #[tokio::test]
     async fn callers_that_leave_give_up_their_place() {
-        let setup = Setup { cost: 10, workers: 1, max_wait: Duration::from_mins(10), ..SETUP };
+        let setup = HasherConfig { cost: 10, workers: 1, max_wait: Duration::from_mins(10), ..SETUP };
         let hasher = Hasher::new(setup).unwrap();
         for _ in 0..2_000 {
             let abandoned = std::pin::pin!(hasher.hash("password"));

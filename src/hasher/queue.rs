@@ -4,20 +4,20 @@
 
 use std::time::{Duration, Instant};
 
+use bcrypt_lanes::{BcryptKey, Digest, MAX_LANES, Salt};
 use tokio::sync::oneshot;
 
 use crate::domain::caller::Flow;
 
-use super::lanes::{Digest, Key, MOST, Salt};
 use super::shares::Shares;
 
 /// Nanoseconds that a round takes in a batch of so many: the entry for none is not used.
-pub(super) type Speed = [f64; MOST + 1];
+pub(super) type Speed = [f64; MAX_LANES + 1];
 
 /// What a job does.
 pub(super) enum Task {
     /// bcrypt.
-    Bcrypt { cost: u32, salt: Salt, key: Key },
+    Bcrypt { cost: u32, salt: Salt, key: BcryptKey },
     /// Another scheme, which takes about as long as so many rounds of bcrypt. Tells whether the password is right.
     Other { rounds: u64, check: Box<dyn FnOnce() -> bool + Send> },
 }
@@ -113,7 +113,7 @@ impl Queue {
     }
 
     /// By how much a usual job of `flow` that came now would wait longer than `max_wait`, or end after its `deadline`.
-    pub(super) fn over(
+    pub(super) fn excess_wait(
         &self,
         flow: &Flow,
         max_wait: Duration,
@@ -146,23 +146,23 @@ impl Queue {
         self.running.iter().flatten().map(late).fold(1.0, f64::max)
     }
 
-    /// Keeps a place for a job of `flow`.
-    pub(super) fn keep(&mut self, flow: &Flow) {
-        self.waiting.keep(flow);
+    /// Reserves a slot for a job of `flow`.
+    pub(super) fn reserve(&mut self, flow: &Flow) {
+        self.waiting.reserve(flow);
     }
 
-    /// Gives a kept place up.
-    pub(super) fn give_up(&mut self, flow: &Flow) {
-        self.waiting.give_up(flow);
+    /// Gives a reserved slot up.
+    pub(super) fn release(&mut self, flow: &Flow) {
+        self.waiting.release(flow);
     }
 
-    /// Puts a job in its kept place.
-    pub(super) fn fill(&mut self, flow: &Flow, job: Job) {
+    /// Puts a job in its reserved slot.
+    pub(super) fn enqueue(&mut self, flow: &Flow, job: Job) {
         self.work.taken_on += 1;
-        self.waiting.fill(flow, job);
+        self.waiting.enqueue(flow, job);
     }
 
-    /// Frees the places of callers that have left.
+    /// Drops the jobs of callers that have left.
     pub(super) fn drop_abandoned(&mut self) {
         self.waiting.drop_abandoned();
     }

@@ -14,25 +14,25 @@ use crate::domain::caller::Flow;
 use super::queue::Job;
 
 /// The jobs of one key.
-struct Line {
+struct CallerQueue {
     key: Arc<str>,
     /// Rounds that it was given, on the scale of its tenant's `served`.
     used: u64,
-    /// Places that are kept for jobs to come.
-    kept: usize,
+    /// Slots for jobs to come.
+    reserved: usize,
     jobs: VecDeque<Job>,
 }
 
-impl Line {
+impl CallerQueue {
     fn len(&self) -> usize {
-        self.kept + self.jobs.len()
+        self.reserved + self.jobs.len()
     }
 
     fn load(&self, usual: u64) -> Load {
         let waiting: u64 = self.jobs.iter().map(Job::rounds).sum();
         Load {
             jobs: self.len() as u64,
-            rounds: waiting.saturating_add(usual.saturating_mul(self.kept as u64)),
+            rounds: waiting.saturating_add(usual.saturating_mul(self.reserved as u64)),
         }
     }
 
@@ -51,12 +51,12 @@ struct Tenant {
     used: u64,
     /// What its key that was served last had been given by then.
     served: u64,
-    lines: Vec<Line>,
+    lines: Vec<CallerQueue>,
 }
 
 impl Tenant {
     fn len(&self) -> usize {
-        self.lines.iter().map(Line::len).sum()
+        self.lines.iter().map(CallerQueue::len).sum()
     }
 
     fn load(&self, usual: u64) -> Load {
@@ -76,9 +76,14 @@ impl Tenant {
         others.map(|line| line.load(usual).before(line.used, start)).fold(before, u64::saturating_add)
     }
 
-    fn line(&mut self, key: &Arc<str>) -> &mut Line {
+    fn line(&mut self, key: &Arc<str>) -> &mut CallerQueue {
         let at = self.lines.iter().position(|line| line.key == *key).unwrap_or_else(|| {
-            self.lines.push(Line { key: Arc::clone(key), used: 0, kept: 0, jobs: VecDeque::new() });
+            self.lines.push(CallerQueue {
+                key: Arc::clone(key),
+                used: 0,
+                reserved: 0,
+                jobs: VecDeque::new(),
+            });
             self.lines.len() - 1
         });
         let line = &mut self.lines[at];
@@ -135,7 +140,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Jobs and kept places.
+    /// Jobs and reserved slots.
     pub(super) fn len(&self) -> usize {
         self.tenants.iter().map(Tenant::len).sum()
     }
@@ -149,26 +154,26 @@ impl Shares {
         others.map(|tenant| tenant.load(usual).before(tenant.used, start)).fold(before, u64::saturating_add)
     }
 
-    /// Keeps a place for a job of `flow`.
-    pub(super) fn keep(&mut self, flow: &Flow) {
-        self.line(flow).kept += 1;
+    /// Reserves a slot for a job of `flow`.
+    pub(super) fn reserve(&mut self, flow: &Flow) {
+        self.line(flow).reserved += 1;
     }
 
-    /// Gives a kept place up.
-    pub(super) fn give_up(&mut self, flow: &Flow) {
+    /// Gives a reserved slot up.
+    pub(super) fn release(&mut self, flow: &Flow) {
         let line = self.line(flow);
-        line.kept = line.kept.saturating_sub(1);
+        line.reserved = line.reserved.saturating_sub(1);
         self.prune();
     }
 
-    /// Puts a job in its kept place.
-    pub(super) fn fill(&mut self, flow: &Flow, job: Job) {
+    /// Puts a job in its reserved slot.
+    pub(super) fn enqueue(&mut self, flow: &Flow, job: Job) {
         let line = self.line(flow);
-        line.kept = line.kept.saturating_sub(1);
+        line.reserved = line.reserved.saturating_sub(1);
         line.jobs.push_back(job);
     }
 
-    /// Frees the places of callers that have left.
+    /// Drops the jobs of callers that have left.
     pub(super) fn drop_abandoned(&mut self) {
         for line in self.tenants.iter_mut().flat_map(|tenant| &mut tenant.lines) {
             line.jobs.retain(|job| !job.reply.is_closed());
@@ -201,7 +206,7 @@ impl Shares {
         });
     }
 
-    fn line(&mut self, flow: &Flow) -> &mut Line {
+    fn line(&mut self, flow: &Flow) -> &mut CallerQueue {
         let at = self.tenants.iter().position(|tenant| tenant.namespace == flow.namespace);
         let at = at.unwrap_or_else(|| {
             let namespace = Arc::clone(&flow.namespace);

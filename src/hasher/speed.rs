@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::lanes::{Key, MOST, Reading, Salt, bcrypt};
 use super::queue::Speed;
+use bcrypt_lanes::{BcryptKey, MAX_LANES, Salt, Variant, hash_batch};
 
 /// Rounds of a measurement: half a millisecond, more or less.
 const ROUNDS: u64 = 8;
@@ -12,14 +12,14 @@ const ROUNDS: u64 = 8;
 const TRIES: usize = 3;
 
 /// More lanes have to give this much more to be worth what each batch takes longer.
-const WORTH: f64 = 1.05;
+const MIN_GAIN: f64 = 1.05;
 
 /// Nanoseconds that a round takes in batches of 1 to `most`, from hashes of a few milliseconds together.
 pub(super) fn measure(most: usize) -> Speed {
-    let mut speed = [0.0; MOST + 1];
-    let key = Key::new(b"measure", Reading::Whole);
+    let mut speed = [0.0; MAX_LANES + 1];
+    let key = BcryptKey::new(b"measure", Variant::B);
     for (lanes, speed) in speed.iter_mut().enumerate().take(most + 1).skip(1) {
-        let jobs: Vec<(&Key, Salt)> = (0..lanes).map(|_| (&key, [0; 16])).collect();
+        let jobs: Vec<(&BcryptKey, Salt)> = (0..lanes).map(|_| (&key, [0; 16])).collect();
         let took = (0..TRIES).map(|_| timed(&jobs)).min().unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let nanos = took.as_nanos() as f64 / ROUNDS as f64;
@@ -28,19 +28,19 @@ pub(super) fn measure(most: usize) -> Speed {
     speed
 }
 
-fn timed(jobs: &[(&Key, Salt)]) -> Duration {
+fn timed(jobs: &[(&BcryptKey, Salt)]) -> Duration {
     let begun = Instant::now();
-    std::hint::black_box(bcrypt(ROUNDS, jobs, || ()));
+    std::hint::black_box(hash_batch(ROUNDS, jobs, &mut || ()));
     begun.elapsed()
 }
 
 /// The number of lanes that gives most hashes in a time, or the smallest that gives nearly as many.
 pub(super) fn best(speed: &Speed) -> usize {
     let mut best = 1;
-    for lanes in 2..=MOST {
+    for lanes in 2..=MAX_LANES {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let gain = (speed[best] / best as f64) / (speed[lanes] / lanes as f64);
-        if speed[lanes] > 0.0 && gain > WORTH {
+        if speed[lanes] > 0.0 && gain > MIN_GAIN {
             best = lanes;
         }
     }

@@ -12,7 +12,7 @@ use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
-use crate::hasher::Turn;
+use crate::hasher::HashPermit;
 use crate::store;
 use crate::store::sessions::Open;
 
@@ -97,7 +97,7 @@ impl Operations {
     async fn prove(
         &self,
         caller: &Caller,
-        mut turn: Turn,
+        mut turn: HashPermit,
         attempt: &Attempt,
         reservation: &Reservation,
         mut account: Option<Account>,

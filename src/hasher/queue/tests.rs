@@ -1,9 +1,10 @@
-use super::super::lanes::Reading;
+use bcrypt_lanes::Variant;
+
 use super::*;
 
 /// A round takes 1 µs in any batch; usual jobs have 1,000 rounds.
 fn queue(workers: usize, lanes: usize) -> Queue {
-    Queue::new(workers, lanes, 1_000, [1_000.0; MOST + 1])
+    Queue::new(workers, lanes, 1_000, [1_000.0; MAX_LANES + 1])
 }
 
 type Answers = Vec<oneshot::Receiver<Outcome>>;
@@ -17,13 +18,13 @@ fn flow(name: &str) -> Flow {
 fn add(queue: &mut Queue, name: &str, task: Task, answers: &mut Answers) {
     let (reply, answer) = oneshot::channel();
     answers.push(answer);
-    queue.keep(&flow(name));
-    queue.fill(&flow(name), Job { task, reply });
+    queue.reserve(&flow(name));
+    queue.enqueue(&flow(name), Job { task, reply });
 }
 
 /// A job of 2^`cost` rounds that its salt tells from others.
 fn bcrypt(cost: u32, mark: u8) -> Task {
-    Task::Bcrypt { cost, salt: [mark; 16], key: Key::new(b"", Reading::Whole) }
+    Task::Bcrypt { cost, salt: [mark; 16], key: BcryptKey::new(b"", Variant::B) }
 }
 
 fn marks(batch: &[Job]) -> Vec<u8> {
@@ -68,9 +69,9 @@ fn a_slow_while_does_not_keep_out_whoever_has_a_deadline() {
         queue.done(0, 1, 1 << 10, begun + Duration::from_mins(5));
     }
     let soon = Some(begun + Duration::from_secs(1));
-    assert_eq!(queue.over(&who, Duration::from_secs(5), soon, begun), Duration::ZERO);
+    assert_eq!(queue.excess_wait(&who, Duration::from_secs(5), soon, begun), Duration::ZERO);
     let too_soon = Some(begun + Duration::from_micros(500));
-    assert!(queue.over(&who, Duration::from_secs(5), too_soon, begun) > Duration::ZERO);
+    assert!(queue.excess_wait(&who, Duration::from_secs(5), too_soon, begun) > Duration::ZERO);
 }
 
 #[test]
@@ -102,12 +103,12 @@ fn one_that_floods_waits_behind_itself() {
 fn a_kept_place_counts_until_it_is_given_up() {
     let (mut queue, now) = (queue(1, 1), Instant::now());
     let who = flow("one");
-    queue.keep(&who);
-    queue.keep(&who);
+    queue.reserve(&who);
+    queue.reserve(&who);
     assert_eq!(queue.wait(&flow("one"), now), Duration::from_millis(2));
     assert!(queue.take(0, now).is_empty(), "there is no job yet");
-    queue.give_up(&who);
-    queue.give_up(&who);
+    queue.release(&who);
+    queue.release(&who);
     assert_eq!((queue.wait(&flow("one"), now), queue.waiting()), (Duration::ZERO, 0));
 }
 
