@@ -11,6 +11,8 @@ mod speed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
 use crate::domain::caller::Flow;
@@ -186,7 +188,7 @@ impl HashPermit {
 
 fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0_u8; N];
-    getrandom::fill(&mut bytes).map_err(Error::internal)?;
+    SysRng.try_fill_bytes(&mut bytes).map_err(Error::internal)?;
     Ok(bytes)
 }
 

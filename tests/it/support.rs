@@ -9,6 +9,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -92,7 +94,7 @@ impl Home {
 
 fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).unwrap();
+    SysRng.try_fill_bytes(&mut bytes).unwrap();
     bytes
 }
 
