@@ -98,7 +98,7 @@ impl Operations {
         rules: Rules,
         devices: Devices,
     ) -> Result<Self> {
-        let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
+        let page_tokens = TokenKey::from_secret(&store::secrets::page_token(store.reader()).await?);
         let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
         let notices = Arc::default();
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
