@@ -4,23 +4,24 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bcrypt_lanes::{BcryptKey, Digest, MAX_LANES, Salt, hash_batch};
+use bcrypt_lanes::{BcryptKey, Digest, Salt, hash_batch};
 use tokio::sync::oneshot;
 
 use crate::domain::caller::Flow;
 use crate::error::{Error, Result};
 
 use super::priority::{self, CpuYielder};
-use super::queue::{Job, Outcome, Queue, Task, Work};
-use super::speed;
+use super::queue::{Job, Outcome, Queue, Speed, Task, Work};
 
 /// How a pool is set up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PoolConfig {
     /// Threads.
     pub(super) workers: usize,
-    /// Hashes that a thread runs in lock-step; `None`: what this machine is found to be best at.
-    pub(super) lanes: Option<usize>,
+    /// Hashes that a thread runs in lock-step.
+    pub(super) lanes: usize,
+    /// What a round takes in a batch of each size, to begin with.
+    pub(super) speed: Speed,
     /// Longest wait for a thread.
     pub(super) max_wait: Duration,
     /// Least share of one CPU, in percent, that the threads together get while everything else is busy.
@@ -51,11 +52,9 @@ pub(super) struct Pool {
 impl Pool {
     /// # Errors
     ///
-    /// [`Error::Internal`] if a thread cannot be started.
-    pub(super) fn new(config: PoolConfig) -> Result<Self> {
-        let speed = speed::measure(config.lanes.map_or(MAX_LANES, |lanes| lanes.clamp(1, MAX_LANES)));
-        let lanes = config.lanes.map_or_else(|| speed::best(&speed), |lanes| lanes.clamp(1, MAX_LANES));
-        let queue = Mutex::new(Queue::new(config.workers, lanes, config.usual, speed));
+    /// If a thread cannot be started.
+    pub(super) fn new(config: PoolConfig) -> std::io::Result<Self> {
+        let queue = Mutex::new(Queue::new(config.workers, config.lanes, config.usual, config.speed));
         let shared = Arc::new(Shared { queue, wake: Condvar::new() });
         let pool = Self { shared, max_wait: config.max_wait };
         let nice = priority::niceness(config.min_cpu_percent, config.workers);
@@ -65,10 +64,7 @@ impl Pool {
                 priority::lower(nice);
                 work(&shared, worker, CpuYielder::new(config.min_cpu_percent, config.workers));
             };
-            std::thread::Builder::new()
-                .name(format!("hasher-{worker}"))
-                .spawn(run)
-                .map_err(Error::internal)?;
+            std::thread::Builder::new().name(format!("hasher-{worker}")).spawn(run)?;
         }
         Ok(pool)
     }
