@@ -206,7 +206,8 @@ impl HashPermit {
             let foreign = against.and_then(|text| Foreign::parse(text.as_str()));
             let foreign = foreign.ok_or_else(|| Error::internal("a stored hash is broken"))?;
             let bytes = Zeroizing::new(bytes.to_vec());
-            self.reservation.check(foreign.rounds(), move || foreign.is_right(&bytes)).await?
+            let (rounds, large) = (foreign.rounds(), foreign.is_large());
+            self.reservation.check(rounds, large, move || foreign.is_right(&bytes)).await?
         };
         Ok(right && hash.is_some())
     }

@@ -124,13 +124,14 @@ impl Reservation {
         }
     }
 
-    /// Another scheme's check, which takes about so many rounds of bcrypt.
+    /// Another scheme's check, which takes about so many rounds of bcrypt, and much memory if `large`.
     pub(super) async fn check(
         self,
         rounds: u64,
+        large: bool,
         check: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<bool> {
-        match self.run(Task::Other { rounds, check: Box::new(check) }).await? {
+        match self.run(Task::Other { rounds, large, check: Box::new(check) }).await? {
             Outcome::Right(right) => Ok(right),
             Outcome::Digest(_) => Err(Error::internal("another task's outcome")),
         }
@@ -164,10 +165,13 @@ fn work(shared: &Shared, worker: usize, mut yielder: CpuYielder) {
             continue;
         };
         drop(queue);
-        let jobs = batch.len();
+        let (jobs, large) = (batch.len(), batch.iter().any(Job::is_large));
         let outcomes = run(batch, &mut yielder);
         // Count before answering: whoever reads the answer finds the slot free.
         shared.lock().done(worker, jobs, rounds, Instant::now());
+        if large {
+            shared.wake.notify_one(); // a worker may sleep because only large jobs were left
+        }
         // Without the lock: whom an answer wakes takes the CPU at once, and may want a slot. Meanwhile this worker counts
         // as idle.
         for (reply, outcome) in outcomes {

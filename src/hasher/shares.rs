@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::domain::caller::Flow;
 
-use super::queue::Job;
+use super::queue::{Eligible, Job};
 
 /// The jobs of one key.
 struct CallerQueue {
@@ -36,11 +36,8 @@ impl CallerQueue {
         }
     }
 
-    fn position(&self, cost: Option<u32>) -> Option<usize> {
-        match cost {
-            None => (!self.jobs.is_empty()).then_some(0),
-            Some(cost) => self.jobs.iter().position(|job| job.has_cost(cost)),
-        }
+    fn position(&self, eligible: Eligible) -> Option<usize> {
+        self.jobs.iter().position(|job| eligible.accepts(job))
     }
 }
 
@@ -63,8 +60,8 @@ impl Tenant {
         self.lines.iter().map(|line| line.load(usual)).fold(Load::default(), Load::and)
     }
 
-    fn has(&self, cost: Option<u32>) -> bool {
-        self.lines.iter().any(|line| line.position(cost).is_some())
+    fn has(&self, eligible: Eligible) -> bool {
+        self.lines.iter().any(|line| line.position(eligible).is_some())
     }
 
     /// Rounds of its own jobs that come before one of `key` that joined now.
@@ -93,11 +90,11 @@ impl Tenant {
         line
     }
 
-    fn take(&mut self, cost: Option<u32>) -> Option<Job> {
-        let fits = self.lines.iter_mut().filter(|line| line.position(cost).is_some());
+    fn take(&mut self, eligible: Eligible) -> Option<Job> {
+        let fits = self.lines.iter_mut().filter(|line| line.position(eligible).is_some());
         let line = fits.min_by_key(|line| line.used)?;
-        let job = line.jobs.remove(line.position(cost)?)?;
-        if cost.is_none() {
+        let job = line.jobs.remove(line.position(eligible)?)?;
+        if eligible.begins_batch() {
             self.served = self.served.max(line.used);
         }
         line.used = line.used.saturating_add(job.rounds());
@@ -181,12 +178,12 @@ impl Shares {
         self.prune();
     }
 
-    /// The next job; with a `cost`, the next one of that cost: those that are passed over keep their turn.
-    pub(super) fn take(&mut self, cost: Option<u32>) -> Option<Job> {
-        let fits = self.tenants.iter_mut().filter(|tenant| tenant.has(cost));
+    /// The next eligible job. Those that are skipped keep their turn.
+    pub(super) fn take(&mut self, eligible: Eligible) -> Option<Job> {
+        let fits = self.tenants.iter_mut().filter(|tenant| tenant.has(eligible));
         let tenant = fits.min_by_key(|tenant| tenant.used)?;
-        let job = tenant.take(cost)?;
-        if cost.is_none() {
+        let job = tenant.take(eligible)?;
+        if eligible.begins_batch() {
             self.served = self.served.max(tenant.used);
         }
         tenant.used = tenant.used.saturating_add(job.rounds());

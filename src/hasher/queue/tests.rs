@@ -27,6 +27,10 @@ fn bcrypt(cost: u32, mark: u8) -> Task {
     Task::Bcrypt { cost, salt: [mark; 16], key: BcryptKey::new(b"", Variant::B) }
 }
 
+fn other(rounds: u64, large: bool) -> Task {
+    Task::Other { rounds, large, check: Box::new(|| true) }
+}
+
 fn marks(batch: &[Job]) -> Vec<u8> {
     let mark = |job: &Job| match job.task {
         Task::Bcrypt { salt, .. } => salt[0],
@@ -41,10 +45,26 @@ fn a_batch_has_jobs_of_one_cost_and_no_more_than_the_lanes() {
     for (cost, mark) in [(5, 1), (6, 2), (5, 3), (5, 4), (5, 5), (6, 6)] {
         add(&mut queue, "one", bcrypt(cost, mark), &mut answers);
     }
-    add(&mut queue, "one", Task::Other { rounds: 9, check: Box::new(|| true) }, &mut answers);
+    add(&mut queue, "one", other(9, false), &mut answers);
     let batches: Vec<Vec<u8>> = (0..4).map(|_| marks(&queue.take(0, now))).collect();
     assert_eq!(batches, [vec![1, 3, 4], vec![2, 6], vec![5], vec![255]]);
     assert!(queue.take(0, now).is_empty());
+}
+
+/// Large checks once waited for each other in their threads, where no other job could run meanwhile.
+#[test]
+fn large_checks_run_one_at_a_time_and_hold_back_nothing_else() {
+    let (mut queue, mut answers, now) = (queue(3, 2), Vec::new(), Instant::now());
+    for task in [other(9, true), other(9, true), bcrypt(5, 1), other(9, false)] {
+        add(&mut queue, "one", task, &mut answers);
+    }
+    assert!(queue.take(0, now)[0].is_large());
+    assert_eq!(marks(&queue.take(1, now)), [1]);
+    assert!(!queue.take(2, now)[0].is_large());
+    queue.done(1, 1, 32, now);
+    assert!(queue.take(1, now).is_empty(), "the second large one waits");
+    queue.done(0, 1, 9, now);
+    assert!(queue.take(1, now)[0].is_large());
 }
 
 #[test]
