@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, Config, Overrides};
 use crate::devices::Devices;
 use crate::error::with_causes;
-use crate::hasher::{Hasher, Setup};
+use crate::hasher::{Hasher, HasherConfig, StartError};
 use crate::ops::{Operations, Rules};
 use crate::server::{Server, Tls};
 use crate::store::Store;
@@ -201,11 +201,14 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
 
 /// Everything that serving needs, with the port open.
 async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure> {
+    // First: a machine that cannot hash must not touch the database.
+    let hasher = hasher(config)?;
     let (devices, blocklist) = (devices(config)?, blocklist(config)?);
     let tls = Tls::open(config).map_err(|error| Failure::Usage(error.to_string()))?;
     let store = open(config, config.pool_wait).await?;
     let keys = KeyRing::load(store.clone(), Clock::System).await?;
-    let ops = operations(config, store.clone(), devices).await?.with_blocklist(blocklist);
+    let ops = Operations::new(store.clone(), hasher, Clock::System, Rules::from(config), devices).await?;
+    let ops = ops.with_blocklist(blocklist);
     let server = Server::new(config, ops, keys.clone(), tls).await?;
     refuse_open_doors(config, &keys)?;
     allow_connections(config);
@@ -287,16 +290,15 @@ fn blocklist(config: &Config) -> Result<Option<Blocklist>, Failure> {
     list.map_err(|error| Failure::Usage(with_causes(&error)))
 }
 
-async fn operations(config: &Config, store: Store, devices: Devices) -> crate::error::Result<Operations> {
+fn hasher(config: &Config) -> Result<Hasher, StartError> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let hasher = Hasher::new(Setup {
+    Hasher::new(HasherConfig {
         cost: config.passwords_cost,
         workers: config.passwords_workers.unwrap_or(cpus),
         lanes: config.passwords_lanes,
         max_wait: config.passwords_max_wait,
-        floor: config.passwords_floor,
-    })?;
-    Operations::new(store, hasher, Clock::System, Rules::from(config), devices).await
+        min_cpu_percent: config.passwords_floor,
+    })
 }
 
 fn announce(config: &Config, server: &Server, listener: &TcpListener, store: &Store) -> std::io::Result<()> {

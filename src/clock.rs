@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+
 use crate::domain::time::{Clocks, Timestamp};
 use crate::error::{Error, Result};
 
@@ -79,7 +82,7 @@ impl Clock {
     /// [`Error::Internal`] if the system has no randomness to give.
     pub fn new_id(&self) -> Result<uuid::Uuid> {
         let mut random = [0_u8; 10];
-        getrandom::fill(&mut random).map_err(Error::internal)?;
+        SysRng.try_fill_bytes(&mut random).map_err(Error::internal)?;
         let millis = u64::try_from(self.now().0 / 1_000).unwrap_or_default();
         Ok(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }

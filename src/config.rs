@@ -123,7 +123,7 @@ pub struct Config {
     pub passwords_cost: u32,
     /// `None`: as many as there are CPUs.
     pub passwords_workers: Option<usize>,
-    /// `None`: as many as this machine is found to be best at.
+    /// `None`: [`crate::hasher::DEFAULT_LANES`].
     pub passwords_lanes: Option<usize>,
     /// Percent of one CPU.
     pub passwords_floor: u32,

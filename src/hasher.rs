@@ -1,17 +1,19 @@
-//! The one door to password hashing: bounded, off the runtime's threads, and as slow for nobody as for somebody.
+//! Password hashing: bounded, off the runtime's threads, and of equal cost for unknown users.
 
 mod foreign;
-mod lanes;
 mod pool;
 mod priority;
 mod queue;
 mod scheme;
+mod self_test;
 mod shares;
-mod speed;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bcrypt_lanes::MAX_LANES;
+use rand::TryRng as _;
+use rand::rngs::{SysError, SysRng};
 use zeroize::Zeroizing;
 
 use crate::domain::caller::Flow;
@@ -19,32 +21,54 @@ use crate::domain::password::{Password, PasswordHash};
 use crate::error::{Error, Result};
 
 pub use queue::Work;
+pub use self_test::SelfTestFailed;
 
 use foreign::Foreign;
-use pool::{Place, Pool, Size};
+use pool::{Pool, PoolConfig, Reservation};
 use scheme::{Form, Stored};
 
 /// How hashing is set up.
 #[derive(Clone, Copy, Debug)]
-pub struct Setup {
+pub struct HasherConfig {
     /// New hashes take 2^`cost` rounds. The settings allow 10 to 15; tests pass less.
     pub cost: u32,
     /// Threads.
     pub workers: usize,
-    /// Hashes that a thread runs in lock-step; `None`: as many as this machine is found to be best at.
+    /// Hashes that a thread runs in lock-step; `None`: [`DEFAULT_LANES`].
     pub lanes: Option<usize>,
     /// Longest wait for a thread.
     pub max_wait: Duration,
-    /// What the threads may have of one CPU, together and in percent, while the server needs all of them for other
-    /// things.
-    pub floor: u32,
+    /// Least share of one CPU, in percent, that the threads together get while other calls need every CPU.
+    pub min_cpu_percent: u32,
 }
 
+/// Hashes that a thread runs in lock-step unless the settings say otherwise.
+///
+/// A constant, not measured at start: a server that starts on a busy machine would keep a wrong number for its whole
+/// life. With 3 to 8 lanes a CPU made 7.8, 9.4, 9.9, 9.1, 9.8 and 9.1 hashes a second at cost 12 (medians of 82 turns on
+/// two busy CPUs with a first-level cache of 32 KiB; on a quiet one five gain more), and a server with 3, 4 and 5 did 77,
+/// 85 and 95 log-ins a second. More than five gain nothing and make every batch slower.
+pub const DEFAULT_LANES: usize = 5;
+
 /// The most that a hash of another system may cost: 2 s.
-const MOST_COST: u32 = 15;
+const MAX_COST: u32 = 15;
 
 /// In bytes; the longest, Firebase's, have 300.
-const LONGEST_HASH: usize = 1_000;
+const MAX_HASH_BYTES: usize = 1_000;
+
+/// Why the hasher cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The hashes of this machine would be wrong.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestFailed),
+    /// The system gives no more threads.
+    #[error("cannot start the threads that hash passwords")]
+    Threads(#[from] std::io::Error),
+    /// The system gives no random bytes.
+    #[error("cannot get random bytes")]
+    Random(#[from] SysError),
+}
 
 /// Why a text is no hash of another system.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,32 +82,34 @@ pub struct HashInvalid;
 pub struct Hasher {
     pool: Arc<Pool>,
     cost: u32,
-    /// What a password is checked against where there is none to check against. It fits no password but by
-    /// a chance of 2^-184.
-    decoy: Stored,
+    /// What a password is checked against where the user is unknown. It fits a password with a chance of 2^-184.
+    dummy_hash: Stored,
 }
 
-/// A place in the queue of the hasher, for one password. Given up when dropped.
-pub struct Turn {
-    place: Place,
+/// A reservation in the queue, for one password. Released on drop.
+pub struct HashPermit {
+    reservation: Reservation,
     cost: u32,
-    decoy: Stored,
+    dummy_hash: Stored,
 }
 
 impl Hasher {
-    /// Takes some milliseconds to measure the machine.
+    /// Proves bcrypt on this machine first: about 3 ms.
     ///
     /// # Errors
     ///
-    /// [`Error::Internal`] if threads cannot be started or there is no randomness.
-    pub fn new(setup: Setup) -> Result<Self> {
-        let Setup { cost, workers, lanes, max_wait, floor } = setup;
-        let decoy = Stored { form: Form::of(b""), cost, salt: random()?, digest: random()? };
-        let pool = Pool::new(Size { workers, lanes, max_wait, floor, usual: 1 << cost })?;
-        Ok(Self { pool: Arc::new(pool), cost, decoy })
+    /// [`StartError`]
+    pub fn new(config: HasherConfig) -> Result<Self, StartError> {
+        let HasherConfig { cost, workers, lanes, max_wait, min_cpu_percent } = config;
+        let lanes = lanes.unwrap_or(DEFAULT_LANES).clamp(1, MAX_LANES);
+        let speed = self_test::run(lanes)?;
+        let dummy_hash = Stored { form: Form::of(b""), cost, salt: random()?, digest: random()? };
+        let pool =
+            Pool::new(PoolConfig { workers, lanes, speed, max_wait, min_cpu_percent, usual: 1 << cost })?;
+        Ok(Self { pool: Arc::new(pool), cost, dummy_hash })
     }
 
-    /// Reserves a turn for `flow`, in microseconds. The namespaces take turns by the work that they cause, and so do the
+    /// Reserves a hash for `flow`, in microseconds. The namespaces take turns by the work that they cause, and so do the
     /// keys of each: one that floods waits behind itself.
     ///
     /// Ask for it before anything else that takes time, so that a refusal comes at once.
@@ -91,9 +117,9 @@ impl Hasher {
     /// # Errors
     ///
     /// [`Error::HasherBusy`] if the password could not be hashed by the `deadline`, or no thread comes free in time.
-    pub fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<Turn> {
-        let place = self.pool.admit(flow, deadline)?;
-        Ok(Turn { place, cost: self.cost, decoy: self.decoy.clone() })
+    pub fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<HashPermit> {
+        let reservation = self.pool.admit(flow, deadline)?;
+        Ok(HashPermit { reservation, cost: self.cost, dummy_hash: self.dummy_hash.clone() })
     }
 
     /// A hash of another system, as we keep it until its first use. No work is done.
@@ -102,12 +128,12 @@ impl Hasher {
     ///
     /// [`HashInvalid`]
     pub fn adopt(&self, text: &str) -> Result<PasswordHash, HashInvalid> {
-        if text.len() > LONGEST_HASH || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if text.len() > MAX_HASH_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(HashInvalid);
         }
         let adopted = Stored::adopted(text);
         let fits = match Stored::from_text(&adopted) {
-            Some(stored) => stored.cost <= MOST_COST,
+            Some(stored) => stored.cost <= MAX_COST,
             None => Foreign::parse(text).is_some(),
         };
         if fits { Ok(adopted) } else { Err(HashInvalid) }
@@ -126,7 +152,7 @@ impl Hasher {
     }
 }
 
-impl Turn {
+impl HashPermit {
     /// Hashes `password` with a fresh salt.
     ///
     /// Keeps a CPU busy for about 250 ms at cost 12 and twice that for each step up, alone or beside some others.
@@ -138,19 +164,19 @@ impl Turn {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up its place in the queue. A hash that has begun runs to its end and keeps
+    /// Dropping the future leaves the queue. A hash that has begun runs to its end and keeps
     /// its worker till then, so callers that give up cannot pile up more work than there are workers and lanes.
     ///
     /// Source: Provos and Mazières, "A Future-Adaptable Password Scheme", USENIX 1999.
     pub async fn hash(self, password: &Password) -> Result<PasswordHash> {
-        let salt = random()?;
+        let salt = random().map_err(Error::internal)?;
         let form = Form::of(password.expose());
-        let digest = self.place.bcrypt(self.cost, salt, form.key(&salt, password.expose())).await?;
+        let digest = self.reservation.bcrypt(self.cost, salt, form.key(&salt, password.expose())).await?;
         Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
     }
 
-    /// Whether `password` is the one that `hash` was made of. Without a hash the answer is no, after the work that
-    /// `decoy` takes, or else a hash of ours, so that time does not tell who exists.
+    /// Returns true if `hash` was made of `password`. Without a hash the answer is no, after the work that `dummy_hash`
+    /// takes, or else a hash of ours, so that time does not tell who exists.
     ///
     /// # Errors
     ///
@@ -158,37 +184,38 @@ impl Turn {
     ///
     /// # Cancel safety
     ///
-    /// As [`Turn::hash`].
+    /// As [`HashPermit::hash`].
     pub async fn verify(
         self,
         password: &Password,
         hash: Option<&PasswordHash>,
-        decoy: Option<&PasswordHash>,
+        dummy_hash: Option<&PasswordHash>,
     ) -> Result<bool> {
-        let against = hash.or(decoy);
+        let against = hash.or(dummy_hash);
         let foreign = against.is_some_and(Stored::is_foreign);
         let bytes = if foreign { password.expose_raw() } else { password.expose() };
         let stored = match against {
             Some(text) => Stored::from_text(text),
-            None => Some(self.decoy),
+            None => Some(self.dummy_hash),
         };
         let right = if let Some(stored) = stored {
             let key = stored.form.key(&stored.salt, bytes);
-            let digest = self.place.bcrypt(stored.cost, stored.salt, key).await?;
+            let digest = self.reservation.bcrypt(stored.cost, stored.salt, key).await?;
             stored.matches(&digest, bytes)
         } else {
             let foreign = against.and_then(|text| Foreign::parse(text.as_str()));
             let foreign = foreign.ok_or_else(|| Error::internal("a stored hash is broken"))?;
             let bytes = Zeroizing::new(bytes.to_vec());
-            self.place.check(foreign.rounds(), move || foreign.is_right(&bytes)).await?
+            let (rounds, large) = (foreign.rounds(), foreign.is_large());
+            self.reservation.check(rounds, large, move || foreign.is_right(&bytes)).await?
         };
         Ok(right && hash.is_some())
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
+fn random<const N: usize>() -> Result<[u8; N], SysError> {
     let mut bytes = [0_u8; N];
-    getrandom::fill(&mut bytes).map_err(Error::internal)?;
+    SysRng.try_fill_bytes(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -196,8 +223,13 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 mod tests {
     use super::*;
 
-    const SETUP: Setup =
-        Setup { cost: 4, workers: 2, lanes: Some(3), max_wait: Duration::from_mins(1), floor: 100 };
+    const SETUP: HasherConfig = HasherConfig {
+        cost: 4,
+        workers: 2,
+        lanes: Some(3),
+        max_wait: Duration::from_mins(1),
+        min_cpu_percent: 100,
+    };
 
     fn password(text: &str) -> Password {
         Password::attempt(text.to_owned())
@@ -257,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_done_in_time_is_refused_at_once_and_the_rest_is_done() {
-        let setup = Setup { cost: 8, workers: 1, max_wait: Duration::from_millis(30), ..SETUP };
+        let setup = HasherConfig { cost: 8, workers: 1, max_wait: Duration::from_millis(30), ..SETUP };
         let hasher = Hasher::new(setup).unwrap();
         let many = (0..200).map(|_| {
             let hasher = hasher.clone();
@@ -279,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_would_be_done_after_the_deadline_is_refused() {
-        let hasher = Hasher::new(Setup { cost: 10, ..SETUP }).unwrap();
+        let hasher = Hasher::new(HasherConfig { cost: 10, ..SETUP }).unwrap();
         let refused = |deadline| hasher.admit(&one(), Some(deadline)).is_err();
         assert!(refused(Instant::now()));
         assert!(refused(Instant::now() + Duration::from_micros(100)));
@@ -288,7 +320,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_floods_does_not_push_out_the_others() {
-        let hasher = Hasher::new(Setup { workers: 1, max_wait: Duration::from_secs(1), ..SETUP }).unwrap();
+        let hasher =
+            Hasher::new(HasherConfig { workers: 1, max_wait: Duration::from_secs(1), ..SETUP }).unwrap();
         let mut turns = Vec::new();
         while let Ok(turn) = hasher.admit(&one(), None) {
             turns.push(turn);
@@ -301,7 +334,7 @@ mod tests {
     /// (15)
     #[tokio::test]
     async fn callers_that_leave_give_up_their_place() {
-        let setup = Setup { cost: 10, workers: 1, max_wait: Duration::from_mins(10), ..SETUP };
+        let setup = HasherConfig { cost: 10, workers: 1, max_wait: Duration::from_mins(10), ..SETUP };
         let hasher = Hasher::new(setup).unwrap();
         for _ in 0..2_000 {
             let abandoned = std::pin::pin!(hasher.hash("password"));

@@ -25,7 +25,7 @@ use crate::domain::password::{PasswordHash, Policy};
 use crate::domain::scope::Scope;
 use crate::domain::user::{Account, Status, User};
 use crate::error::{Error, Result};
-use crate::hasher::{Hasher, Turn};
+use crate::hasher::{HashPermit, Hasher};
 use crate::store::{self, Store};
 
 use timekeeping::Timekeeper;
@@ -98,7 +98,7 @@ impl Operations {
         rules: Rules,
         devices: Devices,
     ) -> Result<Self> {
-        let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
+        let page_tokens = TokenKey::from_secret(&store::secrets::page_token(store.reader()).await?);
         let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
         let notices = Arc::default();
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
@@ -141,7 +141,7 @@ impl Operations {
     }
 
     /// The caller's turn to have a password hashed.
-    fn turn(&self, caller: &Caller) -> Result<Turn> {
+    fn turn(&self, caller: &Caller) -> Result<HashPermit> {
         // A hash that is not followed by the database is for nothing.
         self.store.health().check()?;
         self.hasher.admit(&caller.flow(), caller.deadline)

@@ -93,6 +93,7 @@ fn what_has_one_place_stays_there() {
     let places = [
         ("sea_orm::", &["store"][..]),
         ("bcrypt::", &["hasher"]),
+        ("bcrypt_lanes::", &["hasher"]),
         ("argon2::", &["hasher"]),
         ("ua_parser::", &["devices"]),
         ("maxminddb::", &["devices"]),

@@ -13,7 +13,7 @@ use usersd::domain::session::Device;
 use usersd::domain::user::{Labels, Metadata, Name, NewUser, Status};
 use usersd::domain::username::Username;
 use usersd::error::Error;
-use usersd::hasher::{Hasher, Setup};
+use usersd::hasher::{Hasher, HasherConfig};
 use usersd::ops::sessions::Attempt;
 use usersd::ops::{Operations, Rules};
 use usersd::store::Store;
@@ -45,8 +45,13 @@ pub(crate) async fn measure() -> Result<Vec<Bar>> {
     let url = format!("sqlite://{}?mode=rwc", dir.path().join("usersd.db").display());
     let store = Store::connect(&url, 4).await?;
     store.migrate().await?;
-    let setup =
-        Setup { cost: COST, workers: 1, lanes: Some(1), max_wait: Duration::from_mins(1), floor: 100 };
+    let setup = HasherConfig {
+        cost: COST,
+        workers: 1,
+        lanes: Some(1),
+        max_wait: Duration::from_mins(1),
+        min_cpu_percent: 100,
+    };
     let rules = Rules { guard: unlimited(), ..Rules::from(&Config::default()) };
     let devices = Devices::open(None)?;
     let ops = Operations::new(store.clone(), Hasher::new(setup)?, Clock::System, rules, devices).await?;

@@ -1,6 +1,9 @@
 //! What happened to a user or to an API key.
 
+use super::key::Reach;
 use super::listing::Span;
+use super::namespace::Namespace;
+use super::page_token::{ListDigest, ListFields};
 use super::session::Device;
 use super::time::Timestamp;
 use super::user_id::UserId;
@@ -194,6 +197,16 @@ pub struct LogFilter {
     pub span: Span,
 }
 
+impl LogFilter {
+    /// What page tokens of this log of `user` are bound to.
+    #[must_use]
+    pub fn digest(&self, namespace: &Namespace, user: &UserId) -> ListDigest {
+        let Self { actions, span } = self;
+        let fields = ListFields::new("logs", namespace.as_str()).text(user.as_str());
+        span.write(fields.texts(actions.iter().map(|action| action.name()))).digest()
+    }
+}
+
 /// Which events of keys a log shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyLogFilter {
@@ -203,6 +216,16 @@ pub struct KeyLogFilter {
     pub key: Option<String>,
     /// When they happened.
     pub span: Span,
+}
+
+impl KeyLogFilter {
+    /// What page tokens of this log of keys that reach `reach` are bound to.
+    #[must_use]
+    pub fn digest(&self, reach: &Reach) -> ListDigest {
+        let Self { root, key, span } = self;
+        let fields = ListFields::new("key logs", reach.as_str()).flag(*root);
+        span.write(fields.optional(key.as_deref())).digest()
+    }
 }
 
 #[cfg(test)]

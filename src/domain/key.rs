@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rand::rngs::SysError;
 use zeroize::Zeroizing;
 
 use super::namespace::{Namespace, NamespaceInvalid};
@@ -23,7 +24,7 @@ impl ApiKey {
     /// # Errors
     ///
     /// If the system has no randomness to give.
-    pub fn generate() -> Result<Self, getrandom::Error> {
+    pub fn generate() -> Result<Self, SysError> {
         secret::generate(Self::PREFIX).map(Self)
     }
 

@@ -1,5 +1,7 @@
 //! Which users a list shows, and in which order.
 
+use super::namespace::Namespace;
+use super::page_token::{ListDigest, ListFields};
 use super::time::Timestamp;
 use super::user::{Status, User};
 use super::username::Username;
@@ -15,6 +17,20 @@ pub struct Listing {
     pub order: Order,
     /// Whether the order is turned round.
     pub descending: bool,
+}
+
+impl Listing {
+    /// What page tokens of this list are bound to.
+    #[must_use]
+    pub fn digest(&self, namespace: &Namespace) -> ListDigest {
+        let Self { trash, filters, order, descending } = self;
+        let Filters { search, username, email, status, email_verified, label, created, updated } = filters;
+        let fields = ListFields::new("users", namespace.as_str()).flag(*trash).flag(*descending);
+        let fields = fields.text(order.name()).text(search).text(username).text(email);
+        let fields = fields.optional(status.map(|status| (status as i32).to_string()).as_deref());
+        let fields = fields.optional(email_verified.map(|verified| if verified { "true" } else { "false" }));
+        updated.write(created.write(fields.optional(label.as_deref()))).digest()
+    }
 }
 
 /// What a user must be like to be listed. What is empty or `None` fits everyone.
@@ -63,6 +79,11 @@ pub struct Span {
 }
 
 impl Span {
+    /// Adds both ends to the fields of a list.
+    pub(super) fn write(self, fields: ListFields) -> ListFields {
+        fields.time(self.from).time(self.to)
+    }
+
     /// Whether it leaves nothing out.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -98,6 +119,12 @@ impl Order {
         ("name", Self::Name),
         ("id", Self::Id),
     ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, order)| *order == self).map_or("", |(name, _)| name)
+    }
 
     /// The order of that name.
     #[must_use]
@@ -165,6 +192,47 @@ impl<P> Start<P> {
         match self {
             Self::Offset(_) => None,
             Self::After(place) => Some(place),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_filter_and_the_order_make_another_list() {
+        let span = Span { from: Some(Timestamp(1)), to: None };
+        let ends = Span { from: None, to: Some(Timestamp(1)) };
+        let filters = [
+            Filters::default(),
+            Filters { search: "ada".into(), ..Filters::default() },
+            Filters { username: "ada".into(), ..Filters::default() },
+            Filters { email: "ada".into(), ..Filters::default() },
+            Filters { status: Some(Status::Active), ..Filters::default() },
+            Filters { status: Some(Status::Blocked), ..Filters::default() },
+            Filters { email_verified: Some(true), ..Filters::default() },
+            Filters { email_verified: Some(false), ..Filters::default() },
+            Filters { label: Some(String::new()), ..Filters::default() },
+            Filters { label: Some("ada".into()), ..Filters::default() },
+            Filters { created: span, ..Filters::default() },
+            Filters { created: ends, ..Filters::default() },
+            Filters { updated: span, ..Filters::default() },
+            Filters { updated: ends, ..Filters::default() },
+        ];
+        let mut lists: Vec<Listing> =
+            filters.into_iter().map(|filters| Listing { filters, ..Listing::default() }).collect();
+        lists.extend([
+            Listing { trash: true, ..Listing::default() },
+            Listing { descending: true, ..Listing::default() },
+        ]);
+        let orders = Order::ALL.into_iter().skip(1); // the first is the default
+        lists.extend(orders.map(|(_, order)| Listing { order, ..Listing::default() }));
+        let (one, two) = (Namespace::parse("one").unwrap(), Namespace::parse("two").unwrap());
+        let digests: Vec<ListDigest> =
+            [&one, &two].into_iter().flat_map(|of| lists.iter().map(|list| list.digest(of))).collect();
+        for (at, digest) in digests.iter().enumerate() {
+            assert_eq!(digests.iter().position(|other| other == digest), Some(at));
         }
     }
 }

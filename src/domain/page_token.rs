@@ -1,68 +1,39 @@
-//! Page tokens: a place in a list that only we can read, and only for the list it was made for.
+//! Page tokens: a cursor in a list that only we can read, and only for the list that it was made for.
 
+use aes_siv::siv::Aes128Siv;
+use aes_siv::{Key, KeyInit as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
-use subtle::ConstantTimeEq as _;
+use sha2::{Digest as _, Sha256};
+
+use super::time::Timestamp;
 
 /// The key of all replicas, from the table of secrets.
 #[derive(Clone)]
-pub struct TokenKey(Vec<u8>);
-
-/// Bytes of the authentication code: 128 bits.
-const CODE: usize = 16;
+pub struct TokenKey(Key<Aes128Siv>);
 
 impl TokenKey {
-    /// The key of the table.
+    /// The key for page tokens that follows from the `secret` of the table.
     #[must_use]
-    pub fn from_trusted(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+    pub fn from_secret(secret: &[u8]) -> Self {
+        Self(Sha256::new().chain_update(b"usersd page token 2").chain_update(secret).finalize())
     }
 
-    /// A token for `place` in the list that `list` describes: namespace, RPC, filters and order.
-    ///
-    /// The code covers list and place and is the nonce of the key stream that hides the place, as in SIV modes
-    /// (RFC 5297): a place holds names and counters that are not the caller's to read.
+    /// A token for `cursor` in `list`. Encrypted, since a cursor holds names and counters that are not the caller's to
+    /// read; always the same for the same cursor (AES-SIV, RFC 5297), so that nothing needs to be counted or stored.
     #[must_use]
-    pub fn seal(&self, list: &str, place: &str) -> String {
-        let code = self.code(list, place.as_bytes());
-        let mut token = code.to_vec();
-        token.extend(self.mask(&code, place.as_bytes()));
-        URL_SAFE_NO_PAD.encode(token)
+    pub fn seal(&self, list: &ListDigest, cursor: &str) -> String {
+        let sealed = Aes128Siv::new(&self.0).encrypt([&list.0], cursor.as_bytes());
+        // Cannot fail with a single header; an empty token is none.
+        sealed.map_or_else(|_| String::new(), |sealed| URL_SAFE_NO_PAD.encode(sealed))
     }
 
-    /// The place in a token; `None` if we did not make it for this list.
+    /// The cursor in a token; `None` if it was not sealed with this key for this list.
     #[must_use]
-    pub fn open(&self, list: &str, token: &str) -> Option<String> {
-        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (code, hidden) = bytes.split_first_chunk::<CODE>()?;
-        let place = self.mask(code, hidden);
-        let good = self.code(list, &place).ct_eq(code);
-        if bool::from(good) { String::from_utf8(place).ok() } else { None }
-    }
-
-    fn code(&self, list: &str, place: &[u8]) -> [u8; CODE] {
-        let length = (list.len() as u64).to_be_bytes();
-        let code = self.hmac(&[b"code", &length, list.as_bytes(), place]);
-        let mut short = [0; CODE];
-        short.copy_from_slice(&code[..CODE]);
-        short
-    }
-
-    /// `bytes` under the key stream of `code`; twice gives them back.
-    fn mask(&self, code: &[u8; CODE], bytes: &[u8]) -> Vec<u8> {
-        let stream = (0_u32..).flat_map(|block| self.hmac(&[b"mask", code, &block.to_be_bytes()]));
-        bytes.iter().zip(stream).map(|(byte, key)| byte ^ key).collect()
-    }
-
-    fn hmac(&self, parts: &[&[u8]]) -> [u8; 32] {
-        // An HMAC takes a key of any length.
-        let Ok(mut hmac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return [0; 32] };
-        for part in parts {
-            hmac.update(part);
-        }
-        hmac.finalize().into_bytes().into()
+    pub fn decrypt(&self, list: &ListDigest, token: &str) -> Option<String> {
+        let sealed = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let cursor = Aes128Siv::new(&self.0).decrypt([&list.0], &sealed).ok()?;
+        String::from_utf8(cursor).ok()
     }
 }
 
@@ -72,33 +43,154 @@ impl std::fmt::Debug for TokenKey {
     }
 }
 
+/// Identifies a list by its kind, its namespace and all that selects and orders its rows. See [`ListFields`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListDigest([u8; 32]);
+
+/// The fields of a [`ListDigest`], written one by one.
+///
+/// Every field is written with its length, so that no two lists give the same bytes. This is a wire format: replicas of
+/// two versions accept each other's tokens only as long as they write the same fields in the same order.
+#[must_use]
+pub struct ListFields(Sha256);
+
+impl ListFields {
+    /// Raised when the fields of any list change. Tokens of another version are refused as those of another list.
+    const VERSION: &str = "usersd list 1";
+
+    /// Begins the digest of a list of that kind.
+    pub fn new(kind: &str, namespace: &str) -> Self {
+        Self(Sha256::new()).text(Self::VERSION).text(kind).text(namespace)
+    }
+
+    /// A text.
+    pub fn text(self, text: &str) -> Self {
+        self.bytes(text.as_bytes())
+    }
+
+    /// A flag.
+    pub fn flag(self, flag: bool) -> Self {
+        self.bytes(&[u8::from(flag)])
+    }
+
+    /// Texts, with their number.
+    pub fn texts<'a>(self, texts: impl ExactSizeIterator<Item = &'a str>) -> Self {
+        let fields = self.bytes(&(texts.len() as u64).to_be_bytes());
+        texts.fold(fields, Self::text)
+    }
+
+    /// A text that may be absent, which differs from an empty one.
+    pub fn optional(self, text: Option<&str>) -> Self {
+        self.texts(text.into_iter())
+    }
+
+    /// A time that may be absent.
+    pub fn time(self, time: Option<Timestamp>) -> Self {
+        match time {
+            None => self.bytes(&[]),
+            Some(time) => self.bytes(&time.0.to_be_bytes()),
+        }
+    }
+
+    /// The digest of the fields so far.
+    #[must_use]
+    pub fn digest(self) -> ListDigest {
+        ListDigest(self.0.finalize().into())
+    }
+
+    fn bytes(self, bytes: &[u8]) -> Self {
+        Self(self.0.chain_update((bytes.len() as u64).to_be_bytes()).chain_update(bytes))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn key() -> TokenKey {
+        TokenKey::from_secret(&[7; 32])
+    }
+
+    fn list(kind: &str, namespace: &str) -> ListFields {
+        ListFields::new(kind, namespace)
+    }
+
     #[test]
-    fn a_token_opens_only_as_it_was_made() {
-        let key = TokenKey::from_trusted(vec![7; 32]);
-        let place = format!("[\"{}\",\"id\"]", "x".repeat(300));
-        let token = key.seal("list", &place);
-        assert_eq!(key.open("list", &token), Some(place.clone()));
-        assert_eq!(key.open("other", &token), None);
-        assert_eq!(TokenKey::from_trusted(vec![8; 32]).open("list", &token), None);
-        for at in 0..token.len() {
-            let mut other = token.clone().into_bytes();
-            other[at] = if other[at] == b'A' { b'B' } else { b'A' };
-            assert_eq!(key.open("list", std::str::from_utf8(&other).unwrap()), None, "{at}");
+    fn a_token_is_valid_only_as_it_was_made() {
+        let cursor = format!("[\"{}\",\"id\"]", "x".repeat(300));
+        let users = list("users", "one").digest();
+        let token = key().seal(&users, &cursor);
+        assert_eq!(key().decrypt(&users, &token), Some(cursor.clone()));
+        assert_eq!(TokenKey::from_secret(&[8; 32]).decrypt(&users, &token), None);
+        let sealed = URL_SAFE_NO_PAD.decode(&token).unwrap();
+        for bit in 0..8 * sealed.len() {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(key().decrypt(&users, &URL_SAFE_NO_PAD.encode(changed)), None, "{bit}");
         }
         for wrong in ["", "A", "%", &token[1..], &token[..token.len() - 1], &format!("{token}A")] {
-            assert_eq!(key.open("list", wrong), None, "{wrong:?}");
+            assert_eq!(key().decrypt(&users, wrong), None, "{wrong:?}");
         }
     }
 
     #[test]
+    fn a_token_is_valid_for_its_list_alone() {
+        let users = list("users", "one").text("ad").digest();
+        let token = key().seal(&users, "cursor");
+        for other in [
+            list("sessions", "one").text("ad"),
+            list("users", "two").text("ad"),
+            list("users", "one").text("ada"),
+            list("users", "one").text("a").text("d"),
+            list("users", "onea").text("d"),
+            list("users", "one"),
+            list("users", "one").text("ad").text(""),
+        ] {
+            assert_eq!(key().decrypt(&other.digest(), &token), None);
+        }
+    }
+
+    #[test]
+    fn absent_and_empty_fields_differ() {
+        let lists = [
+            list("users", "one"),
+            list("users", "one").optional(None),
+            list("users", "one").optional(Some("")),
+            list("users", "one").optional(Some("a")),
+            list("users", "one").texts(["a", ""].into_iter()),
+            list("users", "one").texts(["", "a"].into_iter()),
+            list("users", "one").flag(false),
+            list("users", "one").flag(true),
+            list("users", "one").time(None),
+            list("users", "one").time(Some(Timestamp(1))),
+            list("users", "one").time(Some(Timestamp(-1))),
+        ];
+        let digests = lists.map(ListFields::digest);
+        for (at, digest) in digests.iter().enumerate() {
+            assert_eq!(digests.iter().position(|other| other == digest), Some(at));
+        }
+    }
+
+    /// Made with the same secret by the version before: HMAC-SHA-256 over the list's `Debug` text.
+    #[test]
+    fn a_token_of_the_old_form_is_refused() {
+        let token = "H7MGALIfIvTm0iuN2Keim-93f34ExX6m";
+        assert_eq!(key().decrypt(&list("users", "one").digest(), token), None);
+    }
+
+    /// The digest and the token as Python's hashlib and the AES-SIV of OpenSSL compute them.
+    #[test]
+    fn replicas_agree_on_tokens() {
+        let list = list("users", "one").text("ad").optional(None).flag(true).digest();
+        assert_eq!(hex::encode(list.0), "f33e4971f3dabc1c5e5da51e31ccf41701e69ea8b7d0d0732cbbdb00ab13cd5f");
+        assert_eq!(key().seal(&list, "[1,\"id\"]"), "PuUm_ZeC0XfuCkSObWQKF7INFaQCSguL");
+    }
+
+    #[test]
     fn a_token_shows_nothing() {
-        let key = TokenKey::from_trusted(vec![7; 32]);
-        let token = URL_SAFE_NO_PAD.decode(key.seal("list", "ada@example.com")).unwrap();
+        let token = key().seal(&list("users", "one").digest(), "ada@example.com");
+        let token = URL_SAFE_NO_PAD.decode(token).unwrap();
         assert!(!token.windows(3).any(|part| part == b"ada"));
-        assert_eq!(format!("{key:?}"), "TokenKey(…)");
+        assert_eq!(format!("{:?}", key()), "TokenKey(…)");
     }
 }

@@ -52,9 +52,9 @@ pub enum PasswordInvalid {
     OwnName,
 }
 
-/// The 30,000 most common passwords, and some thousands of the common long ones, in order, a line each (see `build.rs`).
-/// In lower case; ours are folded too.
-static COMMON: &str = include_str!(concat!(env!("OUT_DIR"), "/common_passwords.txt"));
+/// The 30,000 most common passwords, and some thousands of the common long ones, sorted, a line each (origin and licence:
+/// `data/README.md`). In lower case; passwords are folded before they are compared.
+static COMMON: &str = include_str!("data/common_passwords.txt");
 
 /// Shorter names are in too many good passwords by chance.
 const SHORTEST_NAME: usize = 4;

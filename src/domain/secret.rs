@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use rand::TryRng as _;
+use rand::rngs::{SysError, SysRng};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -46,9 +48,9 @@ impl fmt::Debug for SecretDigest {
 /// # Errors
 ///
 /// If the system has no randomness to give.
-pub(super) fn generate(prefix: &str) -> Result<Zeroizing<String>, getrandom::Error> {
+pub(super) fn generate(prefix: &str) -> Result<Zeroizing<String>, SysError> {
     let mut bytes = Zeroizing::new([0_u8; DIGITS / 2]);
-    getrandom::fill(bytes.as_mut())?;
+    SysRng.try_fill_bytes(bytes.as_mut())?;
     let mut text = Zeroizing::new(String::with_capacity(prefix.len() + DIGITS));
     text.push_str(prefix);
     text.push_str(&Zeroizing::new(hex::encode(bytes.as_ref())));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use rand::rngs::SysError;
 use zeroize::Zeroizing;
 
 use super::secret::{self, SecretDigest};
@@ -22,7 +23,7 @@ impl SessionToken {
     /// # Errors
     ///
     /// If the system has no randomness to give.
-    pub fn generate() -> Result<Self, getrandom::Error> {
+    pub fn generate() -> Result<Self, SysError> {
         secret::generate(Self::PREFIX).map(Self)
     }
 

@@ -57,6 +57,11 @@ impl Foreign {
         }
     }
 
+    /// Returns true if a check takes so much memory that only one may run at a time.
+    pub(super) fn is_large(&self) -> bool {
+        matches!(self, Self::Kdf(kdf) if kdf.is_large())
+    }
+
     /// Whether the hash was made of `password`. The same work for one that is too long to be right.
     pub(super) fn is_right(&self, password: &[u8]) -> bool {
         let read = &password[..password.len().min(MAX_PASSWORD)];

@@ -4,27 +4,28 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bcrypt_lanes::{BcryptKey, Digest, Salt, hash_batch};
 use tokio::sync::oneshot;
 
 use crate::domain::caller::Flow;
 use crate::error::{Error, Result};
 
-use super::lanes::{Digest, Key, MOST, Salt, bcrypt};
-use super::priority::{self, Courtesy};
-use super::queue::{Job, Outcome, Queue, Task, Work};
-use super::speed;
+use super::priority::{self, CpuYielder};
+use super::queue::{Job, Outcome, Queue, Speed, Task, Work};
 
-/// What a pool is made of.
+/// How a pool is set up.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
+pub(super) struct PoolConfig {
     /// Threads.
     pub(super) workers: usize,
-    /// Hashes that a thread runs in lock-step; `None`: what this machine is found to be best at.
-    pub(super) lanes: Option<usize>,
+    /// Hashes that a thread runs in lock-step.
+    pub(super) lanes: usize,
+    /// What a round takes in a batch of each size, to begin with.
+    pub(super) speed: Speed,
     /// Longest wait for a thread.
     pub(super) max_wait: Duration,
-    /// What the threads together may have of one CPU while all else is busy, in percent.
-    pub(super) floor: u32,
+    /// Least share of one CPU, in percent, that the threads together get while everything else is busy.
+    pub(super) min_cpu_percent: u32,
     /// Rounds of most jobs.
     pub(super) usual: u64,
 }
@@ -36,7 +37,7 @@ struct Shared {
 
 impl Shared {
     /// No code panics while it holds the lock. It is held for microseconds: a worker that is put aside within them would
-    /// hold up who asks for a place, until the CPU it waits for is free.
+    /// hold up admission until the CPU it waits for is free.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,48 +52,43 @@ pub(super) struct Pool {
 impl Pool {
     /// # Errors
     ///
-    /// [`Error::Internal`] if a thread cannot be started.
-    pub(super) fn new(size: Size) -> Result<Self> {
-        let speed = speed::measure(size.lanes.map_or(MOST, |lanes| lanes.clamp(1, MOST)));
-        let lanes = size.lanes.map_or_else(|| speed::best(&speed), |lanes| lanes.clamp(1, MOST));
-        let queue = Mutex::new(Queue::new(size.workers, lanes, size.usual, speed));
+    /// If a thread cannot be started.
+    pub(super) fn new(config: PoolConfig) -> std::io::Result<Self> {
+        let queue = Mutex::new(Queue::new(config.workers, config.lanes, config.usual, config.speed));
         let shared = Arc::new(Shared { queue, wake: Condvar::new() });
-        let pool = Self { shared, max_wait: size.max_wait };
-        let nice = priority::niceness(size.floor, size.workers);
-        for worker in 0..size.workers {
+        let pool = Self { shared, max_wait: config.max_wait };
+        let nice = priority::niceness(config.min_cpu_percent, config.workers);
+        for worker in 0..config.workers {
             let shared = Arc::clone(&pool.shared);
-            let life = move || {
+            let run = move || {
                 priority::lower(nice);
-                work(&shared, worker, Courtesy::new(size.floor, size.workers));
+                work(&shared, worker, CpuYielder::new(config.min_cpu_percent, config.workers));
             };
-            std::thread::Builder::new()
-                .name(format!("hasher-{worker}"))
-                .spawn(life)
-                .map_err(Error::internal)?;
+            std::thread::Builder::new().name(format!("hasher-{worker}")).spawn(run)?;
         }
         Ok(pool)
     }
 
-    /// A place in the queue for a job of `flow`.
+    /// Reserves a slot in the queue for a job of `flow`.
     ///
     /// # Errors
     ///
     /// [`Error::HasherBusy`] if the job would have to wait longer than allowed, or if a usual one would not be done by
     /// the `deadline`.
-    pub(super) fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<Place> {
+    pub(super) fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<Reservation> {
         let now = Instant::now();
         let mut queue = self.shared.lock();
-        let mut over = queue.over(flow, self.max_wait, deadline, now);
+        let mut over = queue.excess_wait(flow, self.max_wait, deadline, now);
         if over > Duration::ZERO {
-            // Places whose callers have left are free: a queue of leavers must not refuse those who stay.
+            // Drop cancelled jobs before rejecting.
             queue.drop_abandoned();
-            over = queue.over(flow, self.max_wait, deadline, now);
+            over = queue.excess_wait(flow, self.max_wait, deadline, now);
         }
         if over > Duration::ZERO {
             return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
         }
-        queue.keep(flow);
-        Ok(Place { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
+        queue.reserve(flow);
+        Ok(Reservation { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
     }
 
     pub(super) fn work(&self) -> Work {
@@ -112,29 +108,30 @@ impl Drop for Pool {
     }
 }
 
-/// A place in the queue, kept for one job and given up when dropped.
-pub(super) struct Place {
+/// A slot in the queue for one job, released on drop.
+pub(super) struct Reservation {
     shared: Arc<Shared>,
     flow: Flow,
     used: bool,
 }
 
-impl Place {
+impl Reservation {
     /// One hash, when its turn comes.
-    pub(super) async fn bcrypt(self, cost: u32, salt: Salt, key: Key) -> Result<Digest> {
+    pub(super) async fn bcrypt(self, cost: u32, salt: Salt, key: BcryptKey) -> Result<Digest> {
         match self.run(Task::Bcrypt { cost, salt, key }).await? {
             Outcome::Digest(digest) => Ok(digest),
             Outcome::Right(_) => Err(Error::internal("another task's outcome")),
         }
     }
 
-    /// Another scheme's check, which takes about so many rounds of bcrypt.
+    /// Another scheme's check, which takes about so many rounds of bcrypt, and much memory if `large`.
     pub(super) async fn check(
         self,
         rounds: u64,
+        large: bool,
         check: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<bool> {
-        match self.run(Task::Other { rounds, check: Box::new(check) }).await? {
+        match self.run(Task::Other { rounds, large, check: Box::new(check) }).await? {
             Outcome::Right(right) => Ok(right),
             Outcome::Digest(_) => Err(Error::internal("another task's outcome")),
         }
@@ -143,36 +140,39 @@ impl Place {
     async fn run(mut self, task: Task) -> Result<Outcome> {
         let (reply, answer) = oneshot::channel();
         self.used = true;
-        self.shared.lock().fill(&self.flow, Job { task, reply });
+        self.shared.lock().enqueue(&self.flow, Job { task, reply });
         self.shared.wake.notify_one();
         answer.await.map_err(Error::internal)
     }
 }
 
-impl Drop for Place {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.used {
-            self.shared.lock().give_up(&self.flow);
+            self.shared.lock().release(&self.flow);
         }
     }
 }
 
-/// A worker's life.
-fn work(shared: &Shared, worker: usize, mut courtesy: Courtesy) {
+/// Runs jobs until the pool is closed.
+fn work(shared: &Shared, worker: usize, mut yielder: CpuYielder) {
     let mut queue = shared.lock();
     while !queue.closed {
         let batch = queue.take(worker, Instant::now());
         let Some(rounds) = batch.first().map(Job::rounds) else {
             queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            courtesy.begin();
+            yielder.begin();
             continue;
         };
         drop(queue);
-        let jobs = batch.len();
-        let outcomes = run(batch, &mut courtesy);
-        // Count before answering: who reads the answer finds the place free.
+        let (jobs, large) = (batch.len(), batch.iter().any(Job::is_large));
+        let outcomes = run(batch, &mut yielder);
+        // Count before answering: whoever reads the answer finds the slot free.
         shared.lock().done(worker, jobs, rounds, Instant::now());
-        // Without the lock: whom an answer wakes takes the CPU at once, and may want a place. Meanwhile this worker counts
+        if large {
+            shared.wake.notify_one(); // a worker may sleep because only large jobs were left
+        }
+        // Without the lock: whom an answer wakes takes the CPU at once, and may want a slot. Meanwhile this worker counts
         // as idle.
         for (reply, outcome) in outcomes {
             // The caller may have left meanwhile.
@@ -183,7 +183,7 @@ fn work(shared: &Shared, worker: usize, mut courtesy: Courtesy) {
 }
 
 /// Does jobs that go together: hashes of one cost, or a single other task.
-fn run(batch: Vec<Job>, courtesy: &mut Courtesy) -> Vec<(oneshot::Sender<Outcome>, Outcome)> {
+fn run(batch: Vec<Job>, yielder: &mut CpuYielder) -> Vec<(oneshot::Sender<Outcome>, Outcome)> {
     let mut outcomes = Vec::with_capacity(batch.len());
     let (mut hashes, mut replies, mut rounds) = (Vec::new(), Vec::new(), 0);
     for job in batch {
@@ -200,8 +200,8 @@ fn run(batch: Vec<Job>, courtesy: &mut Courtesy) -> Vec<(oneshot::Sender<Outcome
             }
         }
     }
-    let jobs: Vec<(&Key, Salt)> = hashes.iter().map(|(key, salt)| (key, *salt)).collect();
-    let digests = bcrypt(rounds, &jobs, || courtesy.pause());
+    let jobs: Vec<(&BcryptKey, Salt)> = hashes.iter().map(|(key, salt)| (key, *salt)).collect();
+    let digests = hash_batch(rounds, &jobs, &mut || yielder.yield_if_over_budget());
     outcomes.extend(replies.into_iter().zip(digests.into_iter().map(Outcome::Digest)));
     outcomes
 }

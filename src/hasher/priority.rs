@@ -7,16 +7,16 @@
 use std::time::{Duration, Instant};
 
 /// How often a thread looks at what it had of its CPU.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Others who have the CPU for so long when let go first have more to do than one call.
-const BUSY: Duration = Duration::from_micros(250);
+const CONTENTION: Duration = Duration::from_micros(250);
 
 /// For how long they are left alone then.
-const REST: Duration = Duration::from_millis(2);
+const BACKOFF: Duration = Duration::from_millis(2);
 
 /// How long a thread waits for its share before it stops giving way, if it had more than that.
-const MEMORY: Duration = Duration::from_millis(500);
+const DEBT_WINDOW: Duration = Duration::from_millis(500);
 
 /// What each of `workers` threads has of a CPU where together they have `percent` of one: at most a half.
 fn share(percent: u32, workers: usize) -> f64 {
@@ -41,7 +41,7 @@ pub(super) fn niceness(percent: u32, workers: usize) -> i32 {
 }
 
 /// Lets other threads go first, unless this one is behind its share of the floor.
-pub(super) struct Courtesy {
+pub(super) struct CpuYielder {
     share: f64,
     /// When its time was last looked at, and how much CPU time it had by then.
     seen: Instant,
@@ -50,7 +50,7 @@ pub(super) struct Courtesy {
     behind: f64,
 }
 
-impl Courtesy {
+impl CpuYielder {
     /// For this thread, one of `workers` with a floor of `percent`.
     pub(super) fn new(percent: u32, workers: usize) -> Self {
         let share = share(percent, workers);
@@ -63,15 +63,15 @@ impl Courtesy {
     }
 
     /// To be called between pieces of work that take a fraction of a millisecond.
-    pub(super) fn pause(&mut self) {
+    pub(super) fn yield_if_over_budget(&mut self) {
         let now = Instant::now();
-        if now - self.seen >= LOOK_EVERY {
+        if now - self.seen >= SAMPLE_INTERVAL {
             self.look(now, cpu_time());
         }
-        if self.gives_way() {
+        if self.is_over_budget() {
             std::thread::yield_now();
-            if now.elapsed() >= BUSY {
-                std::thread::sleep(REST);
+            if now.elapsed() >= CONTENTION {
+                std::thread::sleep(BACKOFF);
             }
         }
     }
@@ -82,7 +82,7 @@ impl Courtesy {
         (self.seen, self.used) = (now, used);
     }
 
-    fn gives_way(&self) -> bool {
+    fn is_over_budget(&self) -> bool {
         self.behind <= 0.0
     }
 }
@@ -90,7 +90,7 @@ impl Courtesy {
 /// How far behind its `share` a thread is after some time in which it `had` so much, in seconds. It is never far ahead or
 /// behind, so that neither quiet nor busy times count for long.
 fn behind(before: f64, share: f64, passed: Duration, had: Duration) -> f64 {
-    let most = MEMORY.as_secs_f64() * share;
+    let most = DEBT_WINDOW.as_secs_f64() * share;
     (before + passed.as_secs_f64() * share - had.as_secs_f64()).clamp(-most, most)
 }
 
@@ -151,11 +151,11 @@ mod tests {
 
     #[test]
     fn a_thread_gives_way_until_it_is_behind() {
-        let (begun, mut courtesy) = (Instant::now(), Courtesy::new(10, 2));
-        (courtesy.seen, courtesy.used) = (begun, Duration::ZERO);
+        let (begun, mut yielder) = (Instant::now(), CpuYielder::new(10, 2));
+        (yielder.seen, yielder.used) = (begun, Duration::ZERO);
         let mut at = |millis, used| {
-            courtesy.look(begun + Duration::from_millis(millis), Duration::from_millis(used));
-            courtesy.gives_way()
+            yielder.look(begun + Duration::from_millis(millis), Duration::from_millis(used));
+            yielder.is_over_budget()
         };
         assert!(at(100, 50), "it had half of a CPU, ten times its share");
         assert!(at(580, 50), "that was enough for half a second");

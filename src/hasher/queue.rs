@@ -4,22 +4,23 @@
 
 use std::time::{Duration, Instant};
 
+use bcrypt_lanes::{BcryptKey, Digest, MAX_LANES, Salt};
 use tokio::sync::oneshot;
 
 use crate::domain::caller::Flow;
 
-use super::lanes::{Digest, Key, MOST, Salt};
 use super::shares::Shares;
 
 /// Nanoseconds that a round takes in a batch of so many: the entry for none is not used.
-pub(super) type Speed = [f64; MOST + 1];
+pub(super) type Speed = [f64; MAX_LANES + 1];
 
 /// What a job does.
 pub(super) enum Task {
     /// bcrypt.
-    Bcrypt { cost: u32, salt: Salt, key: Key },
-    /// Another scheme, which takes about as long as so many rounds of bcrypt. Tells whether the password is right.
-    Other { rounds: u64, check: Box<dyn FnOnce() -> bool + Send> },
+    Bcrypt { cost: u32, salt: Salt, key: BcryptKey },
+    /// Another scheme, which takes about as long as so many rounds of bcrypt. Returns true if the password is right.
+    /// Of those that take much memory one runs at a time.
+    Other { rounds: u64, large: bool, check: Box<dyn FnOnce() -> bool + Send> },
 }
 
 /// What came of it.
@@ -43,8 +44,33 @@ impl Job {
         }
     }
 
-    pub(super) fn has_cost(&self, wanted: u32) -> bool {
-        matches!(self.task, Task::Bcrypt { cost, .. } if cost == wanted)
+    pub(super) fn is_large(&self) -> bool {
+        matches!(self.task, Task::Other { large: true, .. })
+    }
+}
+
+/// Which jobs may be next.
+#[derive(Clone, Copy)]
+pub(super) enum Eligible {
+    /// All of them.
+    Any,
+    /// Those that do not take much memory, since one that does is running.
+    Small,
+    /// bcrypt of this cost, to join a batch.
+    Cost(u32),
+}
+
+impl Eligible {
+    pub(super) fn accepts(self, job: &Job) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Small => !job.is_large(),
+            Self::Cost(wanted) => matches!(job.task, Task::Bcrypt { cost, .. } if cost == wanted),
+        }
+    }
+
+    pub(super) fn begins_batch(self) -> bool {
+        !matches!(self, Self::Cost(_))
     }
 }
 
@@ -65,6 +91,8 @@ struct Running {
     expected: Duration,
     /// Whether it tells how fast bcrypt is.
     measures: bool,
+    /// Whether it takes much memory.
+    large: bool,
 }
 
 /// The waiting jobs, and what the workers are at.
@@ -113,7 +141,7 @@ impl Queue {
     }
 
     /// By how much a usual job of `flow` that came now would wait longer than `max_wait`, or end after its `deadline`.
-    pub(super) fn over(
+    pub(super) fn excess_wait(
         &self,
         flow: &Flow,
         max_wait: Duration,
@@ -146,45 +174,47 @@ impl Queue {
         self.running.iter().flatten().map(late).fold(1.0, f64::max)
     }
 
-    /// Keeps a place for a job of `flow`.
-    pub(super) fn keep(&mut self, flow: &Flow) {
-        self.waiting.keep(flow);
+    /// Reserves a slot for a job of `flow`.
+    pub(super) fn reserve(&mut self, flow: &Flow) {
+        self.waiting.reserve(flow);
     }
 
-    /// Gives a kept place up.
-    pub(super) fn give_up(&mut self, flow: &Flow) {
-        self.waiting.give_up(flow);
+    /// Gives a reserved slot up.
+    pub(super) fn release(&mut self, flow: &Flow) {
+        self.waiting.release(flow);
     }
 
-    /// Puts a job in its kept place.
-    pub(super) fn fill(&mut self, flow: &Flow, job: Job) {
+    /// Puts a job in its reserved slot.
+    pub(super) fn enqueue(&mut self, flow: &Flow, job: Job) {
         self.work.taken_on += 1;
-        self.waiting.fill(flow, job);
+        self.waiting.enqueue(flow, job);
     }
 
-    /// Frees the places of callers that have left.
+    /// Drops the jobs of callers that have left.
     pub(super) fn drop_abandoned(&mut self) {
         self.waiting.drop_abandoned();
     }
 
-    /// The next jobs, for `worker` to do together. Empty if nobody waits.
+    /// The next jobs, for `worker` to do together. Empty if none waits that may run now.
     pub(super) fn take(&mut self, worker: usize, now: Instant) -> Vec<Job> {
         self.waiting.drop_abandoned();
         let mut batch: Vec<Job> = Vec::with_capacity(self.lanes);
         while batch.len() < self.lanes {
-            let cost = match batch.first().map(|job| &job.task) {
-                None => None,
-                Some(Task::Bcrypt { cost, .. }) => Some(*cost),
+            let eligible = match batch.first().map(|job| &job.task) {
+                // A worker that waited for memory could hash meanwhile: the job waits in the queue instead.
+                None if self.running.iter().flatten().any(|batch| batch.large) => Eligible::Small,
+                None => Eligible::Any,
+                Some(Task::Bcrypt { cost, .. }) => Eligible::Cost(*cost),
                 Some(Task::Other { .. }) => break, // runs alone
             };
-            let Some(job) = self.waiting.take(cost) else { break };
+            let Some(job) = self.waiting.take(eligible) else { break };
             batch.push(job);
         }
         if let Some(job) = batch.first() {
             let nanos = as_float(job.rounds()) * self.speed[batch.len()];
             let expected = Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(Duration::MAX);
             let measures = matches!(job.task, Task::Bcrypt { .. });
-            self.running[worker] = Some(Running { begun: now, expected, measures });
+            self.running[worker] = Some(Running { begun: now, expected, measures, large: job.is_large() });
         }
         batch
     }

@@ -8,14 +8,13 @@
 use base64::Engine as _;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{NO_PAD, STANDARD};
+use bcrypt_lanes::{BcryptKey, Digest, MAX_KEY_BYTES, Salt, Variant};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::domain::password::PasswordHash;
-
-use super::lanes::{Digest, KEY_BYTES, Key, Reading, Salt};
 
 /// bcrypt's own base64. Some implementations leave bits in the last character that mean nothing.
 pub(super) const BASE64: GeneralPurpose =
@@ -27,20 +26,20 @@ const LONG: &str = "$bcrypt-sha256$v=2,t=2b,r=";
 /// The same made elsewhere, of the bytes as they came.
 const FOREIGN_LONG: &str = "$bcrypt-sha256$v=2,t=2y,r=";
 
-/// How a plain hash begins, and how it reads the password. We write the first.
-const IDENTS: [(&str, Reading); 5] = [
-    (PLAIN, Reading::Whole),
-    ("$2a$", Reading::Whole),
-    ("$2y$", Reading::Whole),
-    ("$2x$", Reading::Signed),
-    ("$2$", Reading::Bare),
+/// The prefixes of plain hashes, and how each reads the password. We write the first.
+const IDENTS: [(&str, Variant); 5] = [
+    (PLAIN, Variant::B),
+    ("$2a$", Variant::B),
+    ("$2y$", Variant::B),
+    ("$2x$", Variant::X),
+    ("$2$", Variant::Legacy2),
 ];
 
-/// What of the password goes into bcrypt.
+/// What bcrypt hashes of the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// The password itself.
-    Plain(Reading),
+    Plain(Variant),
     /// A keyed digest of it.
     Long,
     /// The micro service's: behind its constant and a salt of its own.
@@ -57,16 +56,16 @@ const MICRO_CONSTANT: &[u8; 8] = b"cruft123";
 impl Form {
     /// The form that reads every byte of `password`.
     pub(super) fn of(password: &[u8]) -> Self {
-        if password.len() <= KEY_BYTES { Self::Plain(Reading::Whole) } else { Self::Long }
+        if password.len() <= MAX_KEY_BYTES { Self::Plain(Variant::B) } else { Self::Long }
     }
 
     /// bcrypt's key for `password`.
-    pub(super) fn key(self, salt: &Salt, password: &[u8]) -> Key {
+    pub(super) fn key(self, salt: &Salt, password: &[u8]) -> BcryptKey {
         match self {
-            Self::Plain(reading) => Key::new(password, reading),
+            Self::Plain(variant) => BcryptKey::new(password, variant),
             Self::Micro(prefix) => {
                 let whole = Zeroizing::new([&MICRO_CONSTANT[..], &prefix, password].concat());
-                Key::new(&whole, Reading::Whole)
+                BcryptKey::new(&whole, Variant::B)
             }
             Self::Long => {
                 let mut text = Zeroizing::new([0_u8; 44]);
@@ -77,7 +76,7 @@ impl Form {
                     digest.as_mut_slice().zeroize();
                     debug_assert_eq!(written, Ok(44), "32 bytes are 44 characters");
                 }
-                Key::new(text.as_ref(), Reading::Whole)
+                BcryptKey::new(text.as_ref(), Variant::B)
             }
         }
     }
@@ -100,7 +99,7 @@ impl Stored {
             let inner = String::from_utf8(STANDARD.decode(inner).ok()?).ok()?;
             let inner = Self::from_text(&PasswordHash::from_trusted(inner))?;
             let form = Form::Micro(prefix.as_bytes().try_into().ok()?);
-            return (inner.form == Form::Plain(Reading::Whole)).then_some(Self { form, ..inner });
+            return (inner.form == Form::Plain(Variant::B)).then_some(Self { form, ..inner });
         }
         let plain =
             |(ident, reading)| Some((Form::Plain(reading), hash.as_str().strip_prefix::<&str>(ident)?));
@@ -152,9 +151,9 @@ impl Stored {
     /// password would be right with a NUL and itself appended.
     pub(super) fn matches(&self, digest: &Digest, password: &[u8]) -> bool {
         let room = match self.form {
-            Form::Plain(_) => KEY_BYTES,
+            Form::Plain(_) => MAX_KEY_BYTES,
             Form::Long => usize::MAX,
-            Form::Micro(prefix) => KEY_BYTES - MICRO_CONSTANT.len() - prefix.len(),
+            Form::Micro(prefix) => MAX_KEY_BYTES - MICRO_CONSTANT.len() - prefix.len(),
         };
         let clear = self.form == Form::Long || !password.contains(&0);
         let whole = password.len() <= room && clear;
@@ -168,8 +167,8 @@ fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lanes::bcrypt;
     use super::*;
+    use bcrypt_lanes::hash_batch;
 
     const MICRO_HASH: &str = "$micro$abcdefghijklmnop$\
         JDJhJDA0JGFiY2RlZmdoaWprbG1ub3BxcnN0dXVSYTFRMGdxdUF5NFU0VDY5clBYclRSVmxXalkwWVR1";
@@ -177,7 +176,7 @@ mod tests {
     fn is_right(hash: &str, password: &str) -> bool {
         let stored = Stored::from_text(&PasswordHash::from_trusted(hash.to_owned())).unwrap();
         let key = stored.form.key(&stored.salt, password.as_bytes());
-        let digest = bcrypt(1 << stored.cost, &[(&key, stored.salt)], || ());
+        let digest = hash_batch(1 << stored.cost, &[(&key, stored.salt)], &mut || ());
         stored.matches(&digest[0], password.as_bytes())
     }
 
@@ -201,7 +200,7 @@ mod tests {
 
     #[test]
     fn texts_read_back_and_others_are_refused() {
-        for form in [Form::Plain(Reading::Whole), Form::Long] {
+        for form in [Form::Plain(Variant::B), Form::Long] {
             let stored = Stored { form, cost: 12, salt: [7; 16], digest: [9; 23] };
             assert_eq!(Stored::from_text(&stored.to_text()), Some(stored));
         }

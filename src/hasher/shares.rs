@@ -11,36 +11,33 @@ use std::sync::Arc;
 
 use crate::domain::caller::Flow;
 
-use super::queue::Job;
+use super::queue::{Eligible, Job};
 
 /// The jobs of one key.
-struct Line {
+struct CallerQueue {
     key: Arc<str>,
     /// Rounds that it was given, on the scale of its tenant's `served`.
     used: u64,
-    /// Places that are kept for jobs to come.
-    kept: usize,
+    /// Slots for jobs to come.
+    reserved: usize,
     jobs: VecDeque<Job>,
 }
 
-impl Line {
+impl CallerQueue {
     fn len(&self) -> usize {
-        self.kept + self.jobs.len()
+        self.reserved + self.jobs.len()
     }
 
     fn load(&self, usual: u64) -> Load {
         let waiting: u64 = self.jobs.iter().map(Job::rounds).sum();
         Load {
             jobs: self.len() as u64,
-            rounds: waiting.saturating_add(usual.saturating_mul(self.kept as u64)),
+            rounds: waiting.saturating_add(usual.saturating_mul(self.reserved as u64)),
         }
     }
 
-    fn position(&self, cost: Option<u32>) -> Option<usize> {
-        match cost {
-            None => (!self.jobs.is_empty()).then_some(0),
-            Some(cost) => self.jobs.iter().position(|job| job.has_cost(cost)),
-        }
+    fn position(&self, eligible: Eligible) -> Option<usize> {
+        self.jobs.iter().position(|job| eligible.accepts(job))
     }
 }
 
@@ -51,20 +48,20 @@ struct Tenant {
     used: u64,
     /// What its key that was served last had been given by then.
     served: u64,
-    lines: Vec<Line>,
+    lines: Vec<CallerQueue>,
 }
 
 impl Tenant {
     fn len(&self) -> usize {
-        self.lines.iter().map(Line::len).sum()
+        self.lines.iter().map(CallerQueue::len).sum()
     }
 
     fn load(&self, usual: u64) -> Load {
         self.lines.iter().map(|line| line.load(usual)).fold(Load::default(), Load::and)
     }
 
-    fn has(&self, cost: Option<u32>) -> bool {
-        self.lines.iter().any(|line| line.position(cost).is_some())
+    fn has(&self, eligible: Eligible) -> bool {
+        self.lines.iter().any(|line| line.position(eligible).is_some())
     }
 
     /// Rounds of its own jobs that come before one of `key` that joined now.
@@ -76,9 +73,14 @@ impl Tenant {
         others.map(|line| line.load(usual).before(line.used, start)).fold(before, u64::saturating_add)
     }
 
-    fn line(&mut self, key: &Arc<str>) -> &mut Line {
+    fn line(&mut self, key: &Arc<str>) -> &mut CallerQueue {
         let at = self.lines.iter().position(|line| line.key == *key).unwrap_or_else(|| {
-            self.lines.push(Line { key: Arc::clone(key), used: 0, kept: 0, jobs: VecDeque::new() });
+            self.lines.push(CallerQueue {
+                key: Arc::clone(key),
+                used: 0,
+                reserved: 0,
+                jobs: VecDeque::new(),
+            });
             self.lines.len() - 1
         });
         let line = &mut self.lines[at];
@@ -88,11 +90,11 @@ impl Tenant {
         line
     }
 
-    fn take(&mut self, cost: Option<u32>) -> Option<Job> {
-        let fits = self.lines.iter_mut().filter(|line| line.position(cost).is_some());
+    fn take(&mut self, eligible: Eligible) -> Option<Job> {
+        let fits = self.lines.iter_mut().filter(|line| line.position(eligible).is_some());
         let line = fits.min_by_key(|line| line.used)?;
-        let job = line.jobs.remove(line.position(cost)?)?;
-        if cost.is_none() {
+        let job = line.jobs.remove(line.position(eligible)?)?;
+        if eligible.begins_batch() {
             self.served = self.served.max(line.used);
         }
         line.used = line.used.saturating_add(job.rounds());
@@ -135,7 +137,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Jobs and kept places.
+    /// Jobs and reserved slots.
     pub(super) fn len(&self) -> usize {
         self.tenants.iter().map(Tenant::len).sum()
     }
@@ -149,26 +151,26 @@ impl Shares {
         others.map(|tenant| tenant.load(usual).before(tenant.used, start)).fold(before, u64::saturating_add)
     }
 
-    /// Keeps a place for a job of `flow`.
-    pub(super) fn keep(&mut self, flow: &Flow) {
-        self.line(flow).kept += 1;
+    /// Reserves a slot for a job of `flow`.
+    pub(super) fn reserve(&mut self, flow: &Flow) {
+        self.line(flow).reserved += 1;
     }
 
-    /// Gives a kept place up.
-    pub(super) fn give_up(&mut self, flow: &Flow) {
+    /// Gives a reserved slot up.
+    pub(super) fn release(&mut self, flow: &Flow) {
         let line = self.line(flow);
-        line.kept = line.kept.saturating_sub(1);
+        line.reserved = line.reserved.saturating_sub(1);
         self.prune();
     }
 
-    /// Puts a job in its kept place.
-    pub(super) fn fill(&mut self, flow: &Flow, job: Job) {
+    /// Puts a job in its reserved slot.
+    pub(super) fn enqueue(&mut self, flow: &Flow, job: Job) {
         let line = self.line(flow);
-        line.kept = line.kept.saturating_sub(1);
+        line.reserved = line.reserved.saturating_sub(1);
         line.jobs.push_back(job);
     }
 
-    /// Frees the places of callers that have left.
+    /// Drops the jobs of callers that have left.
     pub(super) fn drop_abandoned(&mut self) {
         for line in self.tenants.iter_mut().flat_map(|tenant| &mut tenant.lines) {
             line.jobs.retain(|job| !job.reply.is_closed());
@@ -176,12 +178,12 @@ impl Shares {
         self.prune();
     }
 
-    /// The next job; with a `cost`, the next one of that cost: those that are passed over keep their turn.
-    pub(super) fn take(&mut self, cost: Option<u32>) -> Option<Job> {
-        let fits = self.tenants.iter_mut().filter(|tenant| tenant.has(cost));
+    /// The next eligible job. Those that are skipped keep their turn.
+    pub(super) fn take(&mut self, eligible: Eligible) -> Option<Job> {
+        let fits = self.tenants.iter_mut().filter(|tenant| tenant.has(eligible));
         let tenant = fits.min_by_key(|tenant| tenant.used)?;
-        let job = tenant.take(cost)?;
-        if cost.is_none() {
+        let job = tenant.take(eligible)?;
+        if eligible.begins_batch() {
             self.served = self.served.max(tenant.used);
         }
         tenant.used = tenant.used.saturating_add(job.rounds());
@@ -201,7 +203,7 @@ impl Shares {
         });
     }
 
-    fn line(&mut self, flow: &Flow) -> &mut Line {
+    fn line(&mut self, flow: &Flow) -> &mut CallerQueue {
         let at = self.tenants.iter().position(|tenant| tenant.namespace == flow.namespace);
         let at = at.unwrap_or_else(|| {
             let namespace = Arc::clone(&flow.namespace);

@@ -88,16 +88,16 @@ impl Operations {
             true => Reach::Every,
             false => Reach::One(caller.namespace.clone()),
         };
-        let name = format!("{} key logs {filter:?}", reach.as_str());
-        let start = self.start(&wanted.page, &name, |position| position.parse().ok())?;
+        let digest = filter.digest(&reach);
+        let start = self.start(&wanted.page, &digest, |cursor| cursor.parse().ok())?;
         let db = &self.store.read(caller).await?;
         // One more than asked for tells whether there are more.
         let limit = wanted.page.limit;
         let mut rows = store::events::of_keys(db, &reach, filter, &start, limit + 1).await?;
-        let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
+        let next = self.truncate_page(&mut rows, limit, &digest, |last| last.seq.to_string());
         let total =
             if wanted.total { Some(store::events::count_of_keys(db, &reach, filter).await?) } else { None };
-        Ok(self.described(Listed { rows, total, next }, |record| &record.device).await)
+        Ok(self.with_device_details(Listed { rows, total, next }, |record| &record.device).await)
     }
 
     /// Removes keys that have expired, at most `most`, and notes it in the log. Returns how many. Of replicas that do it

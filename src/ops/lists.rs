@@ -6,6 +6,7 @@ use crate::domain::caller::Caller;
 use crate::domain::device::Details;
 use crate::domain::listing::{Filters, Key, Listing, Order, Position, Start};
 use crate::domain::page::Page;
+use crate::domain::page_token::ListDigest;
 use crate::domain::session::Device;
 use crate::domain::user::User;
 use crate::domain::user_id::UserId;
@@ -25,8 +26,8 @@ pub struct Listed<T> {
     pub next: String,
 }
 
-/// Users with their prefs that are read at a time: all of them together are too long for a reply.
-const WITH_PREFS: usize = 50;
+/// Users read at a time with their prefs: those of many together are too long for a reply.
+const PREFS_CHUNK: usize = 50;
 
 /// What became of many ids.
 #[derive(Debug, Default)]
@@ -58,9 +59,8 @@ impl Operations {
     /// [`Error::Invalid`] for a page token that is not of this list.
     pub async fn list(&self, caller: &Caller, listing: &Listing, wanted: &Wanted) -> Result<Listed<User>> {
         let (db, namespace) = (&self.read_list(caller).await?, &caller.namespace);
-        // What is written is a token's business alone: it only has to differ where lists do.
-        let name = format!("{} users {listing:?}", namespace.as_str());
-        let start = self.start(&wanted.page, &name, position)?;
+        let digest = listing.digest(namespace);
+        let start = self.start(&wanted.page, &digest, position)?;
         let source = store::listing::source(db, namespace, listing).await?;
         let (limit, prefs) = (wanted.page.limit, wanted.prefs);
         let page = store::listing::page(db, namespace, listing, &source, &start, limit, prefs).await?;
@@ -70,7 +70,7 @@ impl Operations {
             None
         };
         let next = page.users.last().filter(|_| page.more).map_or_else(String::new, |last| {
-            self.page_tokens.seal(&name, &place(&Position::of(last, listing.order)))
+            self.page_tokens.seal(&digest, &cursor(&Position::of(last, listing.order)))
         });
         Ok(Listed { rows: page.users, total, next })
     }
@@ -106,7 +106,7 @@ impl Operations {
         let named: usize = ids.iter().map(|id| id.as_str().len() + 2).sum();
         let mut room = Page::MAX_BYTES.saturating_sub(named);
         let mut batch = Batch::default();
-        let at_once = if prefs { WITH_PREFS } else { ids.len().max(1) };
+        let at_once = if prefs { PREFS_CHUNK } else { ids.len().max(1) };
         for some in ids.chunks(at_once) {
             if !batch.unread.is_empty() {
                 batch.unread.extend_from_slice(some);
@@ -132,7 +132,7 @@ impl Operations {
     }
 
     /// The rows with what their devices are. Each device is told once: most rows of a user are of one or two.
-    pub(super) async fn described<T>(
+    pub(super) async fn with_device_details<T>(
         &self,
         listed: Listed<T>,
         device: impl Fn(&T) -> &Device,
@@ -153,25 +153,25 @@ impl Operations {
         Listed { rows, total: listed.total, next: listed.next }
     }
 
-    /// Where the page begins in the list of that name.
+    /// Where the page begins in `list`.
     pub(super) fn start<P>(
         &self,
         page: &Page,
-        list: &str,
+        list: &ListDigest,
         read: impl FnOnce(&str) -> Option<P>,
     ) -> Result<Start<P>> {
         if page.token.is_empty() {
             return Ok(Start::Offset(page.offset));
         }
-        let place = self.page_tokens.open(list, &page.token);
-        place.and_then(|place| read(&place)).map(Start::After).ok_or_else(|| {
+        let cursor = self.page_tokens.decrypt(list, &page.token);
+        cursor.and_then(|cursor| read(&cursor)).map(Start::After).ok_or_else(|| {
             Error::invalid("page_token", "is not of this list with these filters and this order")
         })
     }
 }
 
-/// A place as a page token holds it.
-fn place(position: &Position) -> String {
+/// A position as a page token holds it.
+fn cursor(position: &Position) -> String {
     match &position.key {
         Key::Number(number) => serde_json::json!([number, position.id]),
         Key::Text(text) => serde_json::json!([text, position.id]),
@@ -179,8 +179,8 @@ fn place(position: &Position) -> String {
     .to_string()
 }
 
-fn position(place: &str) -> Option<Position> {
-    let (key, id): (serde_json::Value, String) = serde_json::from_str(place).ok()?;
+fn position(cursor: &str) -> Option<Position> {
+    let (key, id): (serde_json::Value, String) = serde_json::from_str(cursor).ok()?;
     let key = match key {
         serde_json::Value::String(text) => Key::Text(text),
         number => Key::Number(number.as_i64()?),
@@ -193,10 +193,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_read_back() {
+    fn cursors_are_read_back() {
         for key in [Key::Number(-1), Key::Number(i64::MAX), Key::Text("7".into()), Key::Text("\"é".into())] {
             let there = Position { key, id: "x".into() };
-            assert_eq!(position(&place(&there)), Some(there));
+            assert_eq!(position(&cursor(&there)), Some(there));
         }
     }
 }

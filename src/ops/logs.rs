@@ -3,6 +3,7 @@
 use crate::domain::caller::Caller;
 use crate::domain::device::Details;
 use crate::domain::event::{LogFilter, LogRecord};
+use crate::domain::page_token::ListDigest;
 use crate::domain::session::Device;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
@@ -25,8 +26,8 @@ impl Operations {
         wanted: &Wanted,
     ) -> Result<Listed<(LogRecord, Details)>> {
         let (db, namespace) = (self.read_list(caller).await?, &caller.namespace);
-        let name = format!("{} logs {} {filter:?}", namespace.as_str(), user.as_str());
-        let start = self.start(&wanted.page, &name, |place| place.parse().ok())?;
+        let digest = filter.digest(namespace, user);
+        let start = self.start(&wanted.page, &digest, |cursor| cursor.parse().ok())?;
         if !store::users::exists(&db, namespace, user).await? {
             return Err(Error::UserNotFound);
         }
@@ -39,28 +40,28 @@ impl Operations {
                 row.device = Device::default();
             }
         }
-        let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
+        let next = self.truncate_page(&mut rows, limit, &digest, |last| last.seq.to_string());
         let total = if wanted.total {
             Some(store::events::count_of_user(&db, namespace, user, filter).await?)
         } else {
             None
         };
         drop(db);
-        Ok(self.described(Listed { rows, total, next }, |record| &record.device).await)
+        Ok(self.with_device_details(Listed { rows, total, next }, |record| &record.device).await)
     }
 
-    /// Drops the row that is one too many and gives the token that leads to it.
-    pub(super) fn cut<T>(
+    /// Drops the row that is one too many and returns the token of the next page.
+    pub(super) fn truncate_page<T>(
         &self,
         rows: &mut Vec<T>,
         limit: u64,
-        list: &str,
-        place: impl FnOnce(&T) -> String,
+        list: &ListDigest,
+        cursor: impl FnOnce(&T) -> String,
     ) -> String {
         let more = rows.len() as u64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         rows.last()
             .filter(|_| more)
-            .map_or_else(String::new, |last| self.page_tokens.seal(list, &place(last)))
+            .map_or_else(String::new, |last| self.page_tokens.seal(list, &cursor(last)))
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::session::{Device, SessionToken};
 use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
-use crate::hasher::Turn;
+use crate::hasher::HashPermit;
 use crate::store;
 
 use super::guard::{Alias, Origin, Reservation};
@@ -69,7 +69,7 @@ impl Operations {
     async fn prove_and_replace(
         &self,
         caller: &Caller,
-        mut turn: Turn,
+        mut turn: HashPermit,
         reservation: &Reservation,
         change: &PasswordChange,
         mut account: Option<Account>,

@@ -6,13 +6,14 @@ use crate::domain::caller::Caller;
 use crate::domain::device::Details;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
+use crate::domain::page_token::ListFields;
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::session::{Device, Session, SessionToken, StoredSession};
 use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
-use crate::hasher::Turn;
+use crate::hasher::HashPermit;
 use crate::store;
 use crate::store::sessions::Open;
 
@@ -97,7 +98,7 @@ impl Operations {
     async fn prove(
         &self,
         caller: &Caller,
-        mut turn: Turn,
+        mut turn: HashPermit,
         attempt: &Attempt,
         reservation: &Reservation,
         mut account: Option<Account>,
@@ -253,21 +254,21 @@ impl Operations {
         wanted: &Wanted,
     ) -> Result<Listed<(StoredSession, Details)>> {
         let namespace = &caller.namespace;
-        let name = format!("{} sessions {}", namespace.as_str(), user.as_str());
-        let start = self.start(&wanted.page, &name, |place| Some(place.to_owned()))?;
+        let digest = ListFields::new("sessions", namespace.as_str()).text(user.as_str()).digest();
+        let start = self.start(&wanted.page, &digest, |cursor| Some(cursor.to_owned()))?;
         self.read(caller, &Key::Id(user.clone())).await?;
         let (db, open) = (self.read_list(caller).await?, self.open());
         // One more than asked for tells whether there are more.
         let (after, limit) = (start.after().map(String::as_str), wanted.page.limit);
         let mut rows = store::sessions::of_user(&db, namespace, user, open, after, limit + 1).await?;
-        let next = self.cut(&mut rows, limit, &name, |last| last.public_id.clone());
+        let next = self.truncate_page(&mut rows, limit, &digest, |last| last.public_id.clone());
         let total = if wanted.total {
             Some(store::sessions::count_of_user(&db, namespace, user, open).await?)
         } else {
             None
         };
         drop(db);
-        Ok(self.described(Listed { rows, total, next }, |session| &session.device).await)
+        Ok(self.with_device_details(Listed { rows, total, next }, |session| &session.device).await)
     }
 
     /// Ends the session of a user that `public_id` names.

@@ -1,5 +1,8 @@
 //! Accounts.
 
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+
 use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
@@ -94,7 +97,7 @@ impl Operations {
             None => UserId::from_uuid(self.clock.new_id()?),
         };
         let mut generation = [0_u8; 8];
-        getrandom::fill(&mut generation).map_err(Error::internal)?;
+        SysRng.try_fill_bytes(&mut generation).map_err(Error::internal)?;
         Ok(User {
             id,
             username: new.username,

@@ -9,6 +9,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,7 +31,7 @@ use usersd::domain::key::{KeyName, NewKey, Reach};
 use usersd::domain::password::{Password, PasswordHash};
 use usersd::domain::scope::Scopes;
 use usersd::domain::time::Timestamp;
-use usersd::hasher::{Hasher, Setup};
+use usersd::hasher::{Hasher, HasherConfig};
 use usersd::ops::{Operations, Rules, keys};
 use usersd::pb::keys_client::KeysClient;
 use usersd::pb::users_client::UsersClient;
@@ -92,7 +94,7 @@ impl Home {
 
 fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).unwrap();
+    SysRng.try_fill_bytes(&mut bytes).unwrap();
     bytes
 }
 
@@ -468,11 +470,17 @@ pub(crate) async fn raw_with(
 }
 
 /// Hashes of a few milliseconds, two at a time on each of two threads that need not step aside.
-fn hashing(config: &Config) -> Setup {
+fn hashing(config: &Config) -> HasherConfig {
     // The settings allow no cost as low; a test that wants another one says so.
     let cost =
         if config.passwords_cost == Config::default().passwords_cost { 4 } else { config.passwords_cost };
-    Setup { cost, workers: 2, lanes: Some(2), max_wait: config.passwords_max_wait, floor: 100 }
+    HasherConfig {
+        cost,
+        workers: 2,
+        lanes: Some(2),
+        max_wait: config.passwords_max_wait,
+        min_cpu_percent: 100,
+    }
 }
 
 /// The line in which calls of the tests wait for a hash.

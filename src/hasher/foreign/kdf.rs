@@ -1,7 +1,5 @@
 //! Schemes made to be slow: Argon2, scrypt (Firebase's too) and PBKDF2.
 
-use std::sync::{Mutex, PoisonError};
-
 use aes::cipher::{KeyIvInit as _, StreamCipher as _};
 use base64::Engine as _;
 use zeroize::Zeroizing;
@@ -14,9 +12,8 @@ const MAX_MEMORY: u32 = 128 * 1024;
 /// Most KiB that Argon2 goes over in all its passes.
 const MAX_PASSES: u64 = 1024 * 1024;
 
-/// What takes more memory than this, in KiB, is checked one at a time: parallel log-ins must not add it up.
+/// Checks that take more memory than this, in KiB, run one at a time, or parallel log-ins would add it up.
 const LARGE: u64 = 16 * 1024;
-static ONE_LARGE: Mutex<()> = Mutex::new(());
 
 /// Iterations of PBKDF2: what RFC 8018 §4.2 asks for at least, and twice what is advised now.
 const ITERATIONS: std::ops::RangeInclusive<u64> = 1_000..=2_000_000;
@@ -107,20 +104,19 @@ impl Kdf {
         self.rounds
     }
 
-    /// Memory that a check takes, in KiB.
-    fn memory(&self) -> u64 {
-        match &self.scheme {
+    /// Returns true if a check takes so much memory that only one may run at a time.
+    pub(super) fn is_large(&self) -> bool {
+        let memory = match &self.scheme {
             Scheme::Argon2 { params, .. } => u64::from(params.m_cost()),
             Scheme::Scrypt(params) | Scheme::Firebase { params, .. } => {
                 (u64::from(params.r()) << params.log_n()) / 8
             }
             Scheme::Pbkdf2 { .. } => 0,
-        }
+        };
+        memory > LARGE
     }
 
     pub(super) fn is_right(&self, password: &[u8]) -> bool {
-        let large = self.memory() > LARGE;
-        let _turn = large.then(|| ONE_LARGE.lock().unwrap_or_else(PoisonError::into_inner));
         let mut made = Zeroizing::new(vec![0; self.wanted.len()]);
         let done = match &self.scheme {
             Scheme::Argon2 { algorithm, version, params } => {

@@ -1,9 +1,10 @@
-use super::super::lanes::Reading;
+use bcrypt_lanes::Variant;
+
 use super::*;
 
 /// A round takes 1 µs in any batch; usual jobs have 1,000 rounds.
 fn queue(workers: usize, lanes: usize) -> Queue {
-    Queue::new(workers, lanes, 1_000, [1_000.0; MOST + 1])
+    Queue::new(workers, lanes, 1_000, [1_000.0; MAX_LANES + 1])
 }
 
 type Answers = Vec<oneshot::Receiver<Outcome>>;
@@ -17,13 +18,17 @@ fn flow(name: &str) -> Flow {
 fn add(queue: &mut Queue, name: &str, task: Task, answers: &mut Answers) {
     let (reply, answer) = oneshot::channel();
     answers.push(answer);
-    queue.keep(&flow(name));
-    queue.fill(&flow(name), Job { task, reply });
+    queue.reserve(&flow(name));
+    queue.enqueue(&flow(name), Job { task, reply });
 }
 
 /// A job of 2^`cost` rounds that its salt tells from others.
 fn bcrypt(cost: u32, mark: u8) -> Task {
-    Task::Bcrypt { cost, salt: [mark; 16], key: Key::new(b"", Reading::Whole) }
+    Task::Bcrypt { cost, salt: [mark; 16], key: BcryptKey::new(b"", Variant::B) }
+}
+
+fn other(rounds: u64, large: bool) -> Task {
+    Task::Other { rounds, large, check: Box::new(|| true) }
 }
 
 fn marks(batch: &[Job]) -> Vec<u8> {
@@ -40,10 +45,26 @@ fn a_batch_has_jobs_of_one_cost_and_no_more_than_the_lanes() {
     for (cost, mark) in [(5, 1), (6, 2), (5, 3), (5, 4), (5, 5), (6, 6)] {
         add(&mut queue, "one", bcrypt(cost, mark), &mut answers);
     }
-    add(&mut queue, "one", Task::Other { rounds: 9, check: Box::new(|| true) }, &mut answers);
+    add(&mut queue, "one", other(9, false), &mut answers);
     let batches: Vec<Vec<u8>> = (0..4).map(|_| marks(&queue.take(0, now))).collect();
     assert_eq!(batches, [vec![1, 3, 4], vec![2, 6], vec![5], vec![255]]);
     assert!(queue.take(0, now).is_empty());
+}
+
+/// Large checks once waited for each other in their threads, where no other job could run meanwhile.
+#[test]
+fn large_checks_run_one_at_a_time_and_hold_back_nothing_else() {
+    let (mut queue, mut answers, now) = (queue(3, 2), Vec::new(), Instant::now());
+    for task in [other(9, true), other(9, true), bcrypt(5, 1), other(9, false)] {
+        add(&mut queue, "one", task, &mut answers);
+    }
+    assert!(queue.take(0, now)[0].is_large());
+    assert_eq!(marks(&queue.take(1, now)), [1]);
+    assert!(!queue.take(2, now)[0].is_large());
+    queue.done(1, 1, 32, now);
+    assert!(queue.take(1, now).is_empty(), "the second large one waits");
+    queue.done(0, 1, 9, now);
+    assert!(queue.take(1, now)[0].is_large());
 }
 
 #[test]
@@ -68,9 +89,9 @@ fn a_slow_while_does_not_keep_out_whoever_has_a_deadline() {
         queue.done(0, 1, 1 << 10, begun + Duration::from_mins(5));
     }
     let soon = Some(begun + Duration::from_secs(1));
-    assert_eq!(queue.over(&who, Duration::from_secs(5), soon, begun), Duration::ZERO);
+    assert_eq!(queue.excess_wait(&who, Duration::from_secs(5), soon, begun), Duration::ZERO);
     let too_soon = Some(begun + Duration::from_micros(500));
-    assert!(queue.over(&who, Duration::from_secs(5), too_soon, begun) > Duration::ZERO);
+    assert!(queue.excess_wait(&who, Duration::from_secs(5), too_soon, begun) > Duration::ZERO);
 }
 
 #[test]
@@ -102,12 +123,12 @@ fn one_that_floods_waits_behind_itself() {
 fn a_kept_place_counts_until_it_is_given_up() {
     let (mut queue, now) = (queue(1, 1), Instant::now());
     let who = flow("one");
-    queue.keep(&who);
-    queue.keep(&who);
+    queue.reserve(&who);
+    queue.reserve(&who);
     assert_eq!(queue.wait(&flow("one"), now), Duration::from_millis(2));
     assert!(queue.take(0, now).is_empty(), "there is no job yet");
-    queue.give_up(&who);
-    queue.give_up(&who);
+    queue.release(&who);
+    queue.release(&who);
     assert_eq!((queue.wait(&flow("one"), now), queue.waiting()), (Duration::ZERO, 0));
 }
 

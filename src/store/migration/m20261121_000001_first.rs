@@ -3,6 +3,8 @@
 //! Written as SQL, since what matters here is what the two databases do differently: PostgreSQL compares text
 //! byte by byte only when told to, and numbers events by an identity column.
 
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use sea_orm::{ConnectionTrait as _, DbErr, Statement};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
 
@@ -27,7 +29,7 @@ impl MigrationTrait for Migration {
         }
         for name in ["page_token", "decoy"] {
             let mut key = [0_u8; 32];
-            getrandom::fill(&mut key).map_err(|error| DbErr::Custom(error.to_string()))?;
+            SysRng.try_fill_bytes(&mut key).map_err(|error| DbErr::Custom(error.to_string()))?;
             let sql = "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
             let values = [name.into(), key.to_vec().into()];
             db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
