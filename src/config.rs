@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::domain::guard::Limits;
 use crate::domain::key::Reach;
 use crate::domain::password::Policy;
 use crate::domain::scope::Scopes;
@@ -101,6 +100,39 @@ impl LogFormat {
     }
 }
 
+/// How often passwords may be guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThrottleLimits {
+    /// Failures of one account in an hour.
+    pub account: u32,
+    /// Failures from one IP address in an hour, unless it is one that the user signed in from before; 0: any number.
+    pub address: u32,
+    /// The same for failures that one caller passes on; 0: any number.
+    pub caller: u32,
+    /// Failures in a row before waits begin.
+    pub free: u32,
+    /// The first wait; each further one is twice as long.
+    pub first_wait: Duration,
+    /// The longest wait.
+    pub longest_wait: Duration,
+    /// How long an IP address stays known after the last sign-in from it.
+    pub familiar: Duration,
+}
+
+impl Default for ThrottleLimits {
+    fn default() -> Self {
+        Self {
+            account: 100,
+            address: 300,
+            caller: 0,
+            free: 5,
+            first_wait: Duration::from_secs(30),
+            longest_wait: Duration::from_hours(1),
+            familiar: 90 * DAY,
+        }
+    }
+}
+
 /// Every setting. `deploy/usersd.toml` says what each is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each setting is described once, in the table")]
@@ -133,7 +165,7 @@ pub struct Config {
     pub passwords_blocklist: Option<PathBuf>,
     pub passwords_min_length: usize,
     pub passwords_max_length: usize,
-    pub guard: Limits,
+    pub guard: ThrottleLimits,
     pub sessions_lifetime: Duration,
     pub sessions_idle: Option<Duration>,
     pub sessions_max_per_user: u32,
@@ -199,7 +231,7 @@ impl Default for Config {
             passwords_blocklist: None,
             passwords_min_length: 8,
             passwords_max_length: 128,
-            guard: Limits::default(),
+            guard: ThrottleLimits::default(),
             sessions_lifetime: 7 * DAY,
             sessions_idle: None,
             sessions_max_per_user: 100,

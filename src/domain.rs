@@ -4,7 +4,6 @@ pub mod caller;
 pub mod device;
 pub mod email;
 pub mod event;
-pub mod guard;
 pub mod key;
 pub mod listing;
 pub mod namespace;

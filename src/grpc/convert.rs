@@ -14,8 +14,8 @@ use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Fields, Result};
 use crate::ops::passwords::PasswordChange;
-use crate::ops::sessions::Attempt;
-use crate::ops::users::Key;
+use crate::ops::sessions::Login;
+use crate::ops::users::UserRef;
 use crate::pb;
 
 use notes::{labels, metadata};
@@ -171,20 +171,20 @@ fn new_password(
 }
 
 /// The three ways to name a user in Read.
-impl TryFrom<pb::ReadRequest> for Key {
+impl TryFrom<pb::ReadRequest> for UserRef {
     type Error = Error;
 
     fn try_from(request: pb::ReadRequest) -> Result<Self> {
         let pb::ReadRequest { id, username, email } = request;
         match (given(&id), given(&username), given(&email)) {
-            (Some(id), None, None) => user_id("id", id).map(Key::Id),
+            (Some(id), None, None) => user_id("id", id).map(UserRef::Id),
             (None, Some(username), None) => {
                 let username = Username::parse(username);
-                username.map(Key::Username).map_err(|why| Error::invalid("username", why.to_string()))
+                username.map(UserRef::Username).map_err(|why| Error::invalid("username", why.to_string()))
             }
-            (None, None, Some(email)) => {
-                Email::parse(email).map(Key::Email).map_err(|why| Error::invalid("email", why.to_string()))
-            }
+            (None, None, Some(email)) => Email::parse(email)
+                .map(UserRef::Email)
+                .map_err(|why| Error::invalid("email", why.to_string())),
             (None, None, None) => Err(Error::invalid("id", "or username or email is required")),
             given => Err(one_too_many(given.0.is_some(), given.1.is_some(), given.2.is_some())),
         }
@@ -341,7 +341,7 @@ pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Polic
     })
 }
 
-impl TryFrom<pb::LoginRequest> for Attempt {
+impl TryFrom<pb::LoginRequest> for Login {
     type Error = Error;
 
     fn try_from(request: pb::LoginRequest) -> Result<Self> {

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use crate::ops::Operations;
-use crate::ops::users::Key;
+use crate::ops::users::UserRef;
 use crate::pb;
 use crate::pb::users_server::Users;
 
@@ -223,7 +223,7 @@ impl Users for UsersService {
         request: Request<pb::ReadPrefsRequest>,
     ) -> Result<Response<pb::ReadPrefsResponse>, Status> {
         let caller = caller(&request)?;
-        let key = Key::Id(convert::user_id("id", &request.get_ref().id)?);
+        let key = UserRef::Id(convert::user_id("id", &request.get_ref().id)?);
         let user = self.ops.read(&caller, &key).await?;
         Ok(Response::new(pb::ReadPrefsResponse { prefs: Some(convert::prefs_message(&user.prefs)) }))
     }

@@ -4,13 +4,11 @@
 use std::time::Duration;
 
 use crate::domain::caller::Caller;
-use crate::domain::guard;
 use crate::domain::namespace::Namespace;
 use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
-use crate::store::attempts::Outdated;
 use crate::store::search::Merging;
 
 use super::Operations;
@@ -167,17 +165,8 @@ impl Operations {
     }
 
     async fn remove_old_attempts(&self) -> Result<u64> {
-        let (now, limits) = (self.clock.now(), &self.rules.guard);
-        let outdated = Outdated {
-            // Failures in a row count as long as the longest wait after them.
-            before_hour: guard::hour(limits.forgotten_before(now)) - 1,
-            // Those of a clock that was ahead begin anew in any case; where this clock is the one that is wrong, a day is
-            // more than it will be.
-            after_hour: guard::hour(now) + 24,
-            seen: now.minus(limits.familiar),
-        };
         let tx = self.store.begin_as_server().await?;
-        let removed = store::attempts::delete_old(&tx, outdated, BATCH).await?;
+        let removed = self.throttle.delete_outdated(&tx, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
     }

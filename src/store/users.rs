@@ -115,19 +115,19 @@ pub async fn renew_password(
     Ok(())
 }
 
-/// The password of a live user drawn by `lot`, if anyone has one: each with about the same chance, and always the same
-/// for a lot as long as nobody comes or goes.
+/// The hash of a live user drawn by `number`, if any user has one: each with about the same chance, and always the same
+/// for a number while the users are the same.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn password_by_chance(
+pub async fn sample_password_hash(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
-    lot: i64,
+    number: i64,
 ) -> Result<Option<PasswordHash>> {
-    // Behind the last one it begins anew with the first.
-    for from in [lot, i64::MIN] {
+    // After the last one comes the first.
+    for from in [number, i64::MIN] {
         let sql = "SELECT password_hash FROM users WHERE namespace = $1 AND generation >= $2 AND deleted = 0 \
             AND password_hash <> '' ORDER BY namespace, generation LIMIT 1";
         let values: [Value; 2] = [namespace.as_str().into(), from.into()];

@@ -14,7 +14,7 @@ use usersd::domain::namespace::Namespace;
 use usersd::domain::password::Password;
 use usersd::domain::session::Device as DomainDevice;
 use usersd::error::Error;
-use usersd::ops::sessions::Attempt;
+use usersd::ops::sessions::Login;
 use usersd::pb::{Device, LogEvent, LoginRequest, UnlockRequest, UpdatePasswordRequest, User};
 
 use crate::guard::{attempt, tries, waits, wrong};
@@ -50,8 +50,8 @@ crate::on_every_backend!(
 const HOME: &str = "198.51.100.7";
 
 /// The end user at `address` types `password`.
-fn typed(username: &str, password: &str, address: &str) -> Attempt {
-    Attempt {
+fn typed(username: &str, password: &str, address: &str) -> Login {
+    Login {
         username: Some(username.to_owned()),
         email: None,
         password: Password::attempt(password.to_owned()),
