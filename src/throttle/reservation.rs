@@ -178,7 +178,9 @@ impl Throttle {
     async fn refund(&self, caller: &Caller, reserved: &[Reserved]) {
         let mut done = self.try_refund(caller, reserved).await;
         for pause in REFUND_BACKOFF {
-            if !matches!(done, Err(Error::DatabaseUnavailable(_))) {
+            // Once more after every error that left it undone, such as that of a statement that PostgreSQL cancelled. After
+            // a COMMIT with an unknown outcome it may be done, and would take another attempt's count.
+            if matches!(done, Ok(()) | Err(Error::OutcomeUnknown(_))) {
                 break;
             }
             tokio::time::sleep(pause).await;
