@@ -2,7 +2,7 @@
 
 mod housekeeping;
 pub mod keys;
-pub mod lists;
+pub mod list;
 mod logs;
 pub mod passwords;
 pub mod sessions;

@@ -12,7 +12,7 @@ mod fault;
 mod health;
 pub mod keys;
 mod lease;
-pub mod listing;
+pub mod list;
 mod migration;
 mod observer;
 mod outage;

@@ -1,6 +1,6 @@
 //! What happened to a user or to an API key.
 
-use super::listing::Span;
+use super::list::TimeRange;
 use super::session::Device;
 use super::time::Timestamp;
 use super::user_id::UserId;
@@ -191,7 +191,7 @@ pub struct LogFilter {
     /// Only these; none: all.
     pub actions: Vec<Action>,
     /// When they happened.
-    pub span: Span,
+    pub span: TimeRange,
 }
 
 /// Which events of keys a log shows.
@@ -202,7 +202,7 @@ pub struct KeyLogFilter {
     /// Only those about this key.
     pub key: Option<String>,
     /// When they happened.
-    pub span: Span,
+    pub span: TimeRange,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::store::{self, Store, Transaction};
 
 use super::Operations;
-use super::lists::{Listed, Wanted};
+use super::list::{ListPage, PageRequest};
 
 impl Operations {
     /// Makes a key for the caller's namespace and returns it with its secret, which is kept nowhere.
@@ -81,8 +81,8 @@ impl Operations {
         &self,
         caller: &Caller,
         filter: &KeyLogFilter,
-        wanted: &Wanted,
-    ) -> Result<Listed<(LogRecord, Details)>> {
+        wanted: &PageRequest,
+    ) -> Result<ListPage<(LogRecord, Details)>> {
         let reach = match filter.root {
             true if !caller.root => return Err(Error::NamespaceMismatch),
             true => Reach::Every,
@@ -94,10 +94,10 @@ impl Operations {
         // One more than asked for tells whether there are more.
         let limit = wanted.page.limit;
         let mut rows = store::events::of_keys(db, &reach, filter, &start, limit + 1).await?;
-        let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
+        let next = self.truncate_page(&mut rows, limit, &name, |last| last.seq.to_string());
         let total =
             if wanted.total { Some(store::events::count_of_keys(db, &reach, filter).await?) } else { None };
-        Ok(self.described(Listed { rows, total, next }, |record| &record.device).await)
+        Ok(self.with_device_details(ListPage { rows, total, next }, |record| &record.device).await)
     }
 
     /// Removes keys that have expired, at most `most`, and notes it in the log. Returns how many. Of replicas that do it

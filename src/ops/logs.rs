@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::store;
 
 use super::Operations;
-use super::lists::{Listed, Wanted};
+use super::list::{ListPage, PageRequest};
 
 impl Operations {
     /// A page of a user's events, the newest first; also of one in the trash.
@@ -22,8 +22,8 @@ impl Operations {
         caller: &Caller,
         user: &UserId,
         filter: &LogFilter,
-        wanted: &Wanted,
-    ) -> Result<Listed<(LogRecord, Details)>> {
+        wanted: &PageRequest,
+    ) -> Result<ListPage<(LogRecord, Details)>> {
         let (db, namespace) = (self.read_list(caller).await?, &caller.namespace);
         let name = format!("{} logs {} {filter:?}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| place.parse().ok())?;
@@ -39,18 +39,18 @@ impl Operations {
                 row.device = Device::default();
             }
         }
-        let next = self.cut(&mut rows, limit, &name, |last| last.seq.to_string());
+        let next = self.truncate_page(&mut rows, limit, &name, |last| last.seq.to_string());
         let total = if wanted.total {
             Some(store::events::count_of_user(&db, namespace, user, filter).await?)
         } else {
             None
         };
         drop(db);
-        Ok(self.described(Listed { rows, total, next }, |record| &record.device).await)
+        Ok(self.with_device_details(ListPage { rows, total, next }, |record| &record.device).await)
     }
 
     /// Drops the row that is one too many and gives the token that leads to it.
-    pub(super) fn cut<T>(
+    pub(super) fn truncate_page<T>(
         &self,
         rows: &mut Vec<T>,
         limit: u64,

@@ -17,7 +17,7 @@ use crate::store::sessions::Open;
 use crate::throttle::{AttemptReservation, LoginIdentifier};
 
 use super::Operations;
-use super::lists::{Listed, Wanted};
+use super::list::{ListPage, PageRequest};
 use super::users::UserRef;
 use super::verify::{Proof, Purpose, Verified, recheck_credentials};
 
@@ -234,8 +234,8 @@ impl Operations {
         &self,
         caller: &Caller,
         user: &UserId,
-        wanted: &Wanted,
-    ) -> Result<Listed<(StoredSession, Details)>> {
+        wanted: &PageRequest,
+    ) -> Result<ListPage<(StoredSession, Details)>> {
         let namespace = &caller.namespace;
         let name = format!("{} sessions {}", namespace.as_str(), user.as_str());
         let start = self.start(&wanted.page, &name, |place| Some(place.to_owned()))?;
@@ -244,14 +244,14 @@ impl Operations {
         // One more than asked for tells whether there are more.
         let (after, limit) = (start.after().map(String::as_str), wanted.page.limit);
         let mut rows = store::sessions::of_user(&db, namespace, user, open, after, limit + 1).await?;
-        let next = self.cut(&mut rows, limit, &name, |last| last.public_id.clone());
+        let next = self.truncate_page(&mut rows, limit, &name, |last| last.public_id.clone());
         let total = if wanted.total {
             Some(store::sessions::count_of_user(&db, namespace, user, open).await?)
         } else {
             None
         };
         drop(db);
-        Ok(self.described(Listed { rows, total, next }, |session| &session.device).await)
+        Ok(self.with_device_details(ListPage { rows, total, next }, |session| &session.device).await)
     }
 
     /// Ends the session of a user that `public_id` names.

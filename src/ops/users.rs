@@ -4,7 +4,7 @@ use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::password::PasswordHash;
-use crate::domain::prefs::Prefs;
+use crate::domain::prefs::{Prefs, PrefsChanges};
 use crate::domain::scope::Scope;
 use crate::domain::user::{Account, Changes, NewUser, Status, User};
 use crate::domain::user_id::UserId;
@@ -103,7 +103,7 @@ impl Operations {
             status: new.status,
             email_verified: false,
             password_updated: (new.password.is_some() || new.password_hash.is_some()).then_some(now),
-            prefs: "{}".to_owned(),
+            prefs: Prefs::default(),
             labels: new.labels,
             metadata: new.metadata,
             sso_enabled: new.sso_enabled,
@@ -241,12 +241,12 @@ impl Operations {
         caller: &Caller,
         id: &UserId,
         etag: &str,
-        changes: Prefs,
+        changes: PrefsChanges,
         replace: bool,
     ) -> Result<User> {
         self.change(caller, Lifecycle::Live, id, etag, Action::PrefsUpdated, |user| {
-            let old = if replace { Prefs::default() } else { Prefs::from_trusted(&user.prefs) };
-            let new = old.merged(changes).map_err(|why| Error::invalid("prefs", why.to_string()))?.to_text();
+            let old = if replace { Prefs::default() } else { user.prefs.clone() };
+            let new = old.merged(changes).map_err(|why| Error::invalid("prefs", why.to_string()))?;
             if user.prefs == new {
                 return Ok(Edit::default());
             }

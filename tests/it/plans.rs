@@ -11,9 +11,9 @@ use usersd::pb::{
     UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
 };
 
-use usersd::domain::listing::Filters;
+use usersd::domain::list::Filters;
 use usersd::domain::namespace::Namespace;
-use usersd::domain::search::questions;
+use usersd::store::search::probes;
 
 use crate::support::{Backend, PASSWORD, START, Service, ada, create, login, nth};
 
@@ -68,7 +68,7 @@ async fn seed(service: &Service) {
 fn common_terms() -> Vec<u64> {
     let search = Filters { search: "user".into(), ..Filters::default() };
     let verified = Filters { email_verified: Some(true), ..Filters::default() };
-    let of = |filters: &Filters| questions(&Namespace::default(), false, filters).concat();
+    let of = |filters: &Filters| probes(&Namespace::default(), false, filters).concat();
     [of(&search), of(&verified)].concat()
 }
 
