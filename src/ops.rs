@@ -54,13 +54,13 @@ impl From<&Config> for Rules {
     fn from(config: &Config) -> Self {
         Self {
             policy: config.policy(),
-            session_lifetime: config.sessions_lifetime,
-            session_idle: config.sessions_idle,
-            max_sessions: config.sessions_max_per_user,
-            trash_keep: config.trash_keep,
-            logs_keep: config.logs_keep,
-            throttle: config.guard,
-            list_timeout: config.pool_list_timeout,
+            session_lifetime: config.sessions.lifetime,
+            session_idle: config.sessions.idle,
+            max_sessions: config.sessions.max_per_user,
+            trash_keep: config.trash.keep,
+            logs_keep: config.logs.keep,
+            throttle: config.guard.clone(),
+            list_timeout: config.pool.list_timeout,
         }
     }
 }
@@ -97,7 +97,7 @@ impl Operations {
         devices: Devices,
     ) -> Result<Self> {
         let page_tokens = TokenKey::from_trusted(store::secrets::page_token(store.reader()).await?);
-        let throttle = Throttle::new(store.clone(), clock.clone(), rules.throttle).await?;
+        let throttle = Throttle::new(store.clone(), clock.clone(), rules.throttle.clone()).await?;
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
         let timekeeper = Timekeeper::new(last);
         Ok(Self { store, hasher, clock, rules, devices, blocklist: None, page_tokens, throttle, timekeeper })

@@ -154,7 +154,7 @@ async fn call_everything(service: &Service) {
     service.replica.ops.clean_up().await.unwrap();
     // With an idle limit there are more.
     let replica =
-        service.another(|config| config.sessions_idle = Some(std::time::Duration::from_hours(1))).await;
+        service.another(|config| config.sessions.idle = Some(std::time::Duration::from_hours(1))).await;
     *replica.statements.lock().unwrap() = Some(Vec::new());
     let session = login(service, "ada").await;
     service.clock.advance(std::time::Duration::from_mins(30));

@@ -313,7 +313,7 @@ async fn forwarded(replica: &Replica, password: &str, client: &str) -> u16 {
 async fn a_trusted_proxy_names_the_address_of_the_end_user(service: &Service) {
     create(service, ada()).await;
     let proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    let behind = service.another(|config| config.http_trusted_proxies = proxies).await;
+    let behind = service.another(|config| config.http.trusted_proxies = proxies).await;
     assert_eq!(forwarded(&behind, PASSWORD, HOME).await, 200);
     for _ in 0..5 {
         assert_eq!(forwarded(&behind, "wrong", "203.0.113.1").await, 401);
