@@ -38,18 +38,19 @@ use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store::{self, Store};
 
-pub use buckets::{BucketKey, BucketKeyer, LoginIdentifier, Origin};
 pub use limits::rest_of_hour;
-pub use reservation::AttemptReservation;
 
-use buckets::Buckets;
+pub(crate) use buckets::{LoginIdentifier, Origin};
+pub(crate) use reservation::AttemptReservation;
+
+use buckets::{BucketKey, BucketKeyer, Buckets};
 use counts::Outdated;
 use limits::{Count, Exhausted, Headroom, Period, hour};
 use notice::Notices;
 
 /// Limits how often passwords may be tried.
 #[derive(Clone)]
-pub struct Throttle {
+pub(crate) struct Throttle {
     store: Store,
     clock: Clock,
     limits: ThrottleLimits,
@@ -59,11 +60,7 @@ pub struct Throttle {
 
 impl Throttle {
     /// The limits over a migrated database, which keeps the key of the buckets.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database.
-    pub async fn new(store: Store, clock: Clock, limits: ThrottleLimits) -> Result<Self> {
+    pub(crate) async fn new(store: Store, clock: Clock, limits: ThrottleLimits) -> Result<Self> {
         let keyer = BucketKeyer::from_trusted(store::secrets::bucket_key(store.reader()).await?);
         Ok(Self { store, clock, limits, keyer, notices: Arc::default() })
     }
@@ -77,7 +74,7 @@ impl Throttle {
     /// # Cancel safety
     ///
     /// The attempt is counted in a task of its own, which refunds it if the caller has left by then.
-    pub async fn reserve(
+    pub(crate) async fn reserve(
         &self,
         caller: &Caller,
         identifier: &LoginIdentifier,
@@ -123,7 +120,16 @@ impl Throttle {
         tx.commit().await?;
         exhausted.shared = exhausted.shared.or(shared);
         let streak = counts.first().map_or(0, |count| count.streak);
-        Ok(AttemptReservation::new(self, caller, buckets, reserved, streak, exhausted))
+        let refund_on_drop = true;
+        Ok(AttemptReservation {
+            throttle: self,
+            caller,
+            buckets,
+            reserved,
+            streak,
+            exhausted,
+            refund_on_drop,
+        })
     }
 
     /// Compares counts, this attempt among the pending ones, with the limits.
@@ -158,11 +164,7 @@ impl Throttle {
 
     /// A hash to check a password against where the user has none: that of a user drawn by `identifier`, so that the
     /// check takes as long as those of stored hashes, and each time as long.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database.
-    pub async fn dummy_hash(
+    pub(crate) async fn dummy_hash(
         &self,
         caller: &Caller,
         identifier: &LoginIdentifier,
@@ -172,11 +174,7 @@ impl Throttle {
     }
 
     /// Resets what was counted for a user, under each of the user's names.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database.
-    pub async fn reset(&self, tx: &impl ConnectionTrait, caller: &Caller, user: &User) -> Result<()> {
+    pub(crate) async fn reset(&self, tx: &impl ConnectionTrait, caller: &Caller, user: &User) -> Result<()> {
         let identifiers = LoginIdentifier::all_of(user);
         // Attempts from before the user had a name were counted for the name alone.
         let names: Vec<_> = identifiers.iter().map(|identifier| self.keyer.name(identifier)).collect();
@@ -184,11 +182,7 @@ impl Throttle {
     }
 
     /// Removes counts and known IPs that are outdated, at most `limit` of each kind. Returns how many.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database.
-    pub async fn delete_outdated(&self, tx: &impl ConnectionTrait, limit: u64) -> Result<u64> {
+    pub(crate) async fn delete_outdated(&self, tx: &impl ConnectionTrait, limit: u64) -> Result<u64> {
         let now = self.clock.now();
         let outdated = Outdated {
             // A streak counts for as long as the longest wait after it.

@@ -17,7 +17,7 @@ use crate::store;
 use super::{Throttle, known_ips};
 
 /// Finds a bucket: a keyed digest, so that the table holds no name and no address.
-pub type BucketKey = [u8; 32];
+pub(super) type BucketKey = [u8; 32];
 
 /// A row of counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,18 +29,16 @@ pub(super) struct Bucket {
 
 /// The names of the user that an attempt is about, each in its canonical form: another spelling counts in the same bucket.
 #[derive(Clone, Debug)]
-pub struct LoginIdentifier(Vec<String>);
+pub(crate) struct LoginIdentifier(Vec<String>);
 
 impl LoginIdentifier {
     /// By a username, an e-mail address, or both.
-    #[must_use]
-    pub fn by_names(username: Option<&str>, email: Option<&str>) -> Self {
+    pub(crate) fn by_names(username: Option<&str>, email: Option<&str>) -> Self {
         Self([username, email].map(|name| name.unwrap_or_default().to_owned()).into())
     }
 
     /// By an id.
-    #[must_use]
-    pub fn by_id(id: &UserId) -> Self {
+    pub(crate) fn by_id(id: &UserId) -> Self {
         Self(vec![id.as_str().to_owned()])
     }
 
@@ -63,11 +61,11 @@ impl LoginIdentifier {
 
 /// Where an attempt comes from, as far as that is known.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin<'a> {
+pub(crate) struct Origin<'a> {
     /// The end user's address.
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// The public id of an open session of the same user that the end user holds. It is as good as a known IP.
-    pub session: Option<&'a str>,
+    pub(crate) session: Option<&'a str>,
 }
 
 /// The buckets that an attempt counts in, and what is known of its origin.
@@ -145,12 +143,11 @@ impl Throttle {
 
 /// Derives bucket keys and pseudo-random numbers, the same ones on all replicas.
 #[derive(Clone)]
-pub struct BucketKeyer(Arc<[u8]>);
+pub(super) struct BucketKeyer(Arc<[u8]>);
 
 impl BucketKeyer {
     /// With the key that all replicas share.
-    #[must_use]
-    pub fn from_trusted(key: Vec<u8>) -> Self {
+    pub(super) fn from_trusted(key: Vec<u8>) -> Self {
         Self(key.into())
     }
 

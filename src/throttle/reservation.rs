@@ -20,33 +20,21 @@ use super::{Throttle, known_ips};
 ///
 /// Dropped before that, it is refunded: if the caller leaves, the hasher is busy or the database is away, no password was
 /// guessed. If the process dies, the attempt counts until its window has passed.
-pub struct AttemptReservation {
-    throttle: Throttle,
-    caller: Caller,
-    buckets: Buckets,
+pub(crate) struct AttemptReservation {
+    pub(super) throttle: Throttle,
+    pub(super) caller: Caller,
+    pub(super) buckets: Buckets,
     /// The buckets that count it.
-    reserved: Vec<Reserved>,
+    pub(super) reserved: Vec<Reserved>,
     /// Failures in a row when it was reserved.
-    streak: i64,
-    exhausted: Exhausted,
-    refund_on_drop: bool,
+    pub(super) streak: i64,
+    pub(super) exhausted: Exhausted,
+    pub(super) refund_on_drop: bool,
 }
 
 impl AttemptReservation {
-    pub(super) fn new(
-        throttle: Throttle,
-        caller: Caller,
-        buckets: Buckets,
-        reserved: Vec<Reserved>,
-        streak: i64,
-        exhausted: Exhausted,
-    ) -> Self {
-        Self { throttle, caller, buckets, reserved, streak, exhausted, refund_on_drop: true }
-    }
-
     /// Returns true if a password that is `right` proves anything. To be asked after the check, which takes as long as any.
-    #[must_use]
-    pub fn accepts(&self, right: bool) -> bool {
+    pub(crate) fn accepts(&self, right: bool) -> bool {
         right && !self.exhausted.account && self.counts()
     }
 
@@ -67,7 +55,7 @@ impl AttemptReservation {
     ///
     /// A COMMIT that has begun is carried to its end without the caller, and refunds the attempt: dropping it must not do so
     /// once more, and take another attempt's count. If that COMMIT fails, the attempt counts until its window has passed.
-    pub async fn succeed(&mut self, tx: Transaction) -> Result<()> {
+    pub(crate) async fn succeed(&mut self, tx: Transaction) -> Result<()> {
         let (namespace, buckets) = (&self.caller.namespace, &self.buckets);
         counts::refund(&tx, namespace, &self.reserved, Some(&buckets.streak)).await?;
         if let Buckets { user: Some(user), ip: Some(ip), is_known_ip, .. } = buckets {
@@ -86,7 +74,7 @@ impl AttemptReservation {
     /// The right password of a blocked user is no failure.
     ///
     /// Written in a task of its own: a caller that leaves at the verdict changes nothing.
-    pub async fn fail(self, action: Action, device: Device, verdict: Error) -> Error {
+    pub(crate) async fn fail(self, action: Action, device: Device, verdict: Error) -> Error {
         let right = matches!(verdict, Error::UserBlocked);
         let answer = match (verdict, self.exhausted.shared) {
             // A known origin gets the answer of unknown ones: it must not tell who signed in from an address before.
@@ -129,7 +117,7 @@ impl AttemptReservation {
     }
 
     /// Refunds an attempt that has no verdict, so that the next one does not meet it. If that takes long it goes on by itself.
-    pub async fn release(mut self) {
+    pub(crate) async fn release(mut self) {
         if let Some(refund) = self.start_refund() {
             let _ = tokio::time::timeout(REFUND_PATIENCE, refund).await;
         }

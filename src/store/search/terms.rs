@@ -131,19 +131,19 @@ fn ngrams(text: &str, length: usize) -> impl Iterator<Item = &str> {
 
 /// The texts of a user that a search looks at in another form than that in which they are stored.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Folded {
-    pub(in crate::store) id: String,
-    pub(in crate::store) name: String,
+pub(in super::super) struct Folded {
+    pub(in super::super) id: String,
+    pub(in super::super) name: String,
 }
 
 impl Folded {
-    pub(in crate::store) fn of(user: &User) -> Self {
+    pub(in super::super) fn of(user: &User) -> Self {
         Self { id: fold(user.id.as_str()), name: fold(user.name.as_str()) }
     }
 }
 
 /// The terms that the index holds of a user.
-pub(in crate::store) fn terms_of(namespace: &Namespace, user: &User, folded: &Folded) -> BTreeSet<Term> {
+pub(in super::super) fn terms_of(namespace: &Namespace, user: &User, folded: &Folded) -> BTreeSet<Term> {
     let hasher = TermHasher::new(namespace, user.deleted.is_some());
     let mut terms = BTreeSet::from([hasher.status(user.status), hasher.verified(user.email_verified)]);
     let username = user.username.as_ref().map_or("", Username::as_str);
@@ -158,7 +158,7 @@ pub(in crate::store) fn terms_of(namespace: &Namespace, user: &User, folded: &Fo
 }
 
 /// Whether the index holds the same of both, which are one user before and after a change.
-pub(in crate::store) fn same_terms(before: &User, after: &User) -> bool {
+pub(in super::super) fn same_terms(before: &User, after: &User) -> bool {
     before.deleted.is_some() == after.deleted.is_some()
         && before.status == after.status
         && before.email_verified == after.email_verified
