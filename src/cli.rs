@@ -160,7 +160,7 @@ fn print(text: &str) -> std::io::Result<()> {
 }
 
 async fn migrate_status(config: &Config) -> Result<ExitCode, Failure> {
-    let store = Store::connect(&config.database, config.pool_connections).await?;
+    let store = Store::connect(&config.database, config.pool.connections).await?;
     for step in store.migrations().await? {
         print(&format!("{}\t{}", if step.applied { "applied" } else { "pending" }, step.name))?;
     }
@@ -168,7 +168,7 @@ async fn migrate_status(config: &Config) -> Result<ExitCode, Failure> {
 }
 
 async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
-    let store = Store::connect(&config.database, config.pool_connections).await?;
+    let store = Store::connect(&config.database, config.pool.connections).await?;
     store.check_writable().await?;
     store.migrate().await?;
     eprintln!("usersd: the database is up to date");
@@ -205,7 +205,7 @@ async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure>
     let hasher = hasher(config)?;
     let (devices, blocklist) = (devices(config)?, blocklist(config)?);
     let tls = Tls::open(config).map_err(|error| Failure::Usage(error.to_string()))?;
-    let store = open(config, config.pool_wait).await?;
+    let store = open(config, config.pool.wait).await?;
     let keys = KeyRing::load(store.clone(), Clock::System).await?;
     let ops = Operations::new(store.clone(), hasher, Clock::System, Rules::from(config), devices).await?;
     let ops = ops.with_blocklist(blocklist);
@@ -232,7 +232,7 @@ async fn open(config: &Config, wait: Duration) -> Result<Store, Failure> {
 
 /// The database as it is, if this program can use it.
 async fn open_unchanged(config: &Config) -> Result<Store, Failure> {
-    let store = Store::connect(&config.database, config.pool_connections).await?;
+    let store = Store::connect(&config.database, config.pool.connections).await?;
     check_migrations(&store).await?;
     Ok(store)
 }
@@ -246,7 +246,7 @@ async fn check_migrations(store: &Store) -> Result<(), Failure> {
 
 /// Without keys, everybody who reaches the port may do everything: only a loopback address is safe by itself.
 fn refuse_open_doors(config: &Config, keys: &KeyRing) -> Result<(), Failure> {
-    let known = config.auth == Auth::Off || !config.tls_callers.is_empty() || !keys.is_new();
+    let known = config.auth == Auth::Off || !config.tls.callers.is_empty() || !keys.is_new();
     if known || config.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }
@@ -265,7 +265,7 @@ fn allow_connections(config: &Config) {
     /// For the database, the listener, logs, certificates.
     const OTHERS: u64 = 128;
     let limit = getrlimit(Resource::Nofile);
-    let wanted = config.limits_connections as u64 + OTHERS;
+    let wanted = config.limits.connections as u64 + OTHERS;
     let (Some(now), most) = (limit.current, limit.maximum) else { return };
     let current = wanted.min(most.unwrap_or(u64::MAX)).max(now);
     let raised = Rlimit { current: Some(current), maximum: most };
@@ -281,23 +281,23 @@ fn allow_connections(config: &Config) {
 /// A database of countries that is named but cannot be used is a fault of the settings, found before the service
 /// is up and not by who asks first.
 fn devices(config: &Config) -> Result<Devices, Failure> {
-    Devices::open(config.geoip_database.as_deref()).map_err(|error| Failure::Usage(with_causes(&error)))
+    Devices::open(config.geoip.database.as_deref()).map_err(|error| Failure::Usage(with_causes(&error)))
 }
 
 /// The same of the list of passwords that are refused.
 fn blocklist(config: &Config) -> Result<Option<Blocklist>, Failure> {
-    let list = config.passwords_blocklist.as_deref().map(Blocklist::open).transpose();
+    let list = config.passwords.blocklist.as_deref().map(Blocklist::open).transpose();
     list.map_err(|error| Failure::Usage(with_causes(&error)))
 }
 
 fn hasher(config: &Config) -> Result<Hasher, StartError> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Hasher::new(HasherConfig {
-        cost: config.passwords_cost,
-        workers: config.passwords_workers.unwrap_or(cpus),
-        lanes: config.passwords_lanes,
-        max_wait: config.passwords_max_wait,
-        min_cpu_percent: config.passwords_floor,
+        cost: config.passwords.cost,
+        workers: config.passwords.workers.unwrap_or(cpus),
+        lanes: config.passwords.lanes,
+        max_wait: config.passwords.max_wait,
+        min_cpu_percent: config.passwords.floor,
     })
 }
 

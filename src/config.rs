@@ -2,238 +2,15 @@
 //! anything is opened.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use ipnet::IpNet;
-
-use crate::domain::guard::Limits;
-use crate::domain::key::Reach;
 use crate::domain::password::Policy;
-use crate::domain::scope::Scopes;
 
-mod table;
+mod sections;
 mod tls_callers;
+mod values;
 
-pub use table::{SETTINGS, Setting};
-
-/// Who is let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Auth {
-    /// Callers need keys; on a loopback address, as long as there is none, programs of this machine do not.
-    Keys,
-    /// Everyone who reaches the port.
-    Off,
-}
-
-impl Auth {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Keys => "keys",
-            Self::Off => "off",
-        }
-    }
-}
-
-/// Whether a client needs a certificate, where there is an authority that signs them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// Without one there is no connection.
-    Required,
-    /// Without one the caller needs a key.
-    Optional,
-}
-
-impl ClientAuth {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Required => "required",
-            Self::Optional => "optional",
-        }
-    }
-}
-
-/// Whom the name in a client's certificate stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsCaller {
-    /// A subject alternative name: a DNS name or a URI, whole.
-    pub san: String,
-    /// Where it may work.
-    pub reach: Reach,
-    /// What it may do.
-    pub scopes: Scopes,
-}
-
-/// What an update of prefs by the Appwrite API does with the keys that it does not name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppwritePrefs {
-    /// They stay, as its manual says.
-    Merge,
-    /// They go, as its server did.
-    Replace,
-}
-
-impl AppwritePrefs {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Merge => "merge",
-            Self::Replace => "replace",
-        }
-    }
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl LogFormat {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-    }
-}
-
-/// Every setting. `deploy/usersd.toml` says what each is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each setting is described once, in the table")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
-pub struct Config {
-    pub listen: SocketAddr,
-    pub database: String,
-    pub auth: Auth,
-    pub migrate: bool,
-    pub grace: Duration,
-    pub open_health: bool,
-    pub open_reflection: bool,
-    /// `None`: no TLS.
-    pub tls_cert: Option<PathBuf>,
-    pub tls_key: Option<PathBuf>,
-    /// `None`: clients are not asked for certificates.
-    pub tls_client_ca: Option<PathBuf>,
-    pub tls_client_auth: ClientAuth,
-    pub tls_callers: Vec<TlsCaller>,
-    pub passwords_cost: u32,
-    /// `None`: as many as there are CPUs.
-    pub passwords_workers: Option<usize>,
-    /// `None`: [`crate::hasher::DEFAULT_LANES`].
-    pub passwords_lanes: Option<usize>,
-    /// Percent of one CPU.
-    pub passwords_floor: u32,
-    pub passwords_max_wait: Duration,
-    pub passwords_screening: bool,
-    /// `None`: only the list that is built in.
-    pub passwords_blocklist: Option<PathBuf>,
-    pub passwords_min_length: usize,
-    pub passwords_max_length: usize,
-    pub guard: Limits,
-    pub sessions_lifetime: Duration,
-    pub sessions_idle: Option<Duration>,
-    pub sessions_max_per_user: u32,
-    pub trash_keep: Option<Duration>,
-    pub logs_keep: Option<Duration>,
-    /// `None`: countries stay unknown.
-    pub geoip_database: Option<PathBuf>,
-    pub appwrite_prefs: AppwritePrefs,
-    pub http_max_body: usize,
-    pub http_max_headers: usize,
-    pub http_header_timeout: Duration,
-    pub http_idle_timeout: Duration,
-    /// `None`: connections last as long as they are used.
-    pub http_max_age: Option<Duration>,
-    pub http_max_streams: u32,
-    pub http_max_resets: u32,
-    pub http_max_pings: u32,
-    pub http_keepalive: Duration,
-    pub http_keepalive_timeout: Duration,
-    pub http_trusted_proxies: Vec<IpNet>,
-    /// In lower case.
-    pub http_hosts: Vec<String>,
-    pub limits_calls: usize,
-    pub limits_calls_per_caller: usize,
-    pub limits_calls_per_namespace: usize,
-    /// Calls a second; `None`: any number.
-    pub limits_rate: Option<u32>,
-    pub limits_rate_per_caller: Option<u32>,
-    pub limits_connections: usize,
-    pub limits_connections_per_address: usize,
-    pub pool_connections: u32,
-    /// How long the start waits for the database.
-    pub pool_wait: Duration,
-    pub pool_list_timeout: Duration,
-    pub log_level: String,
-    pub log_format: LogFormat,
-}
-
-const DAY: Duration = Duration::from_hours(24);
-
-impl Default for Config {
-    #[expect(clippy::too_many_lines, reason = "one a setting")]
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            database: "sqlite://usersd.db?mode=rwc".to_owned(),
-            auth: Auth::Keys,
-            migrate: true,
-            grace: Duration::from_secs(30),
-            open_health: true,
-            open_reflection: true,
-            tls_cert: None,
-            tls_key: None,
-            tls_client_ca: None,
-            tls_client_auth: ClientAuth::Required,
-            tls_callers: Vec::new(),
-            passwords_cost: 12,
-            passwords_workers: None,
-            passwords_lanes: None,
-            passwords_floor: 10,
-            passwords_max_wait: Duration::from_secs(5),
-            passwords_screening: true,
-            passwords_blocklist: None,
-            passwords_min_length: 8,
-            passwords_max_length: 128,
-            guard: Limits::default(),
-            sessions_lifetime: 7 * DAY,
-            sessions_idle: None,
-            sessions_max_per_user: 100,
-            trash_keep: Some(30 * DAY),
-            logs_keep: Some(365 * DAY),
-            geoip_database: None,
-            appwrite_prefs: AppwritePrefs::Merge,
-            http_max_body: 1024 * 1024,
-            http_max_headers: 16 * 1024,
-            http_header_timeout: Duration::from_secs(30),
-            http_idle_timeout: Duration::from_secs(75),
-            http_max_age: Some(Duration::from_hours(1)),
-            http_max_streams: 256,
-            http_max_resets: 500,
-            http_max_pings: 1_000,
-            http_keepalive: Duration::from_mins(1),
-            http_keepalive_timeout: Duration::from_secs(20),
-            http_trusted_proxies: Vec::new(),
-            http_hosts: Vec::new(),
-            limits_calls: 1_000,
-            limits_calls_per_caller: 500,
-            limits_calls_per_namespace: 500,
-            limits_rate: None,
-            limits_rate_per_caller: None,
-            limits_connections: 10_000,
-            limits_connections_per_address: 2_000,
-            pool_connections: 16,
-            pool_wait: Duration::from_secs(30),
-            pool_list_timeout: Duration::from_secs(2),
-            log_level: "info".to_owned(),
-            log_format: LogFormat::Text,
-        }
-    }
-}
+pub use sections::*;
 
 /// Everything that is wrong with the settings, a line each.
 #[derive(Debug, Default, thiserror::Error)]
@@ -336,14 +113,14 @@ impl Config {
 
     /// What no setting shows alone.
     fn check(&self, problems: &mut Problems) {
-        let (min, max) = (self.passwords_min_length, self.passwords_max_length);
+        let (min, max) = (self.passwords.min_length, self.passwords.max_length);
         if min > max {
             problems.0.push(format!("passwords.min_length is {min}, more than passwords.max_length, {max}"));
         }
-        if self.passwords_blocklist.is_some() && !self.passwords_screening {
+        if self.passwords.blocklist.is_some() && !self.passwords.screening {
             problems.0.push("passwords.blocklist needs passwords.screening".to_owned());
         }
-        if self.sessions_idle.is_some_and(|idle| idle > self.sessions_lifetime) {
+        if self.sessions.idle.is_some_and(|idle| idle > self.sessions.lifetime) {
             problems.0.push("sessions.idle is longer than sessions.lifetime".to_owned());
         }
         self.check_tls(problems);
@@ -355,15 +132,15 @@ impl Config {
                 problems.0.push(why.to_owned());
             }
         };
-        let (cert, ca) = (self.tls_cert.is_some(), self.tls_client_ca.is_some());
-        needs(cert != self.tls_key.is_some(), "tls.cert and tls.key go together");
+        let (cert, ca) = (self.tls.cert.is_some(), self.tls.client_ca.is_some());
+        needs(cert != self.tls.key.is_some(), "tls.cert and tls.key go together");
         needs(ca && !cert, "tls.client_ca needs tls.cert and tls.key");
         needs(
-            !self.tls_callers.is_empty() && !ca,
+            !self.tls.callers.is_empty() && !ca,
             "tls.callers need tls.client_ca, which signs their certificates",
         );
-        for (n, caller) in self.tls_callers.iter().enumerate() {
-            let again = self.tls_callers[..n].iter().any(|other| other.san == caller.san);
+        for (n, caller) in self.tls.callers.iter().enumerate() {
+            let again = self.tls.callers[..n].iter().any(|other| other.san == caller.san);
             needs(again, &format!("tls.callers names {} twice", caller.san));
         }
     }
@@ -372,9 +149,9 @@ impl Config {
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy {
-            min_length: self.passwords_min_length,
-            max_length: self.passwords_max_length,
-            screening: self.passwords_screening,
+            min_length: self.passwords.min_length,
+            max_length: self.passwords.max_length,
+            screening: self.passwords.screening,
         }
     }
 
@@ -435,29 +212,15 @@ fn suggestion(said: &str) -> String {
     let said = plain(said);
     SETTINGS
         .iter()
-        .map(|setting| (distance(&plain(setting.key), &said), setting.key))
+        .map(|setting| (strsim::levenshtein(&plain(setting.key), &said), setting.key))
         .min()
         .filter(|(edits, _)| *edits <= 3)
         .map_or_else(String::new, |(_, key)| format!("; is {key} meant?"))
 }
 
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut corner = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
+    use super::sections::DAY;
     use super::*;
 
     fn assemble(file: &str, environment: &[(&str, &str)], overrides: &Overrides) -> Result<Config, String> {
@@ -479,8 +242,9 @@ mod tests {
 
     #[test]
     fn what_check_config_prints_reads_back_as_the_same() {
-        let geoip_database = Some("/srv/a \"b\".mmdb".into());
-        let config = Config { sessions_idle: Some(DAY), geoip_database, ..Config::default() };
+        let mut config = Config::default();
+        config.sessions.idle = Some(DAY);
+        config.geoip.database = Some("/srv/a \"b\".mmdb".into());
         assert_eq!(assemble(&config.to_toml(), &[], &Overrides::default()), Ok(config));
     }
 
@@ -492,7 +256,7 @@ mod tests {
         let config = assemble(file, &environment, &flags).unwrap();
         assert_eq!(config.listen.port(), 3);
         assert_eq!(config.database, "sqlite://b.db");
-        assert_eq!(config.passwords_cost, 11);
+        assert_eq!(config.passwords.cost, 11);
     }
 
     /// A cost below 10 among them (R10).
@@ -527,8 +291,21 @@ mod tests {
 
     #[test]
     fn a_database_password_is_not_shown() {
-        let config = Config { database: "postgres://u:secret@h/db".into(), ..Config::default() };
-        assert!(!config.to_toml().contains("secret"), "{}", config.to_toml());
+        let shown = |database: &str| {
+            let text = Config { database: database.into(), ..Config::default() }.to_toml();
+            text.lines().find_map(|line| line.strip_prefix("database = ")).unwrap().to_owned()
+        };
+        for (database, text) in [
+            ("postgres://u:secret@h/db", "postgres://u:***@h/db"),
+            ("postgres://u:se@cret@h/db", "postgres://u:***@h/db"),
+            ("postgres:///db?host=/run/pg&password=secret", "postgres:///db?host=/run/pg&password=***"),
+            ("postgres:///db?pass%77ord=secret&user=u", "postgres:///db?password=***&user=u"),
+            ("postgres://u:secret@h:port/db", "***"),
+            ("postgres://u@h/db?options=-c%20a=b", "postgres://u@h/db?options=-c%20a=b"),
+            ("sqlite://a b.db?mode=rwc", "sqlite://a b.db?mode=rwc"),
+        ] {
+            assert_eq!(shown(database), format!("\"{text}\""));
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod ops;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod throttle;
 
 /// The messages, clients and servers that `proto/` declares.
 #[expect(missing_docs, clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]

@@ -1,32 +1,31 @@
 //! What the service does: hashing, then a transaction of changes and their event.
 
-mod guard;
 mod housekeeping;
 pub mod keys;
-pub mod lists;
+pub mod list;
 mod logs;
 pub mod passwords;
 pub mod sessions;
 mod timekeeping;
 mod trash;
 pub mod users;
+mod verify;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocklist::Blocklist;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ThrottleLimits};
 use crate::devices::Devices;
 use crate::domain::caller::Caller;
-use crate::domain::guard::{Limits, Marker};
 use crate::domain::page_token::TokenKey;
-use crate::domain::password::{PasswordHash, Policy};
+use crate::domain::password::Policy;
 use crate::domain::scope::Scope;
-use crate::domain::user::{Account, Status, User};
+use crate::domain::user::User;
 use crate::error::{Error, Result};
 use crate::hasher::{HashPermit, Hasher};
 use crate::store::{self, Store};
+use crate::throttle::Throttle;
 
 use timekeeping::Timekeeper;
 
@@ -46,7 +45,7 @@ pub struct Rules {
     /// How long an event is kept; `None`: for good.
     pub logs_keep: Option<Duration>,
     /// How often passwords may be guessed.
-    pub guard: Limits,
+    pub throttle: ThrottleLimits,
     /// How long the statements of a list may take.
     pub list_timeout: Duration,
 }
@@ -55,13 +54,13 @@ impl From<&Config> for Rules {
     fn from(config: &Config) -> Self {
         Self {
             policy: config.policy(),
-            session_lifetime: config.sessions_lifetime,
-            session_idle: config.sessions_idle,
-            max_sessions: config.sessions_max_per_user,
-            trash_keep: config.trash_keep,
-            logs_keep: config.logs_keep,
-            guard: config.guard,
-            list_timeout: config.pool_list_timeout,
+            session_lifetime: config.sessions.lifetime,
+            session_idle: config.sessions.idle,
+            max_sessions: config.sessions.max_per_user,
+            trash_keep: config.trash.keep,
+            logs_keep: config.logs.keep,
+            throttle: config.guard.clone(),
+            list_timeout: config.pool.list_timeout,
         }
     }
 }
@@ -80,8 +79,7 @@ pub struct Operations {
     devices: Devices,
     blocklist: Option<Blocklist>,
     page_tokens: TokenKey,
-    marker: Marker,
-    notices: Arc<guard::Notices>,
+    throttle: Throttle,
     timekeeper: Timekeeper,
 }
 
@@ -99,22 +97,10 @@ impl Operations {
         devices: Devices,
     ) -> Result<Self> {
         let page_tokens = TokenKey::from_secret(&store::secrets::page_token(store.reader()).await?);
-        let marker = Marker::from_trusted(store::secrets::decoy(store.reader()).await?);
-        let notices = Arc::default();
+        let throttle = Throttle::new(store.clone(), clock.clone(), rules.throttle.clone()).await?;
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
         let timekeeper = Timekeeper::new(last);
-        Ok(Self {
-            store,
-            hasher,
-            clock,
-            rules,
-            devices,
-            blocklist: None,
-            page_tokens,
-            marker,
-            notices,
-            timekeeper,
-        })
+        Ok(Self { store, hasher, clock, rules, devices, blocklist: None, page_tokens, throttle, timekeeper })
     }
 
     /// The same service, which also refuses new passwords that `blocklist` holds.
@@ -140,29 +126,11 @@ impl Operations {
         self.store.read_within(caller, self.rules.list_timeout).await
     }
 
-    /// The caller's turn to have a password hashed.
-    fn turn(&self, caller: &Caller) -> Result<HashPermit> {
+    /// Reserves a hash for the caller.
+    fn reserve_hash(&self, caller: &Caller) -> Result<HashPermit> {
         // A hash that is not followed by the database is for nothing.
         self.store.health().check()?;
         self.hasher.admit(&caller.flow(), caller.deadline)
-    }
-}
-
-/// The password that may sign in `account`: none if the user has none or must sign in elsewhere.
-fn password_of(account: Option<&Account>) -> Option<&PasswordHash> {
-    account.filter(|account| !account.user.sso_enabled).and_then(|account| account.password.as_ref())
-}
-
-/// The account, if the password that was checked before this transaction is still the one that counts.
-/// Anything else fails like a wrong password.
-fn still_proven(account: Option<Account>, proven: Option<&PasswordHash>) -> Result<User> {
-    let account = account.ok_or(Error::BadCredentials)?;
-    if password_of(Some(&account)) != proven || proven.is_none() {
-        return Err(Error::BadCredentials);
-    }
-    match account.user.status {
-        Status::Blocked => Err(Error::UserBlocked),
-        Status::Pending | Status::Active => Ok(account.user),
     }
 }
 

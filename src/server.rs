@@ -92,8 +92,8 @@ impl Server {
         let stack = Stack::new(config, ops.clone(), keys.clone(), health_service).map_err(Error::internal)?;
         let schema = Arc::new(Schema::decode(crate::DESCRIPTOR_SET).map_err(Error::internal)?);
         let settings = Settings {
-            max_body: config.http_max_body,
-            appwrite_replaces_prefs: config.appwrite_prefs == AppwritePrefs::Replace,
+            max_body: config.http.max_body,
+            appwrite_replaces_prefs: config.appwrite.prefs == AppwritePrefs::Replace,
         };
         Ok(Self {
             front: Front::new(schema, stack.clone(), settings),

@@ -1,10 +1,8 @@
-//! Queries and records on SQLite and PostgreSQL. SeaORM is named nowhere else.
+//! Queries and records on SQLite and PostgreSQL. SeaORM is named nowhere else but in `throttle`.
 //!
 //! Free functions over a connection or a transaction; every query of a tenant's rows starts from its namespace.
 //! A missing row is `None`: the operation decides what that means.
 
-pub mod addresses;
-pub mod attempts;
 pub mod clocks;
 mod connect;
 mod connection;
@@ -14,7 +12,7 @@ mod fault;
 mod health;
 pub mod keys;
 mod lease;
-pub mod listing;
+pub mod list;
 mod migration;
 mod observer;
 mod outage;

@@ -12,12 +12,12 @@ pub fn start(config: &Config) {
     // the probe tells.
     let level = format!(
         "sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,sqlx::pool=error,sqlx_core::pool=error,{}",
-        config.log_level
+        config.log.level
     );
     let filter = EnvFilter::builder().parse_lossy(level);
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let begun = match config.log_format {
+    let begun = match config.log.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };

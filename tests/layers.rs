@@ -57,7 +57,11 @@ fn each_layer_imports_only_what_lies_further_in() {
         ("devices", &["domain"]),
         ("blocklist", &["domain", "error"]),
         ("store", &["domain", "error"]),
-        ("ops", &["domain", "error", "store", "hasher", "clock", "config", "devices", "blocklist"]),
+        ("throttle", &["clock", "config", "domain", "error", "store"]),
+        (
+            "ops",
+            &["domain", "error", "store", "hasher", "clock", "config", "devices", "blocklist", "throttle"],
+        ),
         ("auth", &["auth", "clock", "config", "domain", "error", "store", "DESCRIPTOR_SET"]),
         ("grpc", &["auth", "domain", "error", "ops", "pb", "grpc"]),
         ("http", &["error", "grpc", "http", "pb", "DESCRIPTOR_SET"]),
@@ -91,7 +95,7 @@ fn the_http_layer_takes_only_the_making_of_statuses_from_grpc() {
 #[test]
 fn what_has_one_place_stays_there() {
     let places = [
-        ("sea_orm::", &["store"][..]),
+        ("sea_orm::", &["store", "throttle"][..]),
         ("bcrypt::", &["hasher"]),
         ("bcrypt_lanes::", &["hasher"]),
         ("argon2::", &["hasher"]),

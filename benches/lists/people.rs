@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use usersd::domain::email::Email;
+use usersd::domain::prefs::Prefs;
 use usersd::domain::time::Timestamp;
 use usersd::domain::user::{Labels, Metadata, Name, Status, User};
 use usersd::domain::user_id::UserId;
@@ -81,7 +82,7 @@ impl People {
             },
             email_verified: verified > 0,
             password_updated: Some(created),
-            prefs: "{}".to_owned(),
+            prefs: Prefs::default(),
             labels: Labels::from_trusted(labels),
             metadata: Metadata::from_trusted(metadata),
             sso_enabled: false,

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use sea_orm::{ConnectionTrait as _, Statement};
-use usersd::domain::listing::Listing;
+use usersd::domain::list::Listing;
 use usersd::domain::namespace::Namespace;
 use usersd::domain::password::PasswordHash;
 use usersd::domain::user::User;
-use usersd::store::listing::Source;
+use usersd::store::list::AccessPath;
 use usersd::store::{self, Kind, Store, users};
 
 use crate::Result;
@@ -87,7 +87,7 @@ async fn write(store: &Store, namespace: &Namespace, mut people: People, rows: u
 
 async fn count(store: &Store, namespace: &Namespace) -> Result<usize> {
     let listing = Listing::default();
-    let users = store::listing::total(store.reader(), namespace, &listing, &Source::Order).await?;
+    let users = store::list::total(store.reader(), namespace, &listing, &AccessPath::Order).await?;
     Ok(usize::try_from(users)?)
 }
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use usersd::clock::Clock;
 use usersd::config::Config;
+use usersd::config::ThrottleLimits;
 use usersd::devices::Devices;
 use usersd::domain::caller::Caller;
-use usersd::domain::guard::Limits;
 use usersd::domain::namespace::Namespace;
 use usersd::domain::password::Password;
 use usersd::domain::session::Device;
@@ -14,7 +14,7 @@ use usersd::domain::user::{Labels, Metadata, Name, NewUser, Status};
 use usersd::domain::username::Username;
 use usersd::error::Error;
 use usersd::hasher::{Hasher, HasherConfig};
-use usersd::ops::sessions::Attempt;
+use usersd::ops::sessions::Login;
 use usersd::ops::{Operations, Rules};
 use usersd::store::Store;
 
@@ -52,7 +52,7 @@ pub(crate) async fn measure() -> Result<Vec<Bar>> {
         max_wait: Duration::from_mins(1),
         min_cpu_percent: 100,
     };
-    let rules = Rules { guard: unlimited(), ..Rules::from(&Config::default()) };
+    let rules = Rules { throttle: unlimited(), ..Rules::from(&Config::default()) };
     let devices = Devices::open(None)?;
     let ops = Operations::new(store.clone(), Hasher::new(setup)?, Clock::System, rules, devices).await?;
     let caller = Caller::server(Namespace::parse("default")?);
@@ -135,8 +135,8 @@ async fn refused(ops: &Operations, caller: &Caller, name: &str, length: usize) -
 }
 
 /// Nobody waits, so that every attempt is made.
-fn unlimited() -> Limits {
-    Limits { account: u32::MAX, address: 0, caller: 0, free: u32::MAX, ..Limits::default() }
+fn unlimited() -> ThrottleLimits {
+    ThrottleLimits { account: u32::MAX, address: 0, caller: 0, free: u32::MAX, ..ThrottleLimits::default() }
 }
 
 fn user(name: &str, status: Status, password: Option<&str>) -> Result<NewUser> {
@@ -154,7 +154,7 @@ fn user(name: &str, status: Status, password: Option<&str>) -> Result<NewUser> {
     })
 }
 
-fn attempt(name: &str, length: usize) -> Attempt {
+fn attempt(name: &str, length: usize) -> Login {
     let password = Password::attempt("x".repeat(length));
-    Attempt { username: Some(name.to_owned()), email: None, password, device: Device::default() }
+    Login { username: Some(name.to_owned()), email: None, password, device: Device::default() }
 }

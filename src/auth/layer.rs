@@ -49,11 +49,11 @@ impl Gate {
         Self {
             auth: config.auth,
             opens: config.auth == Auth::Keys
-                && config.tls_callers.is_empty()
+                && config.tls.callers.is_empty()
                 && config.listen.ip().to_canonical().is_loopback(),
             open: Arc::new(Known::open()),
             keys,
-            trusted_proxies: config.http_trusted_proxies.clone(),
+            trusted_proxies: config.http.trusted_proxies.clone(),
             pages: Pages::new(config),
         }
     }

@@ -20,7 +20,7 @@ pub(super) struct Pages {
 
 impl Pages {
     pub(super) fn new(config: &Config) -> Self {
-        Self { hosts: config.http_hosts.clone() }
+        Self { hosts: config.http.hosts.clone() }
     }
 
     /// Refuses what a web page sends and, with `local_only`, what no program of this machine would.

@@ -106,7 +106,7 @@ async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
 
 /// The database, with its tables if it is new. An older one stays as it is: servers of an older version may run on it.
 async fn open_or_new(config: &Config) -> Result<Store, Failure> {
-    let store = Store::connect(&config.database, config.pool_connections).await?;
+    let store = Store::connect(&config.database, config.pool.connections).await?;
     store.check_writable().await?;
     if config.migrate && store.migrations().await?.iter().all(|step| !step.applied) {
         store.migrate().await?;

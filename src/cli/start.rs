@@ -18,7 +18,7 @@ pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Fa
     let begun = Instant::now();
     let mut told = None;
     loop {
-        let why = match Store::connect(&config.database, config.pool_connections).await {
+        let why = match Store::connect(&config.database, config.pool.connections).await {
             Err(ConnectError::Unreachable(why)) => why,
             Err(error) => return Err(error.into()),
             Ok(store) => {

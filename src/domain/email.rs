@@ -1,11 +1,14 @@
 //! Where a user can be reached.
 
+use super::value::checked_value;
 use std::fmt;
 
 /// An e-mail address in the one form it is stored in: lower case, host as A-labels, at most
 /// [`Email::MAX_BYTES`] long.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
+
+checked_value!(Email);
 
 /// Why a text is not an [`Email`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,18 +43,6 @@ impl Email {
         }
         let text = format!("{}@{host}", local.to_ascii_lowercase());
         if text.len() > Self::MAX_BYTES { Err(EmailInvalid) } else { Ok(Self(text)) }
-    }
-
-    /// An address from our own table, which was checked before it was written.
-    #[must_use]
-    pub fn from_trusted(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The address itself, for storage and replies.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 
     /// The part before the `@`.

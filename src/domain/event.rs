@@ -1,7 +1,7 @@
 //! What happened to a user or to an API key.
 
 use super::key::Reach;
-use super::listing::Span;
+use super::list::TimeRange;
 use super::namespace::Namespace;
 use super::page_token::{ListDigest, ListFields};
 use super::session::Device;
@@ -194,7 +194,7 @@ pub struct LogFilter {
     /// Only these; none: all.
     pub actions: Vec<Action>,
     /// When they happened.
-    pub span: Span,
+    pub span: TimeRange,
 }
 
 impl LogFilter {
@@ -215,7 +215,7 @@ pub struct KeyLogFilter {
     /// Only those about this key.
     pub key: Option<String>,
     /// When they happened.
-    pub span: Span,
+    pub span: TimeRange,
 }
 
 impl KeyLogFilter {

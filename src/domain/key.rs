@@ -1,8 +1,5 @@
 //! API keys: what a program proves with who it is.
 
-use std::fmt;
-
-use rand::rngs::SysError;
 use zeroize::Zeroizing;
 
 use super::namespace::{Namespace, NamespaceInvalid};
@@ -10,46 +7,19 @@ use super::scope::Scopes;
 use super::secret::{self, SecretDigest};
 use super::text::{TextInvalid, plain};
 use super::time::Timestamp;
+use super::value::{checked_value, handed_out_secret};
 
 /// The secret that a program sends with its calls: `usk_` and 64 hex digits. We never store it, only its
 /// [`SecretDigest`], so a leaked table opens nothing.
 pub struct ApiKey(Zeroizing<String>);
 
+handed_out_secret!(ApiKey, "usk_");
+
 impl ApiKey {
-    /// Makes secret scanners and people recognise a leaked key. Changing it ends every key.
-    const PREFIX: &str = "usk_";
-
-    /// A new key from the system's random source.
-    ///
-    /// # Errors
-    ///
-    /// If the system has no randomness to give.
-    pub fn generate() -> Result<Self, SysError> {
-        secret::generate(Self::PREFIX).map(Self)
-    }
-
     /// The digest of a text that can be a key; `None` for any other.
     #[must_use]
     pub fn digest_of(raw: &str) -> Option<SecretDigest> {
         secret::is_one(Self::PREFIX, raw).then(|| SecretDigest::of(raw))
-    }
-
-    /// What we store and look up.
-    #[must_use]
-    pub fn digest(&self) -> SecretDigest {
-        SecretDigest::of(&self.0)
-    }
-
-    /// The secret, for the one reply that hands it out.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(…)")
     }
 }
 
@@ -89,6 +59,8 @@ impl Reach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyName(String);
 
+checked_value!(KeyName);
+
 /// Why a text is not a [`KeyName`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyNameInvalid {
@@ -114,18 +86,6 @@ impl KeyName {
             empty if empty.is_empty() => Err(KeyNameInvalid::Empty),
             name => Ok(Self(name)),
         }
-    }
-
-    /// A name from our own table.
-    #[must_use]
-    pub fn from_trusted(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The name itself.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::email::Email;
 use super::text::{fold, has_line};
 use super::username::Username;
+use super::value::checked_value;
 
 /// A password in NFC, so that it is the same from every keyboard. Never trimmed, never cut, wiped when dropped.
 pub struct Password {
@@ -57,7 +58,7 @@ pub enum PasswordInvalid {
 static COMMON: &str = include_str!("data/common_passwords.txt");
 
 /// Shorter names are in too many good passwords by chance.
-const SHORTEST_NAME: usize = 4;
+const MIN_SCREENED_LEN: usize = 4;
 
 impl Password {
     /// A new password that keeps to `policy`, but for the user's names: see [`Password::screen`].
@@ -112,7 +113,7 @@ impl Password {
         let folded = self.folded();
         // An address holds its local part, but a short one is not looked for.
         let names = [username.map(Username::as_str), email.map(Email::local), email.map(Email::as_str)];
-        let holds = |name: &str| name.len() >= SHORTEST_NAME && folded.contains(name);
+        let holds = |name: &str| name.len() >= MIN_SCREENED_LEN && folded.contains(name);
         if names.into_iter().flatten().any(holds) { Err(PasswordInvalid::OwnName) } else { Ok(()) }
     }
 
@@ -145,19 +146,7 @@ impl fmt::Debug for Password {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
-impl PasswordHash {
-    /// Text from the hasher or from our own table.
-    #[must_use]
-    pub fn from_trusted(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text, for storage and for the hasher.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+checked_value!(PasswordHash);
 
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

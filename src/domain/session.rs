@@ -1,55 +1,26 @@
 //! Signed-in users.
 
-use std::fmt;
 use std::net::IpAddr;
 
-use rand::rngs::SysError;
 use zeroize::Zeroizing;
 
 use super::secret::{self, SecretDigest};
 use super::time::Timestamp;
 use super::user_id::UserId;
+use super::value::handed_out_secret;
 
 /// The secret a signed-in user carries: `ses_` and 64 hex digits. We never store it, only its
 /// [`SecretDigest`], so a leaked table opens no session.
 pub struct SessionToken(Zeroizing<String>);
 
+handed_out_secret!(SessionToken, "ses_");
+
 impl SessionToken {
-    /// Makes secret scanners and people recognise a leaked token. Changing it ends every session.
-    const PREFIX: &str = "ses_";
-
-    /// A new token from the system's random source.
-    ///
-    /// # Errors
-    ///
-    /// If the system has no randomness to give.
-    pub fn generate() -> Result<Self, SysError> {
-        secret::generate(Self::PREFIX).map(Self)
-    }
-
     /// `None` if the text cannot be one of our tokens; saves a query. Only the canonical form is one: exact
     /// length, lower case.
     #[must_use]
     pub fn parse(raw: &str) -> Option<Self> {
         secret::is_one(Self::PREFIX, raw).then(|| Self(Zeroizing::new(raw.to_owned())))
-    }
-
-    /// What we store and look up.
-    #[must_use]
-    pub fn digest(&self) -> SecretDigest {
-        SecretDigest::of(&self.0)
-    }
-
-    /// The secret, for the one reply that hands it out.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SessionToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionToken(…)")
     }
 }
 

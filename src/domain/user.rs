@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use super::email::Email;
 use super::password::{Password, PasswordHash};
+use super::prefs::Prefs;
 use super::text::{TextInvalid, plain};
 use super::time::Timestamp;
 use super::user_id::UserId;
 use super::username::Username;
+use super::value::checked_value;
 
 /// Whether a user may sign in. The numbers are those of the proto and of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ impl Status {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Name(String);
 
+checked_value!(Name);
+
 impl Name {
     /// Most characters.
     pub const MAX: usize = 128;
@@ -44,23 +48,13 @@ impl Name {
     pub fn parse(raw: &str) -> Result<Self, TextInvalid> {
         plain(raw, Self::MAX).map(Self)
     }
-
-    /// A name from our own table.
-    #[must_use]
-    pub fn from_trusted(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The name itself.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// Up to [`Labels::MAX`] texts, no two alike, in the order given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Vec<String>);
+
+checked_value!(Labels(Vec<String>), as_slice -> [String], into_vec);
 
 /// Why a list is not [`Labels`]: the position at fault, if one is, and the reason.
 pub type LabelFault = (Option<usize>, &'static str);
@@ -93,23 +87,13 @@ impl Labels {
         }
         if faults.is_empty() { Ok(Self(labels)) } else { Err(faults) }
     }
-
-    /// Labels from our own table.
-    #[must_use]
-    pub fn from_trusted(labels: Vec<String>) -> Self {
-        Self(labels)
-    }
-
-    /// The labels in order.
-    #[must_use]
-    pub fn as_slice(&self) -> &[String] {
-        &self.0
-    }
 }
 
 /// Notes of the caller's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(BTreeMap<String, String>);
+
+checked_value!(Metadata(BTreeMap<String, String>), as_map -> BTreeMap<String, String>, into_map);
 
 /// One reason why a map is not [`Metadata`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -157,18 +141,6 @@ impl Metadata {
         }
         if faults.is_empty() { Ok(Self(raw)) } else { Err(faults) }
     }
-
-    /// Notes from our own table.
-    #[must_use]
-    pub fn from_trusted(map: BTreeMap<String, String>) -> Self {
-        Self(map)
-    }
-
-    /// The notes by key.
-    #[must_use]
-    pub fn as_map(&self) -> &BTreeMap<String, String> {
-        &self.0
-    }
 }
 
 /// A user to create.
@@ -213,8 +185,8 @@ pub struct User {
     pub email_verified: bool,
     /// When the password was last set; `None` if there is none.
     pub password_updated: Option<Timestamp>,
-    /// A JSON object, as text.
-    pub prefs: String,
+    /// What it prefers.
+    pub prefs: Prefs,
     /// Labels.
     pub labels: Labels,
     /// Notes.
@@ -250,7 +222,7 @@ impl User {
         let labels: usize = self.labels.as_slice().iter().map(|label| label.len() + 4).sum();
         let metadata: usize =
             self.metadata.as_map().iter().map(|(key, value)| key.len() + value.len() + 16).sum();
-        256 + self.id.as_str().len() + names + labels + metadata + 11 * self.prefs.len()
+        256 + self.id.as_str().len() + names + labels + metadata + 11 * self.prefs.as_str().len()
     }
 
     /// Writes `changes` and names the fields that are not what they were. A changed address is not verified.

@@ -1,11 +1,15 @@
 //! The name of a user that never changes.
 
+use super::value::checked_value;
+
 /// 1 to 64 characters: a letter or digit, then `A-Z a-z 0-9 . _ | @ -`. Compared byte for byte.
 ///
 /// Wide enough for the ids of the systems whose users move in (UUIDs, Appwrite's hex, `auth0|…`, addresses),
 /// narrow enough to stand in a path, a log line and a shell command as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UserId(String);
+
+checked_value!(UserId);
 
 /// Why a text is not a [`UserId`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,18 +46,6 @@ impl UserId {
     #[must_use]
     pub fn from_uuid(id: uuid::Uuid) -> Self {
         Self(id.to_string())
-    }
-
-    /// An id from our own table, which was checked before it was written.
-    #[must_use]
-    pub fn from_trusted(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The id itself.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

@@ -1,10 +1,14 @@
 //! What a user signs in with.
 
+use super::value::checked_value;
+
 /// A username, lower-cased: 1 to [`Username::MAX`] characters, a letter or digit, then `a-z 0-9 . _ -`.
 ///
 /// ASCII only, so that no two look alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Username(String);
+
+checked_value!(Username);
 
 /// Why a text is not a [`Username`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,18 +45,6 @@ impl Username {
             return Err(UsernameInvalid::Start);
         }
         Ok(Self(raw.to_ascii_lowercase()))
-    }
-
-    /// A username from our own table, which was checked before it was written.
-    #[must_use]
-    pub fn from_trusted(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The username itself.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

@@ -1,7 +1,8 @@
 //! Messages to checked values, naming every field at fault, and records to messages.
 
+mod changes;
 mod keys;
-mod lists;
+mod list;
 mod notes;
 mod prefs;
 
@@ -14,15 +15,16 @@ use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Fields, Result};
 use crate::ops::passwords::PasswordChange;
-use crate::ops::sessions::Attempt;
-use crate::ops::users::Key;
+use crate::ops::sessions::Login;
+use crate::ops::users::UserRef;
 use crate::pb;
 
 use notes::{labels, metadata};
 
-pub(super) use keys::{key_logs, key_logs_wanted, key_to_delete, new_key};
-pub(super) use lists::{
-    batch, ids, listed, listing, logs, logs_wanted, search, session_named, sessions, sessions_wanted,
+pub(super) use changes::changes;
+pub(super) use keys::{key_logs, key_to_delete, new_key, parse_key_logs};
+pub(super) use list::{
+    batch, ids, listed, listing, logs, parse_list_logs, parse_list_sessions, search, session_ref, sessions,
 };
 pub(super) use prefs::{message as prefs_message, prefs_change};
 
@@ -37,7 +39,7 @@ pub(super) fn token(raw: String) -> Result<String> {
 }
 
 /// The text, unless it is empty.
-fn given(text: &str) -> Option<&str> {
+fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
@@ -46,21 +48,21 @@ pub(super) fn new_user(request: pb::CreateRequest, policy: &Policy) -> Result<Ne
     if request.username.is_empty() && request.email.is_empty() {
         fields.add("username", "or email is required");
     }
-    checked(request, policy, fields)
+    validate_new_user(request, policy, fields)
 }
 
 /// A user to create, if there are no faults beside those found already.
-fn checked(request: pb::CreateRequest, policy: &Policy, mut fields: Fields) -> Result<NewUser> {
-    let id = fields.check_optional("id", given(&request.id).map(UserId::parse));
-    let username = fields.check_optional("username", given(&request.username).map(Username::parse));
-    let email = fields.check_optional("email", given(&request.email).map(Email::parse));
+fn validate_new_user(request: pb::CreateRequest, policy: &Policy, mut fields: Fields) -> Result<NewUser> {
+    let id = fields.check_optional("id", non_empty(&request.id).map(UserId::parse));
+    let username = fields.check_optional("username", non_empty(&request.username).map(Username::parse));
+    let email = fields.check_optional("email", non_empty(&request.email).map(Email::parse));
     let name = fields.check("name", Name::parse(&request.name));
     let status = status(request.status, &mut fields);
     let labels = labels(&request.labels, &mut fields);
     let metadata = metadata(request.metadata, &mut fields);
-    let names = (username.clone().flatten(), email.clone().flatten());
-    let password = new_password("password", request.password, policy, &names, &mut fields);
-    let password_hash = given(&request.password_hash).map(str::to_owned);
+    let names = (username.as_ref().and_then(Option::as_ref), email.as_ref().and_then(Option::as_ref));
+    let password = new_password("password", request.password, policy, names, &mut fields);
+    let password_hash = Some(request.password_hash).filter(|hash| !hash.is_empty());
     if matches!(password, Some(None)) && password_hash.is_none() && !request.sso_enabled {
         fields.add("password", "is required unless sso_enabled is set");
     }
@@ -111,7 +113,7 @@ pub(super) fn create_or_restore(
         sso_enabled: sso_enabled.unwrap_or_default(),
         password_hash: String::new(),
     };
-    let new = checked(new, policy, fields)?;
+    let new = validate_new_user(new, policy, fields)?;
     let changes = Changes {
         username: new.username.clone().map(Some),
         name: Some(new.name.clone()).filter(|name| !name.as_str().is_empty()),
@@ -139,7 +141,7 @@ pub(super) fn new_status(request: &pb::UpdateStatusRequest) -> Result<(UserId, S
 pub(super) fn set_password(request: pb::SetPasswordRequest, policy: &Policy) -> Result<(UserId, Password)> {
     let mut fields = Fields::default();
     let id = fields.check("user_id", UserId::parse(&request.user_id));
-    let password = fields.check("new_password", replacement(request.new_password, policy));
+    let password = fields.check("new_password", required_password(request.new_password, policy));
     match (id, password) {
         (Some(id), Some(password)) => Ok((id, password)),
         _ => Err(Error::Invalid(fields)),
@@ -159,39 +161,39 @@ fn new_password(
     field: &str,
     raw: String,
     policy: &Policy,
-    (username, email): &(Option<Username>, Option<Email>),
+    (username, email): (Option<&Username>, Option<&Email>),
     fields: &mut Fields,
 ) -> Option<Option<Password>> {
     if raw.is_empty() {
         return Some(None);
     }
     let password = Password::parse(raw, policy)
-        .and_then(|password| password.screen(policy, username.as_ref(), email.as_ref()).map(|()| password));
+        .and_then(|password| password.screen(policy, username, email).map(|()| password));
     fields.check(field, password).map(Some)
 }
 
 /// The three ways to name a user in Read.
-impl TryFrom<pb::ReadRequest> for Key {
+impl TryFrom<pb::ReadRequest> for UserRef {
     type Error = Error;
 
     fn try_from(request: pb::ReadRequest) -> Result<Self> {
         let pb::ReadRequest { id, username, email } = request;
-        match (given(&id), given(&username), given(&email)) {
-            (Some(id), None, None) => user_id("id", id).map(Key::Id),
+        match (non_empty(&id), non_empty(&username), non_empty(&email)) {
+            (Some(id), None, None) => user_id("id", id).map(UserRef::Id),
             (None, Some(username), None) => {
                 let username = Username::parse(username);
-                username.map(Key::Username).map_err(|why| Error::invalid("username", why.to_string()))
+                username.map(UserRef::Username).map_err(|why| Error::invalid("username", why.to_string()))
             }
-            (None, None, Some(email)) => {
-                Email::parse(email).map(Key::Email).map_err(|why| Error::invalid("email", why.to_string()))
-            }
+            (None, None, Some(email)) => Email::parse(email)
+                .map(UserRef::Email)
+                .map_err(|why| Error::invalid("email", why.to_string())),
             (None, None, None) => Err(Error::invalid("id", "or username or email is required")),
-            given => Err(one_too_many(given.0.is_some(), given.1.is_some(), given.2.is_some())),
+            given => Err(conflicting_keys(given.0.is_some(), given.1.is_some(), given.2.is_some())),
         }
     }
 }
 
-fn one_too_many(id: bool, username: bool, email: bool) -> Error {
+fn conflicting_keys(id: bool, username: bool, email: bool) -> Error {
     let mut fields = Fields::default();
     for (name, given) in [("id", id), ("username", username), ("email", email)] {
         if given {
@@ -201,94 +203,8 @@ fn one_too_many(id: bool, username: bool, email: bool) -> Error {
     Error::Invalid(fields)
 }
 
-/// Every field that a mask can name.
-const WRITABLE: [&str; 7] = ["username", "email", "name", "labels", "metadata", "sso_enabled", "password"];
-
-/// More paths than this are a mistake, or an attempt to be answered at length.
-const MAX_PATHS: usize = 100;
-
-/// Which fields an Update writes.
-enum Mask {
-    /// Those that are there.
-    Present,
-    /// Those named, there or not.
-    Named(Vec<String>),
-    /// All that can be written; a password only if there is one, since it cannot be cleared.
-    All,
-}
-
-impl Mask {
-    fn parse(mask: Option<prost_types::FieldMask>, fields: &mut Fields) -> Self {
-        let paths = mask.map(|mask| mask.paths).unwrap_or_default();
-        if paths.is_empty() {
-            return Self::Present;
-        }
-        if paths.iter().any(|path| path == "*") {
-            return Self::All;
-        }
-        if paths.len() > MAX_PATHS {
-            fields.add("update_mask", format!("must name at most {MAX_PATHS} fields"));
-            return Self::Named(Vec::new());
-        }
-        for path in &paths {
-            if !WRITABLE.contains(&path.as_str()) {
-                // The path comes from the caller: shown, but not at any length.
-                let shown: String = path.chars().take(64).collect();
-                fields
-                    .add("update_mask", format!("names `{}`, which cannot be written", shown.escape_debug()));
-            }
-        }
-        Self::Named(paths)
-    }
-
-    fn writes(&self, field: &str, present: bool) -> bool {
-        match self {
-            Self::Present => present,
-            Self::Named(paths) => paths.iter().any(|path| path == field),
-            Self::All => present || field != "password",
-        }
-    }
-}
-
-pub(super) fn changes(request: pb::UpdateRequest, policy: &Policy) -> Result<(UserId, String, Changes)> {
-    let mut fields = Fields::default();
-    let id = fields.check("id", UserId::parse(&request.id));
-    let mask = Mask::parse(request.update_mask, &mut fields);
-    // An empty text counts as absent: callers of the first contract send every field.
-    let username = request.username.filter(|text| !text.is_empty());
-    let email = request.email.filter(|text| !text.is_empty());
-    let password = request.password.filter(|text| !text.is_empty());
-    let name = request.name.filter(|text| !text.is_empty());
-    let mut changes = Changes::default();
-    if mask.writes("username", username.is_some()) {
-        changes.username = fields.check_optional("username", username.as_deref().map(Username::parse));
-    }
-    if mask.writes("email", email.is_some()) {
-        changes.email = fields.check_optional("email", email.as_deref().map(Email::parse));
-    }
-    if mask.writes("name", name.is_some()) {
-        changes.name = fields.check("name", Name::parse(&name.unwrap_or_default()));
-    }
-    if mask.writes("labels", !request.labels.is_empty()) {
-        changes.labels = labels(&request.labels, &mut fields);
-    }
-    if mask.writes("metadata", !request.metadata.is_empty()) {
-        changes.metadata = metadata(request.metadata, &mut fields);
-    }
-    if mask.writes("sso_enabled", request.sso_enabled.is_some()) {
-        changes.sso_enabled = Some(request.sso_enabled.unwrap_or_default());
-    }
-    if mask.writes("password", password.is_some()) {
-        changes.password = fields.check("password", replacement(password.unwrap_or_default(), policy));
-    }
-    match id {
-        Some(id) => fields.none().map(|()| (id, request.etag, changes)),
-        None => Err(Error::Invalid(fields)),
-    }
-}
-
 /// A new password that is needed. Whether it holds the user's names is the operation's to say.
-fn replacement(raw: String, policy: &Policy) -> Result<Password, String> {
+fn required_password(raw: String, policy: &Policy) -> Result<Password, String> {
     if raw.is_empty() {
         return Err("is required".to_owned());
     }
@@ -306,7 +222,7 @@ fn device_of(said: Option<pb::Device>, fields: &mut Fields) -> Option<Device> {
 pub(super) fn verification(request: &pb::UpdateVerificationRequest) -> Result<(UserId, Option<Email>)> {
     let mut fields = Fields::default();
     let id = fields.check("id", UserId::parse(&request.id));
-    let proven = fields.check_optional("email", given(&request.email).map(Email::parse));
+    let proven = fields.check_optional("email", non_empty(&request.email).map(Email::parse));
     match (id, proven) {
         (Some(id), Some(proven)) => Ok((id, proven)),
         _ => Err(Error::Invalid(fields)),
@@ -322,7 +238,7 @@ pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Polic
     if !request.confirm_password.is_empty() && request.confirm_password != request.new_password {
         fields.add("confirm_password", "must be equal to new_password");
     }
-    let new = fields.check("new_password", replacement(request.new_password, policy));
+    let new = fields.check("new_password", required_password(request.new_password, policy));
     let keep = SessionToken::parse(&request.keep_session);
     if keep.is_none() && !request.keep_session.is_empty() {
         fields.add("keep_session", "is not a session token");
@@ -341,7 +257,7 @@ pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Polic
     })
 }
 
-impl TryFrom<pb::LoginRequest> for Attempt {
+impl TryFrom<pb::LoginRequest> for Login {
     type Error = Error;
 
     fn try_from(request: pb::LoginRequest) -> Result<Self> {
@@ -353,8 +269,8 @@ impl TryFrom<pb::LoginRequest> for Attempt {
             return Err(Error::Invalid(fields));
         };
         fields.none().map(|()| Self {
-            username: given(&request.username).map(str::to_owned),
-            email: given(&request.email).map(str::to_owned),
+            username: Some(request.username).filter(|text| !text.is_empty()),
+            email: Some(request.email).filter(|text| !text.is_empty()),
             password: Password::attempt(request.password),
             device,
         })
@@ -373,44 +289,41 @@ impl From<Status> for pb::UserStatus {
 
 impl From<User> for pb::User {
     fn from(user: User) -> Self {
-        let seconds = |at: Option<Timestamp>| at.map_or(0, Timestamp::seconds);
-        Self {
-            etag: user.etag(),
-            username: user.username.as_ref().map_or("", Username::as_str).to_owned(),
-            email: user.email.as_ref().map_or("", Email::as_str).to_owned(),
-            created: user.created.seconds(),
-            updated: user.updated.seconds(),
-            name: user.name.as_str().to_owned(),
-            status: pb::UserStatus::from(user.status).into(),
-            email_verified: user.email_verified,
-            password_updated: seconds(user.password_updated),
-            prefs: Some(prefs::message(&user.prefs)),
-            labels: user.labels.as_slice().to_vec(),
-            metadata: user.metadata.as_map().clone(),
-            sso_enabled: user.sso_enabled,
-            deleted: seconds(user.deleted),
-            id: user.id.as_str().to_owned(),
-        }
+        user_view(user, true)
     }
 }
 
-/// A user as lists show it.
-fn shown(user: User, include_prefs: bool) -> pb::User {
-    let mut user = pb::User::from(user);
-    if !include_prefs {
-        user.prefs = None;
+/// A user, with its prefs if they are asked for.
+fn user_view(user: User, include_prefs: bool) -> pb::User {
+    let seconds = |at: Option<Timestamp>| at.map_or(0, Timestamp::seconds);
+    pb::User {
+        etag: user.etag(),
+        username: user.username.map_or_else(String::new, Username::into_string),
+        email: user.email.map_or_else(String::new, Email::into_string),
+        created: user.created.seconds(),
+        updated: user.updated.seconds(),
+        name: user.name.into_string(),
+        status: pb::UserStatus::from(user.status).into(),
+        email_verified: user.email_verified,
+        password_updated: seconds(user.password_updated),
+        prefs: include_prefs.then(|| prefs::message(user.prefs)),
+        labels: user.labels.into_vec(),
+        metadata: user.metadata.into_map(),
+        sso_enabled: user.sso_enabled,
+        deleted: seconds(user.deleted),
+        id: user.id.into_string(),
     }
-    user
 }
 
 /// Users as lists show them.
-pub(super) fn shown_all(users: Vec<User>, include_prefs: bool) -> Vec<pb::User> {
-    users.into_iter().map(|user| shown(user, include_prefs)).collect()
+pub(super) fn user_views(users: Vec<User>, include_prefs: bool) -> Vec<pb::User> {
+    users.into_iter().map(|user| user_view(user, include_prefs)).collect()
 }
 
 /// Of a user whose prefs changed: all of them, and the user without.
-pub(super) fn prefs_written(user: User) -> pb::UpdatePrefsResponse {
-    pb::UpdatePrefsResponse { prefs: Some(prefs::message(&user.prefs)), user: Some(shown(user, false)) }
+pub(super) fn prefs_written(mut user: User) -> pb::UpdatePrefsResponse {
+    let prefs = prefs::message(std::mem::take(&mut user.prefs));
+    pb::UpdatePrefsResponse { prefs: Some(prefs), user: Some(user_view(user, false)) }
 }
 
 pub(super) fn session(session: Session, token: String) -> pb::Session {
@@ -420,7 +333,7 @@ pub(super) fn session(session: Session, token: String) -> pb::Session {
         email: session.email,
         created: session.created.seconds(),
         expires: session.expires.seconds(),
-        user_id: session.user.as_str().to_owned(),
+        user_id: session.user.into_string(),
         public_id: session.public_id,
     }
 }

@@ -73,7 +73,7 @@ impl Keys for KeysService {
         request: Request<pb::ListKeyLogsRequest>,
     ) -> Result<Response<pb::ListKeyLogsResponse>, Status> {
         let caller = caller(&request)?;
-        let (filter, wanted) = convert::key_logs_wanted(request.into_inner())?;
+        let (filter, wanted) = convert::parse_key_logs(request.into_inner())?;
         let listed = self.ops.list_key_logs(&caller, &filter, &wanted).await?;
         Ok(Response::new(convert::key_logs(listed)))
     }

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use crate::ops::Operations;
-use crate::ops::users::Key;
+use crate::ops::users::UserRef;
 use crate::pb;
 use crate::pb::users_server::Users;
 
@@ -70,7 +70,7 @@ impl Users for UsersService {
         let prefs = request.get_ref().include_prefs;
         let (username, email, page) = convert::search(request.get_ref())?;
         let users = self.ops.search(&caller, username, email, page, prefs).await?;
-        Ok(Response::new(pb::SearchResponse { users: convert::shown_all(users, prefs) }))
+        Ok(Response::new(pb::SearchResponse { users: convert::user_views(users, prefs) }))
     }
 
     async fn update_password(
@@ -223,9 +223,9 @@ impl Users for UsersService {
         request: Request<pb::ReadPrefsRequest>,
     ) -> Result<Response<pb::ReadPrefsResponse>, Status> {
         let caller = caller(&request)?;
-        let key = Key::Id(convert::user_id("id", &request.get_ref().id)?);
+        let key = UserRef::Id(convert::user_id("id", &request.get_ref().id)?);
         let user = self.ops.read(&caller, &key).await?;
-        Ok(Response::new(pb::ReadPrefsResponse { prefs: Some(convert::prefs_message(&user.prefs)) }))
+        Ok(Response::new(pb::ReadPrefsResponse { prefs: Some(convert::prefs_message(user.prefs)) }))
     }
 
     async fn update_prefs(
@@ -244,7 +244,7 @@ impl Users for UsersService {
         request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
         let caller = caller(&request)?;
-        let (user, wanted) = convert::sessions_wanted(request.into_inner())?;
+        let (user, wanted) = convert::parse_list_sessions(request.into_inner())?;
         let listed = self.ops.list_sessions(&caller, &user, &wanted).await?;
         Ok(Response::new(convert::sessions(listed)))
     }
@@ -254,7 +254,7 @@ impl Users for UsersService {
         request: Request<pb::DeleteSessionRequest>,
     ) -> Result<Response<pb::DeleteSessionResponse>, Status> {
         let caller = caller(&request)?;
-        let (user, session) = convert::session_named(request.into_inner())?;
+        let (user, session) = convert::session_ref(request.into_inner())?;
         self.ops.delete_session(&caller, &user, &session).await?;
         Ok(Response::new(pb::DeleteSessionResponse {}))
     }
@@ -274,7 +274,7 @@ impl Users for UsersService {
         request: Request<pb::ListLogsRequest>,
     ) -> Result<Response<pb::ListLogsResponse>, Status> {
         let caller = caller(&request)?;
-        let (user, filter, wanted) = convert::logs_wanted(request.into_inner())?;
+        let (user, filter, wanted) = convert::parse_list_logs(request.into_inner())?;
         let listed = self.ops.list_logs(&caller, &user, &filter, &wanted).await?;
         Ok(Response::new(convert::logs(listed)))
     }

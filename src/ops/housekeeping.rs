@@ -4,14 +4,12 @@
 use std::time::Duration;
 
 use crate::domain::caller::Caller;
-use crate::domain::guard;
 use crate::domain::namespace::Namespace;
 use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
-use crate::store::attempts::Outdated;
-use crate::store::search::Merging;
+use crate::store::search::MergeMode;
 
 use super::Operations;
 
@@ -19,13 +17,13 @@ use super::Operations;
 const BATCH: u64 = 500;
 
 /// The least and the most time between two rounds.
-const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// Most steps of merging the search index in one round: more than a million users need, and an end while others write.
-const STEPS: usize = 1_000;
+const MAX_MERGE_STEPS: usize = 1_000;
 
 /// Most trees of the search index that are left as they are. A search looks into each.
-const TREES: u64 = 4;
+const MAX_SEGMENTS: u64 = 4;
 
 /// What a round of housekeeping removed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,8 +52,8 @@ impl Operations {
     pub fn clean_up_every(&self) -> Duration {
         let rules = &self.rules;
         let spans = [Some(rules.session_lifetime), rules.session_idle, rules.trash_keep, rules.logs_keep];
-        let shortest = spans.into_iter().flatten().min().unwrap_or(EVERY.1);
-        (shortest / 4).clamp(EVERY.0, EVERY.1)
+        let shortest = spans.into_iter().flatten().min().unwrap_or(INTERVAL_BOUNDS.1);
+        (shortest / 4).clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1)
     }
 
     /// Removes all that is due, and logs how much that was. Replicas may do it at the same time.
@@ -81,8 +79,8 @@ impl Operations {
             );
         }
         done?;
-        for _ in 0..STEPS {
-            if !self.merge(Merging::Alike).await? {
+        for _ in 0..MAX_MERGE_STEPS {
+            if !self.merge(MergeMode::Incremental).await? {
                 break;
             }
         }
@@ -136,13 +134,13 @@ impl Operations {
     ///
     /// Those of the database.
     pub async fn merge_search_index(&self) -> Result<()> {
-        if store::search::trees(self.store.reader()).await? > TREES {
-            self.merge(Merging::All).await?;
+        if store::search::segment_count(self.store.reader()).await? > MAX_SEGMENTS {
+            self.merge(MergeMode::Full).await?;
         }
         Ok(())
     }
 
-    async fn merge(&self, merging: Merging) -> Result<bool> {
+    async fn merge(&self, merging: MergeMode) -> Result<bool> {
         let tx = self.store.begin_as_server().await?;
         let merged = store::search::merge(&tx, merging).await?;
         tx.commit().await?;
@@ -167,17 +165,8 @@ impl Operations {
     }
 
     async fn remove_old_attempts(&self) -> Result<u64> {
-        let (now, limits) = (self.clock.now(), &self.rules.guard);
-        let outdated = Outdated {
-            // Failures in a row count as long as the longest wait after them.
-            before_hour: guard::hour(limits.forgotten_before(now)) - 1,
-            // Those of a clock that was ahead begin anew in any case; where this clock is the one that is wrong, a day is
-            // more than it will be.
-            after_hour: guard::hour(now) + 24,
-            seen: now.minus(limits.familiar),
-        };
         let tx = self.store.begin_as_server().await?;
-        let removed = store::attempts::delete_old(&tx, outdated, BATCH).await?;
+        let removed = self.throttle.delete_outdated(&tx, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
     }

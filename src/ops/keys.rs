@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::store::{self, Store, Transaction};
 
 use super::Operations;
-use super::lists::{Listed, Wanted};
+use super::list::{ListPage, PageRequest};
 
 impl Operations {
     /// Makes a key for the caller's namespace and returns it with its secret, which is kept nowhere.
@@ -81,8 +81,8 @@ impl Operations {
         &self,
         caller: &Caller,
         filter: &KeyLogFilter,
-        wanted: &Wanted,
-    ) -> Result<Listed<(LogRecord, Details)>> {
+        wanted: &PageRequest,
+    ) -> Result<ListPage<(LogRecord, Details)>> {
         let reach = match filter.root {
             true if !caller.root => return Err(Error::NamespaceMismatch),
             true => Reach::Every,
@@ -97,7 +97,7 @@ impl Operations {
         let next = self.truncate_page(&mut rows, limit, &digest, |last| last.seq.to_string());
         let total =
             if wanted.total { Some(store::events::count_of_keys(db, &reach, filter).await?) } else { None };
-        Ok(self.with_device_details(Listed { rows, total, next }, |record| &record.device).await)
+        Ok(self.with_device_details(ListPage { rows, total, next }, |record| &record.device).await)
     }
 
     /// Removes keys that have expired, at most `most`, and notes it in the log. Returns how many. Of replicas that do it

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::store;
 
 use super::Operations;
-use super::lists::{Listed, Wanted};
+use super::list::{ListPage, PageRequest};
 
 impl Operations {
     /// A page of a user's events, the newest first; also of one in the trash.
@@ -23,8 +23,8 @@ impl Operations {
         caller: &Caller,
         user: &UserId,
         filter: &LogFilter,
-        wanted: &Wanted,
-    ) -> Result<Listed<(LogRecord, Details)>> {
+        wanted: &PageRequest,
+    ) -> Result<ListPage<(LogRecord, Details)>> {
         let (db, namespace) = (self.read_list(caller).await?, &caller.namespace);
         let digest = filter.digest(namespace, user);
         let start = self.start(&wanted.page, &digest, |cursor| cursor.parse().ok())?;
@@ -47,7 +47,7 @@ impl Operations {
             None
         };
         drop(db);
-        Ok(self.with_device_details(Listed { rows, total, next }, |record| &record.device).await)
+        Ok(self.with_device_details(ListPage { rows, total, next }, |record| &record.device).await)
     }
 
     /// Drops the row that is one too many and returns the token of the next page.

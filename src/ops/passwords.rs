@@ -7,12 +7,12 @@ use crate::domain::session::{Device, SessionToken};
 use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
-use crate::hasher::HashPermit;
 use crate::store;
+use crate::throttle::{AttemptReservation, LoginIdentifier};
 
-use super::guard::{Alias, Origin, Reservation};
-use super::users::{Edit, Key, Place};
-use super::{Operations, check_etag, password_of, still_proven};
+use super::users::{Edit, Lifecycle, UserRef};
+use super::verify::{Proof, Purpose, Verified, recheck_credentials};
+use super::{Operations, check_etag};
 
 /// A change of password by one who knows the old one.
 #[derive(Debug)]
@@ -31,6 +31,36 @@ pub struct PasswordChange {
     pub etag: String,
 }
 
+impl Purpose for PasswordChange {
+    type Output = User;
+
+    fn proof(&self) -> Proof<'_> {
+        Proof {
+            identifier: LoginIdentifier::by_id(&self.user),
+            password: &self.old,
+            device: &self.device,
+            session: self.keep.as_ref(),
+            refusal: Action::PasswordRefused,
+        }
+    }
+
+    async fn find(&self, ops: &Operations, caller: &Caller) -> Result<Option<Account>> {
+        ops.find(caller, &UserRef::Id(self.user.clone())).await
+    }
+
+    async fn act(
+        &self,
+        ops: &Operations,
+        caller: &Caller,
+        attempt: &mut AttemptReservation,
+        old: Verified<'_>,
+    ) -> Result<User> {
+        ops.screen("new_password", &self.new, old.user).await?;
+        let new = ops.reserve_hash(caller)?.hash(&self.new).await?;
+        ops.replace_password(caller, attempt, self, old.hash, &new).await
+    }
+}
+
 impl Operations {
     /// Replaces the password and ends all sessions but one.
     ///
@@ -40,86 +70,21 @@ impl Operations {
     /// [`Error::EtagMismatch`], [`Error::HasherBusy`], [`Error::TooManyAttempts`], and [`Error::Invalid`] if the new
     /// password holds one of the user's names: told only to one who knows the old one.
     pub async fn update_password(&self, caller: &Caller, change: PasswordChange) -> Result<User> {
-        let turn = self.turn(caller)?;
-        let account = self.find(caller, &Key::Id(change.user.clone())).await?;
-        let alias = Alias::by_id(&change.user);
-        let address = caller.end_user_address(&change.device);
-        let origin = Origin { address, session: change.keep.as_ref() };
-        let mut reservation = self.reserve(caller, &alias, account.as_ref(), origin).await?;
-        let decoy = self.decoy(caller, &alias).await?;
-        let done = self.prove_and_replace(caller, turn, &reservation, &change, account, decoy.as_ref()).await;
-        match done {
-            Ok(user) => {
-                reservation.settle();
-                Ok(user)
-            }
-            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
-                Err(self.refuse(caller, Action::PasswordRefused, reservation, change.device, error).await)
-            }
-            // No verdict, or the old one was right, whatever is wrong with the new one.
-            Err(error) => {
-                reservation.abandon().await;
-                Err(error)
-            }
-        }
+        self.with_verified_password(caller, &change).await
     }
 
-    /// Replaces the password if the old one is right. If its hash has changed by then it is looked at once more: a log-in
-    /// may have renewed it.
-    async fn prove_and_replace(
-        &self,
-        caller: &Caller,
-        mut turn: HashPermit,
-        reservation: &Reservation,
-        change: &PasswordChange,
-        mut account: Option<Account>,
-        decoy: Option<&PasswordHash>,
-    ) -> Result<User> {
-        let mut again = true;
-        loop {
-            let old = password_of(account.as_ref());
-            if !reservation.may_prove(turn.verify(&change.old, old, decoy).await?) {
-                return Err(Error::BadCredentials);
-            }
-            let done = self.replace_proven(caller, reservation, change, account.as_ref(), old).await;
-            if !again || !matches!(done, Err(Error::BadCredentials)) {
-                return done;
-            }
-            let now = self.find(caller, &Key::Id(change.user.clone())).await?;
-            if !reservation.finds_another_hash(now.as_ref(), old) {
-                return done;
-            }
-            (account, again, turn) = (now, false, self.turn(caller)?);
-        }
-    }
-
-    async fn replace_proven(
-        &self,
-        caller: &Caller,
-        reservation: &Reservation,
-        change: &PasswordChange,
-        account: Option<&Account>,
-        old: Option<&PasswordHash>,
-    ) -> Result<User> {
-        if let Some(account) = account {
-            self.screen("new_password", &change.new, &account.user).await?;
-        }
-        let new = self.turn(caller)?.hash(&change.new).await?;
-        self.replace_password(caller, reservation, change, old, &new).await
-    }
-
-    /// `old` is what was checked; by now another call may have replaced it.
+    /// `old` is the hash that was verified; another call may have replaced it since.
     async fn replace_password(
         &self,
         caller: &Caller,
-        reservation: &Reservation,
+        attempt: &mut AttemptReservation,
         change: &PasswordChange,
-        old: Option<&PasswordHash>,
+        old: &PasswordHash,
         new: &PasswordHash,
     ) -> Result<User> {
         let tx = self.store.begin(caller).await?;
         let account = store::users::lock(&tx, &caller.namespace, &change.user).await?;
-        let before = still_proven(account, old)?;
+        let before = recheck_credentials(account, old)?;
         check_etag(&before, &change.etag)?;
         let mut user = before.clone();
         self.touch(&mut user);
@@ -130,8 +95,7 @@ impl Operations {
         let event = Event::new(user.updated, Action::PasswordUpdated, Some(user.id.clone()));
         let event = event.from(change.device.clone());
         store::events::append(&tx, caller, &event.changing(user.version, vec!["password"])).await?;
-        self.refund_proven(&tx, caller, reservation).await?;
-        tx.commit().await?;
+        attempt.succeed(tx).await?;
         Ok(user)
     }
 
@@ -148,16 +112,31 @@ impl Operations {
         etag: &str,
         new: &Password,
     ) -> Result<User> {
-        let turn = self.turn(caller)?;
-        let user = self.read(caller, &Key::Id(id.clone())).await?;
+        let permit = self.reserve_hash(caller)?;
+        let user = self.read(caller, &UserRef::Id(id.clone())).await?;
         // Before the work of a hash; looked at again when the change is made.
         check_etag(&user, etag)?;
         self.screen("new_password", new, &user).await?;
-        let hash = turn.hash(new).await?;
-        self.change(caller, Place::Live, id, etag, Action::PasswordSet, |_| {
+        let hash = permit.hash(new).await?;
+        self.change(caller, Lifecycle::Live, id, etag, Action::PasswordSet, |_| {
             Ok(Edit { password: Some(hash), end_sessions: true, ..Edit::of("password") })
         })
         .await
+    }
+
+    /// Ends the lockouts of a user: resets the failures under each of the user's names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UserNotFound`]
+    pub async fn unlock(&self, caller: &Caller, id: &UserId) -> Result<User> {
+        let event = Event::new(self.clock.now(), Action::UserUnlocked, Some(id.clone()));
+        let tx = self.store.begin(caller).await?;
+        let user = store::users::lock(&tx, &caller.namespace, id).await?.ok_or(Error::UserNotFound)?.user;
+        self.throttle.reset(&tx, caller, &user).await?;
+        store::events::append(&tx, caller, &event).await?;
+        tx.commit().await?;
+        Ok(user)
     }
 
     /// Refuses a new password that holds one of the user's names, or that the blocklist holds.

@@ -13,14 +13,14 @@ use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
-use crate::hasher::HashPermit;
 use crate::store;
 use crate::store::sessions::Open;
+use crate::throttle::{AttemptReservation, LoginIdentifier};
 
-use super::guard::{Alias, Origin, Reservation};
-use super::lists::{Listed, Wanted};
-use super::users::Key;
-use super::{Operations, password_of, still_proven};
+use super::Operations;
+use super::list::{ListPage, PageRequest};
+use super::users::UserRef;
+use super::verify::{Proof, Purpose, Verified, recheck_credentials};
 
 /// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
 const SEEN_EVERY: Duration = Duration::from_mins(1);
@@ -28,38 +28,76 @@ const SEEN_EVERY: Duration = Duration::from_mins(1);
 /// The most sessions that one sign-in ends.
 const MAX_ENDED: u64 = 100;
 
-/// Who wants to sign in, and how that is proven.
+/// What the end user typed to sign in. A text that cannot be a name matches no user.
 #[derive(Debug)]
-pub struct Attempt {
-    /// What the end user typed; whatever cannot be a username is nobody's.
+pub struct Login {
+    /// The username.
     pub username: Option<String>,
-    /// What the end user typed; whatever cannot be an address is nobody's.
+    /// The e-mail address.
     pub email: Option<String>,
     /// The password to try.
     pub password: Password,
-    /// Where the end user sits, as far as the caller says.
+    /// The end user's device, as far as the caller says.
     pub device: Device,
 }
 
-/// What a password was checked against.
-struct Proven<'a> {
-    password: Option<&'a PasswordHash>,
-    /// What is to take its place.
-    renewed: Option<PasswordHash>,
+/// The user that a log-in names: if both are given, the one who has both.
+struct Named {
+    username: Option<Username>,
+    email: Option<Email>,
+    /// True if one of the texts cannot be a name, so that no user matches.
+    is_unusable: bool,
+    identifier: LoginIdentifier,
 }
 
-impl Attempt {
-    /// What the user is called; a text that is no name stands for itself.
-    fn alias(&self) -> Alias {
-        let username = self.username.as_deref().map(|raw| match Username::parse(raw) {
-            Ok(username) => username.as_str().to_owned(),
-            Err(_) => raw.to_owned(),
-        });
-        let email = self.email.as_deref().map(|raw| match Email::parse(raw) {
-            Ok(email) => email.as_str().to_owned(),
-            Err(_) => raw.to_owned(),
-        });
-        Alias::by_names(username.as_deref(), email.as_deref())
+impl Login {
+    /// Parses the names. A text that cannot be one identifies the attempt as it is.
+    fn named(&self) -> Named {
+        let username = self.username.as_deref().map(|raw| Username::parse(raw).map_err(|_| raw));
+        let email = self.email.as_deref().map(|raw| Email::parse(raw).map_err(|_| raw));
+        let name = username.as_ref().map(|name| name.as_ref().map_or_else(|raw| *raw, Username::as_str));
+        let address = email.as_ref().map(|name| name.as_ref().map_or_else(|raw| *raw, Email::as_str));
+        Named {
+            is_unusable: matches!(username, Some(Err(_))) || matches!(email, Some(Err(_))),
+            identifier: LoginIdentifier::by_names(name, address),
+            username: username.and_then(Result::ok),
+            email: email.and_then(Result::ok),
+        }
+    }
+}
+
+/// A log-in whose names are parsed.
+struct NamedLogin {
+    login: Login,
+    named: Named,
+}
+
+impl Purpose for NamedLogin {
+    type Output = (SessionToken, Session);
+
+    fn proof(&self) -> Proof<'_> {
+        Proof {
+            identifier: self.named.identifier.clone(),
+            password: &self.login.password,
+            device: &self.login.device,
+            session: None,
+            refusal: Action::LoginRefused,
+        }
+    }
+
+    async fn find(&self, ops: &Operations, caller: &Caller) -> Result<Option<Account>> {
+        ops.find_named(caller, &self.named).await
+    }
+
+    async fn act(
+        &self,
+        ops: &Operations,
+        caller: &Caller,
+        attempt: &mut AttemptReservation,
+        verified: Verified<'_>,
+    ) -> Result<Self::Output> {
+        let rehashed = ops.rehash_if_outdated(caller, &self.login.password, verified.hash).await;
+        ops.open_session(caller, attempt, verified, rehashed, &self.login.device).await
     }
 }
 
@@ -70,105 +108,52 @@ impl Operations {
     ///
     /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only, [`Error::HasherBusy`],
     /// [`Error::TooManyAttempts`].
-    pub async fn login(&self, caller: &Caller, attempt: Attempt) -> Result<(SessionToken, Session)> {
-        let turn = self.turn(caller)?;
-        let account = self.find_named(caller, &attempt).await?;
-        let alias = attempt.alias();
-        let origin = Origin { address: caller.end_user_address(&attempt.device), session: None };
-        let mut reservation = self.reserve(caller, &alias, account.as_ref(), origin).await?;
-        let decoy = self.decoy(caller, &alias).await?;
-        let opened = self.prove(caller, turn, &attempt, &reservation, account, decoy.as_ref()).await;
-        match opened {
-            Ok(opened) => {
-                reservation.settle();
-                Ok(opened)
-            }
-            Err(error @ (Error::BadCredentials | Error::UserBlocked)) => {
-                Err(self.refuse(caller, Action::LoginRefused, reservation, attempt.device, error).await)
-            }
-            Err(error) => {
-                reservation.abandon().await; // no verdict
-                Err(error)
-            }
-        }
+    pub async fn login(&self, caller: &Caller, login: Login) -> Result<(SessionToken, Session)> {
+        self.with_verified_password(caller, &NamedLogin { named: login.named(), login }).await
     }
 
-    /// Opens a session for the right password. If a hash has changed by then it is looked at once more: another log-in
-    /// may have renewed it.
-    async fn prove(
-        &self,
-        caller: &Caller,
-        mut turn: HashPermit,
-        attempt: &Attempt,
-        reservation: &Reservation,
-        mut account: Option<Account>,
-        decoy: Option<&PasswordHash>,
-    ) -> Result<(SessionToken, Session)> {
-        let mut again = true;
-        loop {
-            let password = password_of(account.as_ref());
-            if !reservation.may_prove(turn.verify(&attempt.password, password, decoy).await?) {
-                return Err(Error::BadCredentials);
-            }
-            let proven =
-                Proven { password, renewed: self.renewed(caller, &attempt.password, password).await };
-            let opened =
-                self.open_session(caller, reservation, account.as_ref(), &proven, &attempt.device).await;
-            if !again || !matches!(opened, Err(Error::BadCredentials)) {
-                return opened;
-            }
-            let now = self.find_named(caller, attempt).await?;
-            if !reservation.finds_another_hash(now.as_ref(), password) {
-                return opened;
-            }
-            (account, again, turn) = (now, false, self.turn(caller)?);
-        }
-    }
-
-    /// The hash as we write it now, if the one that was checked is another system's or cheaper. If there is no time for
+    /// The hash as we write it now, if the one that was verified is another system's or cheaper. If there is no time for
     /// it, the next log-in will do.
-    async fn renewed(
+    async fn rehash_if_outdated(
         &self,
         caller: &Caller,
         password: &Password,
-        hash: Option<&PasswordHash>,
+        hash: &PasswordHash,
     ) -> Option<PasswordHash> {
-        if hash.is_none_or(|hash| self.hasher.is_current(hash)) {
+        if self.hasher.is_current(hash) {
             return None;
         }
-        self.turn(caller).ok()?.hash(password).await.ok()
+        self.reserve_hash(caller).ok()?.hash(password).await.ok()
     }
 
-    /// The live user that the attempt names. With both a username and an e-mail address it must have both.
-    async fn find_named(&self, caller: &Caller, attempt: &Attempt) -> Result<Option<Account>> {
-        let username = attempt.username.as_deref().map(Username::parse).transpose().ok();
-        let email = attempt.email.as_deref().map(Email::parse).transpose().ok();
-        let (Some(username), Some(email)) = (username, email) else { return Ok(None) };
-        match (username, email) {
-            (Some(username), None) => self.find(caller, &Key::Username(username)).await,
-            (None, Some(email)) => self.find(caller, &Key::Email(email)).await,
-            (Some(username), Some(email)) => {
-                let account = self.find(caller, &Key::Username(username)).await?;
-                Ok(account.filter(|account| account.user.email.as_ref() == Some(&email)))
-            }
-            (None, None) => Ok(None),
-        }
+    /// The live user that a log-in names.
+    async fn find_named(&self, caller: &Caller, named: &Named) -> Result<Option<Account>> {
+        let Named { username, email, is_unusable, .. } = named;
+        let key = match (username, email) {
+            _ if *is_unusable => return Ok(None),
+            (Some(username), _) => UserRef::Username(username.clone()),
+            (None, Some(email)) => UserRef::Email(email.clone()),
+            (None, None) => return Ok(None),
+        };
+        let account = self.find(caller, &key).await?;
+        Ok(account.filter(|account| email.is_none() || account.user.email == *email))
     }
 
     async fn open_session(
         &self,
         caller: &Caller,
-        reservation: &Reservation,
-        account: Option<&Account>,
-        proven: &Proven<'_>,
+        attempt: &mut AttemptReservation,
+        verified: Verified<'_>,
+        rehashed: Option<PasswordHash>,
         device: &Device,
     ) -> Result<(SessionToken, Session)> {
-        let id = &account.ok_or(Error::BadCredentials)?.user.id;
+        let id = &verified.user.id;
         let token = SessionToken::generate().map_err(Error::internal)?;
         let tx = self.store.begin(caller).await?;
-        let user = still_proven(store::users::lock(&tx, &caller.namespace, id).await?, proven.password)?;
-        if let Some(renewed) = &proven.renewed {
-            store::users::renew_password(&tx, &caller.namespace, id, renewed).await?;
+        let account = store::users::lock(&tx, &caller.namespace, id).await?;
+        let user = recheck_credentials(account, verified.hash)?;
+        if let Some(rehashed) = &rehashed {
+            store::users::renew_password(&tx, &caller.namespace, id, rehashed).await?;
         }
         self.end_oldest(&tx, caller, &user.id).await?;
         let new = self.new_session(caller, &user, device)?;
@@ -176,8 +161,7 @@ impl Operations {
         let event = Event::new(new.created, Action::SessionCreated, Some(user.id.clone()));
         let event = event.from(new.device.clone()).about(&new.public_id);
         store::events::append(&tx, caller, &event).await?;
-        self.refund_proven(&tx, caller, reservation).await?;
-        tx.commit().await?;
+        attempt.succeed(tx).await?;
         Ok((token, session_of(&user, &new)))
     }
 
@@ -251,12 +235,12 @@ impl Operations {
         &self,
         caller: &Caller,
         user: &UserId,
-        wanted: &Wanted,
-    ) -> Result<Listed<(StoredSession, Details)>> {
+        wanted: &PageRequest,
+    ) -> Result<ListPage<(StoredSession, Details)>> {
         let namespace = &caller.namespace;
         let digest = ListFields::new("sessions", namespace.as_str()).text(user.as_str()).digest();
         let start = self.start(&wanted.page, &digest, |cursor| Some(cursor.to_owned()))?;
-        self.read(caller, &Key::Id(user.clone())).await?;
+        self.read(caller, &UserRef::Id(user.clone())).await?;
         let (db, open) = (self.read_list(caller).await?, self.open());
         // One more than asked for tells whether there are more.
         let (after, limit) = (start.after().map(String::as_str), wanted.page.limit);
@@ -268,7 +252,7 @@ impl Operations {
             None
         };
         drop(db);
-        Ok(self.with_device_details(Listed { rows, total, next }, |session| &session.device).await)
+        Ok(self.with_device_details(ListPage { rows, total, next }, |session| &session.device).await)
     }
 
     /// Ends the session of a user that `public_id` names.

@@ -7,7 +7,7 @@ use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
 
-use super::users::{Edit, Place};
+use super::users::{Edit, Lifecycle};
 use super::{Operations, check_etag};
 
 /// How often a user is looked for that others restore or purge while it is being restored.
@@ -35,7 +35,7 @@ impl Operations {
     /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::UsernameTaken`] or [`Error::EmailTaken`] if
     /// another user took a name meanwhile.
     pub async fn restore(&self, caller: &Caller, id: &UserId, etag: &str) -> Result<User> {
-        self.change(caller, Place::Trash, id, etag, Action::UserRestored, |user| {
+        self.change(caller, Lifecycle::Trash, id, etag, Action::UserRestored, |user| {
             user.deleted = None;
             Ok(Edit::of("deleted"))
         })
@@ -83,11 +83,11 @@ impl Operations {
                 let mut user = self.read_trash(caller, id).await?;
                 user.apply(changes);
                 self.screen("password", password, &user).await?;
-                Some(self.turn(caller)?.hash(password).await?)
+                Some(self.reserve_hash(caller)?.hash(password).await?)
             }
             None => None,
         };
-        self.change(caller, Place::Trash, id, "", Action::UserRestored, |user| {
+        self.change(caller, Lifecycle::Trash, id, "", Action::UserRestored, |user| {
             // While the password was hashed the user may have come back, got another address and gone again.
             if user.email != new.email {
                 return Err(Error::UserNotFound);

@@ -7,7 +7,7 @@ use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::password::PasswordHash;
-use crate::domain::prefs::Prefs;
+use crate::domain::prefs::{Prefs, PrefsChanges};
 use crate::domain::scope::Scope;
 use crate::domain::user::{Account, Changes, NewUser, Status, User};
 use crate::domain::user_id::UserId;
@@ -17,9 +17,9 @@ use crate::store;
 
 use super::{Operations, check_etag, require};
 
-/// What a caller can know a user by.
+/// A reference to a user.
 #[derive(Clone, Debug)]
-pub enum Key {
+pub enum UserRef {
     /// Its id.
     Id(UserId),
     /// Its username.
@@ -28,10 +28,10 @@ pub enum Key {
     Email(Email),
 }
 
-/// Where a user is to be found.
+/// The part of its life that a user is in.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Place {
-    /// Among those that live.
+pub(super) enum Lifecycle {
+    /// Live.
     Live,
     /// In the trash.
     Trash,
@@ -66,7 +66,7 @@ impl Operations {
         let hash = match (&new.password, &new.password_hash) {
             (Some(password), _) => {
                 self.check_blocklist("password", password).await?;
-                Some(self.turn(caller)?.hash(password).await?)
+                Some(self.reserve_hash(caller)?.hash(password).await?)
             }
             (None, Some(text)) => Some(self.adopt(caller, text)?),
             (None, None) => None,
@@ -106,7 +106,7 @@ impl Operations {
             status: new.status,
             email_verified: false,
             password_updated: (new.password.is_some() || new.password_hash.is_some()).then_some(now),
-            prefs: "{}".to_owned(),
+            prefs: Prefs::default(),
             labels: new.labels,
             metadata: new.metadata,
             sso_enabled: new.sso_enabled,
@@ -123,16 +123,16 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::UserNotFound`]
-    pub async fn read(&self, caller: &Caller, key: &Key) -> Result<User> {
+    pub async fn read(&self, caller: &Caller, key: &UserRef) -> Result<User> {
         Ok(self.find(caller, key).await?.ok_or(Error::UserNotFound)?.user)
     }
 
-    pub(super) async fn find(&self, caller: &Caller, key: &Key) -> Result<Option<Account>> {
+    pub(super) async fn find(&self, caller: &Caller, key: &UserRef) -> Result<Option<Account>> {
         let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
         match key {
-            Key::Id(id) => store::users::find(db, namespace, id).await,
-            Key::Username(username) => store::users::find_by_username(db, namespace, username).await,
-            Key::Email(email) => store::users::find_by_email(db, namespace, email).await,
+            UserRef::Id(id) => store::users::find(db, namespace, id).await,
+            UserRef::Username(username) => store::users::find_by_username(db, namespace, username).await,
+            UserRef::Email(email) => store::users::find_by_email(db, namespace, email).await,
         }
     }
 
@@ -148,15 +148,15 @@ impl Operations {
         let hash = match &changes.password {
             Some(password) => {
                 require(caller, Scope::UsersAdmin)?;
-                let mut user = self.read(caller, &Key::Id(id.clone())).await?;
+                let mut user = self.read(caller, &UserRef::Id(id.clone())).await?;
                 user.apply(changes);
                 self.screen("password", password, &user).await?;
-                Some(self.turn(caller)?.hash(password).await?)
+                Some(self.reserve_hash(caller)?.hash(password).await?)
             }
             None => None,
         };
 
-        self.change(caller, Place::Live, id, etag, Action::UserUpdated, |user| {
+        self.change(caller, Lifecycle::Live, id, etag, Action::UserUpdated, |user| {
             let mut fields = user.apply(changes);
             if user.username.is_none() && user.email.is_none() {
                 let (field, other) =
@@ -175,7 +175,7 @@ impl Operations {
     ///
     /// [`Error::UserNotFound`], [`Error::EtagMismatch`].
     pub async fn delete(&self, caller: &Caller, id: &UserId, etag: &str) -> Result<User> {
-        self.change(caller, Place::Live, id, etag, Action::UserDeleted, |user| {
+        self.change(caller, Lifecycle::Live, id, etag, Action::UserDeleted, |user| {
             user.deleted = Some(user.updated);
             Ok(Edit { end_sessions: true, ..Edit::of("deleted") })
         })
@@ -194,7 +194,7 @@ impl Operations {
         etag: &str,
         status: Status,
     ) -> Result<User> {
-        self.change(caller, Place::Live, id, etag, Action::StatusUpdated, |user| {
+        self.change(caller, Lifecycle::Live, id, etag, Action::StatusUpdated, |user| {
             if user.status == status {
                 return Ok(Edit::default());
             }
@@ -218,7 +218,7 @@ impl Operations {
         verified: bool,
         proven: Option<&Email>,
     ) -> Result<User> {
-        self.change(caller, Place::Live, id, etag, Action::VerificationUpdated, |user| {
+        self.change(caller, Lifecycle::Live, id, etag, Action::VerificationUpdated, |user| {
             if proven.is_some() && proven != user.email.as_ref() {
                 return Err(Error::EmailMismatch);
             }
@@ -244,12 +244,12 @@ impl Operations {
         caller: &Caller,
         id: &UserId,
         etag: &str,
-        changes: Prefs,
+        changes: PrefsChanges,
         replace: bool,
     ) -> Result<User> {
-        self.change(caller, Place::Live, id, etag, Action::PrefsUpdated, |user| {
-            let old = if replace { Prefs::default() } else { Prefs::from_trusted(&user.prefs) };
-            let new = old.merged(changes).map_err(|why| Error::invalid("prefs", why.to_string()))?.to_text();
+        self.change(caller, Lifecycle::Live, id, etag, Action::PrefsUpdated, |user| {
+            let old = if replace { Prefs::default() } else { user.prefs.clone() };
+            let new = old.merged(changes).map_err(|why| Error::invalid("prefs", why.to_string()))?;
             if user.prefs == new {
                 return Ok(Edit::default());
             }
@@ -264,18 +264,18 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::UserNotFound`] if there is none in that place, [`Error::EtagMismatch`], [`Error::UsernameTaken`],
+    /// [`Error::UserNotFound`] if there is none in that lifecycle, [`Error::EtagMismatch`], [`Error::UsernameTaken`],
     /// [`Error::EmailTaken`], and those of `edit`.
     pub(super) async fn change(
         &self,
         caller: &Caller,
-        place: Place,
+        lifecycle: Lifecycle,
         id: &UserId,
         etag: &str,
         action: Action,
         edit: impl FnOnce(&mut User) -> Result<Edit> + Clone,
     ) -> Result<User> {
-        let change = || self.change_once(caller, place, id, etag, action, edit.clone());
+        let change = || self.change_once(caller, lifecycle, id, etag, action, edit.clone());
         match change().await {
             // Two that wait for each other's names: the other one is done now.
             Err(error) if store::is_deadlock(&error) => change().await,
@@ -286,7 +286,7 @@ impl Operations {
     async fn change_once(
         &self,
         caller: &Caller,
-        place: Place,
+        lifecycle: Lifecycle,
         id: &UserId,
         etag: &str,
         action: Action,
@@ -294,9 +294,9 @@ impl Operations {
     ) -> Result<User> {
         let namespace = &caller.namespace;
         let tx = self.store.begin(caller).await?; // any `?` from here to commit rolls back
-        let account = match place {
-            Place::Live => store::users::lock(&tx, namespace, id).await?,
-            Place::Trash => store::users::lock_in_trash(&tx, namespace, id).await?,
+        let account = match lifecycle {
+            Lifecycle::Live => store::users::lock(&tx, namespace, id).await?,
+            Lifecycle::Trash => store::users::lock_in_trash(&tx, namespace, id).await?,
         };
         let before = account.ok_or(Error::UserNotFound)?.user;
         check_etag(&before, etag)?;
@@ -336,7 +336,7 @@ impl Operations {
         if !matches!(error, Error::IdTaken | Error::UsernameTaken { .. } | Error::EmailTaken { .. }) {
             return error;
         }
-        let keys = [user.email.clone().map(Key::Email), user.username.clone().map(Key::Username)];
+        let keys = [user.email.clone().map(UserRef::Email), user.username.clone().map(UserRef::Username)];
         for key in keys.into_iter().flatten() {
             let holder = match self.find(caller, &key).await {
                 Ok(Some(holder)) if Some(&holder.user.id) != own => holder.user.id.as_str().to_owned(),
@@ -344,7 +344,7 @@ impl Operations {
                 Err(error) => return error,
             };
             return match key {
-                Key::Email(_) => Error::EmailTaken { holder: Some(holder) },
+                UserRef::Email(_) => Error::EmailTaken { holder: Some(holder) },
                 _ => Error::UsernameTaken { holder: Some(holder) },
             };
         }

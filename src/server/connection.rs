@@ -34,9 +34,9 @@ pub(super) struct Lifetimes {
 impl Lifetimes {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            header: config.http_header_timeout,
-            idle: config.http_idle_timeout,
-            age: config.http_max_age,
+            header: config.http.header_timeout,
+            idle: config.http.idle_timeout,
+            age: config.http.max_age,
             grace: config.grace,
         }
     }

@@ -60,9 +60,9 @@ pub(super) struct Entry {
 impl Connections {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(config.limits_connections)),
-            max_per_address: config.limits_connections_per_address,
-            exempt: config.http_trusted_proxies.clone().into(),
+            permits: Arc::new(Semaphore::new(config.limits.connections)),
+            max_per_address: config.limits.connections_per_address,
+            exempt: config.http.trusted_proxies.clone().into(),
             table: Arc::default(),
         }
     }
@@ -206,12 +206,11 @@ mod tests {
 
     fn connections(all: usize, per_address: usize, proxies: &[&str]) -> Connections {
         let proxies = proxies.iter().map(|network| network.parse().unwrap()).collect();
-        Connections::new(&Config {
-            limits_connections: all,
-            limits_connections_per_address: per_address,
-            http_trusted_proxies: proxies,
-            ..Config::default()
-        })
+        let mut config = Config::default();
+        config.limits.connections = all;
+        config.limits.connections_per_address = per_address;
+        config.http.trusted_proxies = proxies;
+        Connections::new(&config)
     }
 
     async fn admit(connections: &Connections, peer: &str) -> Option<Entry> {

@@ -59,9 +59,9 @@ impl Limits {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             all: Arc::default(),
-            of_all: Limit { calls: config.limits_calls, rate: config.limits_rate },
-            of_one: Limit { calls: config.limits_calls_per_caller, rate: config.limits_rate_per_caller },
-            namespaces: Arc::new(Namespaces::new(config.limits_calls_per_namespace)),
+            of_all: Limit { calls: config.limits.calls, rate: config.limits.rate },
+            of_one: Limit { calls: config.limits.calls_per_caller, rate: config.limits.rate_per_caller },
+            namespaces: Arc::new(Namespaces::new(config.limits.calls_per_namespace)),
             streams: Arc::default(),
             streams_of_strangers: Arc::default(),
             since: Instant::now(),

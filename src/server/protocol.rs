@@ -23,19 +23,19 @@ impl Protocol {
         let mut http = Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(config.http_idle_timeout)
+            .header_read_timeout(config.http.idle_timeout)
             .max_headers(64)
-            .max_buf_size(config.http_max_headers);
+            .max_buf_size(config.http.max_headers);
         http.http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(config.http_keepalive)
-            .keep_alive_timeout(config.http_keepalive_timeout)
-            .max_header_list_size(u32::try_from(config.http_max_headers).unwrap_or(u32::MAX))
-            .max_concurrent_streams(config.http_max_streams)
+            .keep_alive_interval(config.http.keepalive)
+            .keep_alive_timeout(config.http.keepalive_timeout)
+            .max_header_list_size(u32::try_from(config.http.max_headers).unwrap_or(u32::MAX))
+            .max_concurrent_streams(config.http.max_streams)
             .adaptive_window(false);
         Self {
             http: Arc::new(http),
-            allowed: Allowed { resets: config.http_max_resets, pings: config.http_max_pings },
+            allowed: Allowed { resets: config.http.max_resets, pings: config.http.max_pings },
             lifetimes: Lifetimes::new(config),
         }
     }

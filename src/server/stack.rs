@@ -92,7 +92,7 @@ impl Stack {
         keys: KeyRing,
         health: HealthServer<impl Health>,
     ) -> Result<Self, tonic_reflection::server::Error> {
-        let max_body = config.http_max_body;
+        let max_body = config.http.max_body;
         let users = UsersServer::new(UsersService::new(ops.clone())).max_decoding_message_size(max_body);
         let keys_service = KeysServer::new(KeysService::new(ops, keys.clone()));
         let mut routes = Routes::builder();
@@ -106,8 +106,8 @@ impl Stack {
             gate: Arc::new(Gate::new(config, keys)),
             limits: Arc::new(Limits::new(config)),
             stranger: Arc::new(Known::open()),
-            open_health: config.open_health,
-            open_reflection: config.open_reflection,
+            open_health: config.open.health,
+            open_reflection: config.open.reflection,
             max_body,
             drain: CancellationToken::new(),
         })

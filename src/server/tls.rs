@@ -63,12 +63,12 @@ impl Tls {
     ///
     /// [`TlsError`], as all functions here.
     pub fn open(config: &Config) -> Result<Option<Self>, TlsError> {
-        if config.tls_cert.is_none() {
+        if config.tls.cert.is_none() {
             return Ok(None);
         }
         let files = Files::read(config)?;
         let acceptor = acceptor(config, &files)?;
-        let callers = config.tls_callers.iter().map(|caller| {
+        let callers = config.tls.callers.iter().map(|caller| {
             let known = Known::new(&caller.san, caller.reach.clone(), caller.scopes);
             (caller.san.clone(), Arc::new(known))
         });
@@ -141,9 +141,9 @@ impl Files {
             std::fs::read(path).map_err(|error| fault(setting, path, error))
         };
         Ok(Self {
-            cert: read("tls.cert", config.tls_cert.as_deref())?,
-            key: read("tls.key", config.tls_key.as_deref())?,
-            client_ca: match config.tls_client_ca.as_deref() {
+            cert: read("tls.cert", config.tls.cert.as_deref())?,
+            key: read("tls.key", config.tls.key.as_deref())?,
+            client_ca: match config.tls.client_ca.as_deref() {
                 Some(path) => Some(read("tls.client_ca", Some(path))?),
                 None => None,
             },
@@ -161,9 +161,9 @@ fn together(why: impl std::fmt::Display) -> TlsError {
 
 fn acceptor(config: &Config, files: &Files) -> Result<TlsAcceptor, TlsError> {
     let path = |file: &Option<std::path::PathBuf>| file.clone().unwrap_or_default();
-    let chain = certificates("tls.cert", &path(&config.tls_cert), &files.cert)?;
+    let chain = certificates("tls.cert", &path(&config.tls.cert), &files.cert)?;
     let key = PrivateKeyDer::from_pem_slice(&files.key)
-        .map_err(|_| fault("tls.key", &path(&config.tls_key), "holds no private key in PEM"))?;
+        .map_err(|_| fault("tls.key", &path(&config.tls.key), "holds no private key in PEM"))?;
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -171,13 +171,13 @@ fn acceptor(config: &Config, files: &Files) -> Result<TlsAcceptor, TlsError> {
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(authorities) => {
-            let file = path(&config.tls_client_ca);
+            let file = path(&config.tls.client_ca);
             let mut roots = RootCertStore::empty();
             for authority in certificates("tls.client_ca", &file, authorities)? {
                 roots.add(authority).map_err(|why| fault("tls.client_ca", &file, why))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = match config.tls_client_auth {
+            let verifier = match config.tls.client_auth {
                 ClientAuth::Required => verifier,
                 ClientAuth::Optional => verifier.allow_unauthenticated(),
             };

@@ -10,7 +10,7 @@ use sea_orm::{
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event, KeyLogFilter, LogFilter, LogRecord};
 use crate::domain::key::Reach;
-use crate::domain::listing::{Span, Start};
+use crate::domain::list::{Start, TimeRange};
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
@@ -106,7 +106,7 @@ fn chosen(namespace: &Namespace, user: &UserId, filter: &LogFilter) -> Select<ev
     during(select, &filter.span)
 }
 
-fn during(select: Select<event::Entity>, span: &Span) -> Select<event::Entity> {
+fn during(select: Select<event::Entity>, span: &TimeRange) -> Select<event::Entity> {
     // Kept from the index of ages, which is everyone's.
     let at = || Column::At.into_expr().add(Expr::Constant(Value::from(0_i64)));
     let bounds = span.from.map(|from| at().gte(from.0)).into_iter();

@@ -125,10 +125,10 @@ fn in_dialect(sql: &str, backend: DbBackend) -> String {
 mod tests {
     use sea_orm::{DbBackend, Statement};
 
-    use crate::domain::listing::{Filters, Listing};
+    use crate::domain::list::{Filters, Listing};
     use crate::domain::namespace::Namespace;
     use crate::domain::session::SessionToken;
-    use crate::store::listing::{Source, source};
+    use crate::store::list::{AccessPath, source};
     use crate::store::{sessions, users};
 
     use super::*;
@@ -168,7 +168,9 @@ INSERT INTO events (namespace, user_id, at, action, caller, address, user_agent,
         {
             let filters = Filters { search: search.to_lowercase(), ..Filters::default() };
             let listing = Listing { trash, filters, ..Listing::default() };
-            let Source::Among(list) = source(db, &namespace, &listing).await.unwrap() else { panic!("many") };
+            let AccessPath::Among(list) = source(db, &namespace, &listing).await.unwrap() else {
+                panic!("many")
+            };
             assert_eq!(serde_json::from_str::<Vec<i64>>(&list).unwrap().len(), found, "{search}");
         }
         let broken = "SELECT count(*) FROM pragma_foreign_key_check";

@@ -1,22 +1,32 @@
 //! The search index: an FTS5 table on SQLite, a GIN index on PostgreSQL, both of the same numbers.
 
+mod terms;
+
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 
 use crate::domain::namespace::Namespace;
-use crate::domain::search::{Term, terms_of};
 use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
-/// Puts a user into the index, or what changed of it. In the transaction that writes the user, behind that.
+pub(super) use terms::{Folded, same_terms, terms_of};
+pub use terms::{Term, probes};
+
+/// Writes the terms of a user to the index. In the transaction that writes the user, after that.
 ///
 /// # Errors
 ///
 /// What the database says, as all functions here.
-pub(super) async fn write(tx: &impl ConnectionTrait, namespace: &Namespace, user: &User) -> Result<()> {
-    let (backend, terms) = (tx.get_database_backend(), terms_of(namespace, user));
+pub(super) async fn write(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    terms: BTreeSet<Term>,
+) -> Result<()> {
+    let backend = tx.get_database_backend();
     let sql = match backend {
         DbBackend::Sqlite => {
             "INSERT OR REPLACE INTO users_search (rowid, terms) \
@@ -31,7 +41,7 @@ pub(super) async fn write(tx: &impl ConnectionTrait, namespace: &Namespace, user
         DbBackend::Sqlite => words(terms),
         _ => array(terms),
     };
-    let values: [Value; 3] = [namespace.as_str().into(), user.id.as_str().into(), text.into()];
+    let values: [Value; 3] = [namespace.as_str().into(), user.as_str().into(), text.into()];
     tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     Ok(())
 }
@@ -56,9 +66,9 @@ pub(super) async fn write_all(
              ON CONFLICT (namespace, id) DO UPDATE SET terms = excluded.terms"
         }
     };
-    let text = |user| match backend {
-        DbBackend::Sqlite => words(terms_of(namespace, user)),
-        _ => array(terms_of(namespace, user)),
+    let text = |user| {
+        let terms = terms_of(namespace, user, &Folded::of(user));
+        if backend == DbBackend::Sqlite { words(terms) } else { array(terms) }
     };
     let pairs: Vec<(&str, String)> = users.map(|user| (user.id.as_str(), text(user))).collect();
     let pairs = serde_json::to_string(&pairs).map_err(Error::internal)?;
@@ -88,11 +98,11 @@ const STEP: i32 = 64;
 
 /// What a step of merging takes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Merging {
+pub enum MergeMode {
     /// What was begun, and trees that are alike.
-    Alike,
+    Incremental,
     /// All trees, to make one of them. Only the first step: another one would begin again with what was written since.
-    All,
+    Full,
 }
 
 /// How many trees the index consists of. One on PostgreSQL, which sorts in what is written at once.
@@ -100,7 +110,7 @@ pub enum Merging {
 /// # Errors
 ///
 /// What the database says.
-pub async fn trees(db: &impl ConnectionTrait) -> Result<u64> {
+pub async fn segment_count(db: &impl ConnectionTrait) -> Result<u64> {
     let backend = db.get_database_backend();
     if backend != DbBackend::Sqlite {
         return Ok(1);
@@ -113,14 +123,14 @@ pub async fn trees(db: &impl ConnectionTrait) -> Result<u64> {
 /// # Errors
 ///
 /// What the database says.
-pub async fn merge(tx: &impl ConnectionTrait, merging: Merging) -> Result<bool> {
+pub async fn merge(tx: &impl ConnectionTrait, merging: MergeMode) -> Result<bool> {
     let backend = tx.get_database_backend();
     if backend != DbBackend::Sqlite {
         return Ok(false);
     }
     let pages = match merging {
-        Merging::Alike => STEP,
-        Merging::All => -STEP,
+        MergeMode::Incremental => STEP,
+        MergeMode::Full => -STEP,
     };
     let before = number(tx, CHANGES).await?;
     let sql = "INSERT INTO users_search (users_search, rank) VALUES ('merge', ?1)";
@@ -139,7 +149,7 @@ async fn number(db: &impl ConnectionTrait, sql: &str) -> Result<u64> {
 }
 
 /// What the index is asked: a condition on `users_search` and its value. `terms` must not be empty.
-pub(super) fn having(backend: DbBackend, terms: Vec<Term>) -> (&'static str, Value) {
+pub(super) fn index_condition(backend: DbBackend, terms: Vec<Term>) -> (&'static str, Value) {
     match backend {
         DbBackend::Sqlite => ("users_search MATCH ?", words(terms).into()),
         _ => ("terms @> CAST(CAST($1 AS text) AS int4[])", array(terms).into()),

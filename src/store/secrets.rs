@@ -13,12 +13,12 @@ pub async fn page_token(db: &impl ConnectionTrait) -> Result<Vec<u8>> {
     read(db, "page_token").await
 }
 
-/// The key of what stands in for users who do not exist, and of whom attempts are counted for.
+/// The key that the buckets of attempts are found by, and the hashes that stand in for users who do not exist.
 ///
 /// # Errors
 ///
 /// As [`page_token`].
-pub async fn decoy(db: &impl ConnectionTrait) -> Result<Vec<u8>> {
+pub async fn bucket_key(db: &impl ConnectionTrait) -> Result<Vec<u8>> {
     read(db, "decoy").await
 }
 

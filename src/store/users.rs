@@ -1,5 +1,7 @@
 //! The table of users.
 
+mod row;
+
 use sea_orm::sea_query::{Expr, ExprTrait as _, Value};
 use sea_orm::{
     ActiveModelTrait as _,
@@ -11,17 +13,17 @@ use sea_orm::{
 use crate::domain::email::Email;
 use crate::domain::namespace::Namespace;
 use crate::domain::password::PasswordHash;
-use crate::domain::search::same_terms;
-use crate::domain::text::fold;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Account, Labels, Metadata, Name, Status, User};
+use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
 
 use super::entity::user::{self, Column};
 use super::fault::{Taken, taken};
-use super::{search, unique};
+use super::search::{self, Folded};
+use super::unique;
+use row::{account, parsed, row, trashed};
 
 /// Every query on users starts here, so none can reach into another namespace.
 fn within(namespace: &Namespace) -> Select<user::Entity> {
@@ -115,19 +117,19 @@ pub async fn renew_password(
     Ok(())
 }
 
-/// The password of a live user drawn by `lot`, if anyone has one: each with about the same chance, and always the same
-/// for a lot as long as nobody comes or goes.
+/// The hash of a live user drawn by `number`, if any user has one: each with about the same chance, and always the same
+/// for a number while the users are the same.
 ///
 /// # Errors
 ///
 /// What the database says.
-pub async fn password_by_chance(
+pub async fn sample_password_hash(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
-    lot: i64,
+    number: i64,
 ) -> Result<Option<PasswordHash>> {
-    // Behind the last one it begins anew with the first.
-    for from in [lot, i64::MIN] {
+    // After the last one comes the first.
+    for from in [number, i64::MIN] {
         let sql = "SELECT password_hash FROM users WHERE namespace = $1 AND generation >= $2 AND deleted = 0 \
             AND password_hash <> '' ORDER BY namespace, generation LIMIT 1";
         let values: [Value; 2] = [namespace.as_str().into(), from.into()];
@@ -187,9 +189,11 @@ pub async fn insert(
     password: Option<&PasswordHash>,
 ) -> Result<()> {
     let password = password.map_or_else(String::new, |hash| hash.as_str().to_owned());
-    let row = row(namespace, user, password)?;
+    let folded = Folded::of(user);
+    let terms = search::terms_of(namespace, user, &folded);
+    let row = row(namespace, user, folded, password)?;
     user::Entity::insert(row.into_active_model()).exec_without_returning(tx).await.map_err(conflict)?;
-    search::write(tx, namespace, user).await
+    search::write(tx, namespace, &user.id, terms).await
 }
 
 /// Adds many users at once, at a small part of what they cost one by one.
@@ -202,10 +206,10 @@ pub async fn insert_all(
     namespace: &Namespace,
     users: &[(User, Option<PasswordHash>)],
 ) -> Result<()> {
-    for some in users.chunks(AT_ONCE) {
+    for some in users.chunks(INSERT_BATCH) {
         let rows = some.iter().map(|(user, password)| {
             let password = password.as_ref().map_or_else(String::new, |hash| hash.as_str().to_owned());
-            Ok(row(namespace, user, password)?.into_active_model())
+            Ok(row(namespace, user, Folded::of(user), password)?.into_active_model())
         });
         let rows = rows.collect::<Result<Vec<_>>>()?;
         user::Entity::insert_many(rows).exec_without_returning(tx).await.map_err(conflict)?;
@@ -215,7 +219,7 @@ pub async fn insert_all(
 }
 
 /// Rows of one statement: with twenty values each they stay under SQLite's limit of 32,766.
-const AT_ONCE: usize = 500;
+const INSERT_BATCH: usize = 500;
 
 /// Writes the user as it is after a change, with a new password if one is given.
 ///
@@ -229,7 +233,9 @@ pub async fn update(
     after: &User,
     password: Option<&PasswordHash>,
 ) -> Result<()> {
-    let mut changes = row(namespace, after, String::new())?.into_active_model().reset_all();
+    let folded = Folded::of(after);
+    let terms = (!search::same_terms(before, after)).then(|| search::terms_of(namespace, after, &folded));
+    let mut changes = row(namespace, after, folded, String::new())?.into_active_model().reset_all();
     changes.namespace = NotSet;
     changes.id = NotSet;
     changes.password_hash = password.map_or(NotSet, |hash| Set(hash.as_str().to_owned()));
@@ -240,7 +246,10 @@ pub async fn update(
         .exec(tx)
         .await
         .map_err(conflict)?;
-    if same_terms(before, after) { Ok(()) } else { search::write(tx, namespace, after).await }
+    match terms {
+        Some(terms) => search::write(tx, namespace, &after.id, terms).await,
+        None => Ok(()),
+    }
 }
 
 /// Live users by their ids, in no order; `prefs` only if asked for.
@@ -260,7 +269,7 @@ pub async fn find_all(
         DbBackend::Sqlite => Expr::cust_with_values("id IN (SELECT value FROM json_each(?))", [ids]),
         _ => among(ids),
     };
-    let rows = shown(include_prefs).filter(Column::Namespace.eq(namespace.as_str())).filter(among);
+    let rows = list_columns(include_prefs).filter(Column::Namespace.eq(namespace.as_str())).filter(among);
     let rows = rows.into_model::<user::Model>().all(db).await?;
     rows.into_iter().filter(|row| row.deleted == 0).map(User::try_from).collect()
 }
@@ -272,7 +281,7 @@ pub(super) fn among(ids: String) -> Expr {
 }
 
 /// What lists show of users: no password, and `prefs` only if asked for.
-pub(super) fn shown(include_prefs: bool) -> Select<user::Entity> {
+pub(super) fn list_columns(include_prefs: bool) -> Select<user::Entity> {
     let left_out = |column: &Column| match column {
         Column::PasswordHash => Some(""),
         Column::Prefs if !include_prefs => Some("{}"),
@@ -367,88 +376,4 @@ fn conflict(error: DbErr) -> Error {
         Some(Taken::Email) => Error::EmailTaken { holder: None },
         None => error.into(),
     }
-}
-
-fn row(namespace: &Namespace, user: &User, password_hash: String) -> Result<user::Model> {
-    Ok(user::Model {
-        namespace: namespace.as_str().to_owned(),
-        id: user.id.as_str().to_owned(),
-        generation: user.generation,
-        version: user.version,
-        username: user.username.as_ref().map_or("", Username::as_str).to_owned(),
-        email: user.email.as_ref().map_or("", Email::as_str).to_owned(),
-        email_verified: user.email_verified,
-        name: user.name.as_str().to_owned(),
-        status: user.status as i16,
-        sso_enabled: user.sso_enabled,
-        password_hash,
-        password_updated: user.password_updated.map_or(0, |at| at.0),
-        prefs: user.prefs.clone(),
-        labels: serde_json::to_string(user.labels.as_slice()).map_err(Error::internal)?,
-        metadata: serde_json::to_string(user.metadata.as_map()).map_err(Error::internal)?,
-        created: user.created.0,
-        updated: user.updated.0,
-        deleted: user.deleted.map_or(0, |at| at.0),
-        id_folded: fold(user.id.as_str()),
-        name_folded: fold(user.name.as_str()),
-    })
-}
-
-/// The account in a row, unless it lies in the trash.
-fn account(row: Option<user::Model>) -> Result<Option<Account>> {
-    row.filter(|row| row.deleted == 0).map(Account::try_from).transpose()
-}
-
-/// The account in a row, if it lies in the trash.
-fn trashed(row: Option<user::Model>) -> Result<Option<Account>> {
-    row.filter(|row| row.deleted != 0).map(Account::try_from).transpose()
-}
-
-impl TryFrom<user::Model> for Account {
-    type Error = Error;
-
-    fn try_from(mut row: user::Model) -> Result<Self> {
-        let password = std::mem::take(&mut row.password_hash);
-        let password = (!password.is_empty()).then(|| PasswordHash::from_trusted(password));
-        Ok(Self { user: row.try_into()?, password })
-    }
-}
-
-/// Every row was checked before it was written, so it is not checked again: hot reads come through here.
-impl TryFrom<user::Model> for User {
-    type Error = Error;
-
-    fn try_from(row: user::Model) -> Result<Self> {
-        Ok(Self {
-            id: UserId::from_trusted(row.id),
-            username: present(row.username).map(Username::from_trusted),
-            email: present(row.email).map(Email::from_trusted),
-            name: Name::from_trusted(row.name),
-            status: Status::from_number(row.status.into())
-                .ok_or_else(|| Error::internal("unknown status"))?,
-            email_verified: row.email_verified,
-            password_updated: time(row.password_updated),
-            prefs: row.prefs,
-            labels: Labels::from_trusted(parsed(serde_json::from_str(&row.labels))?),
-            metadata: Metadata::from_trusted(parsed(serde_json::from_str(&row.metadata))?),
-            sso_enabled: row.sso_enabled,
-            created: Timestamp(row.created),
-            updated: Timestamp(row.updated),
-            deleted: time(row.deleted),
-            version: row.version,
-            generation: row.generation,
-        })
-    }
-}
-
-fn parsed<T, E: std::error::Error + Send + Sync + 'static>(value: Result<T, E>) -> Result<T> {
-    value.map_err(Error::internal)
-}
-
-fn present(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
-fn time(micros: i64) -> Option<Timestamp> {
-    (micros != 0).then_some(Timestamp(micros))
 }

@@ -177,7 +177,7 @@ async fn a_list_has_pages_an_order_and_an_exact_sum(service: &Service) {
 
 /// One of our replies has at most 3 MiB. Callers take a short page for the last one.
 async fn a_page_is_whole_however_long_its_prefs_are(service: &Service) {
-    let replica = service.another(|config| config.http_max_body = 1024 * 1024).await;
+    let replica = service.another(|config| config.http.max_body = 1024 * 1024).await;
     let prefs = json!({"prefs": {"k": "v".repeat(60_000)}});
     let mut ids = Vec::new();
     for n in 0..70 {

@@ -163,8 +163,8 @@ async fn a_password_is_refused_for_our_reason(service: &Service) {
     // Its own lower limit is a setting of ours.
     let lax = service
         .another(|config| {
-            config.passwords_min_length = 6;
-            config.passwords_screening = false;
+            config.passwords.min_length = 6;
+            config.passwords.screening = false;
         })
         .await;
     let new = json!({"email": "b@example.com", "password": "secret"});
@@ -245,7 +245,7 @@ async fn a_body_that_is_too_long_is_413(service: &Service) {
     let (status, body) = call(service, "PATCH", &path, json!({"prefs": {"k": "v".repeat(64 * 1024)}})).await;
     assert_eq!((status, &body["code"]), (413, &json!(413)), "{body}");
     // The body may be longer than prefs may be.
-    let replica = service.another(|config| config.http_max_body = 1024 * 1024).await;
+    let replica = service.another(|config| config.http.max_body = 1024 * 1024).await;
     let prefs = json!({"prefs": {"k": "v".repeat(64 * 1024)}});
     let answer = send(&replica, "default", "PATCH", &path, prefs).await;
     assert_eq!(answer, failure(400, "Invalid prefs: must have at most 64 KiB in all"));

@@ -129,7 +129,7 @@ async fn json_of_the_wrong_types_names_every_field(service: &Service) {
 
 async fn deep_json_is_refused(service: &Service) {
     // As many levels as fit under this test's size limit, and 100,000 with a larger one.
-    let wide = service.another(|config| config.http_max_body = 4 * 1024 * 1024).await;
+    let wide = service.another(|config| config.http.max_body = 4 * 1024 * 1024).await;
     for open in ["[", "{\"a\":", "{\"device\":"] {
         for levels in [200, 100_000] {
             let json = [("content-type", "application/json")];

@@ -97,7 +97,7 @@ async fn every_bad_id_is_named_by_its_place(service: &Service) {
 
 /// As large as a reply gets: users of the greatest length, and beside them the longest ids.
 async fn a_reply_stays_under_3_mib_and_says_what_is_left(service: &Service) {
-    let mut wide = service.another(|config| config.http_max_body = 1024 * 1024).await;
+    let mut wide = service.another(|config| config.http.max_body = 1024 * 1024).await;
     let metadata = BTreeMap::from([("k".to_owned(), "v".repeat(16 * 1024 - 1))]);
     let label = "x".repeat(61);
     let id = |n: usize| format!("{n:064}");
@@ -132,7 +132,7 @@ async fn a_reply_stays_under_3_mib_and_says_what_is_left(service: &Service) {
 }
 
 async fn long_prefs_fit_a_few_at_a_time(service: &Service) {
-    let mut wide = service.another(|config| config.http_max_body = 1024 * 1024).await;
+    let mut wide = service.another(|config| config.http.max_body = 1024 * 1024).await;
     let ids: Vec<String> = (0..8).map(|n| format!("user{n}")).collect();
     for (n, id) in ids.iter().enumerate() {
         sso(service, id, n).await;

@@ -27,7 +27,7 @@ async fn a_listed_password_is_refused_wherever_one_is_chosen(service: &Service) 
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(content.as_bytes()).unwrap();
         let path = file.path().to_owned();
-        let replica = service.another(|config| config.passwords_blocklist = Some(path)).await;
+        let replica = service.another(|config| config.passwords.blocklist = Some(path)).await;
         refuses_everywhere(service, &replica, n).await;
         replica.stop.cancel();
     }

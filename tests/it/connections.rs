@@ -39,7 +39,7 @@ async fn call(sender: &SendRequest<Bytes>, key: &str) -> Result<StatusCode, h2::
 }
 
 async fn pings_do_not_keep_an_idle_connection(service: &Service) {
-    let short = service.another(|config| config.http_idle_timeout = Duration::from_secs(1)).await;
+    let short = service.another(|config| config.http.idle_timeout = Duration::from_secs(1)).await;
     let (sender, mut pings, connection) = connect(&short).await;
     let ended = tokio::spawn(connection);
     assert_eq!(call(&sender, "").await.unwrap(), StatusCode::OK);
@@ -56,7 +56,7 @@ async fn pings_do_not_keep_an_idle_connection(service: &Service) {
 }
 
 async fn an_old_connection_ends_without_a_failed_call(service: &Service) {
-    let short = service.another(|config| config.http_max_age = Some(Duration::from_secs(1))).await;
+    let short = service.another(|config| config.http.max_age = Some(Duration::from_secs(1))).await;
     let (sender, _, connection) = connect(&short).await;
     let ended = tokio::spawn(connection);
     let calling = async {
@@ -87,7 +87,7 @@ async fn asked(replica: &Replica, key: &str) -> Option<(TcpStream, String)> {
 async fn connections_without_a_key_make_room_for_a_caller(service: &Service) {
     const ALL: usize = 50;
     let (key, _) = service.key("default", Scopes::ALL).await;
-    let small = service.another(|config| config.limits_connections = ALL).await;
+    let small = service.another(|config| config.limits.connections = ALL).await;
     let (mut caller, status) = asked(&small, &key).await.unwrap();
     assert_eq!(status, "200");
     let mut silent = Vec::new();
@@ -114,11 +114,11 @@ async fn connections_without_a_key_make_room_for_a_caller(service: &Service) {
 
 async fn an_address_has_so_many_connections_with_a_key(service: &Service) {
     let (key, _) = service.key("default", Scopes::ALL).await;
-    let small = service.another(|config| config.limits_connections_per_address = 3).await;
+    let small = service.another(|config| config.limits.connections_per_address = 3).await;
     let proxied = service
         .another(|config| {
-            config.limits_connections_per_address = 3;
-            config.http_trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+            config.limits.connections_per_address = 3;
+            config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
         })
         .await;
     let mut open = Vec::new();

@@ -23,7 +23,7 @@ crate::on_every_backend!(
 
 /// A server with one connection that can write.
 async fn single(service: &Service) -> Replica {
-    service.another(|config| config.pool_connections = 1).await
+    service.another(|config| config.pool.connections = 1).await
 }
 
 async fn rename(replica: &Replica, user: &User, name: &str) -> (StatusCode, HeaderMap, Value) {

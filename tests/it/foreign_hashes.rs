@@ -113,7 +113,7 @@ async fn a_password_is_changed_though_a_log_in_renews_its_hash_meanwhile(service
 async fn a_hash_of_ours_is_renewed_when_the_cost_was_raised(service: &Service) {
     create(service, crate::support::ada()).await;
     assert_eq!(stored(service, "$2b$04$").await, 1);
-    let dearer = service.another(|config| config.passwords_cost = 5).await;
+    let dearer = service.another(|config| config.passwords.cost = 5).await;
     dearer.users.clone().login(attempt("ada", PASSWORD)).await.unwrap();
     assert_eq!(stored(service, "$2b$05$").await, 1);
     // A cheaper one stays dear.

@@ -7,10 +7,10 @@ use sea_orm::ConnectionTrait as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use usersd::config::Config;
-use usersd::domain::guard::rest_of_hour;
 use usersd::pb::{
     CreateRequest, Device, LogEvent, LoginRequest, UnlockRequest, UpdatePasswordRequest, UserStatus,
 };
+use usersd::throttle::rest_of_hour;
 
 use crate::steps::{hidden, log, set_status};
 use crate::support::{PASSWORD, Replica, Service, ada, create, nth, refused, until};

@@ -290,7 +290,7 @@ async fn a_log_names_the_key(service: &Service) {
 
 async fn one_caller_cannot_take_all_places(service: &Service) {
     create(service, ada()).await;
-    let small = service.another(|config| config.limits_calls_per_caller = 1).await;
+    let small = service.another(|config| config.limits.calls_per_caller = 1).await;
     let (greedy, _) = service.key("default", Scopes::ALL).await;
     let (modest, _) = service.key("default", Scopes::ALL).await;
     small.keys.refresh().await.unwrap();
@@ -315,8 +315,8 @@ async fn one_caller_cannot_take_all_places(service: &Service) {
 
 async fn callers_have_a_rate(service: &Service) {
     create(service, ada()).await;
-    let slow = service.another(|config| config.limits_rate_per_caller = Some(1)).await;
-    let all = service.another(|config| config.limits_rate = Some(1)).await;
+    let slow = service.another(|config| config.limits.rate_per_caller = Some(1)).await;
+    let all = service.another(|config| config.limits.rate = Some(1)).await;
     let (one, _) = service.key("default", Scopes::ALL).await;
     let (two, _) = service.key("default", Scopes::ALL).await;
     for (replica, reason, other_is_free) in [(&slow, "CALLER_LIMITED", true), (&all, "OVERLOADED", false)] {
@@ -343,7 +343,7 @@ async fn health_and_reflection_can_be_closed(service: &Service) {
     let (reader, _) = service.key("default", Scopes::parse(["users.read"]).unwrap()).await;
     let bearer = format!("Bearer {reader}");
     let closed =
-        service.another(|config| (config.open_health, config.open_reflection) = (false, false)).await;
+        service.another(|config| (config.open.health, config.open.reflection) = (false, false)).await;
     let list_services = vec![7 << 3 | 2, 0];
     for (path, message) in [
         ("/grpc.health.v1.Health/Check", Vec::new()),
@@ -446,7 +446,7 @@ async fn half_a_call(replica: &Replica, key: &str, path: &str, media: &str) -> T
 async fn a_caller_who_sends_slowly_holds_only_its_own_places(service: &Service) {
     create(service, ada()).await;
     let small =
-        service.another(|config| (config.limits_calls, config.limits_calls_per_caller) = (1, 1)).await;
+        service.another(|config| (config.limits.calls, config.limits.calls_per_caller) = (1, 1)).await;
     let (slow, _) = service.key("default", Scopes::ALL).await;
     let (quick, _) = service.key("default", Scopes::ALL).await;
     small.keys.refresh().await.unwrap();

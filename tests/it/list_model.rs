@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use usersd::domain::email::Email;
 use usersd::domain::namespace::Namespace;
+use usersd::domain::prefs::Prefs;
 use usersd::domain::text::fold;
 use usersd::domain::time::Timestamp;
 use usersd::domain::user::{Labels, Metadata, Name, Status, User};
@@ -60,7 +61,7 @@ impl Dice {
             status: self.pick(&[Status::Active, Status::Active, Status::Active, Status::Pending]),
             email_verified: self.chance(3),
             password_updated: None,
-            prefs: "{}".into(),
+            prefs: Prefs::default(),
             labels: Labels::from_trusted(labels),
             metadata: Metadata::default(),
             sso_enabled: true,
@@ -144,7 +145,7 @@ async fn a_list_is_the_same_however_it_is_found(service: &Service) {
     let namespace = Namespace::default();
     let everyone: Vec<User> = (0..USERS).map(|n| dice.user(n)).collect();
     let (ops, store) = (&service.replica.ops, &service.replica.store);
-    let trees = async || store::search::trees(store.reader()).await.unwrap();
+    let trees = async || store::search::segment_count(store.reader()).await.unwrap();
     for (n, some) in everyone.chunks(USERS / 15).enumerate() {
         if n == 14 {
             ops.merge_search_index().await.unwrap(); // on SQLite more than one step

@@ -464,7 +464,7 @@ async fn a_page_stays_under_the_size_of_a_reply_and_leads_on(service: &Service) 
     let list_of = prost_types::ListValue { values: vec![number; 20_000] };
     let value = prost_types::Value { kind: Some(prost_types::value::Kind::ListValue(list_of)) };
     let prefs = prost_types::Struct { fields: BTreeMap::from([("k".into(), value)]) };
-    let replica = service.another(|config| config.http_max_body = 4 * 1024 * 1024).await;
+    let replica = service.another(|config| config.http.max_body = 4 * 1024 * 1024).await;
     for n in 1..20 {
         let id =
             create(service, CreateRequest { sso_enabled: true, password: String::new(), ..nth(n) }).await.id;

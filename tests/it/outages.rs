@@ -197,7 +197,7 @@ async fn keys_that_cannot_be_confirmed_open_nothing_and_are_not_called_wrong(ser
 
 /// H4: whoever has a stolen key and floods the server does not decide how long it lives.
 async fn a_revoked_key_is_refused_while_others_hold_every_connection(service: &Service) {
-    let replica = service.another(|config| config.pool_connections = 4).await;
+    let replica = service.another(|config| config.pool.connections = 4).await;
     let (key, id) = service.key("default", reads()).await;
     replica.keys.refresh().await.unwrap();
     refused(&call_with(&replica, &key).await, Code::PermissionDenied, "SCOPE_MISSING");

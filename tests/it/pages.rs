@@ -30,7 +30,7 @@ async fn without_authentication_a_host_name_must_be_listed(service: &Service) {
     let open = service
         .another(|config| {
             config.auth = Auth::Off;
-            config.http_hosts = vec!["users.example.com".into(), "*.cluster.local".into()];
+            config.http.hosts = vec!["users.example.com".into(), "*.cluster.local".into()];
         })
         .await;
     let good = ["localhost", "127.0.0.1:8080", "10.1.2.3", "[::1]:80", "usersd", "users.example.com:443"];

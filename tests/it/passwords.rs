@@ -186,7 +186,7 @@ async fn a_password_must_not_hold_the_users_names(service: &Service) {
     };
     assert_eq!(fields(&service.users().update(both).await.unwrap_err()), ["password"]);
     // The setting switches it off.
-    let mut lax = service.another(|config| config.passwords_screening = false).await;
+    let mut lax = service.another(|config| config.passwords.screening = false).await;
     let weak = CreateRequest {
         username: "other".into(),
         email: "other@example.com".into(),
@@ -200,7 +200,7 @@ async fn a_password_must_not_hold_the_users_names(service: &Service) {
 async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
     create(service, ada()).await;
     let before = service.counts().await;
-    let busy = service.another(|config| config.passwords_max_wait = Duration::from_millis(1)).await;
+    let busy = service.another(|config| config.passwords.max_wait = Duration::from_millis(1)).await;
     let slow = PasswordHash::from_trusted(format!("$2b$13${}", ".".repeat(53)));
     let password = Password::attempt("x".into());
     // All workers and lanes are at it for a while, however quick the machine is.
@@ -230,7 +230,7 @@ async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
 }
 
 async fn what_would_be_late_for_the_caller_is_refused_at_once(service: &Service) {
-    let slow = service.another(|config| config.passwords_cost = 15).await;
+    let slow = service.another(|config| config.passwords.cost = 15).await;
     let mut request = tonic::Request::new(ada());
     // Long enough to be let in, and too short for a hash of the cost that the server makes.
     request.set_timeout(Duration::from_millis(500));

@@ -102,7 +102,7 @@ async fn answered(replica: &Replica, form: &Form, key: &str) -> usize {
 
 async fn a_reply_that_is_not_read_holds_its_permit_in_every_form(service: &Service) {
     create(service, ada()).await;
-    let small = service.another(|config| config.limits_calls_per_caller = LIMIT).await;
+    let small = service.another(|config| config.limits.calls_per_caller = LIMIT).await;
     for form in forms() {
         let (key, _) = service.key("default", Scopes::ALL).await;
         small.keys.refresh().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_reply_that_is_not_read_holds_its_permit_in_every_form(service: &Servi
 
 async fn without_keys_replies_that_are_not_read_hold_the_permits_of_all(service: &Service) {
     create(service, ada()).await;
-    let open = service.another(|config| (config.auth, config.limits_calls) = (Auth::Off, LIMIT)).await;
+    let open = service.another(|config| (config.auth, config.limits.calls) = (Auth::Off, LIMIT)).await;
     for form in forms() {
         assert_eq!(answered(&open, &form, "").await, LIMIT, "{} as {}", form.path, form.media);
     }
@@ -136,7 +136,7 @@ async fn create_large(service: &Service, number: usize) {
 
 async fn slow_readers_of_http_1_hold_their_permits(service: &Service) {
     create_large(service, 150).await;
-    let small = service.another(|config| config.limits_calls_per_caller = LIMIT).await;
+    let small = service.another(|config| config.limits.calls_per_caller = LIMIT).await;
     let (key, _) = service.key("default", Scopes::ALL).await;
     small.keys.refresh().await.unwrap();
     let mut readers = Vec::new();
@@ -159,7 +159,7 @@ async fn slow_readers_of_http_1_hold_their_permits(service: &Service) {
 }
 
 async fn an_admitted_call_is_not_refused_for_its_callers_other_calls(service: &Service) {
-    let small = service.another(|config| config.limits_calls_per_caller = 1).await;
+    let small = service.another(|config| config.limits.calls_per_caller = 1).await;
     let (key, _) = service.key("default", Scopes::ALL).await;
     small.keys.refresh().await.unwrap();
     let bearer = format!("Bearer {key}");

@@ -11,9 +11,9 @@ use usersd::pb::{
     UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
 };
 
-use usersd::domain::listing::Filters;
+use usersd::domain::list::Filters;
 use usersd::domain::namespace::Namespace;
-use usersd::domain::search::questions;
+use usersd::store::search::probes;
 
 use crate::support::{Backend, PASSWORD, START, Service, ada, create, login, nth};
 
@@ -68,7 +68,7 @@ async fn seed(service: &Service) {
 fn common_terms() -> Vec<u64> {
     let search = Filters { search: "user".into(), ..Filters::default() };
     let verified = Filters { email_verified: Some(true), ..Filters::default() };
-    let of = |filters: &Filters| questions(&Namespace::default(), false, filters).concat();
+    let of = |filters: &Filters| probes(&Namespace::default(), false, filters).concat();
     [of(&search), of(&verified)].concat()
 }
 
@@ -154,7 +154,7 @@ async fn call_everything(service: &Service) {
     service.replica.ops.clean_up().await.unwrap();
     // With an idle limit there are more.
     let replica =
-        service.another(|config| config.sessions_idle = Some(std::time::Duration::from_hours(1))).await;
+        service.another(|config| config.sessions.idle = Some(std::time::Duration::from_hours(1))).await;
     *replica.statements.lock().unwrap() = Some(Vec::new());
     let session = login(service, "ada").await;
     service.clock.advance(std::time::Duration::from_mins(30));

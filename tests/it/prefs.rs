@@ -215,7 +215,7 @@ async fn all_together_have_at_most_64_kib(service: &Service) {
     let request = preferring(&user.id, &json!({"a": null, "ä": "ä".repeat(20_000 - 1)}));
     service.users().update_prefs(request).await.unwrap();
     // In one piece, where messages may be that long.
-    let mut wide = service.another(|config| config.http_max_body = 1024 * 1024).await;
+    let mut wide = service.another(|config| config.http.max_body = 1024 * 1024).await;
     for (length, fits) in [(64 * 1024 - 8, true), (64 * 1024 - 7, false)] {
         let prefs = json!({"a": "x".repeat(length)});
         let request = UpdatePrefsRequest { replace: true, ..preferring(&user.id, &prefs) };

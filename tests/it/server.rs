@@ -79,7 +79,7 @@ async fn a_method_that_does_not_exist_is_said_so(service: &Service) {
 
 async fn what_does_not_fit_is_refused_at_once(service: &Service) {
     create(service, ada()).await;
-    let small = service.another(|config| config.limits_calls = 1).await;
+    let small = service.another(|config| config.limits.calls = 1).await;
     // A lock on the user holds the one call that fits.
     let tx = service.replica.store.begin_as_server().await.unwrap();
     let lock = "UPDATE users SET version = version";
@@ -185,7 +185,7 @@ async fn callers_that_leave_leave_no_transaction_behind(service: &Service) {
 }
 
 async fn a_full_server_still_hears_the_signal_to_stop(service: &Service) {
-    let full = service.another(|config| config.limits_connections = 1).await; // the client's own
+    let full = service.another(|config| config.limits.connections = 1).await; // the client's own
     full.stop.cancel();
     assert!(full.served.await.unwrap());
 }

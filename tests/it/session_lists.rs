@@ -275,7 +275,7 @@ async fn what_is_idle_is_not_there(service: &Service) {
     let user = create(service, ada()).await;
     let idle = login(service, "ada").await;
     let read = login(service, "ada").await;
-    let mut strict = service.another(|config| config.sessions_idle = Some(Duration::from_hours(1))).await;
+    let mut strict = service.another(|config| config.sessions.idle = Some(Duration::from_hours(1))).await;
     service.clock.advance(Duration::from_mins(50));
     strict.users.read_session(ReadSessionRequest { session_id: read.id.clone() }).await.unwrap();
     service.clock.advance(Duration::from_mins(10));
@@ -296,7 +296,7 @@ async fn a_sign_in_beyond_the_most_ends_the_oldest(service: &Service) {
     let elsewhere =
         LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
     service.users().login(from(RIVAL, elsewhere)).await.unwrap();
-    let three = service.another(|config| config.sessions_max_per_user = 3).await;
+    let three = service.another(|config| config.sessions.max_per_user = 3).await;
     let mut opened = Vec::new();
     for _ in 0..5 {
         let request =
@@ -319,7 +319,7 @@ async fn a_sign_in_beyond_the_most_ends_the_oldest(service: &Service) {
     let request = from(RIVAL, of(&twin.id));
     assert_eq!(service.users().list_sessions(request).await.unwrap().into_inner().total, Some(1));
     // Without a limit none ends.
-    let any = service.another(|config| config.sessions_max_per_user = 0).await;
+    let any = service.another(|config| config.sessions.max_per_user = 0).await;
     let request =
         LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
     any.users.clone().login(request).await.unwrap();

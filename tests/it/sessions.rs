@@ -109,7 +109,7 @@ async fn a_session_ends_at_its_time(service: &Service) {
 async fn an_unread_session_ends_at_the_idle_limit(service: &Service) {
     create(service, ada()).await;
     let session = login(service, "ada").await;
-    let mut strict = service.another(|config| config.sessions_idle = Some(Duration::from_hours(1))).await;
+    let mut strict = service.another(|config| config.sessions.idle = Some(Duration::from_hours(1))).await;
     let request = ReadSessionRequest { session_id: session.id.clone() };
     for _ in 0..5 {
         service.clock.advance(Duration::from_mins(50)); // each read begins the hour anew

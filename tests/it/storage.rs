@@ -143,7 +143,7 @@ async fn a_compacted_file_is_searched_as_before(service: &Service) {
 
 async fn what_writes_leave_of_the_search_index_is_merged_in_time(service: &Service) {
     let (mut users, ops) = (service.users(), &service.replica.ops);
-    let trees = async || store::search::trees(service.replica.store.reader()).await.unwrap();
+    let trees = async || store::search::segment_count(service.replica.store.reader()).await.unwrap();
     let found = async |search: &str| {
         let request = ListRequest { search: search.into(), ..ListRequest::default() };
         service.users().list(request).await.unwrap().into_inner().total

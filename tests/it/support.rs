@@ -233,16 +233,17 @@ impl Service {
 
 impl Replica {
     async fn start(url: &str, clock: &Clock, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config { database: url.to_owned(), pool_connections: 8, ..Config::default() };
-        config.http_max_body = 64 * 1024;
+        let mut config = Config { database: url.to_owned(), ..Config::default() };
+        config.pool.connections = 8;
+        config.http.max_body = 64 * 1024;
         config.grace = Duration::from_secs(10);
         // A list may take as long as it takes on a machine that has other things to do.
-        config.pool_list_timeout = Duration::from_mins(1);
-        config.passwords_max_wait = Duration::from_mins(5);
+        config.pool.list_timeout = Duration::from_mins(1);
+        config.passwords.max_wait = Duration::from_mins(5);
         change(&mut config);
         let statements = Statements::default();
         let noted = Arc::clone(&statements);
-        let store = Store::connect(&config.database, config.pool_connections).await.unwrap();
+        let store = Store::connect(&config.database, config.pool.connections).await.unwrap();
         let store = store.observed(move |statement| {
             if let Some(noted) = noted.lock().unwrap().as_mut() {
                 noted.push(statement.clone());
@@ -251,10 +252,10 @@ impl Replica {
         store.migrate().await.unwrap();
         let hasher = Hasher::new(hashing(&config)).unwrap();
         let (rules, devices) =
-            (Rules::from(&config), Devices::open(config.geoip_database.as_deref()).unwrap());
+            (Rules::from(&config), Devices::open(config.geoip.database.as_deref()).unwrap());
         let ops =
             Operations::new(store.clone(), hasher.clone(), clock.clone(), rules, devices).await.unwrap();
-        let blocklist = config.passwords_blocklist.as_deref().map(|path| Blocklist::open(path).unwrap());
+        let blocklist = config.passwords.blocklist.as_deref().map(|path| Blocklist::open(path).unwrap());
         let ops = ops.with_blocklist(blocklist);
         let keys = KeyRing::load(store.clone(), clock.clone()).await.unwrap();
         let server =
@@ -473,12 +474,12 @@ pub(crate) async fn raw_with(
 fn hashing(config: &Config) -> HasherConfig {
     // The settings allow no cost as low; a test that wants another one says so.
     let cost =
-        if config.passwords_cost == Config::default().passwords_cost { 4 } else { config.passwords_cost };
+        if config.passwords.cost == Config::default().passwords.cost { 4 } else { config.passwords.cost };
     HasherConfig {
         cost,
         workers: 2,
         lanes: Some(2),
-        max_wait: config.passwords_max_wait,
+        max_wait: config.passwords.max_wait,
         min_cpu_percent: 100,
     }
 }

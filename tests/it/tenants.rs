@@ -113,8 +113,8 @@ async fn log_ins(replica: &Replica, key: &str, span: Duration, enough: usize) ->
 async fn many_keys_of_one_tenant_take_no_more_of_the_hasher_than_one(service: &Service) {
     let replica = service
         .another(|config| {
-            config.passwords_cost = 7;
-            config.passwords_max_wait = Duration::from_millis(1_500);
+            config.passwords.cost = 7;
+            config.passwords.max_wait = Duration::from_millis(1_500);
         })
         .await;
     let (key, _) = victim(service).await;
@@ -279,10 +279,10 @@ async fn a_key_that_floods_with_lists_is_refused_within_a_second_of_its_revocati
 async fn two_keys_of_one_tenant_do_not_take_all_calls(service: &Service) {
     let replica = service
         .another(|config| {
-            config.limits_calls = 5;
-            config.limits_calls_per_caller = 3;
-            config.limits_calls_per_namespace = 4;
-            config.passwords_cost = 14;
+            config.limits.calls = 5;
+            config.limits.calls_per_caller = 3;
+            config.limits.calls_per_namespace = 4;
+            config.passwords.cost = 14;
         })
         .await;
     let (key, id) = victim(service).await;
@@ -312,7 +312,7 @@ async fn two_keys_of_one_tenant_do_not_take_all_calls(service: &Service) {
 /// (H4)
 async fn a_list_that_takes_too_long_is_refused_and_says_what_to_do(service: &Service) {
     fill(service, "flood", MANY).await;
-    let replica = service.another(|config| config.pool_list_timeout = Duration::from_millis(1)).await;
+    let replica = service.another(|config| config.pool.list_timeout = Duration::from_millis(1)).await;
     let (key, _) = service.key("flood", Scopes::ALL).await;
     replica.keys.refresh().await.unwrap();
     let mut users = replica.users.clone();
@@ -407,7 +407,7 @@ async fn stopping_a_statement_never_hits_the_next_one(service: &Service) {
 
 /// With a connection for each call and one that is left for others, two that wait would wait for each other.
 async fn no_call_holds_one_connection_while_it_waits_for_another(service: &Service) {
-    let replica = service.another(|config| config.pool_connections = 2).await;
+    let replica = service.another(|config| config.pool.connections = 2).await;
     let (key, id) = victim(service).await;
     replica.keys.refresh().await.unwrap();
     let calls = (0..8).map(|number| {

@@ -14,7 +14,7 @@ use usersd::domain::namespace::Namespace;
 use usersd::domain::password::Password;
 use usersd::domain::session::Device as DomainDevice;
 use usersd::error::Error;
-use usersd::ops::sessions::Attempt;
+use usersd::ops::sessions::Login;
 use usersd::pb::{Device, LogEvent, LoginRequest, UnlockRequest, UpdatePasswordRequest, User};
 
 use crate::guard::{attempt, tries, waits, wrong};
@@ -50,8 +50,8 @@ crate::on_every_backend!(
 const HOME: &str = "198.51.100.7";
 
 /// The end user at `address` types `password`.
-fn typed(username: &str, password: &str, address: &str) -> Attempt {
-    Attempt {
+fn typed(username: &str, password: &str, address: &str) -> Login {
+    Login {
         username: Some(username.to_owned()),
         email: None,
         password: Password::attempt(password.to_owned()),
@@ -313,7 +313,7 @@ async fn forwarded(replica: &Replica, password: &str, client: &str) -> u16 {
 async fn a_trusted_proxy_names_the_address_of_the_end_user(service: &Service) {
     create(service, ada()).await;
     let proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    let behind = service.another(|config| config.http_trusted_proxies = proxies).await;
+    let behind = service.another(|config| config.http.trusted_proxies = proxies).await;
     assert_eq!(forwarded(&behind, PASSWORD, HOME).await, 200);
     for _ in 0..5 {
         assert_eq!(forwarded(&behind, "wrong", "203.0.113.1").await, 401);

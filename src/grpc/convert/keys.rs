@@ -6,10 +6,10 @@ use crate::domain::key::{Key, KeyName};
 use crate::domain::scope::Scopes;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Fields, Result};
-use crate::ops::lists::{Listed, Wanted};
+use crate::ops::list::{ListPage, PageRequest};
 use crate::pb;
 
-use super::lists::{count, device, event, page, span};
+use super::list::{count, device, event, page, span};
 
 /// What a new key is to be.
 ///
@@ -65,7 +65,9 @@ pub(in crate::grpc) fn key_to_delete(request: pb::DeleteKeyRequest) -> Result<(S
 /// # Errors
 ///
 /// [`Error::Invalid`] with every field at fault.
-pub(in crate::grpc) fn key_logs_wanted(request: pb::ListKeyLogsRequest) -> Result<(KeyLogFilter, Wanted)> {
+pub(in crate::grpc) fn parse_key_logs(
+    request: pb::ListKeyLogsRequest,
+) -> Result<(KeyLogFilter, PageRequest)> {
     let mut fields = Fields::default();
     let page = page(request.limit, request.offset, request.page_token, &mut fields);
     // PostgreSQL takes no text with a NUL in it.
@@ -76,10 +78,10 @@ pub(in crate::grpc) fn key_logs_wanted(request: pb::ListKeyLogsRequest) -> Resul
     fields.none()?;
     let page = page.ok_or_else(|| Error::internal("a page without a fault is there"))?;
     let filter = KeyLogFilter { root: request.root, key, span: span(request.from, request.to) };
-    Ok((filter, Wanted { page, total: !request.skip_total, prefs: false }))
+    Ok((filter, PageRequest { page, total: !request.skip_total, prefs: false }))
 }
 
-pub(in crate::grpc) fn key_logs(listed: Listed<(LogRecord, Details)>) -> pb::ListKeyLogsResponse {
+pub(in crate::grpc) fn key_logs(listed: ListPage<(LogRecord, Details)>) -> pb::ListKeyLogsResponse {
     let entry = |(record, details): (LogRecord, Details)| pb::KeyLogEntry {
         event: event(&record) as i32,
         time: record.at.seconds(),

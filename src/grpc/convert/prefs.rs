@@ -6,7 +6,7 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct};
 use serde_json::{Map, Number, Value};
 
-use crate::domain::prefs::Prefs;
+use crate::domain::prefs::{Prefs, PrefsChanges};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Fields, Result};
 use crate::pb;
@@ -15,11 +15,11 @@ use crate::pb;
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Whose prefs, and what of them is to change.
-pub(in crate::grpc) fn prefs_change(request: pb::UpdatePrefsRequest) -> Result<(UserId, Prefs)> {
+pub(in crate::grpc) fn prefs_change(request: pb::UpdatePrefsRequest) -> Result<(UserId, PrefsChanges)> {
     let mut fields = Fields::default();
     let user = fields.check("id", UserId::parse(&request.id));
     let prefs = match request.prefs.map(object) {
-        Some(Some(map)) => fields.check("prefs", Prefs::parse(map)),
+        Some(Some(map)) => fields.check("prefs", PrefsChanges::parse(map)),
         Some(None) => fields.check("prefs", Err("has a number that JSON cannot hold")),
         None => fields.check("prefs", Err("is required")),
     };
@@ -57,8 +57,8 @@ fn number(number: f64) -> Option<Number> {
 }
 
 /// A stored JSON object as a message.
-pub(in crate::grpc) fn message(stored: &str) -> Struct {
-    structure(Prefs::from_trusted(stored).into_map())
+pub(in crate::grpc) fn message(stored: Prefs) -> Struct {
+    structure(stored.into_map())
 }
 
 fn structure(map: Map<String, Value>) -> Struct {

@@ -10,6 +10,7 @@ use super::in_dialect;
 use super::m20261121_000001_first::{SESSIONS, USER_INDEXES, USERS};
 use crate::domain::email::Email;
 use crate::domain::namespace::Namespace;
+use crate::domain::prefs::Prefs;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Labels, Metadata, Name, Status, User};
 use crate::domain::user_id::UserId;
@@ -151,7 +152,7 @@ fn read(row: &QueryResult) -> Result<(String, User), DbErr> {
         labels: Labels::from_trusted(serde_json::from_str(&text("labels")?).map_err(custom)?),
         deleted: (deleted > 0).then_some(Timestamp(deleted)),
         password_updated: None,
-        prefs: String::new(),
+        prefs: Prefs::default(),
         metadata: Metadata::default(),
         sso_enabled: false,
         created: Timestamp(0),

@@ -50,9 +50,9 @@ pub struct Filters {
     /// A label it has.
     pub label: Option<String>,
     /// When it was created.
-    pub created: Span,
+    pub created: TimeRange,
     /// When it last changed.
-    pub updated: Span,
+    pub updated: TimeRange,
 }
 
 impl Filters {
@@ -71,14 +71,14 @@ impl Filters {
 
 /// Times from `from` to before `to`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
+pub struct TimeRange {
     /// The first of them.
     pub from: Option<Timestamp>,
     /// The first behind them.
     pub to: Option<Timestamp>,
 }
 
-impl Span {
+impl TimeRange {
     /// Adds both ends to the fields of a list.
     pub(super) fn write(self, fields: ListFields) -> ListFields {
         fields.time(self.from).time(self.to)
@@ -137,14 +137,14 @@ impl Order {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// What the list is ordered by.
-    pub key: Key,
+    pub key: SortValue,
     /// The id.
     pub id: String,
 }
 
 /// What an order compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
+pub enum SortValue {
     /// Microseconds.
     Number(i64),
     /// Folded text; empty for an order by id.
@@ -156,12 +156,16 @@ impl Position {
     #[must_use]
     pub fn of(user: &User, order: Order) -> Self {
         let key = match order {
-            Order::Created => Key::Number(user.created.0),
-            Order::Updated => Key::Number(user.updated.0),
-            Order::Username => Key::Text(user.username.as_ref().map_or("", Username::as_str).to_owned()),
-            Order::Email => Key::Text(user.email.as_ref().map_or("", |email| email.as_str()).to_owned()),
-            Order::Name => Key::Text(super::text::fold(user.name.as_str())),
-            Order::Id => Key::Text(String::new()),
+            Order::Created => SortValue::Number(user.created.0),
+            Order::Updated => SortValue::Number(user.updated.0),
+            Order::Username => {
+                SortValue::Text(user.username.as_ref().map_or("", Username::as_str).to_owned())
+            }
+            Order::Email => {
+                SortValue::Text(user.email.as_ref().map_or("", |email| email.as_str()).to_owned())
+            }
+            Order::Name => SortValue::Text(super::text::fold(user.name.as_str())),
+            Order::Id => SortValue::Text(String::new()),
         };
         Self { key, id: user.id.as_str().to_owned() }
     }
@@ -202,8 +206,8 @@ mod tests {
 
     #[test]
     fn every_filter_and_the_order_make_another_list() {
-        let span = Span { from: Some(Timestamp(1)), to: None };
-        let ends = Span { from: None, to: Some(Timestamp(1)) };
+        let span = TimeRange { from: Some(Timestamp(1)), to: None };
+        let ends = TimeRange { from: None, to: Some(Timestamp(1)) };
         let filters = [
             Filters::default(),
             Filters { search: "ada".into(), ..Filters::default() },

@@ -13,51 +13,51 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
-use super::email::Email;
-use super::listing::Filters;
-use super::namespace::Namespace;
-use super::text::fold;
-use super::user::{Status, User};
-use super::username::Username;
+use crate::domain::email::Email;
+use crate::domain::list::Filters;
+use crate::domain::namespace::Namespace;
+use crate::domain::text::fold;
+use crate::domain::user::{Status, User};
+use crate::domain::username::Username;
 
 /// What the index knows users by.
 pub type Term = u64;
 
-/// Characters of a long part. Among a million users many have the same three in a row, and what they have in common
+/// Characters of a long n-gram. Among a million users many have the same three in a row, and what they have in common
 /// with others is all read by a search: fewer have four.
-const LONG: usize = 4;
+const NGRAM: usize = 4;
 
-/// Of so many long parts in a row the index holds at least one, that with the smallest number. So a text that has
-/// another in it has all the long parts that are held of that other, and a third of them need not be held.
+/// Of so many long n-grams in a row the index holds at least one, that with the smallest number. So a text that has
+/// another in it has all the long n-grams that are held of that other, and a third of them need not be held.
 ///
 /// Source: Schleimer, Wilkerson and Aiken, "Winnowing", SIGMOD 2003.
 const WINDOW: usize = 2;
 
 /// Most parts of a searched text that the index is asked for; those of a longer one are taken at even distances.
-const MAX_PARTS: usize = 12;
+const MAX_PROBES: usize = 12;
 
 /// As many are asked for at first: each is a list to look into, and few suffice where some are rare.
-const SOME_PARTS: usize = 3;
+const FIRST_PROBES: usize = 3;
 
 /// What a number stands for. Stored in every number: never change one.
 #[derive(Clone, Copy)]
 #[repr(u8)]
-enum Kind {
+enum TermKind {
     /// Three characters in a row.
-    Part = 1,
+    Ngram = 1,
     /// The first one or two characters.
-    Beginning = 2,
+    Prefix = 2,
     Label = 3,
     Status = 4,
     Verified = 5,
-    /// [`LONG`] characters in a row, the smallest of [`WINDOW`].
-    LongPart = 6,
+    /// [`NGRAM`] characters in a row, the smallest of [`WINDOW`].
+    LongNgram = 6,
 }
 
 /// The numbers of one tenant's live or trashed users.
-struct Scope([u8; 32]);
+struct TermHasher([u8; 32]);
 
-impl Scope {
+impl TermHasher {
     fn new(namespace: &Namespace, trash: bool) -> Self {
         let mut digest = Sha256::new();
         digest.update(namespace.as_str());
@@ -66,7 +66,7 @@ impl Scope {
         Self(digest.finalize().into())
     }
 
-    fn term(&self, kind: Kind, text: &str) -> Term {
+    fn term(&self, kind: TermKind, text: &str) -> Term {
         let mut digest = Sha256::new();
         digest.update(self.0);
         digest.update([kind as u8]);
@@ -75,25 +75,25 @@ impl Scope {
         digest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
     }
 
-    fn parts<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
-        parts(text, Filters::SUBSTRING).map(|part| self.term(Kind::Part, part))
+    fn ngrams<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
+        ngrams(text, Filters::SUBSTRING).map(|part| self.term(TermKind::Ngram, part))
     }
 
-    /// The smallest of every [`WINDOW`] long parts in a row.
-    fn long_parts(&self, text: &str) -> Vec<Term> {
-        let all: Vec<Term> = parts(text, LONG).map(|part| self.term(Kind::LongPart, part)).collect();
+    /// The smallest of every [`WINDOW`] long n-grams in a row.
+    fn winnowed_ngrams(&self, text: &str) -> Vec<Term> {
+        let all: Vec<Term> = ngrams(text, NGRAM).map(|part| self.term(TermKind::LongNgram, part)).collect();
         let mut smallest: Vec<Term> =
             all.windows(WINDOW).filter_map(|few| few.iter().min().copied()).collect();
         smallest.dedup();
         smallest
     }
 
-    /// What a text is found by that has `text` in it: up to `most` of its long parts, or as few short ones as have all
+    /// What a text is found by that has `text` in it: up to `most` of its long n-grams, or as few short ones as have all
     /// of its characters.
-    fn parts_for(&self, text: &str, most: usize) -> Vec<Term> {
-        let long = self.long_parts(text);
+    fn ngrams_for(&self, text: &str, most: usize) -> Vec<Term> {
+        let long = self.winnowed_ngrams(text);
         let (all, distance) = if long.is_empty() {
-            (self.parts(text).collect(), Filters::SUBSTRING)
+            (self.ngrams(text).collect(), Filters::SUBSTRING)
         } else {
             let distance = long.len().div_ceil(most - 1);
             (long, distance)
@@ -102,61 +102,63 @@ impl Scope {
     }
 
     /// The parts of `text` that few may have. Many have the host of an address in common.
-    fn rare_parts_for(&self, text: &str) -> Vec<Term> {
+    fn rare_ngrams_for(&self, text: &str) -> Vec<Term> {
         let local = text.split_once('@').map(|(local, _)| local);
-        let text = local.filter(|local| !self.long_parts(local).is_empty()).unwrap_or(text);
-        self.parts_for(text, SOME_PARTS)
+        let text = local.filter(|local| !self.winnowed_ngrams(local).is_empty()).unwrap_or(text);
+        self.ngrams_for(text, FIRST_PROBES)
     }
 
-    fn beginnings<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
+    fn prefixes<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Term> + 'a {
         let ends = text.char_indices().map(|(at, c)| at + c.len_utf8()).take(Filters::SUBSTRING - 1);
-        ends.filter_map(|end| text.get(..end)).map(|beginning| self.term(Kind::Beginning, beginning))
+        ends.filter_map(|end| text.get(..end)).map(|prefix| self.term(TermKind::Prefix, prefix))
     }
 
     fn status(&self, status: Status) -> Term {
-        self.term(Kind::Status, &(status as u8).to_string())
+        self.term(TermKind::Status, &(status as u8).to_string())
     }
 
     fn verified(&self, verified: bool) -> Term {
-        self.term(Kind::Verified, if verified { "1" } else { "0" })
+        self.term(TermKind::Verified, if verified { "1" } else { "0" })
     }
 }
 
 /// Every `length` characters that follow each other.
-fn parts(text: &str, length: usize) -> impl Iterator<Item = &str> {
+fn ngrams(text: &str, length: usize) -> impl Iterator<Item = &str> {
     let starts = text.char_indices().map(|(at, _)| at);
     let ends = text.char_indices().map(|(at, c)| at + c.len_utf8()).skip(length - 1);
     starts.zip(ends).filter_map(|(start, end)| text.get(start..end))
 }
 
-/// The texts that a search looks at, folded.
-#[must_use]
-pub fn texts(user: &User) -> [String; 4] {
-    [
-        fold(user.id.as_str()),
-        user.username.as_ref().map_or("", Username::as_str).to_owned(),
-        user.email.as_ref().map_or("", Email::as_str).to_owned(),
-        fold(user.name.as_str()),
-    ]
+/// The texts of a user that a search looks at in another form than that in which they are stored.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Folded {
+    pub(in super::super) id: String,
+    pub(in super::super) name: String,
 }
 
-/// What the index holds of a user.
-#[must_use]
-pub fn terms_of(namespace: &Namespace, user: &User) -> BTreeSet<Term> {
-    let scope = Scope::new(namespace, user.deleted.is_some());
-    let mut terms = BTreeSet::from([scope.status(user.status), scope.verified(user.email_verified)]);
-    for text in &texts(user) {
-        terms.extend(scope.parts(text));
-        terms.extend(scope.long_parts(text));
-        terms.extend(scope.beginnings(text));
+impl Folded {
+    pub(in super::super) fn of(user: &User) -> Self {
+        Self { id: fold(user.id.as_str()), name: fold(user.name.as_str()) }
     }
-    terms.extend(user.labels.as_slice().iter().map(|label| scope.term(Kind::Label, label)));
+}
+
+/// The terms that the index holds of a user.
+pub(in super::super) fn terms_of(namespace: &Namespace, user: &User, folded: &Folded) -> BTreeSet<Term> {
+    let hasher = TermHasher::new(namespace, user.deleted.is_some());
+    let mut terms = BTreeSet::from([hasher.status(user.status), hasher.verified(user.email_verified)]);
+    let username = user.username.as_ref().map_or("", Username::as_str);
+    let email = user.email.as_ref().map_or("", Email::as_str);
+    for text in [&folded.id, username, email, &folded.name] {
+        terms.extend(hasher.ngrams(text));
+        terms.extend(hasher.winnowed_ngrams(text));
+        terms.extend(hasher.prefixes(text));
+    }
+    terms.extend(user.labels.as_slice().iter().map(|label| hasher.term(TermKind::Label, label)));
     terms
 }
 
 /// Whether the index holds the same of both, which are one user before and after a change.
-#[must_use]
-pub fn same_terms(before: &User, after: &User) -> bool {
+pub(in super::super) fn same_terms(before: &User, after: &User) -> bool {
     before.deleted.is_some() == after.deleted.is_some()
         && before.status == after.status
         && before.email_verified == after.email_verified
@@ -169,23 +171,23 @@ pub fn same_terms(before: &User, after: &User) -> bool {
 /// What to ask the index for, one after the other until few are found: what few of those that fit `filters` may share
 /// with others, then all that they have. Nothing if the index is of no help.
 #[must_use]
-pub fn questions(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Vec<Term>> {
-    let scope = Scope::new(namespace, trash);
+pub fn probes(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Vec<Term>> {
+    let hasher = TermHasher::new(namespace, trash);
     let (mut rare, mut all) = (BTreeSet::new(), BTreeSet::new());
     for text in [&filters.search, &filters.username, &filters.email] {
-        let (some, parts) = (scope.rare_parts_for(text), scope.parts_for(text, MAX_PARTS));
+        let (some, parts) = (hasher.rare_ngrams_for(text), hasher.ngrams_for(text, MAX_PROBES));
         if parts.is_empty() {
-            all.extend(scope.beginnings(text).last());
+            all.extend(hasher.prefixes(text).last());
         }
         rare.extend(some);
         all.extend(parts);
     }
-    let label = filters.label.as_deref().map(|label| scope.term(Kind::Label, label));
+    let label = filters.label.as_deref().map(|label| hasher.term(TermKind::Label, label));
     rare.extend(label);
     all.extend(label);
     // Nearly all have these.
-    all.extend(filters.status.map(|status| scope.status(status)));
-    all.extend(filters.email_verified.map(|verified| scope.verified(verified)));
+    all.extend(filters.status.map(|status| hasher.status(status)));
+    all.extend(filters.email_verified.map(|verified| hasher.verified(verified)));
     if rare == all {
         rare.clear();
     }
@@ -196,23 +198,23 @@ pub fn questions(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<V
 mod tests {
     use super::*;
 
-    fn scope(namespace: &str) -> Scope {
-        Scope::new(&Namespace::parse(namespace).unwrap(), false)
+    fn hasher(namespace: &str) -> TermHasher {
+        TermHasher::new(&Namespace::parse(namespace).unwrap(), false)
     }
 
     #[test]
     fn parts_are_characters_of_any_script() {
-        assert_eq!(parts("ädä@x", 3).collect::<Vec<_>>(), ["ädä", "dä@", "ä@x"]);
-        assert_eq!(parts("数学者", 3).collect::<Vec<_>>(), ["数学者"]);
-        assert_eq!(parts("ab", 3).count(), 0);
-        assert_eq!(parts("", 3).count(), 0);
+        assert_eq!(ngrams("ädä@x", 3).collect::<Vec<_>>(), ["ädä", "dä@", "ä@x"]);
+        assert_eq!(ngrams("数学者", 3).collect::<Vec<_>>(), ["数学者"]);
+        assert_eq!(ngrams("ab", 3).count(), 0);
+        assert_eq!(ngrams("", 3).count(), 0);
     }
 
     #[test]
     fn a_short_search_asks_for_parts_that_have_all_of_its_characters() {
-        let scope = scope("default");
-        let asked = |text: &str| BTreeSet::from_iter(scope.parts_for(text, MAX_PARTS));
-        let short = |parts: &[&str]| parts.iter().map(|part| scope.term(Kind::Part, part)).collect();
+        let hasher = hasher("default");
+        let asked = |text: &str| BTreeSet::from_iter(hasher.ngrams_for(text, MAX_PROBES));
+        let short = |parts: &[&str]| parts.iter().map(|part| hasher.term(TermKind::Ngram, part)).collect();
         assert_eq!(asked("ab"), short(&[]));
         assert_eq!(asked("abc"), short(&["abc"]));
         assert_eq!(asked("abcd"), short(&["abc", "bcd"]));
@@ -220,12 +222,12 @@ mod tests {
 
     #[test]
     fn a_text_has_the_long_parts_of_all_that_is_in_it() {
-        let (scope, text) = (scope("default"), "augusta.ada.king@lovelace.example");
-        let held = BTreeSet::from_iter(scope.long_parts(text));
-        assert!(held.len() < parts(text, LONG).count() * 3 / 4, "{} are held", held.len());
+        let (hasher, text) = (hasher("default"), "augusta.ada.king@lovelace.example");
+        let held = BTreeSet::from_iter(hasher.winnowed_ngrams(text));
+        assert!(held.len() < ngrams(text, NGRAM).count() * 3 / 4, "{} are held", held.len());
         for from in 0..text.len() {
-            for to in from + LONG + WINDOW - 1..=text.len() {
-                let asked = scope.parts_for(&text[from..to], MAX_PARTS);
+            for to in from + NGRAM + WINDOW - 1..=text.len() {
+                let asked = hasher.ngrams_for(&text[from..to], MAX_PROBES);
                 assert!(!asked.is_empty() && asked.iter().all(|term| held.contains(term)), "{from} to {to}");
             }
         }
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_nearly_all_have_is_asked_for_last() {
-        let ask = |filters: Filters| questions(&Namespace::default(), false, &filters);
+        let ask = |filters: Filters| probes(&Namespace::default(), false, &filters);
         let search = |text: &str| Filters { search: text.into(), ..Filters::default() };
         let name = ask(search("lovela"));
         assert_eq!(name.len(), 1);
@@ -248,9 +250,9 @@ mod tests {
 
     #[test]
     fn beginnings_are_one_and_two_characters() {
-        let scope = scope("default");
-        let of = |text: &str| scope.beginnings(text).collect::<Vec<_>>();
-        let term = |text: &str| scope.term(Kind::Beginning, text);
+        let hasher = hasher("default");
+        let of = |text: &str| hasher.prefixes(text).collect::<Vec<_>>();
+        let term = |text: &str| hasher.term(TermKind::Prefix, text);
         assert_eq!(of("äda"), [term("ä"), term("äd")]);
         assert_eq!(of("ä"), [term("ä")]);
         assert_eq!(of(""), [0; 0]);
@@ -258,27 +260,30 @@ mod tests {
 
     #[test]
     fn tenants_and_kinds_have_numbers_of_their_own() {
-        let one = scope("one").term(Kind::Part, "ada");
-        assert_ne!(one, scope("two").term(Kind::Part, "ada"));
-        assert_ne!(one, scope("one").term(Kind::Label, "ada"));
-        assert_ne!(one, Scope::new(&Namespace::parse("one").unwrap(), true).term(Kind::Part, "ada"));
+        let one = hasher("one").term(TermKind::Ngram, "ada");
+        assert_ne!(one, hasher("two").term(TermKind::Ngram, "ada"));
+        assert_ne!(one, hasher("one").term(TermKind::Label, "ada"));
+        assert_ne!(
+            one,
+            TermHasher::new(&Namespace::parse("one").unwrap(), true).term(TermKind::Ngram, "ada")
+        );
     }
 
     #[test]
     fn the_numbers_never_change() {
         // They are stored: another number would be a search that finds nothing.
-        let scope = scope("default");
-        assert_eq!(scope.term(Kind::Part, "ada"), 0x6f75_00e8_06f5_4844);
-        assert_eq!(scope.long_parts("augusta").first(), Some(&0x6b38_44b2_d1e6_6cd9));
+        let hasher = hasher("default");
+        assert_eq!(hasher.term(TermKind::Ngram, "ada"), 0x6f75_00e8_06f5_4844);
+        assert_eq!(hasher.winnowed_ngrams("augusta").first(), Some(&0x6b38_44b2_d1e6_6cd9));
     }
 
     #[test]
     fn a_long_search_asks_for_some_of_its_parts() {
         let search = (0..256).map(|n| char::from_u32(0x4E00 + n).unwrap()).collect::<String>();
         let filters = Filters { search, ..Filters::default() };
-        let asked = questions(&Namespace::default(), false, &filters);
-        let [some, most] = &*asked else { panic!("{} questions", asked.len()) };
-        assert!((SOME_PARTS / 2..=SOME_PARTS).contains(&some.len()), "{}", some.len());
-        assert!((MAX_PARTS / 2..=MAX_PARTS).contains(&most.len()), "{}", most.len());
+        let asked = probes(&Namespace::default(), false, &filters);
+        let [some, most] = &*asked else { panic!("{} probes", asked.len()) };
+        assert!((FIRST_PROBES / 2..=FIRST_PROBES).contains(&some.len()), "{}", some.len());
+        assert!((MAX_PROBES / 2..=MAX_PROBES).contains(&most.len()), "{}", most.len());
     }
 }

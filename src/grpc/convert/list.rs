@@ -2,7 +2,7 @@
 
 use crate::domain::device::Details;
 use crate::domain::event::{Action, LogFilter, LogRecord};
-use crate::domain::listing::{Filters, Listing, Order, Span};
+use crate::domain::list::{Filters, Listing, Order, TimeRange};
 use crate::domain::page::Page;
 use crate::domain::session::{Device, StoredSession};
 use crate::domain::text::{fold, plain};
@@ -10,12 +10,12 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Labels, Status, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Fields, Result};
-use crate::ops::lists::{Batch, Listed, Wanted};
+use crate::ops::list::{Batch, ListPage, PageRequest};
 use crate::pb;
 
-use super::shown_all;
+use super::user_views;
 
-pub(in crate::grpc) fn listing(request: pb::ListRequest, trash: bool) -> Result<(Listing, Wanted)> {
+pub(in crate::grpc) fn listing(request: pb::ListRequest, trash: bool) -> Result<(Listing, PageRequest)> {
     let mut fields = Fields::default();
     let search = fields.check("search", plain(&request.search, Filters::MAX_SEARCH));
     let status = match request.status {
@@ -40,7 +40,7 @@ pub(in crate::grpc) fn listing(request: pb::ListRequest, trash: bool) -> Result<
     };
     let listing = Listing { trash, filters, order, descending };
     fields.none()?;
-    Ok((listing, Wanted { page, total: !request.skip_total, prefs: request.include_prefs }))
+    Ok((listing, PageRequest { page, total: !request.skip_total, prefs: request.include_prefs }))
 }
 
 fn order(raw: &str, fields: &mut Fields) -> Option<Order> {
@@ -62,9 +62,9 @@ fn direction(raw: &str, fields: &mut Fields) -> Option<bool> {
     }
 }
 
-pub(super) fn span(from: Option<i64>, to: Option<i64>) -> Span {
+pub(super) fn span(from: Option<i64>, to: Option<i64>) -> TimeRange {
     let time = |seconds: i64| Timestamp(seconds.saturating_mul(1_000_000));
-    Span { from: from.map(time), to: to.map(time) }
+    TimeRange { from: from.map(time), to: to.map(time) }
 }
 
 pub(super) fn page(limit: Option<i64>, offset: i64, token: String, fields: &mut Fields) -> Option<Page> {
@@ -122,17 +122,17 @@ pub(in crate::grpc) fn ids(raw: &[String]) -> Result<Vec<UserId>> {
 }
 
 pub(in crate::grpc) fn batch(batch: Batch, prefs: bool) -> pb::BatchReadResponse {
-    let texts = |ids: &[UserId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
+    let texts = |ids: Vec<UserId>| ids.into_iter().map(UserId::into_string).collect();
     pb::BatchReadResponse {
-        missing: texts(&batch.missing),
-        unread: texts(&batch.unread),
-        users: shown_all(batch.users, prefs),
+        missing: texts(batch.missing),
+        unread: texts(batch.unread),
+        users: user_views(batch.users, prefs),
     }
 }
 
-pub(in crate::grpc) fn listed(listed: Listed<User>, prefs: bool) -> pb::ListResponse {
+pub(in crate::grpc) fn listed(listed: ListPage<User>, prefs: bool) -> pb::ListResponse {
     pb::ListResponse {
-        users: shown_all(listed.rows, prefs),
+        users: user_views(listed.rows, prefs),
         total: count(listed.total),
         next_page_token: listed.next,
     }
@@ -142,18 +142,20 @@ pub(super) fn count(total: Option<u64>) -> Option<i64> {
     total.map(|total| i64::try_from(total).unwrap_or(i64::MAX))
 }
 
-pub(in crate::grpc) fn sessions_wanted(request: pb::ListSessionsRequest) -> Result<(UserId, Wanted)> {
+pub(in crate::grpc) fn parse_list_sessions(
+    request: pb::ListSessionsRequest,
+) -> Result<(UserId, PageRequest)> {
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
     let page = page(request.limit, 0, request.page_token, &mut fields);
     let (Some(user), Some(page)) = (user, page) else { return Err(Error::Invalid(fields)) };
-    Ok((user, Wanted { page, total: !request.skip_total, prefs: false }))
+    Ok((user, PageRequest { page, total: !request.skip_total, prefs: false }))
 }
 
-pub(in crate::grpc) fn sessions(listed: Listed<(StoredSession, Details)>) -> pb::ListSessionsResponse {
+pub(in crate::grpc) fn sessions(listed: ListPage<(StoredSession, Details)>) -> pb::ListSessionsResponse {
     let info = |(session, details): (StoredSession, Details)| pb::SessionInfo {
         id: session.public_id,
-        user_id: session.user.as_str().to_owned(),
+        user_id: session.user.into_string(),
         created: session.created.seconds(),
         expires: session.expires.seconds(),
         device: Some(device(session.device, details)),
@@ -166,7 +168,7 @@ pub(in crate::grpc) fn sessions(listed: Listed<(StoredSession, Details)>) -> pb:
 }
 
 /// Whose session, and which.
-pub(in crate::grpc) fn session_named(request: pb::DeleteSessionRequest) -> Result<(UserId, String)> {
+pub(in crate::grpc) fn session_ref(request: pb::DeleteSessionRequest) -> Result<(UserId, String)> {
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
     if request.session_id.is_empty() {
@@ -178,7 +180,9 @@ pub(in crate::grpc) fn session_named(request: pb::DeleteSessionRequest) -> Resul
     }
 }
 
-pub(in crate::grpc) fn logs_wanted(request: pb::ListLogsRequest) -> Result<(UserId, LogFilter, Wanted)> {
+pub(in crate::grpc) fn parse_list_logs(
+    request: pb::ListLogsRequest,
+) -> Result<(UserId, LogFilter, PageRequest)> {
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
     let mut actions = Vec::new();
@@ -192,10 +196,10 @@ pub(in crate::grpc) fn logs_wanted(request: pb::ListLogsRequest) -> Result<(User
     let page = page(request.limit, request.offset, request.page_token, &mut fields);
     let (Some(user), Some(page)) = (user, page) else { return Err(Error::Invalid(fields)) };
     let filter = LogFilter { actions, span: span(request.from, request.to) };
-    fields.none().map(|()| (user, filter, Wanted { page, total: !request.skip_total, prefs: false }))
+    fields.none().map(|()| (user, filter, PageRequest { page, total: !request.skip_total, prefs: false }))
 }
 
-pub(in crate::grpc) fn logs(listed: Listed<(LogRecord, Details)>) -> pb::ListLogsResponse {
+pub(in crate::grpc) fn logs(listed: ListPage<(LogRecord, Details)>) -> pb::ListLogsResponse {
     let entry = |(record, details): (LogRecord, Details)| pb::LogEntry {
         event: event(&record) as i32,
         time: record.at.seconds(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::domain::caller::Caller;
 use crate::domain::device::Details;
-use crate::domain::listing::{Filters, Key, Listing, Order, Position, Start};
+use crate::domain::list::{Filters, Listing, Order, Position, SortValue, Start};
 use crate::domain::page::Page;
 use crate::domain::page_token::ListDigest;
 use crate::domain::session::Device;
@@ -17,7 +17,7 @@ use super::Operations;
 
 /// A page of a list.
 #[derive(Debug)]
-pub struct Listed<T> {
+pub struct ListPage<T> {
     /// The rows of the page.
     pub rows: Vec<T>,
     /// How many there are on all pages; `None` if nobody asked.
@@ -26,7 +26,7 @@ pub struct Listed<T> {
     pub next: String,
 }
 
-/// Users read at a time with their prefs: those of many together are too long for a reply.
+/// Users with their prefs that are read at a time: all of them together are too long for a reply.
 const PREFS_CHUNK: usize = 50;
 
 /// What became of many ids.
@@ -42,7 +42,7 @@ pub struct Batch {
 
 /// What of a list to show.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct PageRequest {
     /// Which part.
     pub page: Page,
     /// Whether to count them all.
@@ -57,22 +57,27 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::Invalid`] for a page token that is not of this list.
-    pub async fn list(&self, caller: &Caller, listing: &Listing, wanted: &Wanted) -> Result<Listed<User>> {
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        listing: &Listing,
+        wanted: &PageRequest,
+    ) -> Result<ListPage<User>> {
         let (db, namespace) = (&self.read_list(caller).await?, &caller.namespace);
         let digest = listing.digest(namespace);
         let start = self.start(&wanted.page, &digest, position)?;
-        let source = store::listing::source(db, namespace, listing).await?;
+        let source = store::list::source(db, namespace, listing).await?;
         let (limit, prefs) = (wanted.page.limit, wanted.prefs);
-        let page = store::listing::page(db, namespace, listing, &source, &start, limit, prefs).await?;
+        let page = store::list::page(db, namespace, listing, &source, &start, limit, prefs).await?;
         let total = if wanted.total {
-            Some(store::listing::total(db, namespace, listing, &source).await?)
+            Some(store::list::total(db, namespace, listing, &source).await?)
         } else {
             None
         };
         let next = page.users.last().filter(|_| page.more).map_or_else(String::new, |last| {
             self.page_tokens.seal(&digest, &cursor(&Position::of(last, listing.order)))
         });
-        Ok(Listed { rows: page.users, total, next })
+        Ok(ListPage { rows: page.users, total, next })
     }
 
     /// Live users by what their names begin with, in the order of their usernames.
@@ -93,7 +98,7 @@ impl Operations {
         }
         let filters = Filters { username, email, ..Filters::default() };
         let listing = Listing { filters, order: Order::Username, ..Listing::default() };
-        Ok(self.list(caller, &listing, &Wanted { page, total: false, prefs }).await?.rows)
+        Ok(self.list(caller, &listing, &PageRequest { page, total: false, prefs }).await?.rows)
     }
 
     /// The live users among `ids`, as many as one reply can hold. No more than that are read, but for a few.
@@ -134,9 +139,9 @@ impl Operations {
     /// The rows with what their devices are. Each device is told once: most rows of a user are of one or two.
     pub(super) async fn with_device_details<T>(
         &self,
-        listed: Listed<T>,
+        listed: ListPage<T>,
         device: impl Fn(&T) -> &Device,
-    ) -> Listed<(T, Details)> {
+    ) -> ListPage<(T, Details)> {
         let mut known: HashMap<Device, Details> = HashMap::new();
         let mut rows = Vec::with_capacity(listed.rows.len());
         for row in listed.rows {
@@ -150,7 +155,7 @@ impl Operations {
             };
             rows.push((row, details));
         }
-        Listed { rows, total: listed.total, next: listed.next }
+        ListPage { rows, total: listed.total, next: listed.next }
     }
 
     /// Where the page begins in `list`.
@@ -173,8 +178,8 @@ impl Operations {
 /// A position as a page token holds it.
 fn cursor(position: &Position) -> String {
     match &position.key {
-        Key::Number(number) => serde_json::json!([number, position.id]),
-        Key::Text(text) => serde_json::json!([text, position.id]),
+        SortValue::Number(number) => serde_json::json!([number, position.id]),
+        SortValue::Text(text) => serde_json::json!([text, position.id]),
     }
     .to_string()
 }
@@ -182,8 +187,8 @@ fn cursor(position: &Position) -> String {
 fn position(cursor: &str) -> Option<Position> {
     let (key, id): (serde_json::Value, String) = serde_json::from_str(cursor).ok()?;
     let key = match key {
-        serde_json::Value::String(text) => Key::Text(text),
-        number => Key::Number(number.as_i64()?),
+        serde_json::Value::String(text) => SortValue::Text(text),
+        number => SortValue::Number(number.as_i64()?),
     };
     Some(Position { key, id })
 }
@@ -194,7 +199,12 @@ mod tests {
 
     #[test]
     fn cursors_are_read_back() {
-        for key in [Key::Number(-1), Key::Number(i64::MAX), Key::Text("7".into()), Key::Text("\"é".into())] {
+        for key in [
+            SortValue::Number(-1),
+            SortValue::Number(i64::MAX),
+            SortValue::Text("7".into()),
+            SortValue::Text("\"é".into()),
+        ] {
             let there = Position { key, id: "x".into() };
             assert_eq!(position(&cursor(&there)), Some(there));
         }

@@ -1,0 +1,323 @@
+//! Every setting: its section, its type, its default, and how it is read. `deploy/usersd.toml` is the manual.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use ipnet::IpNet;
+
+use crate::domain::key::Reach;
+use crate::domain::scope::Scopes;
+
+use super::tls_callers;
+use super::values::{
+    Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, networks,
+    number, number_or, optional_duration, optional_file, size, without_password,
+};
+
+/// Which calls need a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// Callers need keys; on a loopback address, as long as there is none, programs of this machine do not.
+    Keys,
+    /// None: everyone who reaches the port is served.
+    Off,
+}
+
+/// Whether a client needs a certificate, where there is an authority that signs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClientAuth {
+    /// Without one there is no connection.
+    Required,
+    /// Without one the caller needs a key.
+    Optional,
+}
+
+/// The caller that the name in a client's certificate stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsCaller {
+    /// A subject alternative name: a DNS name or a URI, whole.
+    pub san: String,
+    /// Where it may work.
+    pub reach: Reach,
+    /// What it may do.
+    pub scopes: Scopes,
+}
+
+/// What an update of prefs by the Appwrite API does with the keys that it does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AppwritePrefs {
+    /// They stay, as its manual says.
+    Merge,
+    /// They go, as its server did.
+    Replace,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A setting.
+pub struct Setting {
+    /// Its key in the file, dotted.
+    pub key: &'static str,
+    /// Reads it from text; says what it must be if it is not.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// As TOML.
+    pub(super) show: fn(&Config) -> String,
+}
+
+impl Setting {
+    /// Its name in the environment.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("USERSD_{}", self.key.to_uppercase().replace('.', "_"))
+    }
+}
+
+macro_rules! shown {
+    ($value:expr) => {
+        $value.show()
+    };
+    ($value:expr, $show:expr) => {
+        $show(&$value)
+    };
+}
+
+/// Declares the settings: `field: type = default, how it is read;`, and `=> how it is shown` where its type does not say.
+/// A section is a struct; the key of a setting is its section and its field.
+macro_rules! settings {
+    (
+        {$(
+            $(#[$top_doc:meta])* $top:ident: $top_type:ty = $top_default:expr, $top_read:expr $(=> $top_show:expr)?;
+        )*}
+        $($(#[$doc:meta])* $section:ident: $name:ident {$(
+            $(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr, $read:expr;
+        )*})*
+    ) => {
+        /// All settings.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $($(#[$top_doc])* pub $top: $top_type,)*
+            $($(#[$doc])* pub $section: $name,)*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($top: $top_default,)* $($section: $name::default(),)* }
+            }
+        }
+
+        $($(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        })*
+
+        /// Every setting, in the order of the file.
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting {
+                key: stringify!($top),
+                set: |config, text| $top_read(text).map(|value| config.$top = value),
+                show: |config| shown!(config.$top $(, $top_show)?),
+            },)*
+            $($(Setting {
+                key: concat!(stringify!($section), ".", stringify!($field)),
+                set: |config, text| $read(text).map(|value| config.$section.$field = value),
+                show: |config| config.$section.$field.show(),
+            },)*)*
+        ];
+    };
+}
+
+/// A day.
+pub(super) const DAY: Duration = Duration::from_hours(24);
+
+const KIB: usize = 1024;
+
+settings! {
+    {
+        /// The address and port of gRPC, gRPC-Web and JSON.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), address;
+        /// The URL of the database.
+        database: String = "sqlite://usersd.db?mode=rwc".to_owned(), database => |url: &String| without_password(url);
+        /// Which calls need a key.
+        auth: Auth = Auth::Keys, choice;
+        /// Whether migrations run at start.
+        migrate: bool = true, flag;
+        /// How long calls in flight may take after SIGTERM.
+        grace: Duration = Duration::from_secs(30), duration;
+    }
+
+    /// What is served without a key.
+    open: Open {
+        /// Health checks.
+        health: bool = true, flag;
+        /// Reflection.
+        reflection: bool = true, flag;
+    }
+
+    /// TLS, and the certificates of clients.
+    tls: Tls {
+        /// The server's certificate as PEM; `None`: no TLS.
+        cert: Option<PathBuf> = None, optional_file;
+        /// Its private key as PEM.
+        key: Option<PathBuf> = None, optional_file;
+        /// The authorities of clients' certificates as PEM; `None`: clients are not asked for any.
+        client_ca: Option<PathBuf> = None, optional_file;
+        /// Whether clients need a certificate.
+        client_auth: ClientAuth = ClientAuth::Required, choice;
+        /// The callers that names in certificates stand for.
+        callers: Vec<TlsCaller> = Vec::new(), tls_callers::read;
+    }
+
+    /// Passwords and their hashes.
+    passwords: Passwords {
+        /// The bcrypt cost of new hashes.
+        cost: u32 = 12, number(10..=15);
+        /// Threads that hash; `None`: as many as there are CPUs.
+        workers: Option<usize> = None, number_or("auto", 1..=1024, "");
+        /// Hashes that a thread works on at the same time; `None`: as many as this machine is found to be best at.
+        lanes: Option<usize> = None, number_or("auto", 1..=8, "");
+        /// The share of one CPU that is kept for hashing, in percent.
+        floor: u32 = 10, number(1..=100);
+        /// The longest wait for a thread.
+        max_wait: Duration = Duration::from_secs(5), duration;
+        /// Whether common passwords, and those that contain the user's names, are refused.
+        screening: bool = true, flag;
+        /// A file of further passwords to refuse; `None`: only the list that is built in.
+        blocklist: Option<PathBuf> = None, optional_file;
+        /// Fewest characters of a new password.
+        min_length: usize = 8, number(1..=128);
+        /// Most characters of a new password.
+        max_length: usize = 128, number(8..=4096);
+    }
+
+    /// Limits on guessing passwords.
+    guard: ThrottleLimits {
+        /// Failures of one account in an hour.
+        account: u32 = 100, number(1..=1_000);
+        /// Failures from one IP address in an hour, unless it is one that the user signed in from before; 0: any number.
+        address: u32 = 300, number(0..=1_000_000);
+        /// The same for failures that one caller passes on; 0: any number.
+        caller: u32 = 0, number(0..=100_000_000);
+        /// Failures in a row before waits begin.
+        free: u32 = 5, number(1..=1_000);
+        /// The first wait; each further one is twice as long.
+        first_wait: Duration = Duration::from_secs(30), duration;
+        /// The longest wait.
+        longest_wait: Duration = Duration::from_hours(1), duration;
+        /// How long an IP address stays known after the last sign-in from it.
+        familiar: Duration = 90 * DAY, duration;
+    }
+
+    /// Sessions.
+    sessions: Sessions {
+        /// The time after which a session ends by itself.
+        lifetime: Duration = 7 * DAY, lifetime;
+        /// The time after which a session ends that is not read; `None`: only the lifetime counts.
+        idle: Option<Duration> = None, optional_duration;
+        /// Most sessions of one user; 0: any number.
+        max_per_user: u32 = 100, number(0..=1_000_000);
+    }
+
+    /// Deleted users.
+    trash: Trash {
+        /// The time after which they are removed for good; `None`: never.
+        keep: Option<Duration> = Some(30 * DAY), optional_duration;
+    }
+
+    /// Events.
+    logs: Logs {
+        /// The time after which they are removed; `None`: never.
+        keep: Option<Duration> = Some(365 * DAY), optional_duration;
+    }
+
+    /// Countries of addresses.
+    geoip: Geoip {
+        /// A database in MaxMind's format; `None`: countries stay unknown.
+        database: Option<PathBuf> = None, optional_file;
+    }
+
+    /// The Appwrite API.
+    appwrite: Appwrite {
+        /// What an update of prefs does with the keys that it does not name.
+        prefs: AppwritePrefs = AppwritePrefs::Merge, choice;
+    }
+
+    /// Connections and requests.
+    http: Http {
+        /// Longest request message in bytes.
+        max_body: usize = KIB * KIB, size;
+        /// Longest headers of a request in bytes.
+        max_headers: usize = 16 * KIB, headers_size;
+        /// The time for the first request's headers, with the TLS handshake.
+        header_timeout: Duration = Duration::from_secs(30), lifetime;
+        /// The time that a connection may be without a call.
+        idle_timeout: Duration = Duration::from_secs(75), lifetime;
+        /// The time that a connection may last, give or take a tenth; `None`: any.
+        max_age: Option<Duration> = Some(Duration::from_hours(1)), optional_duration;
+        /// Open streams of one HTTP/2 connection.
+        max_streams: u32 = 256, number(1..=100_000);
+        /// Streams that a client may reset within a minute.
+        max_resets: u32 = 500, number(1..=1_000_000);
+        /// Pings, settings and the like that a client may send within a minute.
+        max_pings: u32 = 1_000, number(1..=1_000_000);
+        /// The silence after which an HTTP/2 client is pinged.
+        keepalive: Duration = Duration::from_mins(1), lifetime;
+        /// The time for the answer to that ping.
+        keepalive_timeout: Duration = Duration::from_secs(20), lifetime;
+        /// Proxies whose `X-Forwarded-For` is believed.
+        trusted_proxies: Vec<IpNet> = Vec::new(), networks;
+        /// Further host names that are served where no key is needed, in lower case.
+        hosts: Vec<String> = Vec::new(), hosts;
+    }
+
+    /// Limits on load.
+    limits: Limits {
+        /// Calls at the same time.
+        calls: usize = 1_000, number(1..=1_000_000);
+        /// Calls of one caller at the same time.
+        calls_per_caller: usize = 500, number(1..=1_000_000);
+        /// Calls of one namespace at the same time.
+        calls_per_namespace: usize = 500, number(1..=1_000_000);
+        /// Calls a second; `None`: any number.
+        rate: Option<u32> = None, number_or("off", 1..=1_000_000, " calls a second");
+        /// Calls of one caller a second; `None`: any number.
+        rate_per_caller: Option<u32> = None, number_or("off", 1..=1_000_000, " calls a second");
+        /// Open connections.
+        connections: usize = 10_000, number(1..=1_000_000);
+        /// Open connections of one address.
+        connections_per_address: usize = 2_000, number(1..=1_000_000);
+    }
+
+    /// Connections to the database.
+    pool: Pool {
+        /// How many, on PostgreSQL.
+        connections: u32 = 16, number(2..=1_000);
+        /// How long the start waits for the database.
+        wait: Duration = Duration::from_secs(30), duration;
+        /// How long the statements of a list may take.
+        list_timeout: Duration = Duration::from_secs(2), lifetime;
+    }
+
+    /// Log lines.
+    log: Log {
+        /// The least level, or a filter.
+        level: String = "info".to_owned(), log_level;
+        /// How they are written.
+        format: LogFormat = LogFormat::Text, choice;
+    }
+}

@@ -1,0 +1,237 @@
+//! How settings are read from text, and shown as TOML.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use ipnet::IpNet;
+use url::{Url, form_urlencoded};
+
+use super::sections::{AppwritePrefs, Auth, ClientAuth, LogFormat, TlsCaller};
+use super::tls_callers;
+
+/// Reads a number within `range`.
+pub(super) fn number<T: FromStr + PartialOrd + Display>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> {
+    move |text| match text.parse::<T>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!("must be {} to {}", range.start(), range.end())),
+    }
+}
+
+/// Reads a number within `range`, or the word for none.
+pub(super) fn number_or<T: FromStr + PartialOrd + Display>(
+    word: &'static str,
+    range: RangeInclusive<T>,
+    unit: &'static str,
+) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| match text.parse::<T>() {
+        _ if text == word => Ok(None),
+        Ok(number) if range.contains(&number) => Ok(Some(number)),
+        _ => Err(format!("must be `{word}` or {} to {}{unit}", range.start(), range.end())),
+    }
+}
+
+/// Reads one of the names of an enum.
+pub(super) fn choice<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, false).map_err(|_| {
+        let names = T::value_variants().iter().map(|variant| format!("`{}`", name_of(variant)));
+        format!("must be {}", names.collect::<Vec<_>>().join(" or "))
+    })
+}
+
+fn name_of(variant: &impl ValueEnum) -> String {
+    variant.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an address and port like 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+pub(super) fn database(text: &str) -> Result<String, String> {
+    let known = ["sqlite:", "postgres:", "postgresql:"];
+    if !known.iter().any(|scheme| text.starts_with(scheme)) {
+        return Err("must begin with sqlite://, postgres:// or postgresql://".to_owned());
+    }
+    if text.contains(":memory:") || text.contains("mode=memory") {
+        return Err("must be a file: a database in memory loses what was acknowledged".to_owned());
+    }
+    if text.starts_with("postgres") {
+        one_host(text)?;
+    }
+    Ok(text.to_owned())
+}
+
+/// PostgreSQL's own clients choose among several hosts; ours cannot, and would take a standby for the primary.
+fn one_host(url: &str) -> Result<(), String> {
+    const INSTEAD: &str =
+        "name one address that leads to the primary, such as a proxy's or one that moves with it";
+    let (location, parameters) = url.split_once('?').unwrap_or((url, ""));
+    if parameters.split('&').any(|parameter| parameter.starts_with("target_session_attrs=")) {
+        return Err(format!("must not have target_session_attrs, which is not supported: {INSTEAD}"));
+    }
+    let authority = location.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split_once('/').map_or(authority, |(authority, _)| authority);
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let named = parameters
+        .split('&')
+        .filter(|parameter| ["host=", "hostaddr=", "port="].iter().any(|name| parameter.starts_with(name)));
+    if named.chain([hosts]).any(|hosts| hosts.contains(',') || hosts.to_ascii_lowercase().contains("%2c")) {
+        return Err(format!("must not name several hosts, which is not supported: {INSTEAD}"));
+    }
+    Ok(())
+}
+
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "must be a duration like 500ms, 30s, 2h or 7d".to_owned())
+}
+
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than nothing".to_owned()),
+        span => Ok(span),
+    }
+}
+
+pub(super) fn optional_duration(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "off" => Ok(None),
+        _ => lifetime(text).map(Some).map_err(|_| "must be `off` or a duration like 12h or 30d".to_owned()),
+    }
+}
+
+/// Whether there is such a file shows when it is opened.
+#[expect(clippy::unnecessary_wraps, reason = "as every reader")]
+pub(super) fn optional_file(text: &str) -> Result<Option<PathBuf>, String> {
+    Ok(Some(text).filter(|text| !["", "off"].contains(text)).map(PathBuf::from))
+}
+
+/// Bytes, or a number of KiB or MiB.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.trim_end_matches("iB").split_at_checked(text.len().saturating_sub(3)) {
+        Some((digits, "K")) if text.ends_with("KiB") => (digits, 1024),
+        Some((digits, "M")) if text.ends_with("MiB") => (digits, 1024 * 1024),
+        _ => (text, 1),
+    };
+    let bytes = digits.trim_end().parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| (1024..=64 * 1024 * 1024).contains(bytes))
+        .ok_or_else(|| "must be a size from 1KiB to 64MiB, like 1MiB or 1048576".to_owned())
+}
+
+/// The HTTP library takes no less.
+pub(super) fn headers_size(text: &str) -> Result<usize, String> {
+    size(text)
+        .ok()
+        .filter(|bytes| (8 * 1024..=1024 * 1024).contains(bytes))
+        .ok_or_else(|| "must be a size from 8KiB to 1MiB".to_owned())
+}
+
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            item.parse().or_else(|_| item.parse().map(|address: std::net::IpAddr| IpNet::from(address)))
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|_| "must be addresses or networks like 10.0.0.0/8".to_owned())
+}
+
+/// Names of hosts, or `*.` and the end of such names.
+pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            let name = item.strip_prefix("*.").unwrap_or(item);
+            let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let whole = !name.is_empty() && !name.starts_with('.') && name.chars().all(good);
+            whole.then(|| item.to_ascii_lowercase())
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(|| "must be host names without a port like users.internal or *.example.com".to_owned())
+}
+
+pub(super) fn log_level(text: &str) -> Result<String, String> {
+    match text.parse::<tracing_subscriber::EnvFilter>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("must be error, warn, info, debug, trace or a filter like usersd=debug".to_owned()),
+    }
+}
+
+pub(super) fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A setting as TOML, which reads back as the same.
+pub(super) trait Show {
+    fn show(&self) -> String;
+}
+
+macro_rules! show {
+    ($($type:ty: |$value:ident| $text:expr;)*) => {
+        $(impl Show for $type {
+            fn show(&self) -> String {
+                let $value = self;
+                $text
+            }
+        })*
+    };
+}
+
+show! {
+    bool: |flag| flag.to_string();
+    u32: |number| number.to_string();
+    usize: |number| number.to_string();
+    String: |text| quoted(text);
+    SocketAddr: |address| quoted(&address.to_string());
+    Duration: |span| quoted(&humantime::format_duration(*span).to_string());
+    Option<Duration>: |span| span.map_or_else(|| quoted("off"), |span| span.show());
+    Option<PathBuf>: |file| file.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()));
+    // A limit that may be off, and a number of threads that may be left to us.
+    Option<u32>: |limit| limit.map_or_else(|| quoted("off"), |limit| limit.to_string());
+    Option<usize>: |number| number.map_or_else(|| quoted("auto"), |number| number.to_string());
+    Vec<IpNet>: |items| list(items);
+    Vec<String>: |items| list(items);
+    Vec<TlsCaller>: |callers| tls_callers::show(callers);
+    Auth: |auth| quoted(&name_of(auth));
+    ClientAuth: |auth| quoted(&name_of(auth));
+    AppwritePrefs: |prefs| quoted(&name_of(prefs));
+    LogFormat: |format| quoted(&name_of(format));
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(&item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// The address of a database without the password that may be in its authority or its query. One that cannot be taken
+/// apart is not shown.
+pub(super) fn without_password(database: &str) -> String {
+    if database.starts_with("sqlite:") {
+        return quoted(database); // has none, and may be a path that is no URL
+    }
+    let Ok(mut url) = Url::parse(database) else { return quoted("***") };
+    let is_password = |pair: &str| {
+        form_urlencoded::parse(pair.as_bytes()).any(|(key, _)| key.eq_ignore_ascii_case("password"))
+    };
+    let pairs: Vec<&str> = url.query().unwrap_or_default().split('&').collect();
+    if url.password().is_none() && !pairs.iter().any(|pair| is_password(pair)) {
+        return quoted(database);
+    }
+    let shown = |pair: &&str| if is_password(pair) { "password=***".to_owned() } else { (*pair).to_owned() };
+    let query = url.query().map(|_| pairs.iter().map(shown).collect::<Vec<_>>().join("&"));
+    url.set_query(query.as_deref());
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return quoted("***");
+    }
+    quoted(url.as_str())
+}

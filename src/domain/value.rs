@@ -1,0 +1,69 @@
+//! What all checked values have in common.
+
+/// The parts of a newtype over `$inner` that do not check: from our own table, as a reference, and moved out.
+macro_rules! checked_value {
+    ($name:ident($inner:ty), $as_ref:ident -> $ref:ty, $into:ident) => {
+        impl $name {
+            /// A value from our own table, which was checked before it was written.
+            #[must_use]
+            pub fn from_trusted(value: $inner) -> Self {
+                Self(value)
+            }
+
+            /// The value itself.
+            #[must_use]
+            pub fn $as_ref(&self) -> &$ref {
+                &self.0
+            }
+
+            /// The value itself, moved out.
+            #[must_use]
+            pub fn $into(self) -> $inner {
+                self.0
+            }
+        }
+    };
+    ($name:ident) => {
+        checked_value!($name(String), as_str -> str, into_string);
+    };
+}
+
+/// The parts of a secret that we hand out once and store only as a digest: see [`super::secret`].
+macro_rules! handed_out_secret {
+    ($name:ident, $prefix:literal) => {
+        impl $name {
+            /// Makes secret scanners and people recognise a leaked one. To change it would end every one.
+            const PREFIX: &str = $prefix;
+
+            /// A new one from the system's random source.
+            ///
+            /// # Errors
+            ///
+            /// If the system has no randomness to give.
+            pub fn generate() -> Result<Self, rand::rngs::SysError> {
+                secret::generate(Self::PREFIX).map(Self)
+            }
+
+            /// What we store and look up.
+            #[must_use]
+            pub fn digest(&self) -> SecretDigest {
+                SecretDigest::of(&self.0)
+            }
+
+            /// The secret, for the one reply that hands it out.
+            #[must_use]
+            pub fn expose(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    };
+}
+
+pub(super) use checked_value;
+pub(super) use handed_out_secret;
