@@ -9,7 +9,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::limits::Meter;
+use crate::auth::limits::UsageCounter;
 use crate::config::Config;
 
 use super::connections::Entry;
@@ -46,7 +46,7 @@ impl Lifetimes {
 #[derive(Debug)]
 pub(super) struct Connection {
     /// Streams of it that have no end of their own.
-    pub(super) streams: Arc<Meter>,
+    pub(super) streams: Arc<UsageCounter>,
     entry: Entry,
     accepted: Instant,
     lifetimes: Lifetimes,

@@ -40,6 +40,7 @@ mod sessions;
 mod status;
 mod steps;
 mod storage;
+mod streams;
 mod support;
 mod tenants;
 mod throttle;

@@ -1,0 +1,436 @@
+//! Streams pass through the lifecycle of every request, over gRPC, gRPC-Web and JSON. The product's proto has none yet: the
+//! server is started with the services of `tests/proto/everything.proto`.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use serde_json::{Value, json};
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+use usersd::domain::caller::Caller;
+use usersd::domain::scope::{Scope, Scopes};
+use usersd::grpc::codec::Codec;
+use usersd::server::Services;
+
+use crate::support::{Replica, Service, refused, until};
+
+crate::on_every_backend!(
+    a_server_stream_comes_over_grpc_grpc_web_and_json,
+    a_stream_that_fails_after_its_start_says_so_at_its_end,
+    a_stream_that_fails_at_its_start_is_refused_as_a_call_is,
+    a_stream_needs_its_key_and_its_scope,
+    a_client_stream_is_read_to_its_end,
+    each_message_of_a_stream_has_the_limit_of_a_body,
+    a_stream_takes_no_permit_of_a_call_but_one_of_a_stream,
+    a_deadline_ends_a_stream,
+    streams_end_with_the_server_and_send_their_clients_elsewhere,
+);
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct FileRequest {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int32, tag = "3")]
+    page_size: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct FileReply {
+    #[prost(string, tag = "1")]
+    title: String,
+}
+
+type Replies = Pin<Box<dyn Stream<Item = Result<FileReply, Status>> + Send>>;
+
+fn reply(title: impl ToString) -> FileReply {
+    FileReply { title: title.to_string() }
+}
+
+/// The service of `everything.proto`, as far as tests call it.
+#[derive(Clone)]
+struct Everything;
+
+impl NamedService for Everything {
+    const NAME: &'static str = "everything.Everything";
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Infallible>> + Send>>;
+
+impl tower::Service<http::Request<Body>> for Everything {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer<Self::Response>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        async move {
+            let codec = Codec::<FileReply, FileRequest>::default();
+            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(64 * 1024);
+            assert!(request.extensions().get::<Caller>().is_some(), "the lifecycle gives the caller");
+            Ok(match request.uri().path() {
+                "/everything.Everything/File" => grpc.unary(File, request).await,
+                "/everything.Everything/Watch" => grpc.server_streaming(Watch, request).await,
+                _ => grpc.client_streaming(Collect, request).await,
+            })
+        }
+        .boxed()
+    }
+}
+
+struct File;
+
+impl tonic::server::UnaryService<FileRequest> for File {
+    type Response = FileReply;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<FileReply>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
+        async move { Ok(Response::new(reply(request.into_inner().name))) }.boxed()
+    }
+}
+
+struct Watch;
+
+impl tonic::server::ServerStreamingService<FileRequest> for Watch {
+    type Response = FileReply;
+    type ResponseStream = Replies;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Replies>, Status>> + Send>>;
+
+    /// So many replies, and then what the name says.
+    fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
+        let FileRequest { name, page_size } = request.into_inner();
+        async move {
+            let replies = stream::iter((0..page_size).map(|n| Ok(reply(n))));
+            Ok(Response::new(match &*name {
+                "refuse" => return Err(Status::not_found("no such file")),
+                "fail" => replies.chain(stream::iter([Err(Status::aborted("it changed"))])).boxed(),
+                "endless" => replies.chain(stream::pending()).boxed(),
+                _ => replies.boxed(),
+            }))
+        }
+        .boxed()
+    }
+}
+
+struct Collect;
+
+impl tonic::server::ClientStreamingService<FileRequest> for Collect {
+    type Response = FileReply;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<FileReply>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<FileRequest>>) -> Self::Future {
+        async move {
+            let (mut messages, mut names) = (request.into_inner(), Vec::new());
+            while let Some(message) = messages.message().await? {
+                names.push(message.name);
+            }
+            Ok(Response::new(reply(names.join("+"))))
+        }
+        .boxed()
+    }
+}
+
+fn services() -> Services {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let folders = [format!("{root}/tests/proto"), format!("{root}/proto")];
+    let mut compiler = protox::Compiler::new(folders).unwrap();
+    compiler.include_imports(true).open_file("everything.proto").unwrap();
+    let mut routes = Routes::builder();
+    routes.add_service(Everything);
+    Services { descriptors: compiler.encode_file_descriptor_set(), scope_of, routes }
+}
+
+fn scope_of(path: &str) -> Option<Scope> {
+    match path.strip_prefix("/everything.Everything/")? {
+        "File" | "Watch" => Some(Scope::UsersRead),
+        "Collect" => Some(Scope::UsersWrite),
+        _ => None,
+    }
+}
+
+/// A server with streams, and a key that may do everything there.
+async fn start(service: &Service) -> (Replica, String) {
+    start_with(service, |_| {}).await
+}
+
+async fn start_with(
+    service: &Service,
+    change: impl FnOnce(&mut usersd::config::Config),
+) -> (Replica, String) {
+    let (key, _) = service.key("default", Scopes::ALL).await;
+    (service.another_with(services(), change).await, key)
+}
+
+fn with_key<T>(key: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+    request
+}
+
+fn asked(name: &str, page_size: i32) -> FileRequest {
+    FileRequest { name: name.to_owned(), page_size }
+}
+
+async fn client(replica: &Replica) -> tonic::client::Grpc<tonic::transport::Channel> {
+    let mut client = tonic::client::Grpc::new(replica.channel());
+    client.ready().await.unwrap();
+    client
+}
+
+async fn watch(replica: &Replica, request: Request<FileRequest>) -> Result<Streaming<FileReply>, Status> {
+    let path = "/everything.Everything/Watch".parse().unwrap();
+    let codec = ProstCodec::<FileRequest, FileReply>::default();
+    Ok(client(replica).await.server_streaming(request, path, codec).await?.into_inner())
+}
+
+/// The titles of a stream and the status with which it ends.
+async fn all(replica: &Replica, request: Request<FileRequest>) -> (Vec<String>, Code) {
+    let mut stream = match watch(replica, request).await {
+        Ok(stream) => stream,
+        Err(status) => return (Vec::new(), status.code()),
+    };
+    let mut titles = Vec::new();
+    loop {
+        match stream.message().await {
+            Ok(Some(reply)) => titles.push(reply.title),
+            Ok(None) => return (titles, Code::Ok),
+            Err(status) => return (titles, status.code()),
+        }
+    }
+}
+
+/// The same over gRPC-Web, whose trailers are a frame.
+async fn all_web(replica: &Replica, key: &str, message: &FileRequest, text: bool) -> (Vec<String>, Code) {
+    use base64::Engine as _;
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let framed = framed(&message.encode_to_vec());
+    let media = if text { "application/grpc-web-text" } else { "application/grpc-web+proto" };
+    let request = http::Request::post(format!("http://{}/everything.Everything/Watch", replica.address))
+        .header("content-type", media)
+        .header("accept", media)
+        .header("authorization", format!("Bearer {key}"))
+        .body(Full::new(Bytes::from(if text { base64.encode(&framed).into_bytes() } else { framed })));
+    let (head, body) = raw(request.unwrap()).await.into_parts();
+    if let Some(status) = Status::from_header_map(&head.headers) {
+        return (Vec::new(), status.code());
+    }
+    let body = body.collect().await.unwrap().to_bytes();
+    let mut frames = if text { decoded(&body) } else { body.to_vec() };
+    let mut titles = Vec::new();
+    while frames[0] == 0 {
+        let rest = frames.split_off(5 + length(&frames));
+        titles.push(FileReply::decode(&frames[5..]).unwrap().title);
+        frames = rest;
+    }
+    let trailers = String::from_utf8(frames[5..].to_vec()).unwrap();
+    let code = trailers.lines().find_map(|line| line.strip_prefix("grpc-status:")).unwrap();
+    (titles, Code::from_bytes(code.trim().as_bytes()))
+}
+
+/// Each piece of a reply is encoded for itself.
+fn decoded(text: &[u8]) -> Vec<u8> {
+    use base64::Engine as _;
+    let mut bytes = Vec::new();
+    for group in text.chunks(4) {
+        bytes.extend(base64::engine::general_purpose::STANDARD.decode(group).unwrap());
+    }
+    bytes
+}
+
+fn length(frame: &[u8]) -> usize {
+    u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&[0], &*u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+}
+
+async fn raw(request: http::Request<Full<Bytes>>) -> http::Response<hyper::body::Incoming> {
+    use hyper_util::client::legacy::Client;
+    let client = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    client.request(request).await.unwrap()
+}
+
+/// The same over JSON: its status and its lines.
+async fn lines(replica: &Replica, key: &str, query: &str) -> (StatusCode, Vec<Value>) {
+    let request = http::Request::get(format!("http://{}/v1/watch?{query}", replica.address))
+        .header("authorization", format!("Bearer {key}"))
+        .body(Full::default());
+    let (head, body) = raw(request.unwrap()).await.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    (head.status, lines.map(|line| serde_json::from_slice(line).unwrap()).collect())
+}
+
+async fn a_server_stream_comes_over_grpc_grpc_web_and_json(service: &Service) {
+    let (replica, key) = start(service).await;
+    for number in [0, 1, 3, 500] {
+        let titles: Vec<String> = (0..number).map(|n| n.to_string()).collect();
+        let message = asked("all", number);
+        let want = (titles.clone(), Code::Ok);
+        assert_eq!(all(&replica, with_key(&key, message.clone())).await, want);
+        for text in [false, true] {
+            assert_eq!(all_web(&replica, &key, &message, text).await, want);
+        }
+        let (status, lines) = lines(&replica, &key, &format!("name=all&pageSize={number}")).await;
+        let want = titles.iter().map(|title| json!({"result": {"title": title, "tags": []}}));
+        assert_eq!((status, lines), (StatusCode::OK, want.collect()));
+    }
+    replica.stop.cancel();
+}
+
+async fn a_stream_that_fails_after_its_start_says_so_at_its_end(service: &Service) {
+    let (replica, key) = start(service).await;
+    let want = (vec!["0".to_owned(), "1".to_owned()], Code::Aborted);
+    assert_eq!(all(&replica, with_key(&key, asked("fail", 2))).await, want);
+    assert_eq!(all_web(&replica, &key, &asked("fail", 2), false).await, want);
+    let (status, lines) = lines(&replica, &key, "name=fail&pageSize=2").await;
+    assert_eq!((status, lines.len()), (StatusCode::OK, 3));
+    assert_eq!(lines[2], json!({"error": {"code": 10, "message": "it changed", "details": []}}));
+    replica.stop.cancel();
+}
+
+async fn a_stream_that_fails_at_its_start_is_refused_as_a_call_is(service: &Service) {
+    let (replica, key) = start(service).await;
+    assert_eq!(all(&replica, with_key(&key, asked("refuse", 0))).await.1, Code::NotFound);
+    assert_eq!(all_web(&replica, &key, &asked("refuse", 0), false).await.1, Code::NotFound);
+    let (status, lines) = lines(&replica, &key, "name=refuse").await;
+    assert_eq!((status, &lines[0]["code"]), (StatusCode::NOT_FOUND, &json!(5)));
+    let (status, lines) = self::lines(&replica, &key, "nope=1").await;
+    assert_eq!((status, &lines[0]["code"]), (StatusCode::BAD_REQUEST, &json!(3)));
+    replica.stop.cancel();
+}
+
+async fn a_stream_needs_its_key_and_its_scope(service: &Service) {
+    let (replica, _) = start(service).await;
+    let (poor, _) = service.key("default", Scopes::parse(["sessions.read"]).unwrap()).await;
+    replica.keys.refresh().await.unwrap();
+    for (key, code, status) in
+        [("none", Code::Unauthenticated, 401), (&*poor, Code::PermissionDenied, 403)]
+    {
+        assert_eq!(all(&replica, with_key(key, asked("all", 3))).await, (Vec::new(), code));
+        assert_eq!(all_web(&replica, key, &asked("all", 3), false).await, (Vec::new(), code));
+        assert_eq!(lines(&replica, key, "name=all").await.0.as_u16(), status);
+        let messages = with_key(key, stream::iter([asked("a", 0)]));
+        assert_eq!(collect(&replica, messages).await.unwrap_err().code(), code);
+    }
+    // Declared, and without a scope.
+    let status = crate::support::raw_with(&replica, "/everything.Everything/Echo", Vec::new(), &[]).await;
+    refused(&status.unwrap_err(), Code::Unimplemented, "METHOD_UNKNOWN");
+    replica.stop.cancel();
+}
+
+async fn collect(
+    replica: &Replica,
+    messages: Request<impl Stream<Item = FileRequest> + Send + 'static>,
+) -> Result<String, Status> {
+    let path = "/everything.Everything/Collect".parse().unwrap();
+    let codec = ProstCodec::<FileRequest, FileReply>::default();
+    let reply: Response<FileReply> = client(replica).await.client_streaming(messages, path, codec).await?;
+    Ok(reply.into_inner().title)
+}
+
+async fn a_client_stream_is_read_to_its_end(service: &Service) {
+    let (replica, key) = start(service).await;
+    let messages = stream::iter(["a", "", "c"].map(|name| asked(name, 0)));
+    assert_eq!(collect(&replica, with_key(&key, messages)).await.unwrap(), "a++c");
+    assert_eq!(collect(&replica, with_key(&key, stream::empty())).await.unwrap(), "");
+    // Longer than any body: each message has a limit, the stream has none.
+    let many = stream::iter((0..20).map(|_| asked(&"x".repeat(10_000), 0)));
+    assert_eq!(collect(&replica, with_key(&key, many)).await.unwrap().len(), 20 * 10_000 + 19);
+    let (status, _) = replica.json(Method::POST, "/v1/collect", "{}").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "JSON has no streams of requests");
+    replica.stop.cancel();
+}
+
+async fn each_message_of_a_stream_has_the_limit_of_a_body(service: &Service) {
+    let (replica, key) = start(service).await;
+    let long = asked(&"x".repeat(65 * 1024), 0);
+    let messages = stream::iter([asked("a", 0), long.clone()]);
+    let status = collect(&replica, with_key(&key, messages)).await.unwrap_err();
+    refused(&status, Code::OutOfRange, "TOO_LARGE");
+    let status = watch(&replica, with_key(&key, long)).await.unwrap_err();
+    refused(&status, Code::OutOfRange, "TOO_LARGE");
+    replica.stop.cancel();
+}
+
+async fn a_stream_takes_no_permit_of_a_call_but_one_of_a_stream(service: &Service) {
+    let (replica, key) = start_with(service, |config| {
+        (config.limits_calls, config.limits_calls_per_caller, config.limits_calls_per_namespace) = (1, 1, 1);
+        config.http_max_streams = 500;
+    })
+    .await;
+    let mut open = Vec::new();
+    for _ in 0..100 {
+        let mut stream = watch(&replica, with_key(&key, asked("endless", 1))).await.unwrap();
+        assert_eq!(stream.message().await.unwrap().unwrap().title, "0");
+        open.push(stream);
+    }
+    let status = watch(&replica, with_key(&key, asked("endless", 1))).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
+    let (status, lines) = lines(&replica, &key, "name=endless").await;
+    assert_eq!((status, &lines[0]["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!(8)));
+    // A call is still served, and another caller's stream.
+    let headers = [("authorization", &*format!("Bearer {key}"))];
+    let (status, _, file) = replica.request(Method::GET, "/v1/files/7", "", &headers).await;
+    assert_eq!((status, &file["title"]), (StatusCode::OK, &json!("files/7")));
+    let (other, _) = service.key("default", Scopes::ALL).await;
+    replica.keys.refresh().await.unwrap();
+    watch(&replica, with_key(&other, asked("endless", 1))).await.unwrap();
+    drop(open);
+    until(async || watch(&replica, with_key(&key, asked("endless", 1))).await.is_ok()).await;
+    replica.stop.cancel();
+}
+
+async fn a_deadline_ends_a_stream(service: &Service) {
+    let (replica, key) = start(service).await;
+    let mut request = with_key(&key, asked("endless", 2));
+    request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
+    let (titles, code) = all(&replica, request).await;
+    assert_eq!((titles.len(), code), (2, Code::DeadlineExceeded));
+    let mut request = with_key(&key, stream::pending::<FileRequest>());
+    request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
+    let status = collect(&replica, request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    replica.stop.cancel();
+}
+
+async fn streams_end_with_the_server_and_send_their_clients_elsewhere(service: &Service) {
+    let (replica, key) = start_with(service, |config| config.grace = Duration::from_mins(1)).await;
+    let mut watched = watch(&replica, with_key(&key, asked("endless", 1))).await.unwrap();
+    watched.message().await.unwrap().unwrap();
+    let web = asked("endless", 1);
+    let (collected, lines, web) = {
+        let collected = collect(&replica, with_key(&key, stream::pending()));
+        let others = async {
+            futures_util::join!(collected, lines(&replica, &key, "name=endless&pageSize=1"), async {
+                all_web(&replica, &key, &web, false).await
+            })
+        };
+        let stop = async {
+            // All four are open.
+            until(async || replica.server.streams_open() == 4).await;
+            replica.stop.cancel();
+        };
+        futures_util::join!(others, stop).0
+    };
+    assert_eq!(watched.message().await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(collected.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(web, (vec!["0".to_owned()], Code::Unavailable));
+    assert_eq!((lines.0, lines.1.len()), (StatusCode::OK, 2));
+    assert_eq!(lines.1[1]["error"]["code"], 14);
+    let ended = tokio::time::timeout(Duration::from_secs(30), replica.served).await;
+    assert!(ended.unwrap().unwrap(), "everything ended within the grace period");
+}
