@@ -172,7 +172,6 @@ impl Server {
         for service in SERVICES {
             self.health.clear_service_status(service).await;
         }
-        self.pipeline.end_streams();
         drain.cancel();
         open.close();
         let drained = tokio::time::timeout(self.grace, open.wait()).await.is_ok();

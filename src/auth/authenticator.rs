@@ -19,7 +19,6 @@ use crate::headers::{FORWARDED_FOR, KEY, NAMESPACE};
 use super::keyring::{KeyRing, Principal};
 use super::pages::{self, Pages};
 
-
 /// The peer of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {

@@ -146,11 +146,18 @@ mod tests {
         for (headers, local, off) in cases {
             let head = request(&headers);
             assert_eq!(pages.reject_browser_requests(&head, true).is_ok(), local, "{headers:?}");
-            assert_eq!(pages.reject_browser_requests(&head, false).is_ok(), off, "{headers:?} with auth = \"off\"");
+            assert_eq!(
+                pages.reject_browser_requests(&head, false).is_ok(),
+                off,
+                "{headers:?} with auth = \"off\""
+            );
         }
         let mut head = request(&[("host", "localhost")]);
         head.uri = "http://evil.example/v1/users".parse().unwrap();
-        assert!(pages.reject_browser_requests(&head, false).is_err(), "the target's host counts (RFC 9112 3.2.2)");
+        assert!(
+            pages.reject_browser_requests(&head, false).is_err(),
+            "the target's host counts (RFC 9112 3.2.2)"
+        );
     }
 
     #[test]

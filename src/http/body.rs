@@ -87,7 +87,9 @@ impl http_body::Body for ReplyBody {
                 other => return Poll::Ready(other),
             };
             match frame.into_data() {
-                Ok(bytes) => this.rest = Bytes::from_owner(HeldBytes { bytes, _permits: this.permits.clone() }),
+                Ok(bytes) => {
+                    this.rest = Bytes::from_owner(HeldBytes { bytes, _permits: this.permits.clone() })
+                }
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }

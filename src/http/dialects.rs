@@ -237,9 +237,7 @@ impl<'g> Call<'g> {
                     Dialect::Appwrite(call) => {
                         Box::pin(call.answer(client, &head, &content.into_bytes())).await
                     }
-                    Dialect::Meiro(call) => {
-                        Box::pin(call.answer(client, &head, &content.into_bytes())).await
-                    }
+                    Dialect::Meiro(call) => Box::pin(call.answer(client, &head, &content.into_bytes())).await,
                     _ => grpc_json::answer(client, content.into_bytes()).await,
                 }
             }

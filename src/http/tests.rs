@@ -103,7 +103,8 @@ where
 fn framed(message: &[u8]) -> Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
-    let body = Full::from(super::frames::frame(message)).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let body =
+        Full::from(super::frames::frame(message)).with_trailers(std::future::ready(Some(Ok(trailers))));
     let headers = Response::builder().header("content-type", "application/grpc").header("x-inner", "secret");
     headers.body(Body::new(body)).unwrap()
 }

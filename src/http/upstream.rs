@@ -54,7 +54,8 @@ impl Upstream {
         let response = self.serve(request(method, message, extensions), None).await;
         let reply = begun(response)?.collect().await?;
         check(reply.trailers().and_then(Status::from_header_map))?;
-        Ok(frames::single(reply.to_bytes()).ok_or_else(|| Error::internal("a reply that is not one message"))?)
+        Ok(frames::single(reply.to_bytes())
+            .ok_or_else(|| Error::internal("a reply that is not one message"))?)
     }
 
     /// Calls a server-streaming RPC with its encoded message, and returns the body of its reply.

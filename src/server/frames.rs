@@ -73,7 +73,9 @@ impl Frames {
         while let Some(first) = bytes.first() {
             match &mut self.state {
                 ParseState::NotHttp2 => return true,
-                ParseState::Preface(seen) if PREFACE.get(*seen) != Some(first) => self.state = ParseState::NotHttp2,
+                ParseState::Preface(seen) if PREFACE.get(*seen) != Some(first) => {
+                    self.state = ParseState::NotHttp2
+                }
                 ParseState::Preface(seen) => {
                     *seen += 1;
                     bytes = &bytes[1..];
@@ -89,7 +91,11 @@ impl Frames {
                     if *seen == HEADER {
                         let [a, b, c, kind, flags, stream @ ..] = *header;
                         let length = u32::from_be_bytes([0, a, b, c]) as usize;
-                        self.state = if length == 0 { ParseState::Header([0; HEADER], 0) } else { ParseState::Payload(length) };
+                        self.state = if length == 0 {
+                            ParseState::Header([0; HEADER], 0)
+                        } else {
+                            ParseState::Payload(length)
+                        };
                         if !self.count(kind, flags, u32::from_be_bytes(stream), length) {
                             return false;
                         }
@@ -250,7 +256,11 @@ mod tests {
     #[test]
     fn http_1_is_let_through() {
         let mut follower = Frames::new(ALLOWED);
-        assert!(follower.observe(b"PRI") && follower.observe(b"NT / HTTP/1.1\r\n\r\n") && follower.observe(&[0; 900]));
+        assert!(
+            follower.observe(b"PRI")
+                && follower.observe(b"NT / HTTP/1.1\r\n\r\n")
+                && follower.observe(&[0; 900])
+        );
         assert!(matches!(follower.state, ParseState::NotHttp2));
     }
 }

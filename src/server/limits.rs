@@ -59,7 +59,10 @@ impl Limits {
         Self {
             global: Arc::default(),
             global_limit: Limit { calls: config.limits_calls, rate: config.limits_rate },
-            caller_limit: Limit { calls: config.limits_calls_per_caller, rate: config.limits_rate_per_caller },
+            caller_limit: Limit {
+                calls: config.limits_calls_per_caller,
+                rate: config.limits_rate_per_caller,
+            },
             namespaces: Arc::new(Namespaces::new(config.limits_calls_per_namespace)),
             streams: Arc::default(),
             anonymous_streams: Arc::default(),

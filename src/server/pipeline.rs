@@ -12,7 +12,6 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, Method as Verb, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
@@ -51,8 +50,6 @@ pub(super) struct Pipeline {
     limits: Limits,
     health_is_public: bool,
     reflection_is_public: bool,
-    /// Ends streams when the server stops.
-    drain: CancellationToken,
     requests: AtomicU64,
     /// Tells this process's request ids from those of other replicas.
     instance_id: u32,
@@ -83,7 +80,6 @@ impl Pipeline {
             limits: Limits::new(config),
             health_is_public: config.open_health,
             reflection_is_public: config.open_reflection,
-            drain: CancellationToken::new(),
             requests: AtomicU64::new(0),
             instance_id,
         }
@@ -96,11 +92,6 @@ impl Pipeline {
     /// Returns true while programs of this machine are served without a key.
     pub(super) fn is_local_mode(&self) -> bool {
         self.authenticator.is_local_mode()
-    }
-
-    /// Ends every stream, with a status that has clients connect again.
-    pub(super) fn end_streams(&self) {
-        self.drain.cancel();
     }
 
     /// Answers a request.
@@ -171,7 +162,7 @@ impl Pipeline {
         if asked_at.elapsed() > REAUTH_AFTER {
             (_, caller) = self.admit(call, &head, peer)?;
         }
-        self.run(call, head, content, &principal, caller, permits).await
+        self.run(call, head, content, (&principal, caller), connection, permits).await
     }
 
     async fn run(
@@ -179,8 +170,8 @@ impl Pipeline {
         call: &Call<'_>,
         head: Parts,
         content: Content,
-        principal: &Principal,
-        mut caller: Option<Caller>,
+        (principal, caller): (&Principal, Option<Caller>),
+        connection: &Connection,
         permits: &mut Permits,
     ) -> Result<Response<Body>, Status> {
         // 5. A permit of all calls, for those that end by themselves.
@@ -190,12 +181,12 @@ impl Pipeline {
         let timeout = caller.as_ref().map(|_| deadline(&head.headers)).transpose()?.flatten();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut extensions = Extensions::new();
-        if let Some(mut caller) = caller.take() {
+        if let Some(mut caller) = caller {
             caller.deadline = deadline;
             extensions.insert(caller);
         }
         // 7. Decode, the RPC, encode.
-        let end = self.end(call.target(), deadline);
+        let end = end(call.target(), connection, deadline);
         let answer = call.answer(head, extensions, content, end);
         let unanswered = Unanswered;
         let answered = match timeout {
@@ -251,28 +242,6 @@ impl Pipeline {
         }
     }
 
-    /// When a stream has to end, if its client does not end it. Streams of health end by themselves when the server stops.
-    fn end(&self, target: Target<'_>, deadline: Option<Instant>) -> Option<End> {
-        match target {
-            Target::Reflection => {}
-            Target::Rpc(method) if method.is_stream() => {}
-            _ => return None,
-        }
-        let drain = self.drain.clone().cancelled_owned();
-        Some(Box::pin(async move {
-            let passed = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = drain => Status::new(Code::Unavailable, "the server is shutting down"),
-                () = passed => Error::DeadlinePassed.into(),
-            }
-        }))
-    }
-
     /// The caller's own id for the request, if it fits in a log line, or a new one.
     fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let fits = |id: &&HeaderValue| {
@@ -298,11 +267,31 @@ async fn receive(
     Ok(match expected {
         Expected::Nothing => Content::Whole(Bytes::new()),
         Expected::Plain(max) => Content::Whole(gateway::receive_plain(head, body, max).await?),
-        Expected::Message(max) => {
-            Content::Whole(gateway::receive(&mut body, max, FRAMES, time).await?)
-        }
+        Expected::Message(max) => Content::Whole(gateway::receive(&mut body, max, FRAMES, time).await?),
         Expected::Stream => Content::Stream(body),
     })
+}
+
+/// When a stream has to end, if its client does not end it. Streams of health end by themselves when the server stops.
+fn end(target: Target<'_>, connection: &Connection, deadline: Option<Instant>) -> Option<End> {
+    match target {
+        Target::Reflection => {}
+        Target::Rpc(method) if method.is_stream() => {}
+        _ => return None,
+    }
+    let leaving = connection.leaving().clone().cancelled_owned();
+    let passed = async move {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    Some(Box::pin(async move {
+        tokio::select! {
+            () = leaving => Status::new(Code::Unavailable, "this connection is closing: call again on another"),
+            () = passed => Error::DeadlinePassed.into(),
+        }
+    }))
 }
 
 /// HTTP/1.1 names the host once (RFC 9112 §3.2): of two, one of us could look at the wrong one.

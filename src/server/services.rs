@@ -1,7 +1,7 @@
 //! The services of one server, as one value.
 
-use tonic::service::RoutesBuilder;
 use tonic::service::Routes;
+use tonic::service::RoutesBuilder;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::auth::keyring::KeyRing;

@@ -15,6 +15,7 @@ mod batch;
 mod blocklist;
 mod connections;
 mod create_or_restore;
+mod everything;
 mod faults;
 mod foreign_hashes;
 mod guard;

@@ -1,27 +1,19 @@
 //! Streams pass through the lifecycle of every request, over gRPC, gRPC-Web and JSON. The product's proto has none yet: the
 //! server is started with the services of `tests/proto/everything.proto`.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures_util::{Stream, stream};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use serde_json::{Value, json};
-use tonic::body::Body;
-use tonic::server::NamedService;
-use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
-use usersd::domain::caller::Caller;
-use usersd::domain::scope::{Scope, Scopes};
-use usersd::grpc::codec::Codec;
-use usersd::server::Services;
+use usersd::domain::scope::Scopes;
 
+use crate::everything::{FileReply, FileRequest, services};
 use crate::support::{Replica, Service, refused, until};
 
 crate::on_every_backend!(
@@ -34,131 +26,8 @@ crate::on_every_backend!(
     a_stream_takes_no_permit_of_a_call_but_one_of_a_stream,
     a_deadline_ends_a_stream,
     streams_end_with_the_server_and_send_their_clients_elsewhere,
+    streams_end_with_a_connection_that_is_too_old,
 );
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct FileRequest {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(int32, tag = "3")]
-    page_size: i32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct FileReply {
-    #[prost(string, tag = "1")]
-    title: String,
-}
-
-type Replies = Pin<Box<dyn Stream<Item = Result<FileReply, Status>> + Send>>;
-
-fn reply(title: impl ToString) -> FileReply {
-    FileReply { title: title.to_string() }
-}
-
-/// The service of `everything.proto`, as far as tests call it.
-#[derive(Clone)]
-struct Everything;
-
-impl NamedService for Everything {
-    const NAME: &'static str = "everything.Everything";
-}
-
-type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Infallible>> + Send>>;
-
-impl tower::Service<http::Request<Body>> for Everything {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer<Self::Response>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        async move {
-            let codec = Codec::<FileReply, FileRequest>::default();
-            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(64 * 1024);
-            assert!(request.extensions().get::<Caller>().is_some(), "the lifecycle gives the caller");
-            Ok(match request.uri().path() {
-                "/everything.Everything/File" => grpc.unary(File, request).await,
-                "/everything.Everything/Watch" => grpc.server_streaming(Watch, request).await,
-                _ => grpc.client_streaming(Collect, request).await,
-            })
-        }
-        .boxed()
-    }
-}
-
-struct File;
-
-impl tonic::server::UnaryService<FileRequest> for File {
-    type Response = FileReply;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<FileReply>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
-        async move { Ok(Response::new(reply(request.into_inner().name))) }.boxed()
-    }
-}
-
-struct Watch;
-
-impl tonic::server::ServerStreamingService<FileRequest> for Watch {
-    type Response = FileReply;
-    type ResponseStream = Replies;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Replies>, Status>> + Send>>;
-
-    /// So many replies, and then what the name says.
-    fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
-        let FileRequest { name, page_size } = request.into_inner();
-        async move {
-            let replies = stream::iter((0..page_size).map(|n| Ok(reply(n))));
-            Ok(Response::new(match &*name {
-                "refuse" => return Err(Status::not_found("no such file")),
-                "fail" => replies.chain(stream::iter([Err(Status::aborted("it changed"))])).boxed(),
-                "endless" => replies.chain(stream::pending()).boxed(),
-                _ => replies.boxed(),
-            }))
-        }
-        .boxed()
-    }
-}
-
-struct Collect;
-
-impl tonic::server::ClientStreamingService<FileRequest> for Collect {
-    type Response = FileReply;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<FileReply>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<FileRequest>>) -> Self::Future {
-        async move {
-            let (mut messages, mut names) = (request.into_inner(), Vec::new());
-            while let Some(message) = messages.message().await? {
-                names.push(message.name);
-            }
-            Ok(Response::new(reply(names.join("+"))))
-        }
-        .boxed()
-    }
-}
-
-fn services() -> Services {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let folders = [format!("{root}/tests/proto"), format!("{root}/proto")];
-    let mut compiler = protox::Compiler::new(folders).unwrap();
-    compiler.include_imports(true).open_file("everything.proto").unwrap();
-    let mut routes = Routes::builder();
-    routes.add_service(Everything);
-    Services { descriptors: compiler.encode_file_descriptor_set(), scope_of, routes }
-}
-
-fn scope_of(path: &str) -> Option<Scope> {
-    match path.strip_prefix("/everything.Everything/")? {
-        "File" | "Watch" => Some(Scope::UsersRead),
-        "Collect" => Some(Scope::UsersWrite),
-        _ => None,
-    }
-}
 
 /// A server with streams, and a key that may do everything there.
 async fn start(service: &Service) -> (Replica, String) {
@@ -254,7 +123,7 @@ fn length(frame: &[u8]) -> usize {
 }
 
 fn framed(message: &[u8]) -> Vec<u8> {
-    [&[0], &*u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+    [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
 }
 
 async fn raw(request: http::Request<Full<Bytes>>) -> http::Response<hyper::body::Incoming> {
@@ -317,9 +186,7 @@ async fn a_stream_needs_its_key_and_its_scope(service: &Service) {
     let (replica, _) = start(service).await;
     let (poor, _) = service.key("default", Scopes::parse(["sessions.read"]).unwrap()).await;
     replica.keys.refresh().await.unwrap();
-    for (key, code, status) in
-        [("none", Code::Unauthenticated, 401), (&*poor, Code::PermissionDenied, 403)]
-    {
+    for (key, code, status) in [("none", Code::Unauthenticated, 401), (&*poor, Code::PermissionDenied, 403)] {
         assert_eq!(all(&replica, with_key(key, asked("all", 3))).await, (Vec::new(), code));
         assert_eq!(all_web(&replica, key, &asked("all", 3), false).await, (Vec::new(), code));
         assert_eq!(lines(&replica, key, "name=all").await.0.as_u16(), status);
@@ -433,4 +300,15 @@ async fn streams_end_with_the_server_and_send_their_clients_elsewhere(service: &
     assert_eq!(lines.1[1]["error"]["code"], 14);
     let ended = tokio::time::timeout(Duration::from_secs(30), replica.served).await;
     assert!(ended.unwrap().unwrap(), "everything ended within the grace period");
+}
+
+async fn streams_end_with_a_connection_that_is_too_old(service: &Service) {
+    let (replica, key) = start_with(service, |config| {
+        (config.http_max_age, config.grace) = (Some(Duration::from_secs(1)), Duration::from_mins(1));
+    })
+    .await;
+    let (titles, code) = all(&replica, with_key(&key, asked("endless", 1))).await;
+    assert_eq!((titles.len(), code), (1, Code::Unavailable));
+    assert_eq!(all(&replica, with_key(&key, asked("all", 2))).await.1, Code::Ok, "on another connection");
+    replica.stop.cancel();
 }

@@ -151,11 +151,7 @@ impl Service {
     }
 
     /// One more server over the same database and clock, with services of its own.
-    pub(crate) async fn another_with(
-        &self,
-        services: Services,
-        change: impl FnOnce(&mut Config),
-    ) -> Replica {
+    pub(crate) async fn another_with(&self, services: Services, change: impl FnOnce(&mut Config)) -> Replica {
         Box::pin(Replica::start_with(&self.home.url, &self.clock, change, Some(services))).await
     }
 
@@ -276,8 +272,7 @@ impl Replica {
         let (max_body, tls) = (config.http_max_body, Tls::open(&config).unwrap());
         let services =
             services.unwrap_or_else(|| Services::users_and_keys(ops.clone(), keys.clone(), max_body));
-        let server =
-            Server::with_services(&config, ops.clone(), keys.clone(), tls, services).await.unwrap();
+        let server = Server::with_services(&config, ops.clone(), keys.clone(), tls, services).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();

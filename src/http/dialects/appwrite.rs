@@ -87,8 +87,14 @@ impl Appwrite {
 
     pub(super) async fn answer(&self, client: Client<'_>, head: &Parts, content: &[u8]) -> Response<Body> {
         let body = shared::object(content).unwrap_or_default();
-        let request =
-            Request { client, head, operation: self.operation, user: &self.user, session: &self.session, body };
+        let request = Request {
+            client,
+            head,
+            operation: self.operation,
+            user: &self.user,
+            session: &self.session,
+            body,
+        };
         match request.answer().await {
             Ok(answer) => answered(answer),
             Err(Failure::Parameter(text)) => failed(&Refusal::new(StatusCode::BAD_REQUEST, text), None),

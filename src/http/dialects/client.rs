@@ -38,7 +38,10 @@ impl<'g> Client<'g> {
     }
 
     /// Calls the RPC of the request.
-    pub(super) async fn call<Reply: Message + Default>(&self, request: &impl Message) -> Result<Reply, Status> {
+    pub(super) async fn call<Reply: Message + Default>(
+        &self,
+        request: &impl Message,
+    ) -> Result<Reply, Status> {
         self.call_method(self.method, request).await
     }
 

@@ -42,9 +42,7 @@ fn unframe(body: Bytes) -> Result<Bytes, Status> {
     match body.first() {
         None => Ok(body),
         Some(0) => single(body).ok_or_else(|| Error::Malformed("the frame is cut".to_owned()).into()),
-        Some(1) => {
-            Err(refusal(Code::Unimplemented, ErrorReason::Malformed, "compression is not supported"))
-        }
+        Some(1) => Err(refusal(Code::Unimplemented, ErrorReason::Malformed, "compression is not supported")),
         Some(_) => Err(Error::Malformed("the body is not a gRPC frame".to_owned()).into()),
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn expects(
 ) -> Result<Expected, Response<Body>> {
     // Plain `curl -d` sends JSON as a form.
     let json = |media: &str| {
-        ends_with_ignore_case(media, "json") || media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        ends_with_ignore_case(media, "json")
+            || media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
     };
     if is_empty || media_type(&head.headers).is_none_or(json) {
         return Ok(Expected::Plain(max));

@@ -74,7 +74,12 @@ fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
 }
 
 impl Rest<'_> {
-    pub(super) fn expects(&self, head: &Parts, is_empty: bool, max: usize) -> Result<Expected, Response<Body>> {
+    pub(super) fn expects(
+        &self,
+        head: &Parts,
+        is_empty: bool,
+        max: usize,
+    ) -> Result<Expected, Response<Body>> {
         if self.binding.body == Target::None {
             return Ok(Expected::Nothing);
         }
@@ -105,7 +110,12 @@ impl Rest<'_> {
         Ok(transcode::message(schema, self.binding, &self.captures, query, content)?)
     }
 
-    async fn unary(&self, client: Client<'_>, head: &Parts, content: &[u8]) -> Result<Response<Body>, Status> {
+    async fn unary(
+        &self,
+        client: Client<'_>,
+        head: &Parts,
+        content: &[u8],
+    ) -> Result<Response<Body>, Status> {
         let (schema, method) = (client.schema(), client.method);
         let reply = client.unary(&self.message(schema, head, content)?).await?;
         let mut out = Vec::with_capacity(2 * reply.len() + 64);
@@ -168,17 +178,17 @@ impl Lines {
         Ok(lines)
     }
 
-    /// The last line, or `None` if the stream succeeded.
-    fn end(&mut self, status: &Status) -> Option<Vec<u8>> {
+    /// The last line; nothing if the stream succeeded.
+    fn end(&mut self, status: &Status) -> Vec<u8> {
         self.ended = true;
         self.body = Body::empty();
-        if status.code() == Code::Ok {
-            return None;
+        let mut line = Vec::new();
+        if status.code() != Code::Ok {
+            line.extend_from_slice(b"{\"error\":");
+            reply::error_body(status, &mut line);
+            line.extend_from_slice(b"}\n");
         }
-        let mut line = b"{\"error\":".to_vec();
-        reply::error_body(status, &mut line);
-        line.extend_from_slice(b"}\n");
-        Some(line)
+        line
     }
 }
 
@@ -192,20 +202,19 @@ impl http_body::Body for Lines {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         while !this.ended {
-            let lines = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(piece) => {
-                        this.messages.push(&piece);
-                        this.results().or_else(|error| Ok::<_, Error>(this.end(&error.into()).unwrap_or_default()))?
-                    }
-                    Err(frame) => {
-                        let status = frame.trailers_ref().and_then(Status::from_header_map);
-                        let status = status.unwrap_or_else(|| Error::internal("trailers without a status").into());
-                        this.end(&status).unwrap_or_default()
-                    }
-                },
-                Some(Err(status)) => this.end(&status).unwrap_or_default(),
-                None => this.end(&Error::internal("a stream without its status").into()).unwrap_or_default(),
+            let frame = ready!(Pin::new(&mut this.body).poll_frame(context)).transpose();
+            let lines = match frame.map(|frame| frame.map(Frame::into_data)) {
+                Ok(Some(Ok(piece))) => {
+                    this.messages.push(&piece);
+                    this.results().unwrap_or_else(|error| this.end(&error.into()))
+                }
+                Ok(rest) => {
+                    let trailers = rest.and_then(Result::err);
+                    let status =
+                        trailers.as_ref().and_then(|frame| Status::from_header_map(frame.trailers_ref()?));
+                    this.end(&status.unwrap_or_else(|| Error::internal("a stream without its status").into()))
+                }
+                Err(status) => this.end(&status),
             };
             if !lines.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(lines.into()))));

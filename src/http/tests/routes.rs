@@ -66,7 +66,8 @@ async fn p8_a_verb_is_one_only_where_it_is_registered() {
 
 #[tokio::test]
 async fn p9_p12_no_segment_is_empty() {
-    for path in ["/v1/files/", "/v1//files/7", "/v1/files/7/", "/", "/v1/all/", "/V1/files/7", "/v1/collect"] {
+    for path in ["/v1/files/", "/v1//files/7", "/v1/files/7/", "/", "/v1/all/", "/V1/files/7", "/v1/collect"]
+    {
         let got = file("GET", path).await;
         assert_eq!(got.status, 404, "{path}");
         assert_eq!(got.json()["code"], 5);

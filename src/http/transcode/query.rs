@@ -23,7 +23,12 @@ impl Query<'_> {
     /// # Errors
     ///
     /// [`BadEscape`] if the query is not percent-encoded UTF-8.
-    pub(super) fn put(&self, query: &str, out: &mut Vec<u8>, faults: &mut Violations) -> Result<(), BadEscape> {
+    pub(super) fn put(
+        &self,
+        query: &str,
+        out: &mut Vec<u8>,
+        faults: &mut Violations,
+    ) -> Result<(), BadEscape> {
         let mut seen: Vec<Vec<usize>> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -254,7 +254,6 @@ impl Request<'_> {
         self.call::<pb::DeleteResponse>(&request).await?;
         Ok(())
     }
-
 }
 
 fn shown(user: Option<pb::User>) -> Result<Vec<u8>> {

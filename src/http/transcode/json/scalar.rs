@@ -93,11 +93,14 @@ pub(super) fn from_number(schema: &Schema, kind: FieldType, text: &str) -> Resul
     match kind {
         FieldType::Double | FieldType::Float => {
             let (double, single) = (text.parse().unwrap_or(f64::NAN), text.parse().unwrap_or(f32::NAN));
-            let fits = if kind == FieldType::Double { f64::is_finite(double) } else { f32::is_finite(single) };
+            let fits =
+                if kind == FieldType::Double { f64::is_finite(double) } else { f32::is_finite(single) };
             let scalar = float(kind, double, single);
             if fits { Ok(scalar) } else { Err("is out of range".into()) }
         }
-        FieldType::String | FieldType::Bytes | FieldType::Bool | FieldType::Message(_) => Err(expected(schema, kind)),
+        FieldType::String | FieldType::Bytes | FieldType::Bool | FieldType::Message(_) => {
+            Err(expected(schema, kind))
+        }
         _ => integer(text).and_then(|number| whole(kind, number)).ok_or_else(|| expected(schema, kind)),
     }
 }
@@ -113,7 +116,9 @@ pub(super) fn expected(schema: &Schema, kind: FieldType) -> Why {
         FieldType::Int64 | FieldType::Sint64 | FieldType::Sfixed64 => {
             "must be a whole number from -9223372036854775808 to 9223372036854775807".into()
         }
-        FieldType::Uint64 | FieldType::Fixed64 => "must be a whole number from 0 to 18446744073709551615".into(),
+        FieldType::Uint64 | FieldType::Fixed64 => {
+            "must be a whole number from 0 to 18446744073709551615".into()
+        }
         FieldType::Bool => "must be true or false".into(),
         FieldType::String => "must be a string".into(),
         FieldType::Bytes => "must be a string of base64".into(),
@@ -135,7 +140,11 @@ fn boolean(text: &str, source: Source) -> Option<bool> {
 }
 
 fn float(kind: FieldType, double: f64, single: f32) -> Scalar<'static> {
-    if kind == FieldType::Double { Scalar::Fixed64(double.to_bits()) } else { Scalar::Fixed32(single.to_bits()) }
+    if kind == FieldType::Double {
+        Scalar::Fixed64(double.to_bits())
+    } else {
+        Scalar::Fixed32(single.to_bits())
+    }
 }
 
 fn whole(kind: FieldType, number: i128) -> Option<Scalar<'static>> {
@@ -146,7 +155,9 @@ fn whole(kind: FieldType, number: i128) -> Option<Scalar<'static>> {
         FieldType::Int64 => Scalar::Varint(int64()?.cast_unsigned()),
         FieldType::Uint32 => Scalar::Varint(u32::try_from(number).ok()?.into()),
         FieldType::Uint64 => Scalar::Varint(u64::try_from(number).ok()?),
-        FieldType::Sint32 => int32().map(|n| Scalar::Varint(((n << 1) ^ (n >> 31)).cast_unsigned().into()))?,
+        FieldType::Sint32 => {
+            int32().map(|n| Scalar::Varint(((n << 1) ^ (n >> 31)).cast_unsigned().into()))?
+        }
         FieldType::Sint64 => int64().map(|n| Scalar::Varint(((n << 1) ^ (n >> 63)).cast_unsigned()))?,
         FieldType::Fixed32 => Scalar::Fixed32(u32::try_from(number).ok()?),
         FieldType::Fixed64 => Scalar::Fixed64(u64::try_from(number).ok()?),

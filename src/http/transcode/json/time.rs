@@ -2,17 +2,19 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
+use std::ops::RangeInclusive;
+
+use prost_types::{Duration, Timestamp};
 
 use super::InvalidWire;
 use super::scalar::{Scalar, Source, Why};
 use super::wire::{Wire, next, put as put_field};
 use crate::http::transcode::schema::Special;
 
-const SECONDS_A_DAY: i64 = 86_400;
-/// 0001-01-01 and 9999-12-31 in days since 1970-01-01: what RFC 3339 can write.
-const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
+/// The seconds that RFC 3339 can write: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z.
+const SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 /// 10,000 years of 365.25 days. Source: `google/protobuf/duration.proto`.
-const MAX_DURATION: i64 = 315_576_000_000;
+const MAX_DURATION: u64 = 315_576_000_000;
 
 /// Appends the content of the message that `text` stands for.
 pub(super) fn put(special: Special, text: &str, source: Source, out: &mut Vec<u8>) -> Result<(), Why> {
@@ -25,11 +27,13 @@ pub(super) fn put(special: Special, text: &str, source: Source, out: &mut Vec<u8
         return Ok(());
     }
     let (seconds, nanos) = if special == Special::Timestamp {
-        timestamp(text).ok_or("must be a time like 2006-01-02T15:04:05Z")?
+        let time = timestamp(text).ok_or("must be a time like 2006-01-02T15:04:05Z")?;
+        (time.seconds, time.nanos)
     } else {
-        duration(text).ok_or("must be a duration in seconds like 1.5s")?
+        let span = duration(text).ok_or("must be a duration in seconds like 1.5s")?;
+        (span.seconds, span.nanos)
     };
-    for (number, value) in [(1, seconds), (2, nanos)] {
+    for (number, value) in [(1, seconds), (2, i64::from(nanos))] {
         if value != 0 {
             put_field(out, number, &Scalar::Varint(value.cast_unsigned()));
         }
@@ -58,11 +62,13 @@ pub(super) fn write(special: Special, mut wire: &[u8], out: &mut Vec<u8>) -> Res
                 _ => {}
             }
         }
-        if special == Special::Timestamp {
-            write_timestamp(seconds, nanos, out)?;
+        let nanos = i32::try_from(nanos).map_err(|_| InvalidWire)?;
+        // A Vec takes all.
+        let _ = if special == Special::Timestamp {
+            write!(out, "{}", valid_timestamp(Timestamp { seconds, nanos }).ok_or(InvalidWire)?)
         } else {
-            write_duration(seconds, nanos, out)?;
-        }
+            write!(out, "{}", valid_duration(Duration { seconds, nanos }).ok_or(InvalidWire)?)
+        };
     }
     out.push(b'"');
     Ok(())
@@ -100,129 +106,50 @@ fn camel_case(path: &str, out: &mut Vec<u8>) -> Result<(), InvalidWire> {
     Ok(())
 }
 
-/// Nanoseconds of a fraction's 1 to 9 digits.
-fn nanos(digits: &str) -> Option<i64> {
-    let all = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let missing = u32::try_from(9_usize.checked_sub(digits.len())?).ok()?;
-    if all { digits.parse::<i64>().ok()?.checked_mul(10_i64.pow(missing)) } else { None }
+/// Returns true for nothing, and for a point and 1 to 9 digits.
+fn is_fraction(text: &str) -> bool {
+    let digits = |text: &str| (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    text.is_empty() || text.strip_prefix('.').is_some_and(digits)
 }
 
-/// Appends a fraction of a second in 0, 3, 6 or 9 digits.
-fn write_nanos(nanos: i64, out: &mut Vec<u8>) {
-    let (value, width) = match nanos {
-        0 => return,
-        nanos if nanos % 1_000_000 == 0 => (nanos / 1_000_000, 3),
-        nanos if nanos % 1_000 == 0 => (nanos / 1_000, 6),
-        nanos => (nanos, 9),
-    };
-    let _ = write!(out, ".{value:0width$}"); // a Vec takes all
+fn duration(text: &str) -> Option<Duration> {
+    let span = text.strip_suffix('s')?;
+    let span = span.strip_prefix('-').unwrap_or(span);
+    let (whole, fraction) = span.split_at(span.find('.').unwrap_or(span.len()));
+    // The library reads more than proto3's JSON allows.
+    let strict =
+        !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit()) && is_fraction(fraction);
+    valid_duration(text.parse().ok().filter(|_| strict)?)
 }
 
-fn duration(text: &str) -> Option<(i64, i64)> {
-    let text = text.strip_suffix('s')?;
-    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, rest)| (whole, Some(rest)));
-    if whole.is_empty() || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let seconds = whole.parse::<i64>().ok().filter(|seconds| *seconds <= MAX_DURATION)?;
-    let nanos = fraction.map_or(Some(0), nanos)?;
-    Some(if negative { (-seconds, -nanos) } else { (seconds, nanos) })
-}
-
-fn write_duration(seconds: i64, nanos: i64, out: &mut Vec<u8>) -> Result<(), InvalidWire> {
+fn valid_duration(span: Duration) -> Option<Duration> {
+    let Duration { seconds, nanos } = span;
     let mixed = (seconds < 0 && nanos > 0) || (seconds > 0 && nanos < 0);
-    if mixed || seconds.unsigned_abs() > MAX_DURATION.unsigned_abs() || nanos.unsigned_abs() >= 1_000_000_000
-    {
-        return Err(InvalidWire);
-    }
-    let sign = if seconds < 0 || nanos < 0 { "-" } else { "" };
-    let _ = write!(out, "{sign}{}", seconds.abs()); // a Vec takes all
-    write_nanos(nanos.abs(), out);
-    out.push(b's');
-    Ok(())
+    let valid = !mixed && seconds.unsigned_abs() <= MAX_DURATION && nanos.unsigned_abs() < 1_000_000_000;
+    valid.then_some(span)
 }
 
-/// RFC 3339, upper-case `T` and `Z`, any offset.
-fn timestamp(text: &str) -> Option<(i64, i64)> {
-    let (date, rest) = text.split_once('T')?;
-    let zone = rest.find(['Z', '+', '-'])?;
-    let (time, zone) = rest.split_at(zone);
-    let (time, fraction) = time.split_once('.').map_or((time, None), |(time, rest)| (time, Some(rest)));
-    let [year, month, day] = numbers(date, '-', &[4, 2, 2])?;
-    let [hour, minute, second] = numbers(time, ':', &[2, 2, 2])?;
-    if !(1..=12).contains(&month)
-        || day < 1
-        || day > days_in(year, month)
-        || hour > 23
-        || minute > 59
-        || second > 59
-    {
-        return None;
-    }
-    let offset = if zone == "Z" {
-        0
-    } else {
-        let (sign, zone) = zone.split_at_checked(1)?;
-        let [hours, minutes, _] = numbers(&format!("{zone}:00"), ':', &[2, 2, 2])?;
-        if hours > 23 || minutes > 59 {
-            return None;
-        }
-        (hours * 3600 + minutes * 60) * if sign == "-" { -1 } else { 1 }
+/// RFC 3339, upper-case `T` and `Z`, any offset, no leap second. The library reads more than that.
+fn timestamp(text: &str) -> Option<Timestamp> {
+    let (time, zone) = match text.strip_suffix('Z') {
+        Some(time) => (time, "+00:00"),
+        None => text.split_at_checked(text.len().checked_sub(6)?)?,
     };
-    let nanos = fraction.map_or(Some(0), nanos)?;
-    let seconds = days(year, month, day) * SECONDS_A_DAY + hour * 3600 + minute * 60 + second - offset;
-    DAYS.contains(&seconds.div_euclid(SECONDS_A_DAY)).then_some((seconds, nanos))
+    let (time, fraction) = time.split_at_checked(19)?;
+    let fits = |text: &str, shape: &str| {
+        let same =
+            |(byte, shape): (u8, u8)| if shape == b'0' { byte.is_ascii_digit() } else { byte == shape };
+        text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(same)
+    };
+    let strict = fits(time, "0000-00-00T00:00:00")
+        && is_fraction(fraction)
+        && (fits(zone, "+00:00") || fits(zone, "-00:00"))
+        && time.get(17..) < Some("60")
+        && zone.get(1..3) < Some("24")
+        && zone.get(4..) < Some("60");
+    valid_timestamp(text.parse().ok().filter(|_| strict)?)
 }
 
-/// Three numbers of exactly so many digits.
-fn numbers(text: &str, between: char, widths: &[usize; 3]) -> Option<[i64; 3]> {
-    let mut numbers = [0; 3];
-    let mut parts = text.split(between);
-    for (number, width) in numbers.iter_mut().zip(widths) {
-        let part = parts.next().filter(|part| part.len() == *width)?;
-        *number = part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())??;
-    }
-    parts.next().is_none().then_some(numbers)
-}
-
-fn write_timestamp(seconds: i64, nanos: i64, out: &mut Vec<u8>) -> Result<(), InvalidWire> {
-    let day = seconds.div_euclid(SECONDS_A_DAY);
-    if !DAYS.contains(&day) || !(0..1_000_000_000).contains(&nanos) {
-        return Err(InvalidWire);
-    }
-    let second = seconds.rem_euclid(SECONDS_A_DAY);
-    let (year, month, date) = civil(day);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    // A Vec takes all.
-    let _ = write!(out, "{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}");
-    write_nanos(nanos, out);
-    out.push(b'Z');
-    Ok(())
-}
-
-fn days_in(year: i64, month: i64) -> i64 {
-    let next = if month == 12 { days(year + 1, 1, 1) } else { days(year, month + 1, 1) };
-    next - days(year, month, 1)
-}
-
-/// Days since 1970-01-01, with years that begin in March so that the leap day comes last.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month > 2 { year } else { year - 1 };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let leaps = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    year * 365 + leaps + day_of_year - 719_468
-}
-
-/// Year, month and day; the inverse of [`days`].
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468; // since 0000-03-01
-    let era = days.div_euclid(146_097); // of 400 years
-    let day = days.rem_euclid(146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let date = day_of_year - (153 * month + 2) / 5 + 1;
-    let (year, month) = (year + era * 400, if month < 10 { month + 3 } else { month - 9 });
-    (if month <= 2 { year + 1 } else { year }, month, date)
+fn valid_timestamp(time: Timestamp) -> Option<Timestamp> {
+    (SECONDS.contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos)).then_some(time)
 }

@@ -257,7 +257,12 @@ impl<'w> Writer<'_, 'w> {
             self.comma();
             let quoted = matches!(
                 key_field.kind,
-                FieldType::String | FieldType::Int64 | FieldType::Uint64 | FieldType::Sint64 | FieldType::Fixed64 | FieldType::Sfixed64
+                FieldType::String
+                    | FieldType::Int64
+                    | FieldType::Uint64
+                    | FieldType::Sint64
+                    | FieldType::Fixed64
+                    | FieldType::Sfixed64
             );
             self.out.extend_from_slice(if quoted { b"" } else { b"\"" });
             self.scalar(key_field.kind, key)?;
@@ -319,7 +324,11 @@ fn fits(field: &Field, value: &Wire<'_>) -> bool {
 }
 
 /// Key and value of a map's entry; what is absent is zero.
-fn split_entry(mut entry: &[u8], key: FieldType, value: FieldType) -> Result<(Wire<'_>, Wire<'_>), InvalidWire> {
+fn split_entry(
+    mut entry: &[u8],
+    key: FieldType,
+    value: FieldType,
+) -> Result<(Wire<'_>, Wire<'_>), InvalidWire> {
     let mut parts = (Wire::zero(key), Wire::zero(value));
     while let Some((number, part)) = next(&mut entry)? {
         match number {

@@ -8,7 +8,8 @@ use prost_reflect::{
 };
 
 use super::{
-    Cardinality, Enum, EnumId, Field, FieldType, Message, MessageId, Method, Schema, SchemaError, Special, order,
+    Cardinality, Enum, EnumId, Field, FieldType, Message, MessageId, Method, Schema, SchemaError, Special,
+    order,
 };
 use crate::http::transcode::route::{Body, RouteError, Router, Rule};
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::super::lex::Malformed;
 use super::super::scalar::{Scalar, from_number};
 use super::super::wire::{close, open, put};
-use super::{SmallSet, Path, Reader};
+use super::{Path, Reader, SmallSet};
 use crate::http::transcode::schema::FieldType;
 
 /// Deepest nesting of a `google.protobuf.Struct`: each level is three messages, and protobuf readers stop at 100.

@@ -66,7 +66,10 @@ impl<'w> Writer<'_, 'w> {
         }
     }
 
-    fn deeper(&mut self, write: impl FnOnce(&mut Self) -> Result<(), InvalidWire>) -> Result<(), InvalidWire> {
+    fn deeper(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<(), InvalidWire>,
+    ) -> Result<(), InvalidWire> {
         if self.depth == MAX_DEPTH {
             return Err(InvalidWire);
         }
