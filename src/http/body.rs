@@ -88,7 +88,7 @@ impl http_body::Body for ReplyBody {
             };
             match frame.into_data() {
                 Ok(bytes) => {
-                    this.rest = Bytes::from_owner(HeldBytes { bytes, _permits: this.permits.clone() })
+                    this.rest = Bytes::from_owner(HeldBytes { bytes, _permits: this.permits.clone() });
                 }
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }

@@ -200,7 +200,7 @@ impl<'g> Call<'g> {
     /// # Errors
     ///
     /// The answer to a body of another media type.
-    pub fn expects(&self, head: &Parts, is_empty: bool) -> Result<Expected, Response<Body>> {
+    pub fn expects(&self, head: &Parts, is_empty: bool) -> Result<Expected, Box<Response<Body>>> {
         let max = self.gateway.settings.max_body;
         match &self.dialect {
             Dialect::Grpc(_) => Ok(grpc::expects(self.target, max)),

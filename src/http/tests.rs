@@ -165,7 +165,7 @@ async fn respond(front: &Front, request: Request<Body>) -> Response<Body> {
         return call.refuse(&refusal());
     }
     let received = match call.expects(&head, body.is_end_stream()) {
-        Err(response) => return response,
+        Err(response) => return *response,
         Ok(Expected::Nothing) => Ok(Bytes::new()),
         Ok(Expected::Plain(max)) => super::receive_plain(&head, body, max).await,
         Ok(Expected::Message(max)) => {

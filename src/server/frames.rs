@@ -3,6 +3,9 @@
 //! Opening streams and taking them back at once (CVE-2023-44487), pings and settings cost a client next to nothing and
 //! the server an answer or a call each. The HTTP library bounds the memory that they take, not how many come; so
 //! the frames' headers (RFC 9113 §4.1) are read on the way, and a connection that has little else to send is cut off.
+//!
+//! Costs 35 ns of CPU for a call (one HEADERS and one DATA frame in one read; the parser alone, 36 million calls in 1.26 s of
+//! user time, 2026-11-25), where the whole call costs the server some tens of microseconds: about one part in a thousand.
 
 use std::io;
 use std::net::SocketAddr;
@@ -74,7 +77,7 @@ impl Frames {
             match &mut self.state {
                 ParseState::NotHttp2 => return true,
                 ParseState::Preface(seen) if PREFACE.get(*seen) != Some(first) => {
-                    self.state = ParseState::NotHttp2
+                    self.state = ParseState::NotHttp2;
                 }
                 ParseState::Preface(seen) => {
                     *seen += 1;

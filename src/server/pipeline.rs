@@ -155,7 +155,7 @@ impl Pipeline {
         //    others. A stream is read as it is worked on.
         let expected = match call.expects(&head, body.is_end_stream()) {
             Ok(expected) => expected,
-            Err(response) => return Ok(response),
+            Err(response) => return Ok(*response),
         };
         let asked_at = Instant::now();
         let content = receive(expected, call.target(), &head, body).await?;

@@ -35,13 +35,11 @@ pub(super) fn target<'g>(schema: &'g Schema, path: &str) -> Option<Target<'g>> {
 pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(Target<'g>, Grpc)> {
     // The micro framework's client names the content type once more, whatever that is, and no other client does.
     let grpc = Grpc { micro: head.headers.contains_key("x-content-type") };
-    match target(schema, head.uri.path()) {
-        Some(target) => Ok((target, grpc)),
-        None => {
-            let unknown = Status::from(Error::MethodUnknown).into_http();
-            Err(Box::new(if grpc.micro { in_words_of_micro("users", unknown) } else { unknown }))
-        }
+    if let Some(target) = target(schema, head.uri.path()) {
+        return Ok((target, grpc));
     }
+    let unknown = Status::from(Error::MethodUnknown).into_http();
+    Err(Box::new(if grpc.micro { in_words_of_micro("users", unknown) } else { unknown }))
 }
 
 pub(super) fn expects(target: Target<'_>, max: usize) -> Expected {

@@ -110,7 +110,7 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(&'g Metho
 }
 
 impl Meiro {
-    pub(super) fn expects(&self, head: &Parts, max: usize) -> Result<Expected, Response<Body>> {
+    pub(super) fn expects(&self, head: &Parts, max: usize) -> Located<Expected> {
         if !self.resource.has_body(&self.verb) {
             return Ok(Expected::Nothing);
         }
@@ -118,7 +118,7 @@ impl Meiro {
             return Ok(Expected::Plain(max));
         }
         let (code, status) = reply::wrong_media_type();
-        Err(failed(code, &status))
+        Err(Box::new(failed(code, &status)))
     }
 
     pub(super) async fn answer(&self, client: Client<'_>, head: &Parts, text: &[u8]) -> Response<Body> {

@@ -39,12 +39,7 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<&'g Method
     Ok(method)
 }
 
-pub(super) fn expects(
-    target: Target<'_>,
-    head: &Parts,
-    is_empty: bool,
-    max: usize,
-) -> Result<Expected, Response<Body>> {
+pub(super) fn expects(target: Target<'_>, head: &Parts, is_empty: bool, max: usize) -> Located<Expected> {
     // Plain `curl -d` sends JSON as a form.
     let json = |media: &str| {
         ends_with_ignore_case(media, "json")
@@ -54,7 +49,7 @@ pub(super) fn expects(
         return Ok(Expected::Plain(max));
     }
     let (code, status) = reply::wrong_media_type();
-    Err(failed(&id(target), &status, code))
+    Err(Box::new(failed(&id(target), &status, code)))
 }
 
 pub(super) async fn answer(client: Client<'_>, content: &[u8]) -> Response<Body> {

@@ -74,12 +74,7 @@ fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
 }
 
 impl Rest<'_> {
-    pub(super) fn expects(
-        &self,
-        head: &Parts,
-        is_empty: bool,
-        max: usize,
-    ) -> Result<Expected, Response<Body>> {
+    pub(super) fn expects(&self, head: &Parts, is_empty: bool, max: usize) -> Located<Expected> {
         if self.binding.body == Target::None {
             return Ok(Expected::Nothing);
         }
@@ -87,7 +82,7 @@ impl Rest<'_> {
             return Ok(Expected::Plain(max));
         }
         let (code, status) = reply::wrong_media_type();
-        Err(reply::error_as(code, &status))
+        Err(Box::new(reply::error_as(code, &status)))
     }
 
     pub(super) async fn answer(

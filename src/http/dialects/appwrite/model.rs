@@ -152,6 +152,7 @@ pub(super) struct LogList<'a> {
 /// The part of sessions and logs about a device, but for its address.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names of its API")]
 struct Device<'a> {
     os_code: &'a str,
     os_name: &'a str,

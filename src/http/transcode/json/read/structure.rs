@@ -1,4 +1,4 @@
-//! `google.protobuf.Struct`, `Value` and `ListValue`: JSON of any shape. ReadError name the field that holds it all.
+//! `google.protobuf.Struct`, `Value` and `ListValue`: JSON of any shape. Faults name the field that holds it all.
 
 use std::borrow::Cow;
 
