@@ -1,7 +1,7 @@
-//! Who calls, and whether they may.
+//! Authentication, authorization, and the limits of callers.
 
+pub mod authenticator;
 pub mod keyring;
-pub mod layer;
 pub mod limits;
 mod pages;
 pub mod policy;

@@ -246,7 +246,7 @@ async fn check_migrations(store: &Store) -> Result<(), Failure> {
 
 /// Without keys, everybody who reaches the port may do everything: only a loopback address is safe by itself.
 fn refuse_open_doors(config: &Config, keys: &KeyRing) -> Result<(), Failure> {
-    let known = config.auth == Auth::Off || !config.tls.callers.is_empty() || !keys.is_new();
+    let known = config.auth == Auth::Off || !config.tls.callers.is_empty() || !keys.is_empty_ever();
     if known || config.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }

@@ -190,7 +190,7 @@ impl Error {
 
 /// The fields of one request that break their rule, each with the reason, in the order they were found.
 ///
-/// At most [`Fields::MOST`] of them: the answer travels in headers, of which common clients take 8 KiB, and must not
+/// At most [`Fields::MAX`] of them: the answer travels in headers, of which common clients take 8 KiB, and must not
 /// be larger than what was asked.
 #[derive(Debug, Default)]
 pub struct Fields {
@@ -201,7 +201,7 @@ pub struct Fields {
 
 impl Fields {
     /// Most faults that are named one by one.
-    pub const MOST: usize = 40;
+    pub const MAX: usize = 40;
     /// Most faults that the message repeats.
     const SHOWN: usize = 10;
 
@@ -211,11 +211,21 @@ impl Fields {
         if self.found.last() == Some(&fault) {
             return;
         }
-        if self.found.len() < Self::MOST {
+        if self.found.len() < Self::MAX {
             self.found.push(fault);
         } else {
             self.more += 1;
         }
+    }
+
+    /// Faults that were collected elsewhere, and how many there were beyond those.
+    #[must_use]
+    pub fn collected(found: Vec<(String, String)>, more: usize) -> Self {
+        let mut fields = Self { found: Vec::with_capacity(found.len().min(Self::MAX)), more };
+        for (field, why) in found {
+            fields.add(field, why);
+        }
+        fields
     }
 
     /// The value, or `None` after noting why there is none.

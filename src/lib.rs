@@ -10,6 +10,7 @@ pub mod domain;
 pub mod error;
 pub mod grpc;
 pub mod hasher;
+pub mod headers;
 pub mod http;
 pub mod ops;
 pub mod server;

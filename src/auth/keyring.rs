@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::domain::caller::{Caller, Identity};
-use crate::domain::key::{Key, Reach};
+use crate::domain::key::{ApiKey, Key, Reach};
 use crate::domain::namespace::Namespace;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::SecretDigest;
@@ -18,68 +18,68 @@ use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::{self, Store};
 
-use super::limits::Meter;
+use super::limits::UsageCounter;
 
-/// Somebody who may call.
+/// An authenticated caller.
 #[derive(Debug)]
-pub struct Known {
-    /// What events name it.
+pub struct Principal {
+    /// Its name in the log of events.
     pub name: Arc<str>,
-    /// How it proves that.
+    /// How it authenticates.
     pub identity: Identity,
-    /// Where it may work.
+    /// The namespaces that it may work in.
     pub reach: Reach,
-    /// What it may do.
+    /// The operations that it may call.
     pub scopes: Scopes,
-    /// What it asks right now.
-    pub meter: Meter,
+    /// Its calls that are in progress.
+    pub calls: Arc<UsageCounter>,
+    /// Its open streams.
+    pub streams: Arc<UsageCounter>,
     expires: Option<Timestamp>,
-    /// When it was last seen, in microseconds, and up to when that is written down.
-    used: AtomicI64,
-    noted: AtomicI64,
+    /// When it was last used, and the last such time that the database has, in microseconds.
+    last_used: AtomicI64,
+    last_flushed: AtomicI64,
 }
 
-impl Known {
-    /// A caller that is known by its client certificate.
+impl Principal {
+    /// A caller that authenticates by its client certificate.
     #[must_use]
     pub fn new(name: &str, reach: Reach, scopes: Scopes) -> Self {
-        let (used, noted) = (AtomicI64::new(0), AtomicI64::new(0));
-        let identity = Identity::Certificate;
         Self {
             name: name.into(),
-            identity,
+            identity: Identity::Certificate,
             reach,
             scopes,
-            meter: Meter::default(),
+            calls: Arc::default(),
+            streams: Arc::default(),
             expires: None,
-            used,
-            noted,
+            last_used: AtomicI64::new(0),
+            last_flushed: AtomicI64::new(0),
         }
     }
 
-    /// Whoever needs no key.
+    /// Every caller of a server that asks for no key.
     #[must_use]
-    pub fn open() -> Self {
-        let open = Self::new(Caller::OPEN, Reach::One(Namespace::default()), Scopes::ALL);
-        Self { identity: Identity::Open, ..open }
+    pub fn anonymous() -> Self {
+        let anonymous = Self::new(Caller::OPEN, Reach::One(Namespace::default()), Scopes::ALL);
+        Self { identity: Identity::Open, ..anonymous }
     }
 
-    /// Whether it is whoever needs no key.
+    /// Returns true if it did not authenticate, because the server asks for no key.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub fn is_anonymous(&self) -> bool {
         self.identity == Identity::Open
     }
 
     fn of(key: Key) -> Self {
         let used = key.last_used.map_or(0, |at| at.0);
-        let known = Self::new(&key.id, key.reach, key.scopes);
-        let identity = Identity::Key;
+        let principal = Self::new(&key.id, key.reach, key.scopes);
         Self {
-            identity,
+            identity: Identity::Key,
             expires: key.expires,
-            used: AtomicI64::new(used),
-            noted: AtomicI64::new(used),
-            ..known
+            last_used: AtomicI64::new(used),
+            last_flushed: AtomicI64::new(used),
+            ..principal
         }
     }
 }
@@ -87,9 +87,9 @@ impl Known {
 #[derive(Debug, Default)]
 struct Table {
     version: i64,
-    /// Whether there was ever a key, also if the database has gone back to before.
-    ever: bool,
-    keys: HashMap<SecretDigest, Arc<Known>>,
+    /// Whether a key was ever created, also if the database was restored from before that.
+    any_key_created: bool,
+    keys: HashMap<SecretDigest, Arc<Principal>>,
 }
 
 /// The keys of all namespaces, as the database had them less than a second ago. Cheap to clone.
@@ -104,6 +104,8 @@ pub struct KeyRing {
     begun: Arc<AtomicU64>,
     /// When the database last said that the keys are as they are here.
     confirmed: Arc<RwLock<Instant>>,
+    /// How many keys were hashed and looked up.
+    authentications: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -120,8 +122,8 @@ impl KeyRing {
     /// How long keys are trusted that could not be confirmed: a revoked one might be among them.
     pub const TRUSTED: Duration = Duration::from_secs(5);
 
-    /// How often it is written down when keys were last used.
-    pub const NOTE: Duration = Duration::from_mins(1);
+    /// How often the times of last use are written to the database.
+    pub const FLUSH_INTERVAL: Duration = Duration::from_mins(1);
 
     /// The keys of a migrated database.
     ///
@@ -136,15 +138,22 @@ impl KeyRing {
             refreshes: Arc::default(),
             begun: Arc::default(),
             confirmed: Arc::new(RwLock::new(Instant::now())),
+            authentications: Arc::default(),
         };
         ring.refresh().await?;
         Ok(ring)
     }
 
-    /// Whether there never was a key.
+    /// Returns true if no key was ever created.
     #[must_use]
-    pub fn is_new(&self) -> bool {
-        !self.table().ever
+    pub fn is_empty_ever(&self) -> bool {
+        !self.table().any_key_created
+    }
+
+    /// How many keys were hashed and looked up since the start.
+    #[must_use]
+    pub fn authentications(&self) -> u64 {
+        self.authentications.load(Ordering::Relaxed)
     }
 
     /// Rejects while the keys may have changed without our knowing: neither is a known key good then, nor an unknown one
@@ -161,16 +170,22 @@ impl KeyRing {
         Err(Error::DatabaseUnavailable(format!("API keys are unconfirmed for {} s", age.as_secs()).into()))
     }
 
-    /// Who has the key, if it is good now. The same work for every digest.
-    #[must_use]
-    pub fn find(&self, digest: &SecretDigest) -> Option<Arc<Known>> {
-        let known = self.table().keys.get(digest).cloned()?;
+    /// Returns the principal of a key that is valid now. Does the same work for every key of the right form.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KeyUnknown`]; [`Error::DatabaseUnavailable`] as [`KeyRing::check`].
+    pub fn authenticate(&self, key: &str) -> Result<Arc<Principal>> {
+        self.check()?;
+        self.authentications.fetch_add(1, Ordering::Relaxed);
+        let digest = ApiKey::digest_of(key).ok_or(Error::KeyUnknown)?;
+        let principal = self.table().keys.get(&digest).cloned().ok_or(Error::KeyUnknown)?;
         let now = self.clock.now();
-        if known.expires.is_some_and(|at| at <= now) {
-            return None;
+        if principal.expires.is_some_and(|at| at <= now) {
+            return Err(Error::KeyUnknown);
         }
-        known.used.fetch_max(now.0, Ordering::Relaxed);
-        Some(known)
+        principal.last_used.fetch_max(now.0, Ordering::Relaxed);
+        Ok(principal)
     }
 
     /// Reads the keys again if they have changed. Callers that come together share one reading.
@@ -203,10 +218,10 @@ impl KeyRing {
         let all = self.store.all_keys().await?;
         let same = |(digest, key): (SecretDigest, Key)| {
             let known = old.keys.get(&digest).cloned();
-            (digest, known.unwrap_or_else(|| Arc::new(Known::of(key))))
+            (digest, known.unwrap_or_else(|| Arc::new(Principal::of(key))))
         };
-        let ever = old.ever || version > 0;
-        let new = Arc::new(Table { version, ever, keys: all.into_iter().map(same).collect() });
+        let any_key_created = old.any_key_created || version > 0;
+        let new = Arc::new(Table { version, any_key_created, keys: all.into_iter().map(same).collect() });
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         // Another one may have been quicker, and seen more. (A database that was put back has an older number.)
         if Arc::ptr_eq(&table, &old) || table.version < version {
@@ -215,31 +230,32 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Writes down which keys were used since the last time.
+    /// Writes the times of last use that changed since the last flush to the database.
     ///
     /// # Errors
     ///
-    /// Those of the database; then the next time does it.
-    pub async fn note_use(&self) -> Result<()> {
-        let unnoted =
-            |known: &&Arc<Known>| known.used.load(Ordering::Relaxed) > known.noted.load(Ordering::Relaxed);
+    /// Those of the database; then the next flush writes them.
+    pub async fn flush_last_used(&self) -> Result<()> {
         let table = self.table();
-        let mut used: Vec<&Arc<Known>> = table.keys.values().filter(unnoted).collect();
-        // Replicas that note the same keys in the same order wait for each other, and never both.
-        used.sort_by_key(|known| (known.reach.as_str(), Arc::clone(&known.name)));
+        let changed = |key: &&Arc<Principal>| {
+            key.last_used.load(Ordering::Relaxed) > key.last_flushed.load(Ordering::Relaxed)
+        };
+        let mut used: Vec<&Arc<Principal>> = table.keys.values().filter(changed).collect();
+        // Replicas that flush the same keys in the same order wait for each other and cannot deadlock.
+        used.sort_by_key(|key| (key.reach.as_str(), Arc::clone(&key.name)));
         if used.is_empty() {
             return Ok(());
         }
         let tx = self.store.begin_as_server().await?;
-        let mut noted = Vec::with_capacity(used.len());
-        for known in used {
-            let at = known.used.load(Ordering::Relaxed);
-            store::keys::touch(&tx, &known.reach, &known.name, Timestamp(at)).await?;
-            noted.push((known, at));
+        let mut flushed = Vec::with_capacity(used.len());
+        for key in used {
+            let at = key.last_used.load(Ordering::Relaxed);
+            store::keys::touch(&tx, &key.reach, &key.name, Timestamp(at)).await?;
+            flushed.push((key, at));
         }
         tx.commit().await?;
-        for (known, at) in noted {
-            known.noted.store(at, Ordering::Relaxed);
+        for (key, at) in flushed {
+            key.last_flushed.store(at, Ordering::Relaxed);
         }
         Ok(())
     }

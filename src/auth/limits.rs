@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::domain::namespace::Namespace;
 
-/// How long who was refused for want of room should stay away. Most calls take less than a millisecond, so there is
-/// room again by then; a shorter time would only bring the crowd back at once.
-const ROOM_AGAIN: Duration = Duration::from_millis(100);
+/// How long a caller that found the limit reached should wait. Most calls take less than a millisecond, so permits are free
+/// again by then; a shorter time would only bring every rejected caller back at once.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// What a [`Meter`] lets through.
+/// The bounds of a [`UsageCounter`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// Calls at a time.
@@ -22,24 +22,31 @@ pub struct Limit {
 
 /// Counts calls against a [`Limit`].
 #[derive(Debug, Default)]
-pub struct Meter {
+pub struct UsageCounter {
     running: AtomicUsize,
     /// When the bucket is full again, in nanoseconds: it holds what is missing till then.
     full_at: AtomicU64,
 }
 
-impl Meter {
-    /// Lets one call through, which ends with [`Meter::leave`].
+/// A permit of a [`UsageCounter`], released on drop.
+#[derive(Debug)]
+pub struct Permit(Arc<UsageCounter>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl UsageCounter {
+    /// Takes a permit.
     ///
     /// # Errors
     ///
     /// How long to wait before the next try.
-    pub fn enter(&self, limit: Limit) -> Result<(), Duration> {
-        if self.running.fetch_add(1, Ordering::Relaxed) >= limit.calls {
-            self.leave();
-            return Err(ROOM_AGAIN);
-        }
-        Ok(())
+    pub fn acquire(self: &Arc<Self>, limit: Limit) -> Result<Permit, Duration> {
+        let permit = Permit(Arc::clone(self));
+        if self.running.fetch_add(1, Ordering::Relaxed) < limit.calls { Ok(permit) } else { Err(RETRY_AFTER) }
     }
 
     /// Counts a call against the rate. `since` is any time before, the same for all calls.
@@ -47,17 +54,12 @@ impl Meter {
     /// # Errors
     ///
     /// How long to wait before the next try.
-    pub fn take(&self, limit: Limit, since: Instant) -> Result<(), Duration> {
+    pub fn acquire_token(&self, limit: Limit, since: Instant) -> Result<(), Duration> {
         let Some(rate) = limit.rate else { return Ok(()) };
         self.take_at(rate, u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Ends a call.
-    pub fn leave(&self) {
-        self.running.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Calls that have not ended.
+    /// Permits that are taken.
     #[must_use]
     pub fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
@@ -115,7 +117,7 @@ impl Namespaces {
         let mut all = self.lock();
         let running = all.entry(Arc::clone(&name)).or_default();
         if *running >= self.most {
-            return Err(ROOM_AGAIN);
+            return Err(RETRY_AFTER);
         }
         *running += 1;
         Ok(NamespacePermit { namespaces: Arc::clone(self), name })
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_a_second_and_fills_up_evenly() {
-        let meter = Meter::default();
+        let meter = UsageCounter::default();
         let burst = (0..100).filter(|_| meter.take_at(10, 5 * SECOND).is_ok()).count();
         assert_eq!(burst, 10);
         assert_eq!(meter.take_at(10, 5 * SECOND), Err(Duration::from_millis(100)));
@@ -159,18 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_call_takes_no_place() {
-        let (meter, limit) = (Meter::default(), Limit { calls: 2, rate: Some(1) });
-        assert!(meter.enter(limit).is_ok() && meter.enter(limit).is_ok());
+    fn a_rejected_call_takes_no_permit() {
+        let (meter, limit) = (Arc::<UsageCounter>::default(), Limit { calls: 2, rate: Some(1) });
+        let permits = [meter.acquire(limit).unwrap(), meter.acquire(limit).unwrap()];
         for _ in 0..10 {
-            assert_eq!(meter.enter(limit), Err(ROOM_AGAIN));
+            assert_eq!(meter.acquire(limit).err(), Some(RETRY_AFTER));
         }
-        meter.leave();
-        assert_eq!(meter.running(), 1);
-        assert!(meter.enter(limit).is_ok());
+        assert_eq!(meter.running(), 2);
+        drop(permits);
+        assert_eq!(meter.running(), 0);
+        assert!(meter.acquire(limit).is_ok());
         let now = Instant::now();
-        assert!(meter.take(limit, now).is_ok() && meter.take(limit, now).is_err());
-        assert!(meter.take(Limit { calls: 2, rate: None }, now).is_ok());
+        assert!(meter.acquire_token(limit, now).is_ok() && meter.acquire_token(limit, now).is_err());
+        assert!(meter.acquire_token(Limit { calls: 2, rate: None }, now).is_ok());
     }
 
     #[test]
@@ -178,7 +181,7 @@ mod tests {
         let all = Arc::new(Namespaces::new(2));
         let (one, two) = (Namespace::parse("one").unwrap(), Namespace::parse("two").unwrap());
         let held = [all.enter(&one).unwrap(), all.enter(&one).unwrap()];
-        assert_eq!(all.enter(&one).err(), Some(ROOM_AGAIN));
+        assert_eq!(all.enter(&one).err(), Some(RETRY_AFTER));
         assert!(all.enter(&two).is_ok());
         drop(held);
         assert!(all.lock().is_empty());

@@ -28,7 +28,7 @@ impl Pages {
     /// # Errors
     ///
     /// [`Error::ForeignOrigin`]
-    pub(super) fn refuse(&self, head: &Parts, local_only: bool) -> Result<()> {
+    pub(super) fn reject_browser_requests(&self, head: &Parts, local_only: bool) -> Result<()> {
         // A web page open in a browser must not reach this server: not directly (`Origin`), nor by a host name of its own that
         // leads here (`Host`).
         if head.headers.contains_key(header::ORIGIN) {
@@ -145,12 +145,19 @@ mod tests {
         ];
         for (headers, local, off) in cases {
             let head = request(&headers);
-            assert_eq!(pages.refuse(&head, true).is_ok(), local, "{headers:?}");
-            assert_eq!(pages.refuse(&head, false).is_ok(), off, "{headers:?} with auth = \"off\"");
+            assert_eq!(pages.reject_browser_requests(&head, true).is_ok(), local, "{headers:?}");
+            assert_eq!(
+                pages.reject_browser_requests(&head, false).is_ok(),
+                off,
+                "{headers:?} with auth = \"off\""
+            );
         }
         let mut head = request(&[("host", "localhost")]);
         head.uri = "http://evil.example/v1/users".parse().unwrap();
-        assert!(pages.refuse(&head, false).is_err(), "the target's host counts (RFC 9112 3.2.2)");
+        assert!(
+            pages.reject_browser_requests(&head, false).is_err(),
+            "the target's host counts (RFC 9112 3.2.2)"
+        );
     }
 
     #[test]

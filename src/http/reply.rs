@@ -1,28 +1,26 @@
-//! Answers over HTTP: JSON bodies, and a gRPC status as HTTP status and `{code, message, details}`.
+//! Replies over HTTP: JSON bodies, and a gRPC status as HTTP status and `{code, message, details}`.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
+use serde::Serialize;
 use tonic::body::Body;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::json::{self, Style, Wire, next_wire};
-use super::schema::Schema;
+use super::transcode::json::{self, Style, Wire, next_wire};
+use super::transcode::schema::Schema;
+use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
-
-/// What is passed on of a reply's metadata. The rest is gRPC's own.
-const PASSED_ON: [HeaderName; 1] = [HeaderName::from_static("x-request-id")];
 
 /// `google.rpc.ErrorInfo` and its like. `None` is a fault in tonic-types that a test would show.
 static DETAILS: LazyLock<Option<Schema>> =
     LazyLock::new(|| Schema::decode(tonic_types::pb::FILE_DESCRIPTOR_SET).ok());
 
-/// A JSON answer. `metadata` is that of the reply or the status behind it.
-pub(super) fn json(status: StatusCode, body: Vec<u8>, metadata: &MetadataMap) -> Response<Body> {
+/// A JSON reply.
+pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(Body::new(http_body_util::Full::from(body)));
     *response.status_mut() = status;
@@ -31,17 +29,7 @@ pub(super) fn json(status: StatusCode, body: Vec<u8>, metadata: &MetadataMap) ->
     headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    pass_on(metadata, headers);
     response
-}
-
-/// Copies what callers may see of a reply's metadata.
-pub(super) fn pass_on(metadata: &MetadataMap, headers: &mut http::HeaderMap) {
-    for name in PASSED_ON {
-        if let Some(value) = metadata.as_ref().get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
 }
 
 /// The answer to a failed call in the canonical form.
@@ -51,18 +39,58 @@ pub(super) fn error(status: &Status) -> Response<Body> {
 
 /// As [`error`], for what HTTP has a status of its own: no such path, another verb, another media type.
 pub(super) fn error_as(http_status: StatusCode, status: &Status) -> Response<Body> {
-    let mut body = format!("{{\"code\":{},\"message\":", i32::from(status.code())).into_bytes();
-    json::write_string(&mut body, status.message());
+    let mut body = Vec::new();
+    error_body(status, &mut body);
+    failure(http_status, body, status)
+}
+
+/// The JSON of a reply's model.
+pub(super) fn serialized(model: &impl Serialize) -> Vec<u8> {
+    // Models have text keys and no failing parts.
+    serde_json::to_vec(model).unwrap_or_default()
+}
+
+/// Appends `{code, message, details}`.
+pub(super) fn error_body(status: &Status, body: &mut Vec<u8>) {
+    body.extend_from_slice(format!("{{\"code\":{},\"message\":", i32::from(status.code())).as_bytes());
+    json::write_string(body, status.message());
     body.extend_from_slice(b",\"details\":[");
-    details(status.details(), &mut body);
+    details(status.details(), body);
     body.extend_from_slice(b"]}");
-    let mut response = json(http_status, body, status.metadata());
-    advise(status, http_status, response.headers_mut());
+}
+
+/// A JSON reply that stands for a status, with the headers that say what to do about it.
+pub(super) fn failure(http_status: StatusCode, body: Vec<u8>, status: &Status) -> Response<Body> {
+    let mut response = json(http_status, body);
+    set_retry_headers(status, http_status, response.headers_mut());
+    response
+}
+
+/// The refusal of a path without an operation, for which HTTP has a status of its own.
+pub(super) fn not_found(message: &str) -> (StatusCode, Status) {
+    (StatusCode::NOT_FOUND, refusal(Code::NotFound, ErrorReason::MethodUnknown, message))
+}
+
+/// The refusal of a verb that the path does not have.
+pub(super) fn wrong_verb(message: &str) -> (StatusCode, Status) {
+    (StatusCode::METHOD_NOT_ALLOWED, refusal(Code::Unimplemented, ErrorReason::MethodUnknown, message))
+}
+
+/// The refusal of a body that is no JSON.
+pub(super) fn wrong_media_type() -> (StatusCode, Status) {
+    let status = refusal(Code::InvalidArgument, ErrorReason::Malformed, "the body must be application/json");
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, status)
+}
+
+/// A reply without a body.
+pub(super) fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 
 /// The headers that say what to do about a failure.
-pub(super) fn advise(status: &Status, http_status: StatusCode, headers: &mut http::HeaderMap) {
+pub(super) fn set_retry_headers(status: &Status, http_status: StatusCode, headers: &mut http::HeaderMap) {
     if http_status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
@@ -71,7 +99,7 @@ pub(super) fn advise(status: &Status, http_status: StatusCode, headers: &mut htt
     }
 }
 
-/// Rounded up: who comes back too early is refused again.
+/// Rounded up: a caller that comes back too early is refused again.
 fn whole_seconds(delay: Duration) -> u64 {
     delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
 }
@@ -123,7 +151,7 @@ fn details(mut status: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a `google.protobuf.Any` holds stack traces, which are nobody's business outside.
+/// Whether a `google.protobuf.Any` holds stack traces, which callers must not see.
 fn is_debug(mut any: &[u8]) -> bool {
     while let Ok(Some((number, value))) = next_wire(&mut any) {
         if number == 1 && matches!(value, Wire::Bytes(url) if url.ends_with(b"/google.rpc.DebugInfo")) {

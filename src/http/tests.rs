@@ -1,20 +1,22 @@
-//! The front end to end, before a stack that echoes: what it is called with comes back in the reply.
+//! The dialects end to end, before RPCs that echo: what they are called with comes back in the reply.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode};
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, Method as Verb, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use tonic::body::Body;
+use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::schema::Schema;
-use super::{Admission, Front, Guarded, Settings, Stack};
+use super::transcode::schema::Schema;
+use super::{Call, Content, Expected, Gateway, Settings, Upstream};
 use crate::error::Error;
 
 mod appwrite;
@@ -38,36 +40,35 @@ const MAX_BODY: usize = 1 << 20;
 
 const SETTINGS: Settings = Settings { max_body: MAX_BODY, appwrite_replaces_prefs: false };
 
-/// A request as the stack sees it.
+/// A request as the RPCs see it.
 struct Seen {
     path: String,
-    headers: HeaderMap,
-    peer: Option<Peer>,
+    caller: Option<Caller>,
     message: Bytes,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Peer(u16);
+struct Caller(u16);
 
-/// A stack whose gate lets everyone in and that answers `reply` to every call.
-fn stack(reply: impl Fn(Seen) -> Result<Vec<u8>, Status> + Clone + Send + Sync + 'static) -> impl Stack {
-    Fake { admit: || Ok(()), reply }
+/// A gateway, and what authentication says of every request.
+struct Front {
+    gateway: Gateway,
+    refusal: Option<Box<dyn Fn() -> Status + Send + Sync>>,
+}
+
+/// RPCs of `schema` of which each replies `reply`.
+fn front(
+    schema: &Arc<Schema>,
+    reply: impl Fn(Seen) -> Result<Vec<u8>, Status> + Clone + Send + Sync + 'static,
+) -> Front {
+    let routes = Routes::from(axum::Router::new().fallback_service(Fake(reply)));
+    Front { gateway: Gateway::new(Arc::clone(schema), Upstream::new(routes), SETTINGS), refusal: None }
 }
 
 #[derive(Clone)]
-struct Fake<A, R> {
-    admit: A,
-    reply: R,
-}
+struct Fake<R>(R);
 
-impl<A: Fn() -> Result<(), Status>, R> Guarded for Fake<A, R> {
-    fn admit(&self, _: &mut http::request::Parts, path: &str) -> Result<Admission, Status> {
-        assert_eq!(path.split('/').count(), 3, "{path}");
-        (self.admit)().map(|()| Admission { named: false })
-    }
-}
-
-impl<A, R> tower::Service<Request<Body>> for Fake<A, R>
+impl<R> tower::Service<Request<axum::body::Body>> for Fake<R>
 where
     R: Fn(Seen) -> Result<Vec<u8>, Status> + Clone + Send + 'static,
 {
@@ -79,8 +80,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let reply = self.reply.clone();
+    fn call(&mut self, request: Request<axum::body::Body>) -> Self::Future {
+        let reply = self.0.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let frame = body.collect().await.unwrap().to_bytes();
@@ -88,8 +89,7 @@ where
             assert_eq!(u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize, frame.len() - 5);
             let seen = Seen {
                 path: head.uri.path().to_owned(),
-                headers: head.headers,
-                peer: head.extensions.get().cloned(),
+                caller: head.extensions.get().cloned(),
                 message: frame.slice(5..),
             };
             Ok(match reply(seen) {
@@ -101,19 +101,12 @@ where
 }
 
 fn framed(message: &[u8]) -> Response<Body> {
-    let mut frame = BytesMut::new();
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).unwrap());
-    frame.put_slice(message);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
-    let body = Full::from(frame.freeze()).with_trailers(std::future::ready(Some(Ok(trailers))));
-    Response::builder()
-        .header("content-type", "application/grpc")
-        .header("x-request-id", "r-1")
-        .header("x-inner", "secret")
-        .body(Body::new(body))
-        .unwrap()
+    let body =
+        Full::from(super::frames::frame(message)).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let headers = Response::builder().header("content-type", "application/grpc").header("x-inner", "secret");
+    headers.body(Body::new(body)).unwrap()
 }
 
 /// What came back.
@@ -150,9 +143,42 @@ impl Got {
     }
 }
 
-async fn send(front: &Front<impl Stack>, request: Request<Body>) -> Got {
-    let (head, body) = front.handle(request).await.into_parts();
+async fn send(front: &Front, request: Request<Body>) -> Got {
+    let headers_only = request.method() == Verb::HEAD;
+    let response = respond(front, request).await;
+    let response = if headers_only { response.map(|_| Body::empty()) } else { response };
+    let (head, body) = response.into_parts();
     Got { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+}
+
+/// The lifecycle of a request, without the server's part.
+async fn respond(front: &Front, request: Request<Body>) -> Response<Body> {
+    let (mut head, mut body) = request.into_parts();
+    let call: Call<'_> = match front.gateway.locate(&mut head) {
+        Ok(call) => call,
+        Err(response) => return *response,
+    };
+    if let Some(response) = call.refuse_unnamed(false) {
+        return response;
+    }
+    if let Some(refusal) = &front.refusal {
+        return call.refuse(&refusal());
+    }
+    let received = match call.expects(&head, body.is_end_stream()) {
+        Err(response) => return *response,
+        Ok(Expected::Nothing) => Ok(Bytes::new()),
+        Ok(Expected::Plain(max)) => super::receive_plain(&head, body, max).await,
+        Ok(Expected::Message(max)) => {
+            super::receive(&mut body, max, 16, super::BODY_TIMEOUT).await.map_err(Status::from)
+        }
+        Ok(Expected::Stream) => panic!("no test sends a stream"),
+    };
+    let mut extensions = Extensions::new();
+    extensions.insert(Caller(7));
+    match received {
+        Ok(bytes) => call.answer(head, extensions, Content::Whole(bytes), None).await,
+        Err(status) => call.refuse(&status),
+    }
 }
 
 fn request(verb: &str, path: &str, body: &str) -> Request<Body> {
@@ -161,66 +187,24 @@ fn request(verb: &str, path: &str, body: &str) -> Request<Body> {
 }
 
 /// The request's message is the reply's, so that the answer shows what the RPC was given.
-fn echo() -> Front<impl Stack> {
-    Front::new(Arc::clone(&EVERYTHING.0), stack(|seen| Ok(seen.message.to_vec())), SETTINGS)
+fn echo() -> Front {
+    front(&EVERYTHING.0, |seen| Ok(seen.message.to_vec()))
 }
 
-/// Its gate says `status` to everyone.
-fn failing(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Front<impl Stack> {
-    let gate = status.clone();
-    let fake = Fake { admit: move || Err(gate()), reply: move |_| Err(status()) };
-    Front::new(Arc::clone(&USERS), fake, SETTINGS)
+/// Authentication says `status` to every request.
+fn failing(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Front {
+    Front { refusal: Some(Box::new(status)), ..front(&USERS, |_| Ok(Vec::new())) }
 }
-
-/// Headers that auth, limits and logs in the stack read.
-const CARRIED: [(&str, &str); 8] = [
-    ("host", "users.example"),
-    ("origin", "https://evil.example"),
-    ("user-agent", "curl/8"),
-    ("authorization", "Bearer usk_1"),
-    ("x-forwarded-for", "10.0.0.1"),
-    ("x-request-id", "mine"),
-    ("grpc-timeout", "1S"),
-    ("usersd-namespace", "shop"),
-];
 
 #[tokio::test]
-async fn headers_peer_and_path_arrive_at_the_stack() {
-    let front = Front::new(
-        Arc::clone(&USERS),
-        stack(|seen| {
-            assert_eq!(seen.path, "/users.Users/Read");
-            assert_eq!(seen.peer, Some(Peer(7)));
-            for (name, value) in
-                CARRIED.into_iter().chain([("content-type", "application/grpc"), ("te", "trailers")])
-            {
-                assert_eq!(seen.headers.get(name).unwrap(), value, "{name}");
-            }
-            for name in ["connection", "x-hop", "accept-encoding", "content-length", "content-encoding"] {
-                assert_eq!(seen.headers.get(name), None, "{name}");
-            }
-            Ok(Vec::new())
-        }),
-        SETTINGS,
-    );
-    let mut request = request("GET", "/v1/users/1", "");
-    request.extensions_mut().insert(Peer(7));
-    let dropped = [
-        ("connection", "keep-alive, x-hop"),
-        ("x-hop", "1"),
-        ("te", "gzip"),
-        ("accept-encoding", "gzip"),
-        ("content-length", "0"),
-        ("content-encoding", "identity"),
-    ];
-    for (name, value) in CARRIED.into_iter().chain(dropped) {
-        request.headers_mut().insert(name, value.parse().unwrap());
-    }
-
-    let got = send(&front, request).await;
+async fn the_rpc_is_given_the_caller_and_its_metadata_stays_inside() {
+    let front = front(&USERS, |seen| {
+        assert_eq!((&*seen.path, seen.caller), ("/users.Users/Read", Some(Caller(7))));
+        Ok(Vec::new())
+    });
+    let got = send(&front, request("GET", "/v1/users/1", "")).await;
 
     assert_eq!(got.status, 200, "{got:?}");
-    assert_eq!(got.header("x-request-id"), "r-1");
     assert_eq!(got.header("x-inner"), "");
     assert_eq!(got.header("content-type"), "application/json");
     assert_eq!(got.header("content-length"), got.body.len().to_string());
@@ -229,31 +213,21 @@ async fn headers_peer_and_path_arrive_at_the_stack() {
 }
 
 #[tokio::test]
-async fn the_authority_of_http_2_is_the_host() {
-    let front = Front::new(
-        Arc::clone(&USERS),
-        stack(|seen| {
-            assert_eq!(seen.headers.get("host").unwrap(), "users.example:8080");
-            Ok(Vec::new())
-        }),
-        SETTINGS,
-    );
-    let got = send(&front, request("GET", "http://users.example:8080/v1/users/1", "")).await;
-    assert_eq!(got.status, 200);
+async fn a_failed_rpc_is_told_as_a_refusal_is() {
+    let front = front(&USERS, |_| Err(Error::UserNotFound.into()));
+    for (verb, path) in [("GET", "/v1/users/1"), ("POST", "/users/read"), ("GET", "/meiro/users/1")] {
+        assert_eq!(send(&front, request(verb, path, "")).await.status, 404, "{path}");
+    }
 }
 
 #[tokio::test]
 async fn a_reply_of_more_than_4_mib_is_passed_on() {
-    let front = Front::new(
-        Arc::clone(&EVERYTHING.0),
-        stack(|_| {
-            let text = vec![b'x'; 5 << 20];
-            let mut message = vec![0x72, 0x80, 0x80, 0xC0, 0x02]; // a_string = 14, 5 MiB
-            message.extend(text);
-            Ok(message)
-        }),
-        SETTINGS,
-    );
+    let front = front(&EVERYTHING.0, |_| {
+        let text = vec![b'x'; 5 << 20];
+        let mut message = vec![0x72, 0x80, 0x80, 0xC0, 0x02]; // a_string = 14, 5 MiB
+        message.extend(text);
+        Ok(message)
+    });
     let got = send(&front, request("POST", "/v1/echo", "")).await;
     assert_eq!(got.status, 200);
     assert_eq!(got.json()["aString"].as_str().unwrap().len(), 5 << 20);
@@ -334,7 +308,7 @@ async fn a_message_too_large_is_413() {
         assert_eq!(got.json()["code"], 11);
         assert_eq!(got.json()["details"][0]["reason"], "TOO_LARGE");
     }
-    // The stack's own limit is told the same way.
+    // The limit of the gRPC server is told the same way.
     let front = failing(|| {
         let details = ErrorDetails::with_error_info("TOO_LARGE", "usersd", []);
         Status::with_error_details(Code::OutOfRange, "long", details)
@@ -353,7 +327,7 @@ async fn no_answer_repeats_a_value() {
 }
 
 #[tokio::test]
-async fn a_status_of_the_stack_is_passed_on_as_it_is() {
+async fn a_status_is_passed_on_as_it_is() {
     let front = failing(|| Error::UserNotFound.into());
     let got = send(&front, request("GET", "/v1/users/1", "")).await;
     assert_eq!(got.status, 404);

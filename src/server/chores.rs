@@ -117,7 +117,8 @@ async fn merge_search_index(ops: Operations) {
 
 async fn note_use_of_keys(ops: Operations, keys: KeyRing) {
     let failure = "when keys were last used cannot be noted";
-    repeat(KeyRing::NOTE, failure, || async { unless_away(&ops, keys.note_use().await) }).await;
+    repeat(KeyRing::FLUSH_INTERVAL, failure, || async { unless_away(&ops, keys.flush_last_used().await) })
+        .await;
 }
 
 async fn keep_certificates_fresh(tls: Option<Tls>) {

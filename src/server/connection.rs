@@ -9,7 +9,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::limits::Meter;
+use crate::auth::limits::UsageCounter;
 use crate::config::Config;
 
 use super::connections::Entry;
@@ -46,7 +46,7 @@ impl Lifetimes {
 #[derive(Debug)]
 pub(super) struct Connection {
     /// Streams of it that have no end of their own.
-    pub(super) streams: Arc<Meter>,
+    pub(super) streams: Arc<UsageCounter>,
     entry: Entry,
     accepted: Instant,
     lifetimes: Lifetimes,
@@ -56,6 +56,8 @@ pub(super) struct Connection {
     /// When one last began or ended, in microseconds since it was accepted.
     last: AtomicU64,
     named: AtomicBool,
+    /// Cancelled when the client is told to go.
+    leaving: CancellationToken,
 }
 
 /// A request of a connection, until its reply is sent or dropped.
@@ -90,6 +92,7 @@ impl Connection {
             begun: AtomicBool::new(false),
             last: AtomicU64::new(0),
             named: AtomicBool::new(false),
+            leaving: CancellationToken::new(),
         }
     }
 
@@ -105,6 +108,11 @@ impl Connection {
     /// Cancelled when the connection is to make room for another, and when the server stops.
     pub(super) fn signal(&self) -> &CancellationToken {
         self.entry.signal()
+    }
+
+    /// Cancelled after the client was told to go: streams end then, so that it opens them again elsewhere.
+    pub(super) fn leaving(&self) -> &CancellationToken {
+        &self.leaving
     }
 
     /// Counts a request until the guard is dropped.
@@ -173,6 +181,7 @@ pub(super) async fn run<C: GracefulConnection>(http: C, state: &Connection, stop
             Verdict::Wait(until) => until,
             Verdict::TellToGo => {
                 http.as_mut().graceful_shutdown();
+                state.leaving.cancel();
                 told = Some(Instant::now());
                 continue;
             }
@@ -188,6 +197,7 @@ pub(super) async fn run<C: GracefulConnection>(http: C, state: &Connection, stop
                 }
                 stopping = true;
                 http.as_mut().graceful_shutdown();
+                state.leaving.cancel();
                 told.get_or_insert_with(Instant::now);
             }
         }

@@ -1,76 +1,89 @@
-//! How much is let in: permits of all calls together, of one caller's, and of streams that have no end of their own.
+//! Load limits: permits of all calls together, of one caller's and one namespace's, and of streams.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::auth::keyring::Known;
-use crate::auth::limits::{Limit, Meter, Namespaces};
+use crate::auth::keyring::Principal;
+use crate::auth::limits::{Limit, NamespacePermit, Namespaces, Permit, UsageCounter};
 use crate::config::Config;
 use crate::domain::namespace::Namespace;
 use crate::error::{Error, Result};
-use crate::http::Permits;
 
-use super::connection::Connection;
+use super::connection::{Connection, OpenRequest};
 
-/// Streams of `Health/Watch` and reflection at a time, which last for as long as their client likes: on one connection, on
-/// all that showed a good key or certificate, and on all others, which cannot keep those out.
-const MAX_STREAMS_OF_CONNECTION: Limit = Limit { calls: 8, rate: None };
+/// Streams at a time: all that are authenticated or on a connection that showed a valid key or certificate; of these, those
+/// of one caller; and all others, which cannot keep those out.
 const MAX_STREAMS: Limit = Limit { calls: 1_000, rate: None };
-const MAX_STREAMS_OF_STRANGERS: Limit = Limit { calls: 64, rate: None };
+const MAX_STREAMS_OF_CALLER: Limit = Limit { calls: 100, rate: None };
+const MAX_ANONYMOUS_STREAMS: Limit = Limit { calls: 64, rate: None };
+
+/// Streams of `Health/Watch` and reflection on one connection at a time.
+const MAX_STREAMS_OF_CONNECTION: Limit = Limit { calls: 8, rate: None };
 
 /// The limits of the server, and what is used of them.
 #[derive(Debug)]
 pub(super) struct Limits {
-    all: Arc<Meter>,
-    of_all: Limit,
-    of_one: Limit,
+    global: Arc<UsageCounter>,
+    global_limit: Limit,
+    caller_limit: Limit,
     namespaces: Arc<Namespaces>,
-    streams: Arc<Meter>,
-    streams_of_strangers: Arc<Meter>,
+    streams: Arc<UsageCounter>,
+    anonymous_streams: Arc<UsageCounter>,
     since: Instant,
+    /// Permits of callers that were given since the start.
+    admitted: AtomicU64,
 }
 
-/// A permit of a meter, released on drop.
-struct Permit(Arc<Meter>);
+/// The permits of one request, held until its reply is sent or dropped.
+pub(super) struct Permits {
+    _open: OpenRequest,
+    caller: Option<Permit>,
+    namespace: Option<NamespacePermit>,
+    global: Option<Permit>,
+    streams: Vec<Permit>,
+}
 
-impl Permit {
-    fn take(meter: &Arc<Meter>, limit: Limit) -> Result<Self, Duration> {
-        meter.enter(limit).map(|()| Self(Arc::clone(meter)))
+impl Permits {
+    pub(super) fn new(open: OpenRequest) -> Self {
+        Self { _open: open, caller: None, namespace: None, global: None, streams: Vec::new() }
     }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
-/// A permit of one caller's concurrency limit, released on drop.
-struct CallerPermit(Arc<Known>);
-
-impl Drop for CallerPermit {
-    fn drop(&mut self) {
-        self.0.meter.leave();
-    }
+fn caller_limited(retry_after: Duration) -> Error {
+    Error::CallerLimited { retry_after }
 }
 
 impl Limits {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            all: Arc::default(),
-            of_all: Limit { calls: config.limits.calls, rate: config.limits.rate },
-            of_one: Limit { calls: config.limits.calls_per_caller, rate: config.limits.rate_per_caller },
+            global: Arc::default(),
+            global_limit: Limit { calls: config.limits.calls, rate: config.limits.rate },
+            caller_limit: Limit {
+                calls: config.limits.calls_per_caller,
+                rate: config.limits.rate_per_caller,
+            },
             namespaces: Arc::new(Namespaces::new(config.limits.calls_per_namespace)),
             streams: Arc::default(),
-            streams_of_strangers: Arc::default(),
+            anonymous_streams: Arc::default(),
             since: Instant::now(),
+            admitted: AtomicU64::new(0),
         }
     }
 
-    /// Calls that are worked on right now. Where no key is needed, also those whose reply is not sent yet.
+    /// Calls that are in progress. Where no key is needed, also those whose reply is not sent yet.
     pub(super) fn in_flight(&self) -> usize {
-        self.all.running()
+        self.global.running()
+    }
+
+    /// Streams that are open.
+    pub(super) fn streams_open(&self) -> usize {
+        self.streams.running() + self.anonymous_streams.running()
+    }
+
+    /// Calls that were given a permit since the start.
+    pub(super) fn admitted(&self) -> u64 {
+        self.admitted.load(Ordering::Relaxed)
     }
 
     /// Takes a permit of the caller's and one of its namespace's, from before the request is read until its reply is sent, so
@@ -78,60 +91,54 @@ impl Limits {
     /// without a key cannot be told apart: they have only the limits of all together.
     pub(super) fn admit(
         &self,
-        caller: &Arc<Known>,
-        namespace: Option<&Namespace>,
-        permits: &Permits,
+        principal: &Principal,
+        namespace: &Namespace,
+        permits: &mut Permits,
     ) -> Result<()> {
-        if caller.is_open() {
+        self.admitted.fetch_add(1, Ordering::Relaxed);
+        if principal.is_anonymous() {
             return Ok(());
         }
-        let limited = |retry_after| Error::CallerLimited { retry_after };
-        caller.meter.enter(self.of_one).map_err(limited)?;
-        let permit = CallerPermit(Arc::clone(caller));
-        let shared = namespace.map(|namespace| self.namespaces.enter(namespace)).transpose();
-        let shared = shared.map_err(limited)?;
-        caller.meter.take(self.of_one, self.since).map_err(limited)?;
-        permits.keep((permit, shared));
-        Ok(())
+        permits.caller = Some(principal.calls.acquire(self.caller_limit).map_err(caller_limited)?);
+        permits.namespace = Some(self.namespaces.enter(namespace).map_err(caller_limited)?);
+        principal.calls.acquire_token(self.caller_limit, self.since).map_err(caller_limited)
     }
 
     /// Takes a permit of all calls. Rejects immediately when there is none: queueing would only add latency.
     ///
     /// With a key it ends with the call, since the reply has the caller's permit. Without, nothing else bounds replies that
-    /// are not read: the first call of a request takes one for all, and `permits` keep it.
-    pub(super) fn start(
-        &self,
-        caller: &Known,
-        counted: &AtomicBool,
-        permits: &Permits,
-    ) -> Result<impl Send + use<>> {
-        let limited = |retry_after| Error::Overloaded { retry_after };
-        let held = caller.is_open() && counted.load(Ordering::Relaxed);
-        let permit = if held { None } else { Some(Permit::take(&self.all, self.of_all).map_err(limited)?) };
-        self.all.take(self.of_all, self.since).map_err(limited)?;
-        if caller.is_open() {
-            counted.store(true, Ordering::Relaxed);
-            if let Some(permit) = permit {
-                permits.keep(permit);
-            }
+    /// are not read, so `permits` keep it.
+    pub(super) fn start(&self, principal: &Principal, permits: &mut Permits) -> Result<Option<Permit>> {
+        let overloaded = |retry_after| Error::Overloaded { retry_after };
+        let permit = self.global.acquire(self.global_limit).map_err(overloaded)?;
+        self.global.acquire_token(self.global_limit, self.since).map_err(overloaded)?;
+        if principal.is_anonymous() {
+            permits.global = Some(permit);
             return Ok(None);
         }
-        Ok(permit)
+        Ok(Some(permit))
     }
 
-    /// Takes the permits of a stream that has no end of its own.
-    pub(super) fn open_stream(&self, connection: Option<&Arc<Connection>>, permits: &Permits) -> Result<()> {
-        let limited = |retry_after| Error::CallerLimited { retry_after };
-        let named = connection.is_some_and(|connection| connection.is_named());
-        if let Some(connection) = connection {
-            permits.keep(Permit::take(&connection.streams, MAX_STREAMS_OF_CONNECTION).map_err(limited)?);
+    /// Takes the permits of a stream of the caller's, and counts it against the caller's rate. A stream takes no permit of a
+    /// call: it may last for hours.
+    pub(super) fn open_stream(&self, principal: &Principal, permits: &mut Permits) -> Result<()> {
+        if !principal.is_anonymous() {
+            permits.streams.push(principal.streams.acquire(MAX_STREAMS_OF_CALLER).map_err(caller_limited)?);
+            principal.calls.acquire_token(self.caller_limit, self.since).map_err(caller_limited)?;
         }
-        let (meter, limit) = if named {
+        permits.streams.push(self.streams.acquire(MAX_STREAMS).map_err(caller_limited)?);
+        Ok(())
+    }
+
+    /// Takes the permits of a stream of `Health/Watch` or reflection, whose caller may be unknown.
+    pub(super) fn open_infra_stream(&self, connection: &Connection, permits: &mut Permits) -> Result<()> {
+        let of_connection = connection.streams.acquire(MAX_STREAMS_OF_CONNECTION).map_err(caller_limited)?;
+        let (counter, limit) = if connection.is_named() {
             (&self.streams, MAX_STREAMS)
         } else {
-            (&self.streams_of_strangers, MAX_STREAMS_OF_STRANGERS)
+            (&self.anonymous_streams, MAX_ANONYMOUS_STREAMS)
         };
-        permits.keep(Permit::take(meter, limit).map_err(limited)?);
+        permits.streams.extend([of_connection, counter.acquire(limit).map_err(caller_limited)?]);
         Ok(())
     }
 }

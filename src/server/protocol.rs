@@ -8,13 +8,13 @@ use hyper_util::server::conn::auto::Builder;
 use crate::config::Config;
 
 use super::connection::Lifetimes;
-use super::frames::Allowed;
+use super::frames::FrameLimits;
 
 /// What all connections have in common.
 #[derive(Clone)]
 pub(super) struct Protocol {
     pub(super) http: Arc<Builder<TokioExecutor>>,
-    pub(super) allowed: Allowed,
+    pub(super) limits: FrameLimits,
     pub(super) lifetimes: Lifetimes,
 }
 
@@ -35,7 +35,7 @@ impl Protocol {
             .adaptive_window(false);
         Self {
             http: Arc::new(http),
-            allowed: Allowed { resets: config.http.max_resets, pings: config.http.max_pings },
+            limits: FrameLimits { resets: config.http.max_resets, pings: config.http.max_pings },
             lifetimes: Lifetimes::new(config),
         }
     }

@@ -15,8 +15,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 use webpki::EndEntityCert;
 
-use crate::auth::keyring::Known;
-use crate::auth::layer::Peer;
+use crate::auth::keyring::Principal;
 use crate::config::{ClientAuth, Config};
 
 /// Why there can be no TLS, in words for the operator.
@@ -50,7 +49,7 @@ struct Files {
 pub struct Tls {
     settings: Arc<Config>,
     now: Arc<RwLock<(Arc<Files>, TlsAcceptor)>>,
-    callers: Arc<HashMap<String, Arc<Known>>>,
+    callers: Arc<HashMap<String, Arc<Principal>>>,
 }
 
 impl Tls {
@@ -69,7 +68,7 @@ impl Tls {
         let files = Files::read(config)?;
         let acceptor = acceptor(config, &files)?;
         let callers = config.tls.callers.iter().map(|caller| {
-            let known = Known::new(&caller.san, caller.reach.clone(), caller.scopes);
+            let known = Principal::new(&caller.san, caller.reach.clone(), caller.scopes);
             (caller.san.clone(), Arc::new(known))
         });
         Ok(Some(Self {
@@ -103,23 +102,23 @@ impl Tls {
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
-    ) -> std::io::Result<(TlsStream<TcpStream>, Option<Peer>)> {
+    ) -> std::io::Result<(TlsStream<TcpStream>, Option<Arc<Principal>>)> {
         let acceptor = self.now.read().unwrap_or_else(PoisonError::into_inner).1.clone();
         let stream = acceptor.accept(stream).await?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = certificate.and_then(|certificate| self.caller(certificate));
-        Ok((stream, peer.map(Peer)))
+        Ok((stream, peer))
     }
 
     /// The caller that one of the certificate's names stands for. A certificate with the names of two is nobody's.
-    fn caller(&self, certificate: &CertificateDer<'_>) -> Option<Arc<Known>> {
+    fn caller(&self, certificate: &CertificateDer<'_>) -> Option<Arc<Principal>> {
         let certificate = EndEntityCert::try_from(certificate).ok()?;
         // A URI has a colon and a DNS name none: one kind cannot pass for the other.
         let hosts =
             certificate.valid_dns_names().filter(|name| !name.contains(':')).map(str::to_ascii_lowercase);
         let uris = certificate.valid_uri_names().filter(|name| name.contains(':')).map(str::to_owned);
         let names = hosts.chain(uris);
-        let mut found: Vec<&Arc<Known>> = names.filter_map(|name| self.callers.get(&name)).collect();
+        let mut found: Vec<&Arc<Principal>> = names.filter_map(|name| self.callers.get(&name)).collect();
         found.dedup_by(|a, b| Arc::ptr_eq(a, b));
         match found[..] {
             [one] => Some(Arc::clone(one)),

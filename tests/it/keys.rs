@@ -222,7 +222,7 @@ async fn last_use_is_noted_and_shown(service: &Service) {
     for _ in 0..3 {
         service.users().read(with_key(&used, read("ada"))).await.unwrap();
     }
-    service.replica.keys.note_use().await.unwrap();
+    service.replica.keys.flush_last_used().await.unwrap();
     let listed = service.replica.keys_client().list(with_key(&admin, ListKeysRequest {})).await.unwrap();
     let keys = listed.into_inner().keys;
     let used_at = |id: &str| keys.iter().find(|key| key.id == id).unwrap().last_used;
@@ -232,7 +232,7 @@ async fn last_use_is_noted_and_shown(service: &Service) {
     let before = service.number("SELECT max(last_used) FROM keys").await;
     service.clock.advance(Duration::from_secs(1));
     service.users().read(with_key(&used, read("ada"))).await.unwrap();
-    service.replica.keys.note_use().await.unwrap();
+    service.replica.keys.flush_last_used().await.unwrap();
     assert_eq!(service.number("SELECT max(last_used) FROM keys").await, before);
 }
 
@@ -380,7 +380,7 @@ async fn secrets_are_written_nowhere(service: &Service) {
     let token = service.users().login(with_key(&key, login)).await.unwrap().into_inner().session.unwrap().id;
     let request = ReadSessionRequest { session_id: token.clone() };
     service.users().read_session(with_key(&key, request)).await.unwrap();
-    service.replica.keys.note_use().await.unwrap();
+    service.replica.keys.flush_last_used().await.unwrap();
     let listed = service.replica.keys_client().list(with_key(&admin, ListKeysRequest {})).await.unwrap();
     let shown = format!("{listed:?}");
     let secrets = [admin.as_str(), &key, &token, PASSWORD];

@@ -21,6 +21,7 @@ use usersd::pb::CreateRequest;
 use crate::support::{Replica, Service, ada, create, fields, nth, refused, until};
 
 crate::on_every_backend!(
+    a_request_authenticates_once_and_takes_one_permit_in_every_form,
     a_reply_that_is_not_read_holds_its_permit_in_every_form,
     without_keys_replies_that_are_not_read_hold_the_permits_of_all,
     slow_readers_of_http_1_hold_their_permits,
@@ -42,14 +43,14 @@ pub(crate) async fn unreading(address: &str) -> SendRequest<Bytes> {
 }
 
 /// One form in which a list of users can be asked for.
-struct Form {
+struct Form<'p> {
     verb: Method,
-    path: &'static str,
+    path: &'p str,
     media: &'static str,
     body: &'static [u8],
 }
 
-fn forms() -> Vec<Form> {
+fn forms() -> Vec<Form<'static>> {
     let form = |verb: Method, path, media, body: &'static [u8]| Form { verb, path, media, body };
     let (framed, json) = (&[0; 5], b"\0\0\0\0\x02{}");
     vec![
@@ -63,7 +64,7 @@ fn forms() -> Vec<Form> {
     ]
 }
 
-async fn ask(client: &mut SendRequest<Bytes>, form: &Form, key: &str) -> Response<h2::RecvStream> {
+async fn ask(client: &mut SendRequest<Bytes>, form: &Form<'_>, key: &str) -> Response<h2::RecvStream> {
     let request = Request::builder()
         .method(form.verb.clone())
         .uri(format!("http://localhost{}", form.path))
@@ -87,7 +88,7 @@ fn succeeded(response: &Response<h2::RecvStream>) -> bool {
 }
 
 /// How many of some more calls than there are permits are answered, when none of the replies is read.
-async fn answered(replica: &Replica, form: &Form, key: &str) -> usize {
+async fn answered(replica: &Replica, form: &Form<'_>, key: &str) -> usize {
     let mut client = unreading(&replica.address).await;
     let mut replies = Vec::new();
     for _ in 0..4 * LIMIT {
@@ -98,6 +99,23 @@ async fn answered(replica: &Replica, form: &Form, key: &str) -> usize {
     drop((replies, client));
     until(async || succeeded(&ask(&mut unreading(&replica.address).await, form, key).await)).await;
     answered
+}
+
+async fn a_request_authenticates_once_and_takes_one_permit_in_every_form(service: &Service) {
+    let user = create(service, ada()).await;
+    let (key, _) = service.key("default", Scopes::ALL).await;
+    let replica = &service.replica;
+    // Those of the Appwrite API call several RPCs.
+    let paths = ["sessions", "logs"].map(|of| format!("/appwrite/v1/users/{}/{of}", user.id));
+    let several =
+        paths.each_ref().map(|path| Form { verb: Method::GET, path, media: "application/json", body: b"" });
+    for form in forms().iter().chain(&several) {
+        let before = (replica.keys.authentications(), replica.server.calls_admitted());
+        let reply = ask(&mut unreading(&replica.address).await, form, &key).await;
+        assert!(succeeded(&reply), "{} as {}: {reply:?}", form.path, form.media);
+        let after = (replica.keys.authentications(), replica.server.calls_admitted());
+        assert_eq!(after, (before.0 + 1, before.1 + 1), "{} as {}", form.path, form.media);
+    }
 }
 
 async fn a_reply_that_is_not_read_holds_its_permit_in_every_form(service: &Service) {

@@ -36,7 +36,7 @@ use usersd::ops::{Operations, Rules, keys};
 use usersd::pb::keys_client::KeysClient;
 use usersd::pb::users_client::UsersClient;
 use usersd::pb::{CreateRequest, LoginRequest, Session, User};
-use usersd::server::{Server, Tls};
+use usersd::server::{Server, Services, Tls};
 use usersd::store::Store;
 
 /// Where the tests' PostgreSQL is; `tests/run` starts one and says so.
@@ -152,6 +152,11 @@ impl Service {
         Box::pin(Replica::start(&self.home.url, &self.clock, change)).await
     }
 
+    /// One more server over the same database and clock, with services of its own.
+    pub(crate) async fn another_with(&self, services: Services, change: impl FnOnce(&mut Config)) -> Replica {
+        Box::pin(Replica::start_with(&self.home.url, &self.clock, change, Some(services))).await
+    }
+
     /// One more server over the same database, whose clock is `behind`.
     pub(crate) async fn another_behind(&self, behind: Duration, change: impl FnOnce(&mut Config)) -> Replica {
         let clock = Clock::fixed(self.clock.now().minus(behind));
@@ -233,6 +238,15 @@ impl Service {
 
 impl Replica {
     async fn start(url: &str, clock: &Clock, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(url, clock, change, None).await
+    }
+
+    async fn start_with(
+        url: &str,
+        clock: &Clock,
+        change: impl FnOnce(&mut Config),
+        services: Option<Services>,
+    ) -> Self {
         let mut config = Config { database: url.to_owned(), ..Config::default() };
         config.pool.connections = 8;
         config.http.max_body = 64 * 1024;
@@ -258,8 +272,10 @@ impl Replica {
         let blocklist = config.passwords.blocklist.as_deref().map(|path| Blocklist::open(path).unwrap());
         let ops = ops.with_blocklist(blocklist);
         let keys = KeyRing::load(store.clone(), clock.clone()).await.unwrap();
-        let server =
-            Server::new(&config, ops.clone(), keys.clone(), Tls::open(&config).unwrap()).await.unwrap();
+        let (max_body, tls) = (config.http.max_body, Tls::open(&config).unwrap());
+        let services =
+            services.unwrap_or_else(|| Services::users_and_keys(ops.clone(), keys.clone(), max_body));
+        let server = Server::with_services(&config, ops.clone(), keys.clone(), tls, services).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();

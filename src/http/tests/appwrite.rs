@@ -1,8 +1,7 @@
-//! The Appwrite dialect before a stack that says what the real one seldom does: refuses callers, fails, ends pages
+//! The Appwrite dialect before RPCs that says what the real one seldom does: refuses callers, fails, ends pages
 //! early.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -12,8 +11,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::super::{Front, Stack};
-use super::{Got, SETTINGS, Seen, USERS, failing, request, send, stack};
+use super::{Front, Got, Seen, USERS, failing, front, request, send};
 use crate::error::Error;
 use crate::pb;
 
@@ -27,7 +25,7 @@ fn as_sdk(verb: &str, path: &str, body: &str) -> Request<Body> {
     request
 }
 
-fn refusing(code: Code, reason: &'static str) -> Front<impl Stack> {
+fn refusing(code: Code, reason: &'static str) -> Front {
     failing(move || {
         let mut details = ErrorDetails::with_error_info(reason, "usersd", []);
         details.set_retry_info(Some(Duration::from_millis(100)));
@@ -130,11 +128,10 @@ async fn a_create_is_one_call_that_asks_for_a_pending_user() {
             ..Default::default()
         };
         assert_eq!(pb::CreateRequest::decode(seen.message).unwrap(), want);
-        assert_eq!(seen.headers["x-appwrite-project"], "shop");
         Ok(pb::CreateResponse { user: Some(pb::User { id: "7".into(), ..Default::default() }) }
             .encode_to_vec())
     };
-    let front = Front::new(Arc::clone(&USERS), stack(reply), SETTINGS);
+    let front = super::front(&USERS, reply);
     let body = r#"{"email":"ada@example.com","password":"correct horse","name":null,"id":"8","status":2}"#;
     let got = send(&front, as_sdk("POST", "/users", body)).await;
     let want = r#"{"$id":"7","name":"","registration":0,"status":0,"passwordUpdate":0,"email":"","emailVerification":false,"prefs":{}}"#;
@@ -148,7 +145,7 @@ fn numbered(n: i64) -> pb::User {
 }
 
 /// Ends each page after two, as one that is full of prefs would. A page token is where the next one begins.
-fn short_pages(total: i64) -> Front<impl Stack> {
+fn short_pages(total: i64) -> Front {
     let reply = move |seen: Seen| {
         assert_eq!(seen.path, "/users.Users/List");
         let request = pb::ListRequest::decode(seen.message).unwrap();
@@ -162,7 +159,7 @@ fn short_pages(total: i64) -> Front<impl Stack> {
         Ok(pb::ListResponse { users: (start..end).map(numbered).collect(), total, next_page_token }
             .encode_to_vec())
     };
-    Front::new(Arc::clone(&USERS), stack(reply), SETTINGS)
+    front(&USERS, reply)
 }
 
 #[tokio::test]
@@ -219,7 +216,7 @@ async fn sessions_and_logs_are_read_to_their_end() {
             }
         })
     };
-    let front = Front::new(Arc::clone(&USERS), stack(reply), SETTINGS);
+    let front = super::front(&USERS, reply);
     let body = send(&front, as_sdk("GET", "/users/7/sessions", "")).await.json();
     let ids: Vec<&str> =
         body["sessions"].as_array().unwrap().iter().map(|session| session["$id"].as_str().unwrap()).collect();

@@ -1,19 +1,16 @@
 //! The dialects beside `/v1`: micro over HTTP, micro in gRPC frames, gRPC-Web, gRPC as it is.
 
-use std::sync::Arc;
-
 use prost::Message as _;
 use serde_json::json;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::super::{Front, Stack};
-use super::{Got, MAX_BODY, SETTINGS, USERS, failing, framed, request, send, stack};
+use super::{Front, Got, MAX_BODY, USERS, failing, framed, front, request, send};
 use crate::error::Error;
 use crate::pb;
 
 /// Answers as `users` would: a user to everything, a session for tokens.
-fn users() -> Front<impl Stack> {
+fn users() -> Front {
     let reply = |seen: super::Seen| {
         let user = pb::User {
             id: "u-1".into(),
@@ -34,7 +31,7 @@ fn users() -> Front<impl Stack> {
         }
         Ok(pb::ReadResponse { user: Some(user) }.encode_to_vec())
     };
-    Front::new(Arc::clone(&USERS), stack(reply), SETTINGS)
+    front(&USERS, reply)
 }
 
 #[tokio::test]
@@ -90,7 +87,7 @@ async fn micro_errors_have_their_form() {
     assert_eq!(got.json()["status"], "Bad Request");
 }
 
-async fn grpc_json(front: &Front<impl Stack>, path: &str, media: &str, body: Vec<u8>) -> Got {
+async fn grpc_json(front: &Front, path: &str, media: &str, body: Vec<u8>) -> Got {
     let body = Body::new(http_body_util::Full::from(body));
     let request = http::Request::builder().method("POST").uri(path).header("content-type", media);
     send(front, request.body(body).unwrap()).await

@@ -1,0 +1,268 @@
+//! The dialects. Each has three functions: `locate` finds the RPC that a request asks for and answers what asks for none,
+//! `answer` decodes the request, calls the RPC and encodes its reply, and `refuse` encodes a status. To add one, write these
+//! and a line in each `match` of this file.
+
+mod appwrite;
+mod client;
+mod grpc;
+mod grpc_json;
+mod meiro;
+mod micro;
+mod params;
+mod rest;
+mod web;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Extensions, Response};
+use http_body_util::Full;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::body::End;
+use super::frames::PREFIX;
+use super::receive::{media_type, starts_with_ignore_case};
+use super::transcode::schema::{Method, Schema};
+use super::upstream::Upstream;
+
+/// Translates between HTTP and the RPCs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    schema: Arc<Schema>,
+    upstream: Upstream,
+    settings: Settings,
+}
+
+/// What an operator decides of the dialects.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes that the body of one request may have, and each message of a stream.
+    pub max_body: usize,
+    /// Whether prefs that come by the Appwrite API replace those that the user has; otherwise they are merged into them.
+    pub appwrite_replaces_prefs: bool,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'g> {
+    /// An RPC of the descriptor set.
+    Rpc(&'g Method),
+    /// `grpc.health.v1.Health`.
+    Health {
+        /// Whether it is its `Watch`, which has no end.
+        watch: bool,
+    },
+    /// One of the versions of `grpc.reflection`.
+    Reflection,
+}
+
+/// The body that a request must have.
+#[derive(Clone, Copy, Debug)]
+pub enum Expected {
+    /// None: what comes is not read.
+    Nothing,
+    /// So many bytes at most, not compressed.
+    Plain(usize),
+    /// One gRPC message of at most so many bytes, in its frame.
+    Message(usize),
+    /// A stream of gRPC messages.
+    Stream,
+}
+
+/// The body that a request has.
+#[derive(Debug)]
+pub enum Content {
+    /// All of it.
+    Whole(Bytes),
+    /// A stream that is read as the RPC asks for messages.
+    Stream(Body),
+}
+
+impl Content {
+    fn into_body(self) -> Body {
+        match self {
+            Self::Whole(bytes) => Body::new(Full::new(bytes)),
+            Self::Stream(body) => body,
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Stream(_) => Bytes::new(),
+        }
+    }
+}
+
+/// A request whose dialect and RPC are known.
+#[derive(Debug)]
+pub struct Call<'g> {
+    gateway: &'g Gateway,
+    target: Target<'g>,
+    dialect: Dialect<'g>,
+}
+
+#[derive(Debug)]
+enum Dialect<'g> {
+    Grpc(grpc::Grpc),
+    Web(web::Web),
+    GrpcJson,
+    Rest(rest::Rest<'g>),
+    Micro,
+    Appwrite(Box<appwrite::Appwrite>),
+    Meiro(meiro::Meiro),
+}
+
+/// What a dialect finds for a request, or its answer to one that asks for no RPC.
+type Located<T> = Result<T, Box<Response<Body>>>;
+
+impl Gateway {
+    /// A gateway to the RPCs of `schema`, which `upstream` must serve.
+    #[must_use]
+    pub fn new(schema: Arc<Schema>, upstream: Upstream, settings: Settings) -> Self {
+        Self { schema, upstream, settings }
+    }
+
+    /// Finds the RPC that a request asks for.
+    ///
+    /// # Errors
+    ///
+    /// The answer to a request that asks for none: not found, method not allowed, or what `OPTIONS` asks for.
+    pub fn locate(&self, head: &mut Parts) -> Result<Call<'_>, Box<Response<Body>>> {
+        let schema = &*self.schema;
+        let (target, dialect) = match media_type(&head.headers) {
+            Some(media) if starts_with_ignore_case(media, "application/grpc-web") => {
+                web::locate(schema, head).map(|(target, web)| (target, Dialect::Web(web)))
+            }
+            Some(media) if media.eq_ignore_ascii_case(grpc_json::MEDIA_TYPE) => {
+                grpc_json::locate(schema, head).map(|method| (Target::Rpc(method), Dialect::GrpcJson))
+            }
+            Some(media) if starts_with_ignore_case(media, "application/grpc") => {
+                grpc::locate(schema, head).map(|(target, grpc)| (target, Dialect::Grpc(grpc)))
+            }
+            _ => self.locate_json(head),
+        }?;
+        Ok(Call { gateway: self, target, dialect })
+    }
+
+    fn locate_json(&self, head: &mut Parts) -> Located<(Target<'_>, Dialect<'_>)> {
+        let (schema, path) = (&*self.schema, head.uri.path());
+        let (method, dialect) = if micro::owns(path) {
+            (micro::locate(schema, head)?, Dialect::Micro)
+        } else if appwrite::owns(path) {
+            let (method, call) = appwrite::locate(schema, head)?;
+            (method, Dialect::Appwrite(Box::new(call)))
+        } else if meiro::owns(path) {
+            let (method, call) = meiro::locate(schema, head)?;
+            (method, Dialect::Meiro(call))
+        } else {
+            let (method, call) = rest::locate(schema, head)?;
+            (method, Dialect::Rest(call))
+        };
+        Ok((Target::Rpc(method), dialect))
+    }
+}
+
+impl<'g> Call<'g> {
+    /// What is asked for.
+    #[must_use]
+    pub fn target(&self) -> Target<'g> {
+        self.target
+    }
+
+    /// The gRPC paths of the RPCs that are called, the main one first.
+    pub fn rpcs(&self) -> impl Iterator<Item = &str> {
+        let main = match self.target {
+            Target::Rpc(method) => Some(method.path()),
+            Target::Health { .. } | Target::Reflection => None,
+        };
+        let more: &[&str] = match &self.dialect {
+            Dialect::Appwrite(call) => call.more_rpcs(),
+            _ => &[],
+        };
+        main.into_iter().chain(more.iter().copied())
+    }
+
+    /// The answer to a request that is refused for what it does not name, whatever else is wrong with it. `named` is whether a
+    /// key or a certificate authenticated its caller.
+    #[must_use]
+    pub fn refuse_unnamed(&self, named: bool) -> Option<Response<Body>> {
+        match &self.dialect {
+            Dialect::Appwrite(call) => call.refuse_unnamed(named),
+            _ => None,
+        }
+    }
+
+    /// The body that the request must have. `is_empty` is whether it has none.
+    ///
+    /// # Errors
+    ///
+    /// The answer to a body of another media type.
+    pub fn expects(&self, head: &Parts, is_empty: bool) -> Result<Expected, Box<Response<Body>>> {
+        let max = self.gateway.settings.max_body;
+        match &self.dialect {
+            Dialect::Grpc(_) => Ok(grpc::expects(self.target, max)),
+            Dialect::Web(web) => Ok(web.expects(self.target, max)),
+            Dialect::GrpcJson => Ok(Expected::Plain(max.saturating_add(PREFIX))),
+            Dialect::Rest(call) => call.expects(head, is_empty, max),
+            Dialect::Micro => micro::expects(self.target, head, is_empty, max),
+            Dialect::Appwrite(call) => Ok(call.expects(head, max)),
+            Dialect::Meiro(call) => call.expects(head, max),
+        }
+    }
+
+    /// Calls the RPC and encodes its reply. `extensions` carry the caller; `end` is when a stream has to end.
+    pub async fn answer(
+        &self,
+        head: Parts,
+        extensions: Extensions,
+        content: Content,
+        end: Option<End>,
+    ) -> Response<Body> {
+        let gateway = self.gateway;
+        match (&self.dialect, self.target) {
+            (Dialect::Grpc(grpc), target) => {
+                grpc.answer(&gateway.upstream, target, request(head, extensions, content), end).await
+            }
+            (Dialect::Web(_), _) => {
+                web::answer(&gateway.upstream, request(head, extensions, content), end).await
+            }
+            (dialect, Target::Rpc(method)) => {
+                let client = client::Client { gateway, method, extensions };
+                match dialect {
+                    Dialect::Rest(call) => call.answer(client, &head, &content.into_bytes(), end).await,
+                    Dialect::Micro => micro::answer(client, &content.into_bytes()).await,
+                    Dialect::Appwrite(call) => {
+                        Box::pin(call.answer(client, &head, &content.into_bytes())).await
+                    }
+                    Dialect::Meiro(call) => Box::pin(call.answer(client, &head, &content.into_bytes())).await,
+                    _ => grpc_json::answer(client, content.into_bytes()).await,
+                }
+            }
+            // Only gRPC has them.
+            _ => self.refuse(&crate::error::Error::MethodUnknown.into()),
+        }
+    }
+
+    /// Encodes the status of a call that fails.
+    #[must_use]
+    pub fn refuse(&self, status: &Status) -> Response<Body> {
+        match &self.dialect {
+            Dialect::Grpc(grpc) => grpc.refuse(self.target, status),
+            Dialect::Web(web) => web.refuse(status),
+            Dialect::GrpcJson => grpc_json::refuse(&micro::id(self.target), status),
+            Dialect::Rest(_) => super::reply::error(status),
+            Dialect::Micro => micro::refuse(&micro::id(self.target), status),
+            Dialect::Appwrite(call) => call.refuse(status),
+            Dialect::Meiro(_) => meiro::refuse(status),
+        }
+    }
+}
+
+/// The request as gRPC's server takes it.
+fn request(mut head: Parts, extensions: Extensions, content: Content) -> http::Request<Body> {
+    head.extensions = extensions;
+    http::Request::from_parts(head, content.into_body())
+}

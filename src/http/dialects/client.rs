@@ -1,0 +1,97 @@
+//! The RPCs as the dialects of JSON call them.
+
+use bytes::Bytes;
+use http::Extensions;
+use prost::Message;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::Gateway;
+use crate::error::Error;
+use crate::http::body::End;
+use crate::http::transcode::schema::{Method, Schema};
+use crate::pb;
+
+/// Calls RPCs for one request.
+#[derive(Debug)]
+pub(super) struct Client<'g> {
+    pub(super) gateway: &'g Gateway,
+    /// The RPC that the request asks for.
+    pub(super) method: &'g Method,
+    /// Carry the caller, which was authorized for the RPCs of the request and no others.
+    pub(super) extensions: Extensions,
+}
+
+impl<'g> Client<'g> {
+    pub(super) fn schema(&self) -> &'g Schema {
+        &self.gateway.schema
+    }
+
+    /// Calls the RPC of the request once, with its encoded message.
+    pub(super) async fn unary(self, message: &[u8]) -> Result<Bytes, Status> {
+        self.gateway.upstream.unary(self.method, message, self.extensions).await
+    }
+
+    /// Calls the RPC of the request, which replies with a stream.
+    pub(super) async fn stream(self, message: &[u8], end: Option<End>) -> Result<Body, Status> {
+        self.gateway.upstream.stream(self.method, message, self.extensions, end).await
+    }
+
+    /// Calls the RPC of the request.
+    pub(super) async fn call<Reply: Message + Default>(
+        &self,
+        request: &impl Message,
+    ) -> Result<Reply, Status> {
+        self.call_method(self.method, request).await
+    }
+
+    /// Calls another RPC, which the request was authorized for.
+    pub(super) async fn call_other<Reply: Message + Default>(
+        &self,
+        path: &str,
+        request: &impl Message,
+    ) -> Result<Reply, Status> {
+        let method = self.schema().method(path);
+        self.call_method(method.ok_or_else(|| Error::internal(format!("there is no {path}")))?, request).await
+    }
+
+    async fn call_method<Reply: Message + Default>(
+        &self,
+        method: &Method,
+        request: &impl Message,
+    ) -> Result<Reply, Status> {
+        let extensions = self.extensions.clone();
+        let reply = self.gateway.upstream.unary(method, &request.encode_to_vec(), extensions).await?;
+        Ok(Reply::decode(reply).map_err(Error::internal)?)
+    }
+
+    /// A page of `List` or `ListTrash` in its full length: one reply has a limit in bytes, too, and these dialects take a
+    /// short page for the last one.
+    pub(super) async fn list(&self, mut request: pb::ListRequest) -> Result<pb::ListResponse, Status> {
+        let mut listed: pb::ListResponse = self.call(&request).await?;
+        let wanted = request.limit.unwrap_or_default();
+        while !listed.next_page_token.is_empty() {
+            let missing = wanted - i64::try_from(listed.users.len()).unwrap_or(i64::MAX);
+            if missing <= 0 {
+                break;
+            }
+            request.limit = Some(missing);
+            request.offset = 0;
+            request.skip_total = true;
+            request.page_token = std::mem::take(&mut listed.next_page_token);
+            let more: pb::ListResponse = self.call(&request).await?;
+            listed.users.extend(more.users);
+            listed.next_page_token = more.next_page_token;
+        }
+        Ok(listed)
+    }
+}
+
+/// The user of a reply, which every reply about one has.
+///
+/// # Errors
+///
+/// `INTERNAL` if it has none.
+pub(super) fn user(user: Option<pb::User>) -> Result<pb::User, Status> {
+    user.ok_or_else(|| Error::internal("a reply without its user").into())
+}

@@ -1,0 +1,87 @@
+//! Between JSON text and protobuf bytes, straight: the tables of a [`Schema`] say what is where, and no message
+//! type stands in between. Follows proto3's JSON mapping, <https://protobuf.dev/programming-guides/json/>, and is
+//! stricter where that leaves room: a duplicate key, two members of a oneof and bytes behind the end are faults.
+
+use super::Violations;
+
+use super::schema::{MessageId, Schema};
+
+mod lex;
+mod read;
+mod scalar;
+#[cfg(test)]
+mod tests;
+mod time;
+mod wire;
+mod write;
+
+pub(super) use read::{put_text, read_field};
+pub(in crate::http) use wire::{Wire, next as next_wire};
+pub(in crate::http) use write::{string as write_string, write_field};
+
+/// How JSON looks that we write, and how strictly we read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Write names as in the proto (`user_id`), not in lowerCamelCase (`userId`). Both are always read.
+    pub proto_names: bool,
+    /// Write zeros, empty lists and empty maps. A message, an `optional` field and a oneof's member that are not
+    /// set are left out in any case.
+    pub emit_defaults: bool,
+    /// Ignore fields that the message does not have, where they would be faults.
+    pub ignore_unknown: bool,
+}
+
+impl Style {
+    /// `/v1`.
+    pub const CANONICAL: Self = Self { proto_names: false, emit_defaults: true, ignore_unknown: false };
+    /// What callers of the first `users` service know.
+    pub const MICRO: Self = Self { proto_names: true, emit_defaults: false, ignore_unknown: true };
+}
+
+/// Bytes that are not the message they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are not this message")]
+pub struct InvalidWire;
+
+/// Why JSON is not the message it should be. No text in it repeats a value of the caller's.
+#[derive(Debug)]
+pub enum ReadError {
+    /// It is not JSON; the text says where and why.
+    Malformed(String),
+    /// It is JSON, and these fields are at fault, by their paths in proto names: `device.address`, `labels[3]`,
+    /// `metadata["k"]`. The first [`Violations::MAX`] at most.
+    Fields(Violations),
+}
+
+/// Appends the JSON of an encoded message to `out`.
+///
+/// Fields come in the order of their numbers, whatever the order in `wire`. The last one of a field wins, and parts
+/// of a message are put together, as every protobuf reader does it.
+///
+/// # Errors
+///
+/// [`InvalidWire`], with `out` in an undefined state.
+pub fn write(
+    schema: &Schema,
+    message: MessageId,
+    wire: &[u8],
+    style: Style,
+    out: &mut Vec<u8>,
+) -> Result<(), InvalidWire> {
+    write::write(schema, message, wire, style, out)
+}
+
+/// The encoded message that `json` means.
+///
+/// # Errors
+///
+/// [`ReadError`] with every field at fault.
+pub fn read(schema: &Schema, message: MessageId, json: &[u8], style: Style) -> Result<Vec<u8>, ReadError> {
+    match read::read(schema, message, json, style) {
+        // The message itself has no name to be at fault by.
+        Err(ReadError::Fields(fields)) if fields.iter().any(|(path, _)| path.is_empty()) => {
+            Err(ReadError::Malformed("line 1 column 1: expected an object".to_owned()))
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,343 @@
+//! The lifecycle of a request, from its headers to its reply: the same steps in the same order for every dialect.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::header::HOST;
+use http::request::Parts;
+use http::{Extensions, HeaderMap, HeaderValue, Method as Verb, Request, Response, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tracing::Instrument as _;
+
+use crate::auth::authenticator::{Authenticator, Peer};
+use crate::auth::keyring::{KeyRing, Principal};
+use crate::config::Config;
+use crate::domain::caller::Caller;
+use crate::domain::scope::Scope;
+use crate::error::tally::FAILED;
+use crate::error::{Error, Result};
+use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
+
+use super::connection::Connection;
+use super::limits::{Limits, Permits};
+use super::unread::Unread;
+
+/// The header that names a request in the logs of caller and server.
+const REQUEST_ID: &str = "x-request-id";
+
+/// The frames of a message: five bytes and the message. The decoder rejects a second frame.
+const FRAMES: usize = 16;
+
+/// How long the message of a call of health may take to arrive: the call has no permit meanwhile.
+const NAME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request whose body took longer than this to arrive is authenticated again: its key may have been revoked meanwhile.
+const REAUTH_AFTER: Duration = Duration::from_millis(100);
+
+/// Takes requests to the RPCs.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    gateway: Gateway,
+    authenticator: Authenticator,
+    scope_of: fn(&str) -> Option<Scope>,
+    limits: Limits,
+    health_is_public: bool,
+    reflection_is_public: bool,
+    requests: AtomicU64,
+    /// Tells this process's request ids from those of other replicas.
+    instance_id: u32,
+}
+
+/// Counts a call as abandoned when it is dropped with it: clients with a deadline often leave when it passes, and no other
+/// trace of the call is left.
+struct Unanswered;
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        FAILED.abandoned();
+    }
+}
+
+impl Pipeline {
+    pub(super) fn new(
+        config: &Config,
+        gateway: Gateway,
+        keys: KeyRing,
+        scope_of: fn(&str) -> Option<Scope>,
+        instance_id: u32,
+    ) -> Self {
+        Self {
+            gateway,
+            authenticator: Authenticator::new(config, keys),
+            scope_of,
+            limits: Limits::new(config),
+            health_is_public: config.open.health,
+            reflection_is_public: config.open.reflection,
+            requests: AtomicU64::new(0),
+            instance_id,
+        }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Returns true while programs of this machine are served without a key.
+    pub(super) fn is_local_mode(&self) -> bool {
+        self.authenticator.is_local_mode()
+    }
+
+    /// Answers a request.
+    pub(super) async fn respond(
+        &self,
+        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+        peer: &Peer,
+    ) -> Response<Body> {
+        let mut permits = Permits::new(connection.begin());
+        let (request, unread) = Unread::lend(request);
+        let id = self.request_id(request.headers());
+        let headers_only = request.method() == Verb::HEAD;
+        let span =
+            tracing::error_span!("call", id = id.to_str().unwrap_or_default(), path = request.uri().path());
+        let mut located = None;
+        let done = AssertUnwindSafe(self.process(&mut located, request, connection, peer, &mut permits));
+        let done = done.catch_unwind().instrument(span).await;
+        // The panic hook has logged where; the connection and all other calls go on.
+        let done = done.unwrap_or_else(|_| Err(Error::internal("a call panicked").into()));
+        let mut response = done.unwrap_or_else(|status| match located {
+            Some(call) => call.refuse(&status),
+            None => gateway::failed(&status),
+        });
+        if headers_only {
+            response = response.map(|_| Body::empty());
+        }
+        response.headers_mut().insert(REQUEST_ID, id);
+        unread.settle(&mut response).await;
+        gateway::holding(Arc::new(permits), response)
+    }
+
+    /// The steps. `permits` outlive them: the reply holds them until it is sent or dropped.
+    async fn process<'p>(
+        &'p self,
+        located: &mut Option<Call<'p>>,
+        request: Request<Body>,
+        connection: &Connection,
+        peer: &Peer,
+        permits: &mut Permits,
+    ) -> Result<Response<Body>, Status> {
+        let (mut head, body) = request.into_parts();
+        if !has_one_host(&head) {
+            return Ok(gateway::malformed("HTTP/1.1 asks for one Host header"));
+        }
+        // 1. Locate: which dialect, which RPC. What asks for none is answered in the dialect's own words.
+        let call = match self.gateway.locate(&mut head) {
+            Ok(call) => &*located.insert(call),
+            Err(response) => return Ok(*response),
+        };
+        // 2. Authenticate and authorize, once. Unknown callers get nothing, not even memory for what they send.
+        let admitted = self.admit(call, &head, peer);
+        let named = admitted.as_ref().is_ok_and(|(principal, _)| !principal.is_anonymous());
+        if let Some(response) = call.refuse_unnamed(named) {
+            return Ok(response);
+        }
+        let (principal, mut caller) = admitted?;
+        // 3. The caller's permits, before anything is read.
+        self.take_permits(call.target(), &principal, caller.as_ref(), connection, permits)?;
+        // 4. The whole message, before a permit of all calls: a client that opens calls and sends nothing must not hold up
+        //    others. A stream is read as it is worked on.
+        let expected = match call.expects(&head, body.is_end_stream()) {
+            Ok(expected) => expected,
+            Err(response) => return Ok(*response),
+        };
+        let asked_at = Instant::now();
+        let content = receive(expected, call.target(), &head, body).await?;
+        if asked_at.elapsed() > REAUTH_AFTER {
+            (_, caller) = self.admit(call, &head, peer)?;
+        }
+        self.run(call, head, content, (&principal, caller), connection, permits).await
+    }
+
+    async fn run(
+        &self,
+        call: &Call<'_>,
+        head: Parts,
+        content: Content,
+        (principal, caller): (&Principal, Option<Caller>),
+        connection: &Connection,
+        permits: &mut Permits,
+    ) -> Result<Response<Body>, Status> {
+        // 5. A permit of all calls, for those that end by themselves.
+        let ends = matches!(call.target(), Target::Rpc(method) if !method.is_stream());
+        let _permit = if ends { self.limits.start(principal, permits)? } else { None };
+        // 6. The caller's own deadline: an answer that comes after it is of no use.
+        let timeout = caller.as_ref().map(|_| deadline(&head.headers)).transpose()?.flatten();
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut extensions = Extensions::new();
+        if let Some(mut caller) = caller {
+            caller.deadline = deadline;
+            extensions.insert(caller);
+        }
+        // 7. Decode, the RPC, encode.
+        let end = end(call.target(), connection, deadline);
+        let answer = call.answer(head, extensions, content, end);
+        let unanswered = Unanswered;
+        let answered = match timeout {
+            Some(Duration::ZERO) => Err(Error::DeadlinePassed),
+            Some(timeout) if ends => {
+                tokio::time::timeout(timeout, answer).await.map_err(|_| Error::DeadlinePassed)
+            }
+            _ => Ok(answer.await),
+        };
+        std::mem::forget(unanswered);
+        Ok(answered?)
+    }
+
+    /// Authenticates the request, and authorizes it for its RPCs.
+    fn admit(&self, call: &Call<'_>, head: &Parts, peer: &Peer) -> Result<(Arc<Principal>, Option<Caller>)> {
+        let public = match call.target() {
+            Target::Health { .. } => self.health_is_public,
+            Target::Reflection => self.reflection_is_public,
+            Target::Rpc(_) => {
+                // An RPC that has no scope is refused first, with or without a key.
+                if call.rpcs().any(|rpc| (self.scope_of)(rpc).is_none()) {
+                    return Err(Error::MethodUnknown);
+                }
+                let principal = self.authenticator.authenticate(head, peer)?;
+                let scopes = call.rpcs().filter_map(self.scope_of);
+                let caller = self.authenticator.authorize(&principal, head, peer, scopes)?;
+                return Ok((principal, Some(caller)));
+            }
+        };
+        Ok((self.authenticator.authenticate_infra(head, peer, public)?, None))
+    }
+
+    fn take_permits(
+        &self,
+        target: Target<'_>,
+        principal: &Principal,
+        caller: Option<&Caller>,
+        connection: &Connection,
+        permits: &mut Permits,
+    ) -> Result<()> {
+        match (target, caller) {
+            (Target::Rpc(method), Some(caller)) => {
+                connection.name();
+                if method.is_stream() {
+                    self.limits.open_stream(principal, permits)
+                } else {
+                    self.limits.admit(principal, &caller.namespace, permits)
+                }
+            }
+            // Health is asked most urgently when the server is full: one answer takes no permit.
+            (Target::Health { watch: false }, _) => Ok(()),
+            _ => self.limits.open_infra_stream(connection, permits),
+        }
+    }
+
+    /// The caller's own id for the request, if it fits in a log line, or a new one.
+    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        let fits = |id: &&HeaderValue| {
+            (1..=64).contains(&id.len()) && id.as_bytes().iter().all(|b| b.is_ascii_graphic() && *b != b'"')
+        };
+        if let Some(id) = headers.get(REQUEST_ID).filter(fits) {
+            return id.clone();
+        }
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        HeaderValue::try_from(format!("{:08x}-{number:x}", self.instance_id))
+            .unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
+}
+
+/// The content of a request, in memory unless it is a stream.
+async fn receive(
+    expected: Expected,
+    target: Target<'_>,
+    head: &Parts,
+    mut body: Body,
+) -> Result<Content, Status> {
+    let time = if matches!(target, Target::Health { .. }) { NAME_TIMEOUT } else { BODY_TIMEOUT };
+    Ok(match expected {
+        Expected::Nothing => Content::Whole(Bytes::new()),
+        Expected::Plain(max) => Content::Whole(gateway::receive_plain(head, body, max).await?),
+        Expected::Message(max) => Content::Whole(gateway::receive(&mut body, max, FRAMES, time).await?),
+        Expected::Stream => Content::Stream(body),
+    })
+}
+
+/// When a stream has to end, if its client does not end it. Streams of health end by themselves when the server stops.
+fn end(target: Target<'_>, connection: &Connection, deadline: Option<Instant>) -> Option<End> {
+    match target {
+        Target::Reflection => {}
+        Target::Rpc(method) if method.is_stream() => {}
+        _ => return None,
+    }
+    let leaving = connection.leaving().clone().cancelled_owned();
+    let passed = async move {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    Some(Box::pin(async move {
+        tokio::select! {
+            () = leaving => Status::new(Code::Unavailable, "this connection is closing: call again on another"),
+            () = passed => Error::DeadlinePassed.into(),
+        }
+    }))
+}
+
+/// HTTP/1.1 names the host once (RFC 9112 §3.2): of two, one of us could look at the wrong one.
+fn has_one_host(head: &Parts) -> bool {
+    head.version != Version::HTTP_11 || head.headers.get_all(HOST).iter().count() == 1
+}
+
+/// The span of gRPC's `grpc-timeout`: at most eight digits and a unit.
+fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let wrong =
+        || Error::invalid("grpc-timeout", "must be one to eight digits and one of H, M, S, m, u and n");
+    let text = value.to_str().map_err(|_| wrong())?;
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    Ok(Some(match unit {
+        "H" => Duration::from_hours(number),
+        "M" => Duration::from_mins(number),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return Err(wrong()),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_as_grpc_says() {
+        let parse = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            deadline(&headers).ok().flatten()
+        };
+        assert_eq!(parse("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parse("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(parse("99999999H"), Some(Duration::from_hours(99_999_999)));
+        for wrong in ["", "S", "5", "5s", "-5S", "123456789S", "5.5S", "+5S", "5 S"] {
+            assert_eq!(parse(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(deadline(&HeaderMap::new()).unwrap(), None);
+    }
+}
