@@ -131,10 +131,7 @@ pub(super) fn new_status(request: &pb::UpdateStatusRequest) -> Result<(UserId, S
     let id = fields.check("id", UserId::parse(&request.id));
     let status = fields
         .check("status", Status::from_number(request.status).ok_or("must be PENDING, ACTIVE or BLOCKED"));
-    match (id, status) {
-        (Some(id), Some(status)) => Ok((id, status)),
-        _ => Err(Error::Invalid(fields)),
-    }
+    id.zip(status).ok_or(Error::Invalid(fields))
 }
 
 /// Whose password is set, and to what.
@@ -142,10 +139,7 @@ pub(super) fn set_password(request: pb::SetPasswordRequest, policy: &Policy) -> 
     let mut fields = Fields::default();
     let id = fields.check("user_id", UserId::parse(&request.user_id));
     let password = fields.check("new_password", required_password(request.new_password, policy));
-    match (id, password) {
-        (Some(id), Some(password)) => Ok((id, password)),
-        _ => Err(Error::Invalid(fields)),
-    }
+    id.zip(password).ok_or(Error::Invalid(fields))
 }
 
 fn status(raw: i32, fields: &mut Fields) -> Option<Status> {
@@ -223,10 +217,7 @@ pub(super) fn verification(request: &pb::UpdateVerificationRequest) -> Result<(U
     let mut fields = Fields::default();
     let id = fields.check("id", UserId::parse(&request.id));
     let proven = fields.check_optional("email", non_empty(&request.email).map(Email::parse));
-    match (id, proven) {
-        (Some(id), Some(proven)) => Ok((id, proven)),
-        _ => Err(Error::Invalid(fields)),
-    }
+    id.zip(proven).ok_or(Error::Invalid(fields))
 }
 
 pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Policy) -> Result<PasswordChange> {

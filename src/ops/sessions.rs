@@ -41,12 +41,12 @@ pub struct Login {
     pub device: Device,
 }
 
-/// The user that a log-in names: if both are given, the one who has both.
+/// The user that a log-in names.
 struct Named {
-    username: Option<Username>,
+    /// `None` if one of the texts cannot be a name, so that no user matches.
+    user: Option<UserRef>,
+    /// The address that this user must have too.
     email: Option<Email>,
-    /// True if one of the texts cannot be a name, so that no user matches.
-    is_unusable: bool,
     identifier: LoginIdentifier,
 }
 
@@ -57,12 +57,12 @@ impl Login {
         let email = self.email.as_deref().map(|raw| Email::parse(raw).map_err(|_| raw));
         let name = username.as_ref().map(|name| name.as_ref().map_or_else(|raw| *raw, Username::as_str));
         let address = email.as_ref().map(|name| name.as_ref().map_or_else(|raw| *raw, Email::as_str));
-        Named {
-            is_unusable: matches!(username, Some(Err(_))) || matches!(email, Some(Err(_))),
-            identifier: LoginIdentifier::by_names(name, address),
-            username: username.and_then(Result::ok),
-            email: email.and_then(Result::ok),
-        }
+        let identifier = LoginIdentifier::by_names(name, address);
+        let (Ok(username), Ok(email)) = (username.transpose(), email.transpose()) else {
+            return Named { user: None, email: None, identifier };
+        };
+        let user = username.map(UserRef::Username).or_else(|| email.clone().map(UserRef::Email));
+        Named { user, email, identifier }
     }
 }
 
@@ -128,15 +128,9 @@ impl Operations {
 
     /// The live user that a log-in names.
     async fn find_named(&self, caller: &Caller, named: &Named) -> Result<Option<Account>> {
-        let Named { username, email, is_unusable, .. } = named;
-        let key = match (username, email) {
-            _ if *is_unusable => return Ok(None),
-            (Some(username), _) => UserRef::Username(username.clone()),
-            (None, Some(email)) => UserRef::Email(email.clone()),
-            (None, None) => return Ok(None),
-        };
-        let account = self.find(caller, &key).await?;
-        Ok(account.filter(|account| email.is_none() || account.user.email == *email))
+        let Some(user) = &named.user else { return Ok(None) };
+        let account = self.find(caller, user).await?;
+        Ok(account.filter(|account| named.email.is_none() || account.user.email == named.email))
     }
 
     async fn open_session(

@@ -16,10 +16,6 @@ pub(super) use terms::{Folded, same_terms, terms_of};
 pub use terms::{Term, probes};
 
 /// Writes the terms of a user to the index. In the transaction that writes the user, after that.
-///
-/// # Errors
-///
-/// What the database says, as all functions here.
 pub(super) async fn write(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -78,10 +74,6 @@ pub(super) async fn write_all(
 }
 
 /// Takes a user out of the index, before the user is removed. PostgreSQL does it by itself.
-///
-/// # Errors
-///
-/// What the database says.
 pub(super) async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<()> {
     let backend = tx.get_database_backend();
     if backend == DbBackend::Sqlite {

@@ -23,10 +23,7 @@ pub(in crate::grpc) fn prefs_change(request: pb::UpdatePrefsRequest) -> Result<(
         Some(None) => fields.check("prefs", Err("has a number that JSON cannot hold")),
         None => fields.check("prefs", Err("is required")),
     };
-    match (user, prefs) {
-        (Some(user), Some(prefs)) => Ok((user, prefs)),
-        _ => Err(Error::Invalid(fields)),
-    }
+    user.zip(prefs).ok_or(Error::Invalid(fields))
 }
 
 /// `None` if a number is not finite. Protobuf's reader has bounded the nesting.
