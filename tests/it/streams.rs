@@ -88,13 +88,13 @@ async fn all(replica: &Replica, request: Request<FileRequest>) -> (Vec<String>, 
 async fn all_web(replica: &Replica, key: &str, message: &FileRequest, text: bool) -> (Vec<String>, Code) {
     use base64::Engine as _;
     let base64 = base64::engine::general_purpose::STANDARD;
-    let framed = framed(&message.encode_to_vec());
+    let sent = framed(&message.encode_to_vec());
     let media = if text { "application/grpc-web-text" } else { "application/grpc-web+proto" };
     let request = http::Request::post(format!("http://{}/everything.Everything/Watch", replica.address))
         .header("content-type", media)
         .header("accept", media)
         .header("authorization", format!("Bearer {key}"))
-        .body(Full::new(Bytes::from(if text { base64.encode(&framed).into_bytes() } else { framed })));
+        .body(Full::new(Bytes::from(if text { base64.encode(&sent).into_bytes() } else { sent })));
     let (head, body) = raw(request.unwrap()).await.into_parts();
     if let Some(status) = Status::from_header_map(&head.headers) {
         return (Vec::new(), status.code());
