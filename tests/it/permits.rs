@@ -269,7 +269,7 @@ async fn reflection_ends_when_the_server_does(service: &Service) {
     answers.message().await.unwrap().unwrap();
     other.stop.cancel();
     assert_eq!(answers.message().await.unwrap_err().code(), Code::Unavailable);
-    let ended = tokio::time::timeout(Duration::from_secs(30), other.served).await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), other.running).await;
     assert!(ended.unwrap().unwrap(), "everything ended within the grace period");
 }
 

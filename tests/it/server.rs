@@ -149,7 +149,7 @@ async fn a_call_in_flight_ends_before_the_server_does(service: &Service) {
     }
     drop(tx);
     held.await.unwrap().unwrap();
-    assert!(other.served.await.unwrap(), "everything ended within the grace period");
+    assert!(other.running.await.unwrap(), "everything ended within the grace period");
 }
 
 async fn a_request_over_the_header_limits_is_refused(service: &Service) {
@@ -187,7 +187,7 @@ async fn callers_that_leave_leave_no_transaction_behind(service: &Service) {
 async fn a_full_server_still_hears_the_signal_to_stop(service: &Service) {
     let full = service.another(|config| config.limits.connections = 1).await; // the client's own
     full.stop.cancel();
-    assert!(full.served.await.unwrap());
+    assert!(full.running.await.unwrap());
 }
 
 async fn a_compressed_message_is_refused_with_a_reason(service: &Service) {

@@ -306,7 +306,7 @@ async fn streams_end_with_the_server_and_send_their_clients_elsewhere(service: &
     assert_eq!(web, (vec!["0".to_owned()], Code::Unavailable));
     assert_eq!((lines.0, lines.1.len()), (StatusCode::OK, 2));
     assert_eq!(lines.1[1]["error"]["code"], 14);
-    let ended = tokio::time::timeout(Duration::from_secs(30), replica.served).await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), replica.running).await;
     assert!(ended.unwrap().unwrap(), "everything ended within the grace period");
 }
 

@@ -128,7 +128,7 @@ pub(crate) struct Replica {
     pub(crate) ops: Operations,
     pub(crate) keys: KeyRing,
     pub(crate) stop: CancellationToken,
-    pub(crate) served: JoinHandle<bool>,
+    pub(crate) running: JoinHandle<bool>,
     pub(crate) server: Server,
     /// Every statement that was run, while it is `Some`.
     pub(crate) statements: Statements,
@@ -230,7 +230,7 @@ impl Service {
 
     async fn end(self) {
         self.replica.stop.cancel();
-        self.replica.served.await.unwrap();
+        self.replica.running.await.unwrap();
         self.replica.store.close().await;
         self.home.end().await;
     }
@@ -283,20 +283,7 @@ impl Replica {
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
         let users = UsersClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self {
-            users,
-            address,
-            store,
-            hasher,
-            ops,
-            keys,
-            stop,
-            served: running,
-            server,
-            statements,
-            channel,
-            client,
-        }
+        Self { users, address, store, hasher, ops, keys, stop, running, server, statements, channel, client }
     }
 
     /// A client of the keys.
