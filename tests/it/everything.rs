@@ -30,8 +30,8 @@ pub(crate) struct FileReply {
 
 type Replies = Pin<Box<dyn Stream<Item = Result<FileReply, Status>> + Send>>;
 
-fn reply(title: impl ToString) -> FileReply {
-    FileReply { title: title.to_string() }
+fn reply(title: impl Into<String>) -> FileReply {
+    FileReply { title: title.into() }
 }
 
 /// The service of `everything.proto`, as far as tests call it.
@@ -90,7 +90,7 @@ impl tonic::server::ServerStreamingService<FileRequest> for Watch {
     fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
         let FileRequest { name, page_size } = request.into_inner();
         async move {
-            let replies = stream::iter((0..page_size).map(|n| Ok(reply(n))));
+            let replies = stream::iter((0..page_size).map(|n| Ok(reply(n.to_string()))));
             Ok(Response::new(match &*name {
                 "refuse" => return Err(Status::not_found("no such file")),
                 "fail" => replies.chain(stream::iter([Err(Status::aborted("it changed"))])).boxed(),
