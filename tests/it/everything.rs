@@ -30,8 +30,8 @@ pub(crate) struct FileReply {
 
 type Replies = Pin<Box<dyn Stream<Item = Result<FileReply, Status>> + Send>>;
 
-fn reply(title: &dyn ToString) -> FileReply {
-    FileReply { title: title.to_string() }
+fn reply(title: impl Into<String>) -> FileReply {
+    FileReply { title: title.into() }
 }
 
 /// The service of `everything.proto`, as far as tests call it.
@@ -75,7 +75,7 @@ impl tonic::server::UnaryService<FileRequest> for File {
     type Future = Pin<Box<dyn Future<Output = Result<Response<FileReply>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
-        async move { Ok(Response::new(reply(&request.into_inner().name))) }.boxed()
+        async move { Ok(Response::new(reply(request.into_inner().name))) }.boxed()
     }
 }
 
@@ -90,7 +90,7 @@ impl tonic::server::ServerStreamingService<FileRequest> for Watch {
     fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
         let FileRequest { name, page_size } = request.into_inner();
         async move {
-            let replies = stream::iter((0..page_size).map(|n| Ok(reply(&n))));
+            let replies = stream::iter((0..page_size).map(|n| Ok(reply(n.to_string()))));
             Ok(Response::new(match &*name {
                 "refuse" => return Err(Status::not_found("no such file")),
                 "fail" => replies.chain(stream::iter([Err(Status::aborted("it changed"))])).boxed(),
@@ -114,7 +114,7 @@ impl tonic::server::ClientStreamingService<FileRequest> for Collect {
             while let Some(message) = messages.message().await? {
                 names.push(message.name);
             }
-            Ok(Response::new(reply(&names.join("+"))))
+            Ok(Response::new(reply(names.join("+"))))
         }
         .boxed()
     }
