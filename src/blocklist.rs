@@ -55,10 +55,6 @@ pub enum OpenError {
 impl Blocklist {
     /// Opens a list of passwords, or of SHA-1 hashes as its first line tells. A list of passwords is read into memory; of
     /// hashes only samples are read.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |error| OpenError::Read(path.to_owned(), error);
         let wrong = |why: String| OpenError::Format(path.to_owned(), why);

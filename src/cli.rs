@@ -107,7 +107,6 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 }
 
 /// Runs the command that the process was started with.
-#[must_use]
 pub fn run() -> ExitCode {
     let command = match Command::try_parse() {
         Ok(command) => command,

@@ -26,7 +26,6 @@ pub enum Clock {
 
 impl Clock {
     /// A clock that shows `start` and stands still.
-    #[must_use]
     pub fn fixed(start: Timestamp) -> Self {
         Self::Fixed { now: Arc::new(AtomicI64::new(start.0)), boot: Arc::new(AtomicI64::new(start.0)) }
     }
@@ -47,7 +46,6 @@ impl Clock {
     }
 
     /// The time now.
-    #[must_use]
     pub fn now(&self) -> Timestamp {
         match self {
             #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine")]
@@ -59,7 +57,6 @@ impl Clock {
     }
 
     /// The time of day together with the time since the machine was started.
-    #[must_use]
     pub fn clocks(&self) -> Clocks {
         let (boot, boot_id) = match self {
             Self::System => {

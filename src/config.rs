@@ -146,7 +146,6 @@ impl Config {
     }
 
     /// What a new password must keep to.
-    #[must_use]
     pub fn policy(&self) -> Policy {
         Policy {
             min_length: self.passwords.min_length,
@@ -156,7 +155,6 @@ impl Config {
     }
 
     /// The settings as TOML, for `usersd check-config`. A password in the database's address is hidden.
-    #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         let mut section = "";
@@ -281,6 +279,15 @@ mod tests {
             assert!(said.contains(part), "{part:?} is missing in:\n{said}");
         }
         assert_eq!(said.lines().count(), 9, "{said}");
+    }
+
+    #[test]
+    fn a_proxy_is_not_every_address() {
+        for every in ["0.0.0.0/0", "10.0.0.0/8, ::/0"] {
+            let environment = [("USERSD_HTTP_TRUSTED_PROXIES", every)];
+            let said = assemble("", &environment, &Overrides::default()).unwrap_err();
+            assert!(said.contains("must not hold every address"), "{said}");
+        }
     }
 
     #[test]

@@ -54,7 +54,6 @@ impl Devices {
     /// Keeps a CPU busy for 5 to 12 µs, for up to 5 ms with the worst user agents; the first time in the life of
     /// the process for 0.1 s more, while others that ask wait. Never fails: what cannot be told is empty, or an
     /// unknown country.
-    #[must_use]
     pub fn describe(&self, device: &Device) -> Details {
         let mut details = agent::describe(&device.user_agent);
         let country = self.countries.as_ref().zip(device.address);

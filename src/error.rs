@@ -137,7 +137,6 @@ pub enum Error {
 
 impl Error {
     /// The code and the stable reason. One row a variant; this table is the whole mapping.
-    #[must_use]
     pub fn kind(&self) -> (Code, ErrorReason) {
         match self {
             Self::Invalid(_) => (Code::InvalidArgument, ErrorReason::FieldInvalid),
@@ -219,7 +218,6 @@ impl Fields {
     }
 
     /// Faults that were collected elsewhere, and how many there were beyond those.
-    #[must_use]
     pub fn collected(found: Vec<(String, String)>, more: usize) -> Self {
         let mut fields = Self { found: Vec::with_capacity(found.len().min(Self::MAX)), more };
         for (field, why) in found {
@@ -251,7 +249,6 @@ impl Fields {
     }
 
     /// Whether no field is at fault.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
@@ -280,7 +277,6 @@ impl std::fmt::Display for Fields {
 }
 
 /// An error and what lies under it, outermost first.
-#[must_use]
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -95,10 +95,6 @@ pub struct HashPermit {
 
 impl Hasher {
     /// Proves bcrypt on this machine first: about 3 ms.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`]
     pub fn new(config: HasherConfig) -> Result<Self, StartError> {
         let HasherConfig { cost, workers, lanes, max_wait, min_cpu_percent } = config;
         let lanes = lanes.unwrap_or(DEFAULT_LANES).clamp(1, MAX_LANES);
@@ -123,10 +119,6 @@ impl Hasher {
     }
 
     /// A hash of another system, as we keep it until its first use. No work is done.
-    ///
-    /// # Errors
-    ///
-    /// [`HashInvalid`]
     pub fn adopt(&self, text: &str) -> Result<PasswordHash, HashInvalid> {
         if text.len() > MAX_HASH_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(HashInvalid);
@@ -140,13 +132,11 @@ impl Hasher {
     }
 
     /// Whether a hash is as we would write it now.
-    #[must_use]
     pub fn is_current(&self, hash: &PasswordHash) -> bool {
         Stored::is_current(hash, self.cost)
     }
 
     /// Passwords taken on since the start, and the rounds of bcrypt done.
-    #[must_use]
     pub fn work(&self) -> Work {
         self.pool.work()
     }

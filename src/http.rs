@@ -27,13 +27,11 @@ use crate::error::{Error, Fields};
 use transcode::json::ReadError;
 
 /// The reply to a request that is none, in whatever dialect.
-#[must_use]
 pub fn malformed(why: &str) -> http::Response<tonic::body::Body> {
     reply::error(&Error::Malformed(why.to_owned()).into())
 }
 
 /// The reply to a request whose dialect is not known.
-#[must_use]
 pub fn failed(status: &tonic::Status) -> http::Response<tonic::body::Body> {
     reply::error(status)
 }

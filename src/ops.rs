@@ -104,19 +104,16 @@ impl Operations {
     }
 
     /// The same service, which also refuses new passwords that `blocklist` holds.
-    #[must_use]
     pub fn with_blocklist(self, blocklist: Option<Blocklist>) -> Self {
         Self { blocklist, ..self }
     }
 
     /// The database, whose state the server shows.
-    #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
 
     /// What a new password must keep to.
-    #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.rules.policy
     }

@@ -115,25 +115,21 @@ impl Server {
     }
 
     /// Calls that are worked on right now.
-    #[must_use]
     pub fn calls_in_flight(&self) -> usize {
         self.pipeline.limits().in_flight()
     }
 
     /// Streams that are open.
-    #[must_use]
     pub fn streams_open(&self) -> usize {
         self.pipeline.limits().streams_open()
     }
 
     /// Calls that were given a permit of their caller's since the start.
-    #[must_use]
     pub fn calls_admitted(&self) -> u64 {
         self.pipeline.limits().admitted()
     }
 
     /// Returns true while programs of this machine are served without a key, since none was ever created.
-    #[must_use]
     pub fn is_open(&self) -> bool {
         self.pipeline.is_local_mode()
     }

@@ -1,7 +1,7 @@
 //! Queries and records on SQLite and PostgreSQL. SeaORM is named nowhere else but in `throttle`.
 //!
 //! Free functions over a connection or a transaction; every query of a tenant's rows starts from its namespace.
-//! A missing row is `None`: the operation decides what that means.
+//! A missing row is `None`: the operation decides what that means. All of them fail as the database does.
 
 pub mod clocks;
 mod connect;
@@ -55,7 +55,6 @@ use shared::Shared;
 use trust::Trust;
 
 /// Returns true if the database undid a transaction so that others could go on: the same again may succeed.
-#[must_use]
 pub fn is_deadlock(error: &Error) -> bool {
     matches!(error, Error::DatabaseUnavailable(cause) if cause.downcast_ref().is_some_and(fault::is_deadlock))
 }
@@ -71,7 +70,6 @@ pub enum Kind {
 
 impl Kind {
     /// As the start line names it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
@@ -98,13 +96,11 @@ pub struct Store {
 
 impl Store {
     /// Which database it is.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// The same database with `see` told of every statement that was run.
-    #[must_use]
     pub fn observed(mut self, see: impl Fn(&Statement) + Send + Sync + 'static) -> Self {
         let observer = Observer::new(see);
         self.read = self.read.observed(&observer);
@@ -115,7 +111,6 @@ impl Store {
 
     /// A connection for the server's own reads: start-up, keys, housekeeping. It waits for no caller. On SQLite it refuses
     /// to write and never waits for a writer.
-    #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.server
     }

@@ -9,7 +9,7 @@
 //!
 //! * An *attempt* is one try to prove a password. It is counted before the hash is computed: any number of attempts at
 //!   the same time stay within a limit.
-//! * A *bucket* is a row of counts, found by its [`BucketKey`], a keyed digest. An attempt counts in up to four: those of
+//! * A *bucket* is a row of counts, found by its `BucketKey`, a keyed digest. An attempt counts in up to four: those of
 //!   the name that was used, of the account, of the end user's IP address and of the calling program.
 //! * A *pending* attempt has no verdict yet. A *streak* is a run of failures without a success.
 //! * A *known IP* is one that the user signed in from before. Failures of others do not lock the user out there.

@@ -42,7 +42,6 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// As the settings ask for.
-    #[must_use]
     pub fn new(config: &Config, keys: KeyRing) -> Self {
         Self {
             auth: config.auth,
@@ -57,7 +56,6 @@ impl Authenticator {
     }
 
     /// Returns true while programs of this machine are served without a key.
-    #[must_use]
     pub fn is_local_mode(&self) -> bool {
         self.allows_local_mode && self.keys.is_empty_ever()
     }

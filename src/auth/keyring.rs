@@ -43,7 +43,6 @@ pub struct Principal {
 
 impl Principal {
     /// A caller that authenticates by its client certificate.
-    #[must_use]
     pub fn new(name: &str, reach: Reach, scopes: Scopes) -> Self {
         Self {
             name: name.into(),
@@ -59,14 +58,12 @@ impl Principal {
     }
 
     /// Every caller of a server that asks for no key.
-    #[must_use]
     pub fn anonymous() -> Self {
         let anonymous = Self::new(Caller::OPEN, Reach::One(Namespace::default()), Scopes::ALL);
         Self { identity: Identity::Open, ..anonymous }
     }
 
     /// Returns true if it did not authenticate, because the server asks for no key.
-    #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.identity == Identity::Open
     }
@@ -126,10 +123,6 @@ impl KeyRing {
     pub const FLUSH_INTERVAL: Duration = Duration::from_mins(1);
 
     /// The keys of a migrated database.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database, as all functions here.
     pub async fn load(store: Store, clock: Clock) -> Result<Self> {
         let ring = Self {
             store,
@@ -145,13 +138,11 @@ impl KeyRing {
     }
 
     /// Returns true if no key was ever created.
-    #[must_use]
     pub fn is_empty_ever(&self) -> bool {
         !self.table().any_key_created
     }
 
     /// How many keys were hashed and looked up since the start.
-    #[must_use]
     pub fn authentications(&self) -> u64 {
         self.authentications.load(Ordering::Relaxed)
     }

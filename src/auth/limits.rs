@@ -60,7 +60,6 @@ impl UsageCounter {
     }
 
     /// Permits that are taken.
-    #[must_use]
     pub fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
     }
@@ -102,7 +101,6 @@ pub struct NamespacePermit {
 
 impl Namespaces {
     /// Each has `most` calls at a time.
-    #[must_use]
     pub fn new(most: usize) -> Self {
         Self { most, running: Mutex::default() }
     }

@@ -6,7 +6,6 @@ use crate::domain::scope::Scope;
 ///
 /// Two RPCs ask for more depending on the message: `Update` with a password needs `users.admin`, and a key can give
 /// no scope that it lacks.
-#[must_use]
 pub fn scope_of(path: &str) -> Option<Scope> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     match service {

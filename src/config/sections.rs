@@ -75,7 +75,6 @@ pub struct Setting {
 
 impl Setting {
     /// Its name in the environment.
-    #[must_use]
     pub fn variable(&self) -> String {
         format!("USERSD_{}", self.key.to_uppercase().replace('.', "_"))
     }

@@ -138,12 +138,16 @@ pub(super) fn headers_size(text: &str) -> Result<usize, String> {
 
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    items
+    let networks: Vec<IpNet> = items
         .map(|item| {
             item.parse().or_else(|_| item.parse().map(|address: std::net::IpAddr| IpNet::from(address)))
         })
         .collect::<Result<_, _>>()
-        .map_err(|_| "must be addresses or networks like 10.0.0.0/8".to_owned())
+        .map_err(|_| "must be addresses or networks like 10.0.0.0/8".to_owned())?;
+    if networks.iter().any(|network| network.prefix_len() == 0) {
+        return Err("must not hold every address: any client could name another one as its own".to_owned());
+    }
+    Ok(networks)
 }
 
 /// Names of hosts, or `*.` and the end of such names.

@@ -51,7 +51,6 @@ impl Caller {
     pub const SERVER: &str = "usersd";
 
     /// The server itself, in what it does in the background.
-    #[must_use]
     pub fn server(namespace: Namespace) -> Self {
         let name = Self::SERVER.into();
         Self {
@@ -68,13 +67,11 @@ impl Caller {
     }
 
     /// Whether it may do what is [`Scope`]'s.
-    #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
     }
 
     /// Where the end user sits: what was said of it, else where the call came from.
-    #[must_use]
     pub fn device(&self, said: &Device) -> Device {
         let user_agent = if said.user_agent.is_empty() { &self.user_agent } else { &said.user_agent };
         Device { address: said.address.or(self.address), user_agent: user_agent.clone() }
@@ -82,19 +79,16 @@ impl Caller {
 
     /// The end user's address: the one that was said, else the one that a trusted proxy names. The address of a program
     /// that calls for many users is none.
-    #[must_use]
     pub fn end_user_address(&self, said: &Device) -> Option<IpAddr> {
         said.address.or(self.address.filter(|_| self.proxied))
     }
 
     /// The same caller for work that goes on after the call has ended, and so after its deadline.
-    #[must_use]
     pub fn detached(&self) -> Self {
         Self { deadline: None, ..self.clone() }
     }
 
     /// Whose turn it is where callers wait.
-    #[must_use]
     pub fn flow(&self) -> Flow {
         Flow { namespace: self.namespace.shared(), key: Arc::clone(&self.name) }
     }

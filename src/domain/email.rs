@@ -23,10 +23,6 @@ impl Email {
 
     /// Checks the shape only: an RFC 5321 dot-string before the `@`, a host name with at least one dot after it.
     /// Whether mail arrives there is learnt by sending some.
-    ///
-    /// # Errors
-    ///
-    /// [`EmailInvalid`]
     pub fn parse(raw: &str) -> Result<Self, EmailInvalid> {
         // An A-label is longer than its U-label in characters, never so in bytes by much: this only bounds work.
         if raw.len() > 4 * Self::MAX_BYTES {
@@ -46,7 +42,6 @@ impl Email {
     }
 
     /// The part before the `@`.
-    #[must_use]
     pub fn local(&self) -> &str {
         self.0.rsplit_once('@').map_or("", |(local, _)| local)
     }

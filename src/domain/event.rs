@@ -79,13 +79,11 @@ impl Action {
     ];
 
     /// The action of a stored name; `None` for one that a newer server wrote.
-    #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.name() == name)
     }
 
     /// The stored name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::UserCreated => "USER_CREATED",
@@ -133,7 +131,6 @@ pub struct Event {
 
 impl Event {
     /// An event that changed no field of the user.
-    #[must_use]
     pub fn new(at: Timestamp, action: Action, user: Option<UserId>) -> Self {
         Self {
             at,
@@ -147,7 +144,6 @@ impl Event {
     }
 
     /// The same event as a change of a user's fields.
-    #[must_use]
     pub fn changing(mut self, version: i64, changed: Vec<&'static str>) -> Self {
         self.version = version;
         self.changed = changed;
@@ -155,14 +151,12 @@ impl Event {
     }
 
     /// The same event as one about a session or a key.
-    #[must_use]
     pub fn about(mut self, session: &str) -> Self {
         session.clone_into(&mut self.session);
         self
     }
 
     /// The same event from a given device.
-    #[must_use]
     pub fn from(mut self, device: Device) -> Self {
         self.device = device;
         self
@@ -199,7 +193,6 @@ pub struct LogFilter {
 
 impl LogFilter {
     /// What page tokens of this log of `user` are bound to.
-    #[must_use]
     pub fn digest(&self, namespace: &Namespace, user: &UserId) -> ListDigest {
         let Self { actions, span } = self;
         let fields = ListFields::new("logs", namespace.as_str()).text(user.as_str());
@@ -220,7 +213,6 @@ pub struct KeyLogFilter {
 
 impl KeyLogFilter {
     /// What page tokens of this log of keys that reach `reach` are bound to.
-    #[must_use]
     pub fn digest(&self, reach: &Reach) -> ListDigest {
         let Self { root, key, span } = self;
         let fields = ListFields::new("key logs", reach.as_str()).flag(*root);

@@ -17,7 +17,6 @@ handed_out_secret!(ApiKey, "usk_");
 
 impl ApiKey {
     /// The digest of a text that can be a key; `None` for any other.
-    #[must_use]
     pub fn digest_of(raw: &str) -> Option<SecretDigest> {
         secret::is_one(Self::PREFIX, raw).then(|| SecretDigest::of(raw))
     }
@@ -37,16 +36,11 @@ impl Reach {
     pub const EVERY: &str = "*";
 
     /// A namespace, or [`Reach::EVERY`].
-    ///
-    /// # Errors
-    ///
-    /// [`NamespaceInvalid`]
     pub fn parse(raw: &str) -> Result<Self, NamespaceInvalid> {
         if raw == Self::EVERY { Ok(Self::Every) } else { Namespace::parse(raw).map(Self::One) }
     }
 
     /// The text, for storage and people.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
             Self::One(namespace) => namespace.as_str(),
@@ -77,10 +71,6 @@ impl KeyName {
     pub const MAX: usize = 128;
 
     /// A name.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyNameInvalid`]
     pub fn parse(raw: &str) -> Result<Self, KeyNameInvalid> {
         match plain(raw.trim(), Self::MAX)? {
             empty if empty.is_empty() => Err(KeyNameInvalid::Empty),
@@ -128,7 +118,6 @@ impl Key {
     pub const MOST: u64 = 1_000;
 
     /// Returns true if the key has expired at `now`.
-    #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|at| at <= now)
     }
@@ -137,17 +126,12 @@ impl Key {
     ///
     /// Counted in the whole seconds that callers see, so that a key which replaces itself by one of the same life can do
     /// so for ever.
-    #[must_use]
     pub fn life_seconds(&self) -> Option<i64> {
         self.expires.map(|at| at.seconds() - self.created.seconds())
     }
 
     /// Checks that a key which this one makes at `now` lives no longer than this one's whole life. Without this, a key
     /// that was stolen for a minute could make one that never ends.
-    ///
-    /// # Errors
-    ///
-    /// [`LivesTooLong`]
     pub fn check_made(&self, expires: Option<Timestamp>, now: Timestamp) -> Result<(), LivesTooLong> {
         let Some(life) = self.life_seconds() else { return Ok(()) };
         let latest = now.seconds().saturating_add(life);

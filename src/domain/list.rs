@@ -21,7 +21,6 @@ pub struct Listing {
 
 impl Listing {
     /// What page tokens of this list are bound to.
-    #[must_use]
     pub fn digest(&self, namespace: &Namespace) -> ListDigest {
         let Self { trash, filters, order, descending } = self;
         let Filters { search, username, email, status, email_verified, label, created, updated } = filters;
@@ -63,7 +62,6 @@ impl Filters {
     pub const MAX_SEARCH: usize = 256;
 
     /// Whether the search is for what a text begins with.
-    #[must_use]
     pub fn searches_beginnings(&self) -> bool {
         self.search.chars().nth(Self::SUBSTRING - 1).is_none()
     }
@@ -85,7 +83,6 @@ impl TimeRange {
     }
 
     /// Whether it leaves nothing out.
-    #[must_use]
     pub fn is_open(&self) -> bool {
         self.from.is_none() && self.to.is_none()
     }
@@ -121,13 +118,11 @@ impl Order {
     ];
 
     /// Its name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.into_iter().find(|(_, order)| *order == self).map_or("", |(name, _)| name)
     }
 
     /// The order of that name.
-    #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, order)| order)
     }
@@ -153,7 +148,6 @@ pub enum SortValue {
 
 impl Position {
     /// The place of `user` in a list of that order.
-    #[must_use]
     pub fn of(user: &User, order: Order) -> Self {
         let key = match order {
             Order::Created => SortValue::Number(user.created.0),
@@ -182,7 +176,6 @@ pub enum Start<P> {
 
 impl<P> Start<P> {
     /// Rows to pass over.
-    #[must_use]
     pub fn offset(&self) -> u64 {
         match self {
             Self::Offset(rows) => *rows,
@@ -191,7 +184,6 @@ impl<P> Start<P> {
     }
 
     /// The place to go on behind.
-    #[must_use]
     pub fn after(&self) -> Option<&P> {
         match self {
             Self::Offset(_) => None,

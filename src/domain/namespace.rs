@@ -16,10 +16,6 @@ impl Namespace {
     pub const DEFAULT: &str = "default";
 
     /// Reads a namespace. Nothing is changed to make it fit.
-    ///
-    /// # Errors
-    ///
-    /// [`NamespaceInvalid`]
     pub fn parse(raw: &str) -> Result<Self, NamespaceInvalid> {
         let bytes = raw.as_bytes();
         let lead = bytes.first().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -29,13 +25,11 @@ impl Namespace {
     }
 
     /// The text, for storage.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The text, for those who keep it: no copy is made.
-    #[must_use]
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }

@@ -30,19 +30,11 @@ impl Page {
     pub const MAX_BYTES: usize = 3 * 1024 * 1024;
 
     /// A number of rows.
-    ///
-    /// # Errors
-    ///
-    /// [`LimitInvalid`]
     pub fn limit(raw: i64) -> Result<u64, LimitInvalid> {
         u64::try_from(raw).ok().filter(|limit| *limit <= Self::MAX_LIMIT).ok_or(LimitInvalid)
     }
 
     /// A number of rows to pass over.
-    ///
-    /// # Errors
-    ///
-    /// [`OffsetInvalid`]
     pub fn offset(raw: i64) -> Result<u64, OffsetInvalid> {
         u64::try_from(raw).map_err(|_| OffsetInvalid)
     }

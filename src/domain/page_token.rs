@@ -14,14 +14,12 @@ pub struct TokenKey(Key<Aes128Siv>);
 
 impl TokenKey {
     /// The key for page tokens that follows from the `secret` of the table.
-    #[must_use]
     pub fn from_secret(secret: &[u8]) -> Self {
         Self(Sha256::new().chain_update(b"usersd page token 2").chain_update(secret).finalize())
     }
 
     /// A token for `cursor` in `list`. Encrypted, since a cursor holds names and counters that are not the caller's to
     /// read; always the same for the same cursor (AES-SIV, RFC 5297), so that nothing needs to be counted or stored.
-    #[must_use]
     pub fn seal(&self, list: &ListDigest, cursor: &str) -> String {
         let sealed = Aes128Siv::new(&self.0).encrypt([&list.0], cursor.as_bytes());
         // Cannot fail with a single header; an empty token is none.
@@ -29,7 +27,6 @@ impl TokenKey {
     }
 
     /// The cursor in a token; `None` if it was not sealed with this key for this list.
-    #[must_use]
     pub fn decrypt(&self, list: &ListDigest, token: &str) -> Option<String> {
         let sealed = URL_SAFE_NO_PAD.decode(token).ok()?;
         let cursor = Aes128Siv::new(&self.0).decrypt([&list.0], &sealed).ok()?;
@@ -93,7 +90,6 @@ impl ListFields {
     }
 
     /// The digest of the fields so far.
-    #[must_use]
     pub fn digest(self) -> ListDigest {
         ListDigest(self.0.finalize().into())
     }

@@ -62,10 +62,6 @@ const MIN_SCREENED_LEN: usize = 4;
 
 impl Password {
     /// A new password that keeps to `policy`, but for the user's names: see [`Password::screen`].
-    ///
-    /// # Errors
-    ///
-    /// [`PasswordInvalid`]
     pub fn parse(raw: String, policy: &Policy) -> Result<Self, PasswordInvalid> {
         if raw.chars().any(char::is_control) {
             return Err(PasswordInvalid::Control);
@@ -82,7 +78,6 @@ impl Password {
     }
 
     /// A password to try: under no policy, so that stricter rules lock nobody out.
-    #[must_use]
     pub fn attempt(raw: String) -> Self {
         let raw = Zeroizing::new(raw);
         if raw.is_ascii() {
@@ -97,10 +92,6 @@ impl Password {
     }
 
     /// Refuses a password that holds one of the user's names, where the policy asks for it (ASVS 6.2.11).
-    ///
-    /// # Errors
-    ///
-    /// [`PasswordInvalid::OwnName`]
     pub fn screen(
         &self,
         policy: &Policy,
@@ -118,19 +109,16 @@ impl Password {
     }
 
     /// The form in which lists of passwords are compared: case does not matter.
-    #[must_use]
     pub fn folded(&self) -> Zeroizing<String> {
         Zeroizing::new(fold(&self.composed))
     }
 
     /// The bytes to hash.
-    #[must_use]
     pub fn expose(&self) -> &[u8] {
         self.composed.as_bytes()
     }
 
     /// The bytes as they came: other systems hashed those.
-    #[must_use]
     pub fn expose_raw(&self) -> &[u8] {
         self.raw.as_ref().unwrap_or(&self.composed).as_bytes()
     }

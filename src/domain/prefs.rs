@@ -27,10 +27,6 @@ pub enum PrefsInvalid {
 
 impl PrefsChanges {
     /// Checks size and nesting.
-    ///
-    /// # Errors
-    ///
-    /// [`PrefsInvalid`]
     pub fn parse(map: Map<String, Value>) -> Result<Self, PrefsInvalid> {
         if map.values().map(levels).max().unwrap_or(0) >= Prefs::MAX_LEVELS {
             return Err(PrefsInvalid::Levels);
@@ -64,13 +60,11 @@ impl Prefs {
     pub const MAX_LEVELS: usize = 32;
 
     /// The object that our own table holds as text. It is read when it is asked for: a log-in needs none of it.
-    #[must_use]
     pub fn from_trusted(text: String) -> Self {
         Self { text, map: None }
     }
 
     /// As stored.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -98,7 +92,6 @@ impl Prefs {
     }
 
     /// The object itself.
-    #[must_use]
     pub fn into_map(self) -> Map<String, Value> {
         self.map.unwrap_or_else(|| serde_json::from_str(&self.text).unwrap_or_default())
     }

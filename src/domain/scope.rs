@@ -29,7 +29,6 @@ impl Scope {
     ];
 
     /// As it is written everywhere.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::UsersRead => "users.read",
@@ -62,10 +61,6 @@ impl Scopes {
     pub const ALL: Self = Self((1 << Scope::ALL.len()) - 1);
 
     /// Reads scopes by their names.
-    ///
-    /// # Errors
-    ///
-    /// [`ScopesInvalid`]
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, ScopesInvalid> {
         let mut scopes = Self::default();
         for name in names {
@@ -76,26 +71,22 @@ impl Scopes {
     }
 
     /// Scopes from our own table. One that only a newer server knows gives nothing here.
-    #[must_use]
     pub fn from_trusted(text: &str) -> Self {
         let known = Scope::ALL.into_iter().filter(|scope| text.split(' ').any(|name| name == scope.name()));
         known.fold(Self::default(), |scopes, scope| Self(scopes.0 | 1 << scope as u8))
     }
 
     /// Whether `scope` is one of them.
-    #[must_use]
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & (1 << scope as u8) != 0
     }
 
     /// Those of them that `others` lack.
-    #[must_use]
     pub fn without(self, others: Self) -> Self {
         Self(self.0 & !others.0)
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }

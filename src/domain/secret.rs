@@ -19,19 +19,16 @@ pub struct SecretDigest([u8; 32]);
 
 impl SecretDigest {
     /// The digest of a secret.
-    #[must_use]
     pub(super) fn of(secret: &str) -> Self {
         Self(Sha256::digest(secret.as_bytes()).into())
     }
 
     /// A digest from our own table; `None` if it is none.
-    #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
     /// The bytes, for storage.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

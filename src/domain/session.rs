@@ -18,7 +18,6 @@ handed_out_secret!(SessionToken, "ses_");
 impl SessionToken {
     /// `None` if the text cannot be one of our tokens; saves a query. Only the canonical form is one: exact
     /// length, lower case.
-    #[must_use]
     pub fn parse(raw: &str) -> Option<Self> {
         secret::is_one(Self::PREFIX, raw).then(|| Self(Zeroizing::new(raw.to_owned())))
     }
@@ -43,10 +42,6 @@ impl Device {
     pub const MAX_USER_AGENT: usize = 512;
 
     /// An address; `None` for an empty text. An IPv4-mapped IPv6 address is the IPv4 address it stands for.
-    ///
-    /// # Errors
-    ///
-    /// [`AddressInvalid`]
     pub fn parse_address(raw: &str) -> Result<Option<IpAddr>, AddressInvalid> {
         if raw.is_empty() {
             return Ok(None);
@@ -55,7 +50,6 @@ impl Device {
     }
 
     /// The user agent as kept: control characters become spaces, and what is over the length is cut.
-    #[must_use]
     pub fn clean_user_agent(raw: &str) -> String {
         let mut text: String =
             raw.chars().map(|c| if c.is_control() { ' ' } else { c }).take(Self::MAX_USER_AGENT).collect();

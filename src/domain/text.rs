@@ -6,7 +6,6 @@ use unicode_normalization::UnicodeNormalization as _;
 
 /// The one form under which a text is looked up and searched: NFC and lower case. Made here and never by
 /// SQL's `lower()`, so that both databases agree.
-#[must_use]
 pub fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
@@ -17,7 +16,6 @@ pub fn fold(text: &str) -> String {
 
 /// Returns true if `text` is a line of `sorted`, whose lines are in order. Bisects: the steps are the same few whatever
 /// the text.
-#[must_use]
 pub fn has_line(sorted: &str, text: &str) -> bool {
     let mut rest = sorted;
     while !rest.is_empty() {
@@ -48,10 +46,6 @@ pub enum TextInvalid {
 }
 
 /// A text of at most `most` characters and without control characters, in NFC.
-///
-/// # Errors
-///
-/// [`TextInvalid`]
 pub fn plain(raw: &str, most: usize) -> Result<String, TextInvalid> {
     if raw.chars().any(char::is_control) {
         return Err(TextInvalid::Control);

@@ -9,19 +9,16 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// Whole seconds since the Unix epoch, as on the wire. A sub-second is cut, never rounded up: a reply
     /// must not name a time that has not come.
-    #[must_use]
     pub fn seconds(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }
 
     /// Later by `span`; the end of time if that is too far.
-    #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(micros(span)))
     }
 
     /// Earlier by `span`; the beginning of time if that is too far.
-    #[must_use]
     pub fn minus(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(micros(span)))
     }
@@ -41,7 +38,6 @@ pub struct Clocks {
 impl Clocks {
     /// How far the time of day has gone off since `earlier`, in microseconds. After another start of the machine it cannot
     /// be known how much time it was off: then it is all the time that has passed.
-    #[must_use]
     pub fn drift_since(&self, earlier: &Self) -> i64 {
         let wall = self.wall.0.saturating_sub(earlier.wall.0);
         if self.boot_id == earlier.boot_id {

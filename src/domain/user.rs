@@ -24,7 +24,6 @@ pub enum Status {
 
 impl Status {
     /// The status with that number.
-    #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         [Self::Pending, Self::Active, Self::Blocked].into_iter().find(|status| *status as i32 == number)
     }
@@ -41,10 +40,6 @@ impl Name {
     pub const MAX: usize = 128;
 
     /// A name; the empty one is none.
-    ///
-    /// # Errors
-    ///
-    /// [`TextInvalid`]
     pub fn parse(raw: &str) -> Result<Self, TextInvalid> {
         plain(raw, Self::MAX).map(Self)
     }
@@ -207,14 +202,12 @@ pub struct User {
 
 impl User {
     /// Names this state of the user: an HTTP entity tag (RFC 9110 §8.8.3), quotes and all.
-    #[must_use]
     pub fn etag(&self) -> String {
         format!("\"{:x}-{}\"", self.generation, self.version)
     }
 
     /// No fewer bytes than the user's message has. A number in `prefs` can take eleven for one of its text, all else
     /// takes about as many as it has as JSON.
-    #[must_use]
     pub fn message_size(&self) -> usize {
         let names = self.username.as_ref().map_or(0, |name| name.as_str().len())
             + self.email.as_ref().map_or(0, |email| email.as_str().len())

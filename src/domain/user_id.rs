@@ -26,10 +26,6 @@ pub enum UserIdInvalid {
 
 impl UserId {
     /// Reads an id. Nothing is changed to make it fit.
-    ///
-    /// # Errors
-    ///
-    /// [`UserIdInvalid`]
     pub fn parse(raw: &str) -> Result<Self, UserIdInvalid> {
         let bytes = raw.as_bytes();
         let Some(first) = bytes.first() else { return Err(UserIdInvalid::Empty) };
@@ -43,7 +39,6 @@ impl UserId {
     }
 
     /// An id that [`crate::clock::Clock`] made.
-    #[must_use]
     pub fn from_uuid(id: uuid::Uuid) -> Self {
         Self(id.to_string())
     }

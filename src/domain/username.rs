@@ -29,10 +29,6 @@ impl Username {
     pub const MAX: usize = 64;
 
     /// Lower-cases and checks.
-    ///
-    /// # Errors
-    ///
-    /// [`UsernameInvalid`]
     pub fn parse(raw: &str) -> Result<Self, UsernameInvalid> {
         if raw.is_empty() || raw.chars().count() > Self::MAX {
             return Err(UsernameInvalid::Length);

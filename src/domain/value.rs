@@ -5,19 +5,16 @@ macro_rules! checked_value {
     ($name:ident($inner:ty), $as_ref:ident -> $ref:ty, $into:ident) => {
         impl $name {
             /// A value from our own table, which was checked before it was written.
-            #[must_use]
             pub fn from_trusted(value: $inner) -> Self {
                 Self(value)
             }
 
             /// The value itself.
-            #[must_use]
             pub fn $as_ref(&self) -> &$ref {
                 &self.0
             }
 
             /// The value itself, moved out.
-            #[must_use]
             pub fn $into(self) -> $inner {
                 self.0
             }
@@ -45,13 +42,11 @@ macro_rules! handed_out_secret {
             }
 
             /// What we store and look up.
-            #[must_use]
             pub fn digest(&self) -> SecretDigest {
                 SecretDigest::of(&self.0)
             }
 
             /// The secret, for the one reply that hands it out.
-            #[must_use]
             pub fn expose(&self) -> &str {
                 &self.0
             }

@@ -45,7 +45,6 @@ impl Tally {
     }
 
     /// The counts now.
-    #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
             unavailable: self.unavailable.load(Ordering::Relaxed),
@@ -55,7 +54,6 @@ impl Tally {
     }
 
     /// Why the last call found no database.
-    #[must_use]
     pub fn cause(&self) -> String {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -74,7 +72,6 @@ pub struct Counts {
 
 impl Counts {
     /// Those that came after `earlier`.
-    #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
             unavailable: self.unavailable.saturating_sub(earlier.unavailable),
@@ -112,7 +109,6 @@ impl Throttle {
     const EVERY: Duration = Duration::from_mins(1);
 
     /// One that has written nothing yet.
-    #[must_use]
     #[expect(clippy::new_without_default, reason = "made in statics")]
     pub const fn new() -> Self {
         Self { last: Mutex::new(None) }

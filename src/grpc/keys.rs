@@ -21,7 +21,6 @@ pub struct KeysService {
 
 impl KeysService {
     /// The RPCs over `ops`; `ring` is what lets callers in.
-    #[must_use]
     pub fn new(ops: Operations, ring: KeyRing) -> Self {
         Self { ops, ring }
     }

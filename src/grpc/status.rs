@@ -55,7 +55,6 @@ impl From<Error> for Status {
 }
 
 /// A status that no [`Error`] stands behind: what the transport itself refuses.
-#[must_use]
 pub fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
     Status::with_error_details(code, message, details(reason, HashMap::new()))
 }

@@ -17,7 +17,6 @@ pub struct UsersService {
 
 impl UsersService {
     /// The RPCs over `ops`.
-    #[must_use]
     pub fn new(ops: Operations) -> Self {
         Self { ops }
     }

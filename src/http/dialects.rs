@@ -120,7 +120,6 @@ type Located<T> = Result<T, Box<Response<Body>>>;
 
 impl Gateway {
     /// A gateway to the RPCs of `schema`, which `upstream` must serve.
-    #[must_use]
     pub fn new(schema: Arc<Schema>, upstream: Upstream, settings: Settings) -> Self {
         Self { schema, upstream, settings }
     }
@@ -167,7 +166,6 @@ impl Gateway {
 
 impl<'g> Call<'g> {
     /// What is asked for.
-    #[must_use]
     pub fn target(&self) -> Target<'g> {
         self.target
     }
@@ -187,7 +185,6 @@ impl<'g> Call<'g> {
 
     /// The answer to a request that is refused for what it does not name, whatever else is wrong with it. `named` is whether a
     /// key or a certificate authenticated its caller.
-    #[must_use]
     pub fn refuse_unnamed(&self, named: bool) -> Option<Response<Body>> {
         match &self.dialect {
             Dialect::Appwrite(call) => call.refuse_unnamed(named),
@@ -247,7 +244,6 @@ impl<'g> Call<'g> {
     }
 
     /// Encodes the status of a call that fails.
-    #[must_use]
     pub fn refuse(&self, status: &Status) -> Response<Body> {
         match &self.dialect {
             Dialect::Grpc(grpc) => grpc.refuse(self.target, status),

@@ -42,13 +42,11 @@ impl Violations {
     }
 
     /// Returns true if there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
     /// The violations that are kept, and how many there were beyond those.
-    #[must_use]
     pub fn into_parts(self) -> (Vec<(String, String)>, usize) {
         (self.found, self.more)
     }

@@ -23,7 +23,6 @@ pub struct Upstream(Routes);
 
 impl Upstream {
     /// The RPCs of these routes.
-    #[must_use]
     pub fn new(routes: Routes) -> Self {
         Self(routes.prepare())
     }

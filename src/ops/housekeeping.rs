@@ -48,7 +48,6 @@ impl Operations {
     pub const MERGE_EVERY: Duration = Duration::from_hours(1);
 
     /// How often to look for what is due: soon enough that nothing outlives its time by a quarter, or by a minute.
-    #[must_use]
     pub fn clean_up_every(&self) -> Duration {
         let rules = &self.rules;
         let spans = [Some(rules.session_lifetime), rules.session_idle, rules.trash_keep, rules.logs_keep];
@@ -129,10 +128,6 @@ impl Operations {
     }
 
     /// Begins to make one tree of the search index, if it consists of many. [`clean_up`](Self::clean_up) goes on with it.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database.
     pub async fn merge_search_index(&self) -> Result<()> {
         if store::search::segment_count(self.store.reader()).await? > MAX_SEGMENTS {
             self.merge(MergeMode::Full).await?;

@@ -43,10 +43,6 @@ impl Operations {
     }
 
     /// The keys of the caller's namespace that have not expired, the oldest first.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database.
     pub async fn list_keys(&self, caller: &Caller) -> Result<Vec<Key>> {
         let reach = Reach::One(caller.namespace.clone());
         let mut keys = store::keys::of(&self.store.read(caller).await?, &reach).await?;

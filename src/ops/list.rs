@@ -81,10 +81,6 @@ impl Operations {
     }
 
     /// Live users by what their names begin with, in the order of their usernames.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the database.
     pub async fn search(
         &self,
         caller: &Caller,
@@ -102,10 +98,6 @@ impl Operations {
     }
 
     /// The live users among `ids`, as many as one reply can hold. No more than that are read, but for a few.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the database.
     pub async fn batch_read(&self, caller: &Caller, ids: Vec<UserId>, prefs: bool) -> Result<Batch> {
         // Every id may be among the missing or the unread: two bytes go before each.
         let named: usize = ids.iter().map(|id| id.as_str().len() + 2).sum();

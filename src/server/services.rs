@@ -28,7 +28,6 @@ pub struct Services {
 
 impl Services {
     /// Users and keys. Messages have at most `max_body` bytes.
-    #[must_use]
     pub fn users_and_keys(ops: Operations, keys: KeyRing, max_body: usize) -> Self {
         let users = UsersServer::new(UsersService::new(ops.clone())).max_decoding_message_size(max_body);
         let keys = KeysServer::new(KeysService::new(ops, keys)).max_decoding_message_size(max_body);

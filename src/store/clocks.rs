@@ -7,10 +7,6 @@ use crate::error::Result;
 
 /// The clocks of the machine start `boot_id` at the last round of housekeeping; where there was none, the newest round
 /// of any; where there was none at all, the newest event.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn last(db: &impl ConnectionTrait, boot_id: &str) -> Result<Option<Clocks>> {
     let backend = db.get_database_backend();
     let select = "SELECT wall, boot, boot_id FROM housekeeping \
@@ -29,10 +25,6 @@ pub async fn last(db: &impl ConnectionTrait, boot_id: &str) -> Result<Option<Clo
 }
 
 /// Notes what the clocks show. Those of machine starts whose last round is from before `forgotten` are removed.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn note(tx: &impl ConnectionTrait, clocks: &Clocks, forgotten: Timestamp) -> Result<()> {
     let backend = tx.get_database_backend();
     let insert = "INSERT INTO housekeeping (boot_id, wall, boot) VALUES ($1, $2, $3) \

@@ -115,10 +115,6 @@ pub(super) fn told(error: &sqlx::Error) -> String {
 
 impl Store {
     /// Opens the database at `url`. A new SQLite file is readable by its owner alone.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`]
     pub async fn connect(url: &str, connections: u32) -> Result<Self, ConnectError> {
         // Boxed: the futures are large, and would be part of each that awaits this one.
         if url.starts_with("sqlite:") {

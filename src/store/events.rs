@@ -20,19 +20,11 @@ use super::entity::event::{self, ActiveModel, Column};
 use super::{count, device};
 
 /// Adds an event, in the transaction of what it tells of.
-///
-/// # Errors
-///
-/// What the database says, as all functions here.
 pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -> Result<()> {
     append_to(tx, caller.namespace.as_str(), caller, event).await
 }
 
 /// Adds an event about a key: those of a root key have a namespace of their own.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn append_of_key(
     tx: &impl ConnectionTrait,
     reach: &Reach,
@@ -62,10 +54,6 @@ async fn append_to(tx: &impl ConnectionTrait, namespace: &str, caller: &Caller, 
 }
 
 /// Events of one user, the newest first: `limit` of them at most, from `start` on.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn of_user(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -83,10 +71,6 @@ pub async fn of_user(
 }
 
 /// How many events of the user `filter` fits.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn count_of_user(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -118,10 +102,6 @@ fn during(select: Select<event::Entity>, span: &TimeRange) -> Select<event::Enti
 const OF_KEYS: &str = "action IN ('KEY_CREATED', 'KEY_EXPIRED', 'KEY_REVOKED')";
 
 /// Events of keys, the newest first: `limit` of them at most, from `start` on.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn of_keys(
     db: &impl ConnectionTrait,
     reach: &Reach,
@@ -138,10 +118,6 @@ pub async fn of_keys(
 }
 
 /// How many events of keys `filter` fits.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn count_of_keys(db: &impl ConnectionTrait, reach: &Reach, filter: &KeyLogFilter) -> Result<u64> {
     count(db, chosen_of_keys(reach, filter)).await
 }
@@ -172,10 +148,6 @@ impl TryFrom<event::Model> for LogRecord {
 }
 
 /// Removes events of any namespace from before `cutoff`. At most `most`; returns how many.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn delete_before(tx: &impl ConnectionTrait, cutoff: Timestamp, most: u64) -> Result<u64> {
     let old = Query::select()
         .columns([Column::Namespace, Column::Seq])

@@ -39,7 +39,6 @@ pub struct State {
 
 impl State {
     /// Returns true if the database can serve reads and writes.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.silent.is_none() && self.unwritable.is_none()
     }
@@ -53,13 +52,11 @@ pub struct Health {
 
 impl Health {
     /// A view of the state that can wait for changes.
-    #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
 
     /// Returns true if the database answers.
-    #[must_use]
     pub fn answers(&self) -> bool {
         self.state.borrow().silent.is_none()
     }
@@ -157,7 +154,6 @@ pub(super) fn unavailable(cause: &str) -> Error {
 
 impl Store {
     /// The state of the database.
-    #[must_use]
     pub fn health(&self) -> &Health {
         &self.trust.health
     }

@@ -18,10 +18,6 @@ use super::entity::ended_key as ended;
 use super::entity::key::{ActiveModel, Column, Entity, Model};
 
 /// A number that goes up with each change of the keys; 0: there never was one.
-///
-/// # Errors
-///
-/// What the database says, as all functions here.
 pub async fn version(db: &impl ConnectionTrait) -> Result<i64> {
     let select = Statement::from_string(db.get_database_backend(), "SELECT version FROM keys_version");
     let row = db.query_one_raw(select).await?;
@@ -29,30 +25,18 @@ pub async fn version(db: &impl ConnectionTrait) -> Result<i64> {
 }
 
 /// Notes a change of the keys, and keeps all others from changing them until the transaction ends.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn change(tx: &impl ConnectionTrait) -> Result<()> {
     tx.execute_unprepared("UPDATE keys_version SET version = version + 1").await?;
     Ok(())
 }
 
 /// Writes the version as it is: a write that changes nothing, to see whether one succeeds.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn rewrite_version(tx: &impl ConnectionTrait) -> Result<()> {
     tx.execute_unprepared("UPDATE keys_version SET version = version").await?;
     Ok(())
 }
 
 /// Adds a key.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn insert(tx: &impl ConnectionTrait, key: &Key, digest: SecretDigest) -> Result<()> {
     let row = ActiveModel {
         namespace: Set(key.reach.as_str().to_owned()),
@@ -71,10 +55,6 @@ pub async fn insert(tx: &impl ConnectionTrait, key: &Key, digest: SecretDigest) 
 
 /// Every key there is, of every namespace, with the digest of its secret. One that cannot be read opens nothing, and
 /// does not keep the others from being read.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn all(db: &impl ConnectionTrait) -> Result<Vec<(SecretDigest, Key)>> {
     let rows = Entity::find().order_by_asc(Column::Namespace).order_by_asc(Column::Id).all(db).await?;
     Ok(readable(rows, |row| Ok((digest(&row)?, Key::try_from(row)?))))
@@ -91,10 +71,6 @@ fn readable<T>(rows: Vec<Model>, read: impl Fn(Model) -> Result<T>) -> Vec<T> {
 }
 
 /// The keys of a namespace, in the order in which they were made.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn of(db: &impl ConnectionTrait, reach: &Reach) -> Result<Vec<Key>> {
     // Ids begin with the time.
     let rows = Entity::find().filter(Column::Namespace.eq(reach.as_str())).order_by_asc(Column::Id);
@@ -102,20 +78,12 @@ pub async fn of(db: &impl ConnectionTrait, reach: &Reach) -> Result<Vec<Key>> {
 }
 
 /// Counts the keys of a namespace that have not expired at `now`.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn count_of(db: &impl ConnectionTrait, reach: &Reach, now: Timestamp) -> Result<u64> {
     let open = Condition::any().add(Column::Expires.eq(0)).add(Column::Expires.gt(now.0));
     count(db, Entity::find().filter(Column::Namespace.eq(reach.as_str())).filter(open)).await
 }
 
 /// Finds the key with `id` of one namespace, or, without one, of any.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn find(db: &impl ConnectionTrait, reach: Option<&Reach>, id: &str) -> Result<Option<Key>> {
     let mut select = Entity::find().filter(Column::Id.eq(id));
     if let Some(reach) = reach {
@@ -125,10 +93,6 @@ pub async fn find(db: &impl ConnectionTrait, reach: Option<&Reach>, id: &str) ->
 }
 
 /// Finds the key by which a caller works in `namespace`: one of that namespace, or a root key.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn find_of_caller(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -140,10 +104,6 @@ pub async fn find_of_caller(
 }
 
 /// Returns true if a key with `id` has ended, in one namespace, or, without one, in any.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn has_ended(db: &impl ConnectionTrait, reach: Option<&Reach>, id: &str) -> Result<bool> {
     let mut select = ended::Entity::find().filter(ended::Column::Id.eq(id));
     if let Some(reach) = reach {
@@ -168,10 +128,6 @@ ORDER BY keys.id";
 
 /// The keys that the key with `id` made, that those made, and so on, the oldest first. A key makes keys of its own
 /// namespace only, a root key those of any.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn descendants(db: &impl ConnectionTrait, id: &str) -> Result<Vec<Key>> {
     let select = Statement::from_sql_and_values(db.get_database_backend(), DESCENDANTS, [id.into()]);
     let rows = Entity::find().from_raw_sql(select).all(db).await?;
@@ -179,10 +135,6 @@ pub async fn descendants(db: &impl ConnectionTrait, id: &str) -> Result<Vec<Key>
 }
 
 /// Removes a key, and remembers who made it.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn end(tx: &impl ConnectionTrait, key: &Key, at: Timestamp) -> Result<()> {
     let own = Column::Namespace.eq(key.reach.as_str()).and(Column::Id.eq(key.id.as_str()));
     Entity::delete_many().filter(own).exec(tx).await?;
@@ -197,10 +149,6 @@ pub async fn end(tx: &impl ConnectionTrait, key: &Key, at: Timestamp) -> Result<
 }
 
 /// Keys of any namespace that have expired at `now`, at most `limit`.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn expired(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Key>> {
     let due = Column::Expires.gt(0).and(Column::Expires.lte(now.0));
     let rows = Entity::find().filter(due).limit(limit).all(db).await?;
@@ -208,10 +156,6 @@ pub async fn expired(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> R
 }
 
 /// Forgets keys of any namespace that ended before `cutoff`. At most `most`; returns how many.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn forget_ended(tx: &impl ConnectionTrait, cutoff: Timestamp, most: u64) -> Result<u64> {
     let columns = [ended::Column::Namespace, ended::Column::Id];
     let old = Query::select()
@@ -227,10 +171,6 @@ pub async fn forget_ended(tx: &impl ConnectionTrait, cutoff: Timestamp, most: u6
 }
 
 /// Notes that a key was used, unless a later use is noted already.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn touch(tx: &impl ConnectionTrait, reach: &Reach, id: &str, at: Timestamp) -> Result<()> {
     let own = Column::Namespace.eq(reach.as_str()).and(Column::Id.eq(id));
     let update = Entity::update_many().col_expr(Column::LastUsed, Expr::value(at.0));

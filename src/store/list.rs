@@ -56,10 +56,6 @@ pub struct Rows {
 }
 
 /// How the list is best read.
-///
-/// # Errors
-///
-/// What the database says, as all functions here.
 pub async fn source(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -152,10 +148,6 @@ fn indexed(backend: DbBackend, namespace: &Namespace, terms: Vec<Term>) -> Selec
 }
 
 /// One page.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn page(
     db: &(impl ConnectionTrait + StreamTrait),
     namespace: &Namespace,
@@ -235,10 +227,6 @@ async fn scan_limit_position(
 }
 
 /// How many there are in all.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn total(
     db: &impl ConnectionTrait,
     namespace: &Namespace,

@@ -70,10 +70,6 @@ impl Store {
     }
 
     /// Every migration this program knows. Changes nothing, not even on an empty database.
-    ///
-    /// # Errors
-    ///
-    /// What the database says.
     pub async fn migrations(&self) -> Result<Steps> {
         let library = Database::connect(self.migrations.clone()).await?;
         let known = Migrator::get_migration_with_status_read_only(&library).await?;

@@ -222,10 +222,6 @@ impl Store {
     }
 
     /// Every key, over the probe's own connection.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database.
     pub async fn all_keys(&self) -> Result<Vec<(SecretDigest, Key)>> {
         self.probe.keys().await
     }

@@ -11,10 +11,6 @@ use crate::error::{Error, Result};
 const BATCH: u64 = 500;
 
 /// Clears the first events of a user in the transaction that purges it, and notes if there are more.
-///
-/// # Errors
-///
-/// What the database says, as all functions here.
 pub async fn begin(tx: &impl ConnectionTrait, namespace: &Namespace, user: &UserId) -> Result<bool> {
     let newest = "SELECT seq FROM events WHERE namespace = $1 AND user_id = $2 ORDER BY seq DESC LIMIT 1";
     let Some(row) = tx.query_one_raw(of_user(tx, newest, namespace, user, [])).await? else {
@@ -29,10 +25,6 @@ pub async fn begin(tx: &impl ConnectionTrait, namespace: &Namespace, user: &User
 }
 
 /// Clears more events of a purged user. Returns true if there may be still more.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn go_on(tx: &impl ConnectionTrait, namespace: &Namespace, user: &UserId) -> Result<bool> {
     let found = match tx.get_database_backend() {
         // What another replica clears right now is its own.
@@ -57,10 +49,6 @@ pub async fn go_on(tx: &impl ConnectionTrait, namespace: &Namespace, user: &User
 }
 
 /// Purged users with events to clear, `limit` of them at most.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn waiting(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<(Namespace, UserId)>> {
     let select = format!("SELECT namespace, user_id FROM purged ORDER BY namespace, user_id LIMIT {limit}");
     let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), select)).await?;
@@ -73,10 +61,6 @@ pub async fn waiting(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<(Names
 }
 
 /// The number up to which events with the id of `user` are of one that was purged, and may not be cleared yet.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn up_to(db: &impl ConnectionTrait, namespace: &Namespace, user: &UserId) -> Result<Option<i64>> {
     let select = "SELECT last FROM purged WHERE namespace = $1 AND user_id = $2";
     let row = db.query_one_raw(of_user(db, select, namespace, user, [])).await?;

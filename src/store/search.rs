@@ -98,10 +98,6 @@ pub enum MergeMode {
 }
 
 /// How many trees the index consists of. One on PostgreSQL, which sorts in what is written at once.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn segment_count(db: &impl ConnectionTrait) -> Result<u64> {
     let backend = db.get_database_backend();
     if backend != DbBackend::Sqlite {
@@ -111,10 +107,6 @@ pub async fn segment_count(db: &impl ConnectionTrait) -> Result<u64> {
 }
 
 /// Goes on merging the index's trees for one step, and gives whether there was anything to do. Never on PostgreSQL.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn merge(tx: &impl ConnectionTrait, merging: MergeMode) -> Result<bool> {
     let backend = tx.get_database_backend();
     if backend != DbBackend::Sqlite {

@@ -18,10 +18,6 @@ use super::entity::user;
 use super::{count, device};
 
 /// Adds a session.
-///
-/// # Errors
-///
-/// What the database says, as all functions here.
 pub async fn insert(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -45,10 +41,6 @@ pub async fn insert(
 
 /// Sessions of one user that are open at `now`, the oldest first: `limit` of them at most, behind the one that
 /// `after` names.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn of_user(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -67,10 +59,6 @@ pub async fn of_user(
 }
 
 /// How many sessions of the user are open.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn count_of_user(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -124,10 +112,6 @@ struct Row {
 }
 
 /// The session with that digest, expired or not, with its live user's names. One query, by primary keys.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn find(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -157,10 +141,6 @@ pub async fn find(
 }
 
 /// Notes that the session was read at `now`.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn touch(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -177,10 +157,6 @@ pub async fn touch(
 }
 
 /// Ends one session. Whether there was one.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn delete(tx: &impl ConnectionTrait, namespace: &Namespace, digest: SecretDigest) -> Result<bool> {
     let done = session::Entity::delete_many()
         .filter(Column::Namespace.eq(namespace.as_str()))
@@ -191,10 +167,6 @@ pub async fn delete(tx: &impl ConnectionTrait, namespace: &Namespace, digest: Se
 }
 
 /// Ends the open sessions of a user, or the one that `public_id` names. How many.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn delete_open(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -211,10 +183,6 @@ pub async fn delete_open(
 /// oldest first.
 ///
 /// Reads at most `keep` + 2 `most` rows, however many there are.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn delete_oldest(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -243,10 +211,6 @@ pub async fn delete_oldest(
 }
 
 /// Ends all sessions of a user but `keep`. How many.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn delete_of_user(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -264,10 +228,6 @@ pub async fn delete_of_user(
 
 /// Removes sessions of any namespace that ended by themselves: before `now`, or unread since before
 /// `idle_since`. At most `most`; returns how many.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn delete_ended(
     tx: &impl ConnectionTrait,
     now: Timestamp,

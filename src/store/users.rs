@@ -49,19 +49,11 @@ pub(super) fn zero() -> Expr {
 ///
 /// Whether it lives is looked at here and not in the query: with the condition in it, PostgreSQL may take a partial
 /// index of live users that has the namespace in front, and read all of it.
-///
-/// # Errors
-///
-/// What the database says, as all functions here.
 pub async fn find(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<Option<Account>> {
     account(unique(db, within(namespace).filter(Column::Id.eq(id.as_str()))).await?)
 }
 
 /// The live user with `username`. One query, by a unique index.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn find_by_username(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -71,10 +63,6 @@ pub async fn find_by_username(
 }
 
 /// The live user with `email`. One query, by a unique index.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn find_by_email(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -98,10 +86,6 @@ fn named(column: Column) -> Expr {
 }
 
 /// Writes another hash of the same password. The user is as it was: nobody who reads it sees a change.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn renew_password(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -119,10 +103,6 @@ pub async fn renew_password(
 
 /// The hash of a live user drawn by `number`, if any user has one: each with about the same chance, and always the same
 /// for a number while the users are the same.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn sample_password_hash(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -142,10 +122,6 @@ pub async fn sample_password_hash(
 }
 
 /// The user with `id` in the trash.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn find_in_trash(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -155,19 +131,11 @@ pub async fn find_in_trash(
 }
 
 /// The live user with `id`, kept from changing until the transaction ends.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn lock(tx: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<Option<Account>> {
     account(unique(tx, within(namespace).filter(Column::Id.eq(id.as_str())).lock_exclusive()).await?)
 }
 
 /// The user with `id` in the trash, kept from changing until the transaction ends.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn lock_in_trash(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -253,10 +221,6 @@ pub async fn update(
 }
 
 /// Live users by their ids, in no order; `prefs` only if asked for.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn find_all(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -294,10 +258,6 @@ pub(super) fn list_columns(include_prefs: bool) -> Select<user::Entity> {
 }
 
 /// The id of the user who was deleted last with that address.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn newest_in_trash(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -319,20 +279,12 @@ pub async fn newest_in_trash(
 }
 
 /// Whether there is a user with `id`, alive or in the trash.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn exists(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<bool> {
     let key = within(namespace).filter(Column::Id.eq(id.as_str()));
     Ok(unique(db, key).await?.is_some())
 }
 
 /// Users of any namespace that lie in the trash since before `cutoff`, oldest first, at most `most`.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn trashed_before(
     db: &impl ConnectionTrait,
     cutoff: Timestamp,
@@ -354,10 +306,6 @@ pub async fn trashed_before(
 }
 
 /// Removes a user from the trash, and its sessions with it. Whether it was there.
-///
-/// # Errors
-///
-/// What the database says.
 pub async fn purge(tx: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<bool> {
     search::remove(tx, namespace, id).await?;
     let done = user::Entity::delete_many()

@@ -103,7 +103,6 @@ pub(super) fn hour(now: Timestamp) -> i64 {
 }
 
 /// What is left of the hour that `now` is in.
-#[must_use]
 pub fn rest_of_hour(now: Timestamp) -> Duration {
     Duration::from_micros((HOUR_MICROS - now.0.rem_euclid(HOUR_MICROS)).unsigned_abs())
 }

@@ -51,7 +51,6 @@ pub struct BcryptKey(Box<Zeroizing<[u32; 18]>>);
 impl BcryptKey {
     /// The first 72 bytes of `password`, repeated until they are full. The caller refuses longer passwords where the
     /// rest matters.
-    #[must_use]
     pub fn new(password: &[u8], variant: Variant) -> Self {
         let end: &[u8] = match variant {
             Variant::Legacy2 if !password.is_empty() => &[],

@@ -186,7 +186,12 @@ pub(in crate::grpc) fn parse_list_logs(
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
     let mut actions = Vec::new();
-    for (at, number) in request.events.iter().enumerate() {
+    // More can only be repeats, each of which would cost time.
+    let most = Action::ALL.len();
+    if request.events.len() > most {
+        fields.add("events", format!("must have at most {most} events"));
+    }
+    for (at, number) in request.events.iter().take(most).enumerate() {
         let known = pb::LogEvent::try_from(*number).ok();
         let action = known.and_then(|event| Action::from_name(event.as_str_name()));
         actions.extend(fields.check(&format!("events[{at}]"), action.ok_or("is not an event")));

@@ -60,13 +60,11 @@ pub struct Method {
 
 impl Method {
     /// The gRPC path, `/users.Users/Create`.
-    #[must_use]
     pub fn path(&self) -> &str {
         self.uri.path()
     }
 
     /// Returns true if either side sends a stream of messages.
-    #[must_use]
     pub fn is_stream(&self) -> bool {
         self.client_streaming || self.server_streaming
     }
@@ -158,13 +156,11 @@ pub(in crate::http) struct Enum {
 
 impl Schema {
     /// The message of that full name (`users.CreateRequest`).
-    #[must_use]
     pub fn message_id(&self, full_name: &str) -> Option<MessageId> {
         self.by_name.get(full_name).copied()
     }
 
     /// The RPC of that gRPC path (`/users.Users/Create`).
-    #[must_use]
     pub fn method(&self, path: &str) -> Option<&Method> {
         self.methods.get(*self.by_path.get(path)?)
     }

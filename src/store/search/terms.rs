@@ -170,7 +170,6 @@ pub(in super::super) fn same_terms(before: &User, after: &User) -> bool {
 
 /// What to ask the index for, one after the other until few are found: what few of those that fit `filters` may share
 /// with others, then all that they have. Nothing if the index is of no help.
-#[must_use]
 pub fn probes(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Vec<Term>> {
     let hasher = TermHasher::new(namespace, trash);
     let (mut rare, mut all) = (BTreeSet::new(), BTreeSet::new());
