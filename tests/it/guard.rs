@@ -1,5 +1,5 @@
 //! Who guesses passwords: how often, how long they wait, and what they learn. The numbers in brackets are those of the
-//! defects of other services and of the rules that README lists ("What was wrong elsewhere").
+//! defects of other services and of the rules that `tests/README.md` lists ("What was wrong elsewhere").
 
 use std::time::Duration;
 
