@@ -317,6 +317,7 @@ async fn streams_end_with_a_connection_that_is_too_old(service: &Service) {
     .await;
     let (titles, code) = all(&replica, with_key(&key, asked("endless", 1))).await;
     assert_eq!((titles.len(), code), (1, Code::Unavailable));
-    assert_eq!(all(&replica, with_key(&key, asked("all", 2))).await.1, Code::Ok, "on another connection");
+    // On another connection, as soon as the client has seen that this one is closing.
+    until(async || all(&replica, with_key(&key, asked("all", 2))).await.1 == Code::Ok).await;
     replica.stop.cancel();
 }
