@@ -234,7 +234,7 @@ async fn deep_lists_of_one_tenant_do_not_slow_down_reads_of_another(service: &Se
     reads(&service.replica, &key, &id, 50).await;
     let served = Arc::new(AtomicUsize::new(0));
     let mut ratios = Vec::new();
-    // In turns. What else the machine does may meet either, so the round that it met least counts.
+    // In turns. What else the machine does may meet either, so the median counts.
     for _ in 0..rounds {
         let alone = reads(&service.replica, &key, &id, number).await;
         let before = served.load(Ordering::Relaxed);
@@ -246,7 +246,8 @@ async fn deep_lists_of_one_tenant_do_not_slow_down_reads_of_another(service: &Se
         println!("reads, p99 {alone:?} alone and {beside:?} beside {served:?} lists");
         ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
     }
-    assert!(ratios.iter().any(|ratio| *ratio <= 3.0), "{ratios:?}");
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[rounds / 2] <= 3.0, "{ratios:?}");
 }
 
 /// (H4) Keys were asked for in the same queue.
