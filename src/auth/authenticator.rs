@@ -32,7 +32,7 @@ pub struct Peer {
 #[derive(Clone, Debug)]
 pub struct Authenticator {
     auth: Auth,
-    /// Whether programs of this machine are served without keys until the first key is created.
+    /// True if programs of this machine are served without keys until the first key is created.
     allows_local_mode: bool,
     anonymous: Arc<Principal>,
     keys: KeyRing,

@@ -84,7 +84,7 @@ impl Principal {
 #[derive(Debug, Default)]
 struct Table {
     version: i64,
-    /// Whether a key was ever created, also if the database was restored from before that.
+    /// True once a key was created, even if the database was restored from an older backup since.
     any_key_created: bool,
     keys: HashMap<SecretDigest, Arc<Principal>>,
 }

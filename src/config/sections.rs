@@ -25,7 +25,7 @@ pub enum Auth {
     Off,
 }
 
-/// Whether a client needs a certificate, where there is an authority that signs them.
+/// Client certificates: required or optional, where `tls.client_ca` is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ClientAuth {
     /// Without one there is no connection.
@@ -41,11 +41,11 @@ pub struct TlsCaller {
     pub san: String,
     /// Where it may work.
     pub reach: Reach,
-    /// What it may do.
+    /// The scopes that it has.
     pub scopes: Scopes,
 }
 
-/// What an update of prefs by the Appwrite API does with the keys that it does not name.
+/// How `UpdatePrefs` of the Appwrite API treats keys that the request does not name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AppwritePrefs {
     /// They stay, as its manual says.
@@ -154,13 +154,13 @@ settings! {
         database: String = "sqlite://usersd.db?mode=rwc".to_owned(), database => |url: &String| without_password(url);
         /// Which calls need a key.
         auth: Auth = Auth::Keys, choice;
-        /// Whether migrations run at start.
+        /// Runs migrations at start.
         migrate: bool = true, flag;
         /// How long calls in flight may take after SIGTERM.
         grace: Duration = Duration::from_secs(30), duration;
     }
 
-    /// What is served without a key.
+    /// Services that need no key.
     open: Open {
         /// Health checks.
         health: bool = true, flag;
@@ -176,7 +176,7 @@ settings! {
         key: Option<PathBuf> = None, optional_file;
         /// The authorities of clients' certificates as PEM; `None`: clients are not asked for any.
         client_ca: Option<PathBuf> = None, optional_file;
-        /// Whether clients need a certificate.
+        /// Requires client certificates, or accepts them.
         client_auth: ClientAuth = ClientAuth::Required, choice;
         /// The callers that names in certificates stand for.
         callers: Vec<TlsCaller> = Vec::new(), tls_callers::read;
@@ -194,7 +194,7 @@ settings! {
         floor: u32 = 10, number(1..=100);
         /// The longest wait for a thread.
         max_wait: Duration = Duration::from_secs(5), duration;
-        /// Whether common passwords, and those that contain the user's names, are refused.
+        /// Refuses common passwords, and those that contain the user's names.
         screening: bool = true, flag;
         /// A file of further passwords to refuse; `None`: only the list that is built in.
         blocklist: Option<PathBuf> = None, optional_file;
@@ -252,7 +252,7 @@ settings! {
 
     /// The Appwrite API.
     appwrite: Appwrite {
-        /// What an update of prefs does with the keys that it does not name.
+        /// How `UpdatePrefs` treats keys that the request does not name.
         prefs: AppwritePrefs = AppwritePrefs::Merge, choice;
     }
 

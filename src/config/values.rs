@@ -109,7 +109,7 @@ pub(super) fn optional_duration(text: &str) -> Result<Option<Duration>, String> 
     }
 }
 
-/// Whether there is such a file shows when it is opened.
+/// A missing file is found when it is opened.
 #[expect(clippy::unnecessary_wraps, reason = "as every reader")]
 pub(super) fn optional_file(text: &str) -> Result<Option<PathBuf>, String> {
     Ok(Some(text).filter(|text| !["", "off"].contains(text)).map(PathBuf::from))

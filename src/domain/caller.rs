@@ -32,7 +32,7 @@ pub struct Caller {
     pub root: bool,
     /// The tenant it works in.
     pub namespace: Namespace,
-    /// What it may do.
+    /// The scopes that it has.
     pub scopes: Scopes,
     /// Where the call came from: the peer, or the hop before the trusted proxies.
     pub address: Option<IpAddr>,

@@ -192,7 +192,7 @@ pub struct LogFilter {
 }
 
 impl LogFilter {
-    /// What page tokens of this log of `user` are bound to.
+    /// Returns the digest that page tokens of this log of `user` are bound to.
     pub fn digest(&self, namespace: &Namespace, user: &UserId) -> ListDigest {
         let Self { actions, span } = self;
         let fields = ListFields::new("logs", namespace.as_str()).text(user.as_str());
@@ -212,7 +212,7 @@ pub struct KeyLogFilter {
 }
 
 impl KeyLogFilter {
-    /// What page tokens of this log of keys that reach `reach` are bound to.
+    /// Returns the digest that page tokens of this log of keys that reach `reach` are bound to.
     pub fn digest(&self, reach: &Reach) -> ListDigest {
         let Self { root, key, span } = self;
         let fields = ListFields::new("key logs", reach.as_str()).flag(*root);

@@ -86,7 +86,7 @@ pub struct NewKey {
     pub reach: Reach,
     /// What it is for.
     pub name: KeyName,
-    /// What it may do.
+    /// The scopes that it has.
     pub scopes: Scopes,
     /// When it ends by itself; `None`: never.
     pub expires: Option<Timestamp>,
@@ -101,7 +101,7 @@ pub struct Key {
     pub reach: Reach,
     /// What it is for.
     pub name: KeyName,
-    /// What it may do.
+    /// The scopes that it has.
     pub scopes: Scopes,
     /// When it was made.
     pub created: Timestamp,
