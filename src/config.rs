@@ -136,6 +136,10 @@ impl Config {
         needs(cert != self.tls.key.is_some(), "tls.cert and tls.key go together");
         needs(ca && !cert, "tls.client_ca needs tls.cert and tls.key");
         needs(
+            self.tls.client_crl.is_some() && !ca,
+            "tls.client_crl needs tls.client_ca, whose certificates it revokes",
+        );
+        needs(
             !self.tls.callers.is_empty() && !ca,
             "tls.callers need tls.client_ca, which signs their certificates",
         );

@@ -32,7 +32,7 @@ use crate::clock::Clock;
 use crate::config::{AppwritePrefs, Config};
 use crate::error::tally::Throttle;
 use crate::error::{Error, Result};
-use crate::http::{Gateway, Schema, Settings, Upstream};
+use crate::http::{Gateway, Schema, Settings};
 use crate::ops::Operations;
 
 use connection::Connection;
@@ -95,7 +95,7 @@ impl Server {
         }
         let schema = Arc::new(Schema::decode(&services.descriptors).map_err(Error::internal)?);
         let scope_of = services.scope_of;
-        let upstream = Upstream::new(services.into_routes(health_service).map_err(Error::internal)?);
+        let upstream = services.into_rpcs(health_service).map_err(Error::internal)?;
         let settings = Settings {
             max_body: config.http.max_body,
             appwrite_replaces_prefs: config.appwrite.prefs == AppwritePrefs::Replace,

@@ -24,6 +24,7 @@ pub mod search;
 pub mod secrets;
 pub mod sessions;
 mod shared;
+pub mod totals;
 mod trust;
 mod turns;
 pub mod users;

@@ -176,6 +176,9 @@ settings! {
         key: Option<PathBuf> = None, optional_file;
         /// The authorities of clients' certificates as PEM; `None`: clients are not asked for any.
         client_ca: Option<PathBuf> = None, optional_file;
+        /// The revocation lists of these authorities as PEM, one for each: of a certificate that no list covers it is not
+        /// known whether it is revoked, and it is refused. `None`: none is revoked.
+        client_crl: Option<PathBuf> = None, optional_file;
         /// Requires client certificates, or accepts them.
         client_auth: ClientAuth = ClientAuth::Required, choice;
         /// The callers that names in certificates stand for.

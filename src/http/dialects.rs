@@ -27,8 +27,8 @@ use super::receive::{media_type, starts_with_ignore_case};
 use super::transcode::schema::{Method, Schema};
 use super::upstream::Upstream;
 
-/// Translates between HTTP and the RPCs. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Translates between HTTP and the RPCs.
+#[derive(Debug)]
 pub struct Gateway {
     schema: Arc<Schema>,
     upstream: Upstream,

@@ -1,11 +1,16 @@
 //! The RPCs, called inside the process: no socket and no HTTP/2, the same implementations for every dialect.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+
 use http::{Extensions, Method as Verb, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use tonic::body::Body;
-use tonic::service::Routes;
+use tonic::codegen::BoxFuture;
+use tonic::server::NamedService;
 use tonic::{Code, Status};
-use tower::Service as _;
+use tower::Service;
 
 use super::body::{End, until};
 use super::frames::{self, frame};
@@ -17,14 +22,33 @@ use crate::pb::ErrorReason;
 
 use bytes::Bytes;
 
-/// The implementations of the RPCs. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Upstream(Routes);
+type Reply = BoxFuture<Response<Body>, Infallible>;
+type Serve = Box<dyn Fn(Request<Body>) -> Reply + Send + Sync>;
+
+/// The implementations of the RPCs: the gRPC services by their names.
+#[derive(Default)]
+pub struct Upstream(HashMap<&'static str, Serve>);
 
 impl Upstream {
-    /// The RPCs of these routes.
-    pub fn new(routes: Routes) -> Self {
-        Self(routes.prepare())
+    /// Adds the RPCs of `service`, as tonic generates one.
+    pub fn add<S>(&mut self, service: S)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = Reply>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.insert(S::NAME, move |request| service.clone().call(request));
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        name: &'static str,
+        serve: impl Fn(Request<Body>) -> Reply + Send + Sync + 'static,
+    ) {
+        self.0.insert(name, Box::new(serve));
     }
 
     /// Calls the RPC that the path names, in gRPC. With an `end` it is a stream: its messages must arrive in time, and it
@@ -73,10 +97,18 @@ impl Upstream {
     }
 
     async fn call(&self, request: Request<Body>) -> Response<Body> {
-        match self.0.clone().call(request).await {
-            Ok(response) => attach_error_info(response),
-            Err(never) => match never {},
-        }
+        let name = request.uri().path().get(1..).and_then(|path| path.split_once('/')).map(|(name, _)| name);
+        let Some(serve) = name.and_then(|name| self.0.get(name)) else {
+            return Status::from(Error::MethodUnknown).into_http();
+        };
+        let Ok(response) = serve(request).await;
+        attach_error_info(response)
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 

@@ -47,6 +47,9 @@ impl Operations {
     /// How often the whole search index may be merged: that writes all of it, however little was written since.
     pub const MERGE_EVERY: Duration = Duration::from_hours(1);
 
+    /// How often all users are counted to check the totals: a million takes some hundred milliseconds.
+    pub const CHECK_TOTALS_EVERY: Duration = Duration::from_hours(24);
+
     /// How often to look for what is due: soon enough that nothing outlives its time by a quarter, or by a minute.
     pub fn clean_up_every(&self) -> Duration {
         let rules = &self.rules;
@@ -131,6 +134,22 @@ impl Operations {
     pub async fn merge_search_index(&self) -> Result<()> {
         if store::search::segment_count(self.store.reader()).await? > MAX_SEGMENTS {
             self.merge(MergeMode::Full).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares the totals of each namespace with its users, and corrects what differs: only a change of rows by hand, with
+    /// the triggers off, can bring that about.
+    pub async fn check_totals(&self) -> Result<()> {
+        let (db, mut after) = (self.store.reader(), String::new());
+        while let Some(namespace) = store::totals::next_namespace(db, &after).await? {
+            if store::totals::are_wrong(db, &namespace).await? {
+                let tx = self.store.begin_as_server().await?;
+                store::totals::correct(&tx, &namespace).await?;
+                tx.commit().await?;
+                tracing::warn!(namespace = namespace.as_str(), "corrected the number of users");
+            }
+            namespace.as_str().clone_into(&mut after);
         }
         Ok(())
     }

@@ -41,6 +41,7 @@ pub(super) fn start(ops: &Operations, keys: &KeyRing, tls: Option<Tls>, health: 
         tokio::spawn(async move { writes.watch_writes().await }),
         tokio::spawn(housekeep(ops.clone())),
         tokio::spawn(merge_search_index(ops.clone())),
+        tokio::spawn(check_totals(ops.clone())),
         tokio::spawn(note_use_of_keys(ops.clone(), keys.clone())),
         tokio::spawn(keep_certificates_fresh(tls)),
     ];
@@ -113,6 +114,12 @@ async fn merge_search_index(ops: Operations) {
     let failure = "the search index cannot be merged, and searches become slower";
     let merge = || async { unless_away(&ops, ops.merge_search_index().await) };
     repeat(Operations::MERGE_EVERY, failure, merge).await;
+}
+
+async fn check_totals(ops: Operations) {
+    let failure = "the numbers of users cannot be checked";
+    repeat(Operations::CHECK_TOTALS_EVERY, failure, || async { unless_away(&ops, ops.check_totals().await) })
+        .await;
 }
 
 async fn note_use_of_keys(ops: Operations, keys: KeyRing) {

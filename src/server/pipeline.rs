@@ -14,7 +14,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tracing::Instrument as _;
 
 use crate::auth::authenticator::{Authenticator, Peer};
 use crate::auth::keyring::{KeyRing, Principal};
@@ -24,6 +23,7 @@ use crate::domain::scope::Scope;
 use crate::error::tally::FAILED;
 use crate::error::{Error, Result};
 use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
+use crate::telemetry::CallContext;
 
 use super::connection::Connection;
 use super::limits::{Limits, Permits};
@@ -103,13 +103,13 @@ impl Pipeline {
     ) -> Response<Body> {
         let mut permits = Permits::new(connection.begin());
         let (request, unread) = Unread::lend(request);
-        let id = self.request_id(request.headers());
+        let mut id = self.request_id(request.headers());
         let headers_only = request.method() == Verb::HEAD;
-        let span =
-            tracing::error_span!("call", id = id.to_str().unwrap_or_default(), path = request.uri().path());
+        let context = CallContext::new(id.clone(), request.uri().clone());
         let mut located = None;
-        let done = AssertUnwindSafe(self.process(&mut located, request, connection, peer, &mut permits));
-        let done = done.catch_unwind().instrument(span).await;
+        // Boxed, since a task is copied twice before it runs.
+        let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits));
+        let done = context.scope(AssertUnwindSafe(done).catch_unwind()).await;
         // The panic hook has logged where; the connection and all other calls go on.
         let done = done.unwrap_or_else(|_| Err(Error::internal("a call panicked").into()));
         let mut response = done.unwrap_or_else(|status| match located {
@@ -119,6 +119,8 @@ impl Pipeline {
         if headers_only {
             response = response.map(|_| Body::empty());
         }
+        // No two replies have the same: HPACK's table is kept for what does repeat (RFC 7541 §7.1.3).
+        id.set_sensitive(true);
         response.headers_mut().insert(REQUEST_ID, id);
         unread.settle(&mut response).await;
         gateway::holding(Arc::new(permits), response)

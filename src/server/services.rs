@@ -1,7 +1,5 @@
 //! The services of one server, as one value.
 
-use tonic::service::Routes;
-use tonic::service::RoutesBuilder;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::auth::keyring::KeyRing;
@@ -9,6 +7,7 @@ use crate::auth::policy;
 use crate::domain::scope::Scope;
 use crate::grpc::keys::KeysService;
 use crate::grpc::users::UsersService;
+use crate::http::Upstream;
 use crate::ops::Operations;
 use crate::pb::keys_server::KeysServer;
 use crate::pb::users_server::UsersServer;
@@ -23,7 +22,7 @@ pub struct Services {
     /// The scope that the RPC of a gRPC path needs. An RPC without one is not served.
     pub scope_of: fn(&str) -> Option<Scope>,
     /// Their implementations.
-    pub routes: RoutesBuilder,
+    pub rpcs: Upstream,
 }
 
 impl Services {
@@ -31,9 +30,10 @@ impl Services {
     pub fn users_and_keys(ops: Operations, keys: KeyRing, max_body: usize) -> Self {
         let users = UsersServer::new(UsersService::new(ops.clone())).max_decoding_message_size(max_body);
         let keys = KeysServer::new(KeysService::new(ops, keys)).max_decoding_message_size(max_body);
-        let mut routes = Routes::builder();
-        routes.add_service(users).add_service(keys);
-        Self { descriptors: crate::DESCRIPTOR_SET.to_vec(), scope_of: policy::scope_of, routes }
+        let mut rpcs = Upstream::default();
+        rpcs.add(users);
+        rpcs.add(keys);
+        Self { descriptors: crate::DESCRIPTOR_SET.to_vec(), scope_of: policy::scope_of, rpcs }
     }
 
     /// The implementations, with health and reflection.
@@ -41,17 +41,16 @@ impl Services {
     /// # Errors
     ///
     /// If the descriptors cannot be served to clients.
-    pub(super) fn into_routes(
+    pub(super) fn into_rpcs(
         self,
         health: HealthServer<impl Health>,
-    ) -> Result<Routes, tonic_reflection::server::Error> {
-        let reflection = || reflection_builder(&self.descriptors);
-        let mut routes = self.routes.clone();
-        routes.add_service(health);
+    ) -> Result<Upstream, tonic_reflection::server::Error> {
+        let Self { descriptors, mut rpcs, .. } = self;
+        rpcs.add(health);
         // Clients in use speak one or the other version of reflection.
-        routes.add_service(reflection().build_v1()?.max_decoding_message_size(MAX_NAME));
-        routes.add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_NAME));
-        Ok(routes.routes())
+        rpcs.add(reflection_builder(&descriptors).build_v1()?.max_decoding_message_size(MAX_NAME));
+        rpcs.add(reflection_builder(&descriptors).build_v1alpha()?.max_decoding_message_size(MAX_NAME));
+        Ok(rpcs)
     }
 }
 

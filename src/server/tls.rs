@@ -1,15 +1,16 @@
 //! TLS on the listener: certificates that are read again when they change, and callers that are known by theirs.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
@@ -42,6 +43,7 @@ struct Files {
     cert: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    client_crl: Option<Vec<u8>>,
 }
 
 /// Makes TLS connections of plain ones.
@@ -90,7 +92,7 @@ impl Tls {
         }
         let acceptor = acceptor(&self.settings, &files)?;
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(files), acceptor);
-        tracing::info!("the certificates have changed, and were read again");
+        tracing::info!("read the changed certificates");
         Ok(())
     }
 
@@ -135,17 +137,15 @@ impl Tls {
 
 impl Files {
     fn read(config: &Config) -> Result<Self, TlsError> {
-        let read = |setting, path: Option<&Path>| {
-            let path = path.unwrap_or_else(|| Path::new(""));
-            std::fs::read(path).map_err(|error| fault(setting, path, error))
-        };
+        let read = |setting, path: &Path| std::fs::read(path).map_err(|error| fault(setting, path, error));
+        let given =
+            |setting, path: &Option<PathBuf>| path.as_ref().map(|path| read(setting, path)).transpose();
+        let tls = &config.tls;
         Ok(Self {
-            cert: read("tls.cert", config.tls.cert.as_deref())?,
-            key: read("tls.key", config.tls.key.as_deref())?,
-            client_ca: match config.tls.client_ca.as_deref() {
-                Some(path) => Some(read("tls.client_ca", Some(path))?),
-                None => None,
-            },
+            cert: given("tls.cert", &tls.cert)?.unwrap_or_default(),
+            key: given("tls.key", &tls.key)?.unwrap_or_default(),
+            client_ca: given("tls.client_ca", &tls.client_ca)?,
+            client_crl: given("tls.client_crl", &tls.client_crl)?,
         })
     }
 }
@@ -159,10 +159,9 @@ fn together(why: impl std::fmt::Display) -> TlsError {
 }
 
 fn acceptor(config: &Config, files: &Files) -> Result<TlsAcceptor, TlsError> {
-    let path = |file: &Option<std::path::PathBuf>| file.clone().unwrap_or_default();
-    let chain = certificates("tls.cert", &path(&config.tls.cert), &files.cert)?;
+    let chain = read_pem("tls.cert", path(&config.tls.cert), &files.cert, "certificates")?;
     let key = PrivateKeyDer::from_pem_slice(&files.key)
-        .map_err(|_| fault("tls.key", &path(&config.tls.key), "holds no private key in PEM"))?;
+        .map_err(|_| fault("tls.key", path(&config.tls.key), "holds no private key in PEM"))?;
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -170,17 +169,7 @@ fn acceptor(config: &Config, files: &Files) -> Result<TlsAcceptor, TlsError> {
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(authorities) => {
-            let file = path(&config.tls.client_ca);
-            let mut roots = RootCertStore::empty();
-            for authority in certificates("tls.client_ca", &file, authorities)? {
-                roots.add(authority).map_err(|why| fault("tls.client_ca", &file, why))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = match config.tls.client_auth {
-                ClientAuth::Required => verifier,
-                ClientAuth::Optional => verifier.allow_unauthenticated(),
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(together)?)
+            builder.with_client_cert_verifier(verifier(config, files, authorities, provider)?)
         }
     };
     let mut tls = builder.with_single_cert(chain, key).map_err(together)?;
@@ -192,14 +181,47 @@ fn acceptor(config: &Config, files: &Files) -> Result<TlsAcceptor, TlsError> {
     Ok(TlsAcceptor::from(Arc::new(tls)))
 }
 
-fn certificates(
+/// Verifies clients' certificates: signed by one of the authorities, and not revoked.
+fn verifier(
+    config: &Config,
+    files: &Files,
+    authorities: &[u8],
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let file = path(&config.tls.client_ca);
+    let mut roots = RootCertStore::empty();
+    for authority in read_pem("tls.client_ca", file, authorities, "certificates")? {
+        roots.add(authority).map_err(|why| fault("tls.client_ca", file, why))?;
+    }
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    if let Some(pem) = &files.client_crl {
+        let file = path(&config.tls.client_crl);
+        let lists: Vec<CertificateRevocationListDer<'_>> =
+            read_pem("tls.client_crl", file, pem, "revocation list")?;
+        verifier = verifier.with_crls(lists);
+    }
+    if config.tls.client_auth == ClientAuth::Optional {
+        verifier = verifier.allow_unauthenticated();
+    }
+    verifier.build().map_err(|why| match &config.tls.client_crl {
+        Some(file) => fault("tls.client_crl", file, why),
+        None => together(why),
+    })
+}
+
+fn path(file: &Option<PathBuf>) -> &Path {
+    file.as_deref().unwrap_or_else(|| Path::new(""))
+}
+
+/// All of the kind `T` in a PEM file, of which there must be one at least.
+fn read_pem<T: PemObject>(
     setting: &'static str,
     file: &Path,
     pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    match read {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(fault(setting, file, "holds no certificates in PEM")),
+    kind: &str,
+) -> Result<Vec<T>, TlsError> {
+    match T::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(read) if !read.is_empty() => Ok(read),
+        _ => Err(fault(setting, file, format!("holds no {kind} in PEM"))),
     }
 }

@@ -9,7 +9,6 @@ use sea_orm::entity::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement, StreamTrait};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
-use tracing::Instrument as _;
 
 use super::fault;
 use super::health::{self, Health};
@@ -18,6 +17,7 @@ use super::observer::Observer;
 use super::pool::Pool;
 use super::running::Running;
 use crate::error::{Error, Result};
+use crate::telemetry::CallContext;
 
 /// Rows of a stream that are read ahead.
 const READ_AHEAD: usize = 4;
@@ -115,7 +115,10 @@ impl Transaction {
                 tracing::warn!(%error, "a COMMIT failed after its caller had left");
             }
         };
-        tokio::spawn(commit.in_current_span());
+        match CallContext::current() {
+            Some(call) => tokio::spawn(call.scope(commit)),
+            None => tokio::spawn(commit),
+        };
         let told = tokio::select! {
             biased;
             told = told => told,

@@ -22,6 +22,7 @@ use crate::error::Result;
 use super::count;
 use super::entity::user::{self, Column};
 use super::search::{self, Term, probes};
+use super::totals;
 use super::users::{among, in_trash, list_columns, zero};
 
 use conditions::{after_cursor, after_prefix, conditions, order_of, prefixes, spans, within};
@@ -233,6 +234,9 @@ pub async fn total(
     listing: &Listing,
     source: &AccessPath,
 ) -> Result<u64> {
+    if listing.filters == Filters::default() {
+        return totals::total(db, namespace, listing.trash).await;
+    }
     count(db, chosen(user::Entity::find(), db.get_database_backend(), namespace, listing, source)).await
 }
 

@@ -7,6 +7,7 @@ mod m20261121_000004_guard;
 mod m20261125_000005_throttle;
 mod m20261125_000006_key_makers;
 mod m20261125_000007_faults;
+mod m20261126_000009_totals;
 
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions,
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000005_throttle::Migration),
             Box::new(m20261125_000006_key_makers::Migration),
             Box::new(m20261125_000007_faults::Migration),
+            Box::new(m20261126_000009_totals::Migration),
         ]
     }
 }
@@ -125,7 +127,7 @@ mod tests {
     use crate::domain::namespace::Namespace;
     use crate::domain::session::SessionToken;
     use crate::store::list::{AccessPath, source};
-    use crate::store::{sessions, users};
+    use crate::store::{sessions, totals, users};
 
     use super::*;
 
@@ -168,6 +170,9 @@ INSERT INTO events (namespace, user_id, at, action, caller, address, user_agent,
                 panic!("many")
             };
             assert_eq!(serde_json::from_str::<Vec<i64>>(&list).unwrap().len(), found, "{search}");
+        }
+        for trash in [false, true] {
+            assert_eq!(totals::total(db, &namespace, trash).await.unwrap(), 1);
         }
         let broken = "SELECT count(*) FROM pragma_foreign_key_check";
         let row = db.query_one_raw(Statement::from_string(DbBackend::Sqlite, broken)).await.unwrap().unwrap();

@@ -48,6 +48,19 @@ class Authority:
                 "-days", "-1" if expired else "10", "-extfile", extensions, "-out", cert)
         return cert, key
 
+    def revocations(self, *revoked):
+        """The list of these certificates, as PEM."""
+        index, number, config, crl = (self.folder / f"{self.name}.{suffix}" for suffix in ("index", "number", "cnf", "crl"))
+        index.write_text("")
+        number.write_text("01")
+        config.write_text(f"[ca]\ndefault_ca=own\n[own]\ndatabase={index}\ncrlnumber={number}\ndefault_md=sha256\n"
+                          "default_crl_days=30\ncrl_extensions=crl\n[crl]\nauthorityKeyIdentifier=keyid\n")
+        signer = ("-config", config, "-cert", self.cert, "-keyfile", self.key)
+        for cert in revoked:
+            openssl("ca", *signer, "-revoke", cert)
+        openssl("ca", *signer, "-gencrl", "-out", crl)
+        return crl
+
 
 @contextlib.contextmanager
 def certificates():
@@ -223,6 +236,21 @@ def renewed():
                 equal((asked(), old.sock is stream), (200, True), "a call on the old connection, which stayed")
 
 
+def revoked():
+    """A revoked certificate opens no new connection, from the moment that the list says so; a broken list changes nothing."""
+    with certificates() as made, database(Sqlite) as db:
+        crl = made["ours"].revocations()
+        with Server(db.url, {**settings(made, "required"), "USERSD_TLS_CLIENT_CRL": str(crl)}) as server:
+            secured = Secured(server, made)
+            equal(secured.curl("known"), (200, None), "before")
+            made["ours"].revocations(made["known"][0])
+            until(lambda: secured.curl("known") == (None, None), 10, "the certificate is refused")
+            equal(secured.curl("root", namespace="other"), (200, None), "another certificate")
+            crl.write_text("half a list")
+            until(lambda: "certificates stay as they were" in server.log(), 10, "a broken list is told")
+            equal((secured.curl("known"), secured.curl("root", namespace="other")), ((None, None), (200, None)), "meanwhile")
+
+
 def slow_handshakes():
     """A connection that does not shake hands is closed when its time is up, and does not hold the end."""
     with certificates() as made, database(Sqlite) as db:
@@ -252,6 +280,9 @@ def faults():
             ({"USERSD_TLS_CERT": cert}, ["tls.cert and tls.key"]),
             ({"USERSD_TLS_CLIENT_CA": cert}, ["tls.client_ca needs"]),
             ({"USERSD_TLS_CERT": cert, "USERSD_TLS_KEY": key, "USERSD_TLS_CALLERS": CALLERS}, ["tls.callers need"]),
+            ({"USERSD_TLS_CERT": cert, "USERSD_TLS_KEY": key, "USERSD_TLS_CLIENT_CRL": cert}, ["tls.client_crl needs"]),
+            ({"USERSD_TLS_CERT": cert, "USERSD_TLS_KEY": key, "USERSD_TLS_CLIENT_CA": cert, "USERSD_TLS_CLIENT_CRL": cert},
+             ["tls.client_crl", "no revocation list"]),
             ({"USERSD_TLS_CERT": "/none.pem", "USERSD_TLS_KEY": key}, ["tls.cert", "/none.pem"]),
             ({"USERSD_TLS_CERT": key, "USERSD_TLS_KEY": key}, ["tls.cert", "no certificates"]),
             ({"USERSD_TLS_CERT": cert, "USERSD_TLS_KEY": cert}, ["tls.key", "no private key"]),
@@ -270,5 +301,6 @@ def tests():
     yield "tls / certificates of clients stand for callers", mutual
     yield "tls / certificates alone end open mode", certificates_alone
     yield "tls / certificates are read again", renewed
+    yield "tls / a revoked certificate is refused", revoked
     yield "tls / a slow handshake holds nothing", slow_handshakes
     yield "tls / what cannot be used is 64", faults

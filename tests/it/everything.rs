@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use usersd::domain::caller::Caller;
 use usersd::domain::scope::Scope;
 use usersd::grpc::codec::Codec;
+use usersd::http::Upstream;
 use usersd::server::Services;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -125,9 +125,9 @@ pub(crate) fn services() -> Services {
     let folders = [format!("{root}/tests/proto"), format!("{root}/proto")];
     let mut compiler = protox::Compiler::new(folders).unwrap();
     compiler.include_imports(true).open_file("everything.proto").unwrap();
-    let mut routes = Routes::builder();
-    routes.add_service(Everything);
-    Services { descriptors: compiler.encode_file_descriptor_set(), scope_of, routes }
+    let mut rpcs = Upstream::default();
+    rpcs.add(Everything);
+    Services { descriptors: compiler.encode_file_descriptor_set(), scope_of, rpcs }
 }
 
 fn scope_of(path: &str) -> Option<Scope> {

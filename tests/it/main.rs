@@ -45,6 +45,7 @@ mod streams;
 mod support;
 mod tenants;
 mod throttle;
+mod totals;
 mod trash;
 mod unread;
 mod users;

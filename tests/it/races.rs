@@ -108,6 +108,10 @@ async fn an_address_is_never_two_peoples_and_nothing_is_forgotten(service: &Serv
     assert_eq!(service.number("SELECT count(*) FROM users_search").await, left);
     let alive = of("USER_CREATED") - of("USER_DELETED") + of("USER_RESTORED");
     assert_eq!(live(service).await, alive);
+    let total = "SELECT CAST(SUM(live) AS BIGINT) FROM user_totals";
+    assert_eq!(service.number(total).await, alive);
+    let total = "SELECT CAST(SUM(trashed) AS BIGINT) FROM user_totals";
+    assert_eq!(service.number(total).await, left - alive);
     assert_eq!(
         ids(service, false).await.len() + ids(service, true).await.len(),
         usize::try_from(left).unwrap()

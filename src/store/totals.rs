@@ -1,0 +1,57 @@
+//! How many users a namespace has, without counting them. Triggers keep it, in the transactions that change it, so it is
+//! exact for whoever reads it.
+
+use sea_orm::{ConnectionTrait, Statement, Value};
+
+use crate::domain::namespace::Namespace;
+use crate::error::{Error, Result};
+
+/// The users of a namespace: its live ones, or those in its trash.
+pub async fn total(db: &impl ConnectionTrait, namespace: &Namespace, trash: bool) -> Result<u64> {
+    let column = if trash { "trashed" } else { "live" };
+    let sum =
+        format!("SELECT CAST(COALESCE(SUM({column}), 0) AS BIGINT) FROM user_totals WHERE namespace = $1");
+    let row = db.query_one_raw(of_namespace(db, &sum, namespace)).await?;
+    let row = row.ok_or_else(|| Error::internal("a sum has no row"))?;
+    Ok(u64::try_from(row.try_get_by_index::<i64>(0)?).unwrap_or(0))
+}
+
+/// The first namespace after `after` that has or had users.
+pub async fn next_namespace(db: &impl ConnectionTrait, after: &str) -> Result<Option<Namespace>> {
+    let next = "SELECT namespace FROM user_totals WHERE namespace > $1 ORDER BY namespace LIMIT 1";
+    let values: [Value; 1] = [after.into()];
+    let row =
+        db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), next, values)).await?;
+    let Some(row) = row else { return Ok(None) };
+    Namespace::parse(&row.try_get_by_index::<String>(0)?).map(Some).map_err(Error::internal)
+}
+
+/// By how much the totals of a namespace are too small, found by counting.
+const MISSING: &str = "
+    SELECT counted.live - totals.live AS live_missing, counted.trashed - totals.trashed AS trashed_missing FROM
+      (SELECT COUNT(CASE WHEN deleted = 0 THEN 1 END) AS live, COUNT(CASE WHEN deleted > 0 THEN 1 END) AS trashed
+       FROM users WHERE namespace = $1) AS counted,
+      (SELECT CAST(SUM(live) AS BIGINT) AS live, CAST(SUM(trashed) AS BIGINT) AS trashed
+       FROM user_totals WHERE namespace = $1) AS totals";
+
+/// Counts the users of a namespace, and returns true if its totals say something else.
+pub async fn are_wrong(db: &impl ConnectionTrait, namespace: &Namespace) -> Result<bool> {
+    let Some(row) = db.query_one_raw(of_namespace(db, MISSING, namespace)).await? else { return Ok(false) };
+    Ok((row.try_get_by_index::<i64>(0)?, row.try_get_by_index::<i64>(1)?) != (0, 0))
+}
+
+/// Adds what is missing from the totals of a namespace. It is what one statement sees, so changes that others make
+/// meanwhile count as well.
+pub async fn correct(tx: &impl ConnectionTrait, namespace: &Namespace) -> Result<()> {
+    let correct = format!(
+        "UPDATE user_totals SET live = live + live_missing, trashed = trashed + trashed_missing FROM ({MISSING}) AS missing
+         WHERE namespace = $1 AND shard = (SELECT MIN(shard) FROM user_totals WHERE namespace = $1)"
+    );
+    tx.execute_raw(of_namespace(tx, &correct, namespace)).await?;
+    Ok(())
+}
+
+fn of_namespace(db: &impl ConnectionTrait, sql: &str, namespace: &Namespace) -> Statement {
+    let values: [Value; 1] = [namespace.as_str().into()];
+    Statement::from_sql_and_values(db.get_database_backend(), sql, values)
+}
