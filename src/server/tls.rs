@@ -138,14 +138,13 @@ impl Tls {
 impl Files {
     fn read(config: &Config) -> Result<Self, TlsError> {
         let read = |setting, path: &Path| std::fs::read(path).map_err(|error| fault(setting, path, error));
-        let given =
-            |setting, path: &Option<PathBuf>| path.as_ref().map(|path| read(setting, path)).transpose();
+        let given = |setting, path: Option<&PathBuf>| path.map(|path| read(setting, path)).transpose();
         let tls = &config.tls;
         Ok(Self {
-            cert: given("tls.cert", &tls.cert)?.unwrap_or_default(),
-            key: given("tls.key", &tls.key)?.unwrap_or_default(),
-            client_ca: given("tls.client_ca", &tls.client_ca)?,
-            client_crl: given("tls.client_crl", &tls.client_crl)?,
+            cert: given("tls.cert", tls.cert.as_ref())?.unwrap_or_default(),
+            key: given("tls.key", tls.key.as_ref())?.unwrap_or_default(),
+            client_ca: given("tls.client_ca", tls.client_ca.as_ref())?,
+            client_crl: given("tls.client_crl", tls.client_crl.as_ref())?,
         })
     }
 }
@@ -159,9 +158,9 @@ fn together(why: impl std::fmt::Display) -> TlsError {
 }
 
 fn acceptor(config: &Config, files: &Files) -> Result<TlsAcceptor, TlsError> {
-    let chain = read_pem("tls.cert", path(&config.tls.cert), &files.cert, "certificates")?;
+    let chain = read_pem("tls.cert", path(config.tls.cert.as_ref()), &files.cert, "certificates")?;
     let key = PrivateKeyDer::from_pem_slice(&files.key)
-        .map_err(|_| fault("tls.key", path(&config.tls.key), "holds no private key in PEM"))?;
+        .map_err(|_| fault("tls.key", path(config.tls.key.as_ref()), "holds no private key in PEM"))?;
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -188,14 +187,14 @@ fn verifier(
     authorities: &[u8],
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let file = path(&config.tls.client_ca);
+    let file = path(config.tls.client_ca.as_ref());
     let mut roots = RootCertStore::empty();
     for authority in read_pem("tls.client_ca", file, authorities, "certificates")? {
         roots.add(authority).map_err(|why| fault("tls.client_ca", file, why))?;
     }
     let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     if let Some(pem) = &files.client_crl {
-        let file = path(&config.tls.client_crl);
+        let file = path(config.tls.client_crl.as_ref());
         let lists: Vec<CertificateRevocationListDer<'_>> =
             read_pem("tls.client_crl", file, pem, "revocation list")?;
         verifier = verifier.with_crls(lists);
@@ -209,8 +208,8 @@ fn verifier(
     })
 }
 
-fn path(file: &Option<PathBuf>) -> &Path {
-    file.as_deref().unwrap_or_else(|| Path::new(""))
+fn path(file: Option<&PathBuf>) -> &Path {
+    file.map_or_else(|| Path::new(""), PathBuf::as_path)
 }
 
 /// All of the kind `T` in a PEM file, of which there must be one at least.
