@@ -47,8 +47,8 @@ fn order(raw: &str, fields: &mut Fields) -> Option<Order> {
     match raw {
         "" => Some(Order::default()),
         name => {
-            let known = Order::ALL.map(|(name, _)| name).join(", ");
-            fields.check("order_by", Order::parse(name).ok_or_else(|| format!("must be one of {known}")))
+            let known = Order::ALL.map(Order::name).join(", ");
+            fields.check("order_by", Order::from_name(name).ok_or_else(|| format!("must be one of {known}")))
         }
     }
 }
