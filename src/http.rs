@@ -23,7 +23,7 @@ pub use transcode::json;
 pub use transcode::schema::{Schema, SchemaError};
 pub use upstream::Upstream;
 
-use crate::error::{Error, Fields};
+use crate::error::Error;
 use transcode::json::ReadError;
 
 /// The reply to a request that is none, in whatever dialect.
@@ -40,10 +40,7 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Malformed(why) => Self::Malformed(why),
-            ReadError::Fields(violations) => {
-                let (found, more) = violations.into_parts();
-                Self::Invalid(Fields::collected(found, more))
-            }
+            ReadError::Fields(faults) => Self::Invalid(faults),
         }
     }
 }
