@@ -68,13 +68,13 @@ impl Pool {
         let mut over = queue.excess_wait(flow, self.max_wait, deadline, now);
         if over > Duration::ZERO {
             // Drop cancelled jobs before rejecting.
-            queue.drop_abandoned();
+            queue.waiting.drop_abandoned();
             over = queue.excess_wait(flow, self.max_wait, deadline, now);
         }
         if over > Duration::ZERO {
             return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
         }
-        queue.reserve(flow);
+        queue.waiting.reserve(flow);
         Ok(Reservation { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
     }
 
@@ -84,7 +84,7 @@ impl Pool {
 
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.shared.lock().waiting()
+        self.shared.lock().waiting.len()
     }
 }
 
@@ -136,7 +136,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.used {
-            self.shared.lock().release(&self.flow);
+            self.shared.lock().waiting.release(&self.flow);
         }
     }
 }
