@@ -214,22 +214,17 @@ impl<'w> Writer<'_, 'w> {
         let empty = self.out.len();
         for at in first..end {
             let Some((_, value)) = self.records.get(at).copied() else { break };
-            match (field.kind, value) {
-                (FieldType::Message(_) | FieldType::String | FieldType::Bytes, value) => {
+            if let Wire::Bytes(mut packed) = value
+                && !value.same_type(&Wire::zero(field.kind))
+            {
+                while !packed.is_empty() {
+                    let value = next_packed(field.kind, &mut packed)?;
                     self.comma();
-                    self.single(field.kind, value)?;
+                    self.scalar(field.kind, value)?;
                 }
-                (kind, Wire::Bytes(mut packed)) => {
-                    while !packed.is_empty() {
-                        let value = next_packed(kind, &mut packed)?;
-                        self.comma();
-                        self.scalar(kind, value)?;
-                    }
-                }
-                (kind, value) => {
-                    self.comma();
-                    self.scalar(kind, value)?;
-                }
+            } else {
+                self.comma();
+                self.single(field.kind, value)?;
             }
         }
         let something = self.out.len() > empty;
