@@ -241,8 +241,8 @@ pub(super) fn device(device: Device, details: Details) -> pb::DeviceDetails {
         device_name: details.device_name.to_owned(),
         device_brand: details.device_brand,
         device_model: details.device_model,
-        country_code: details.country_code.into_owned(),
-        country_name: details.country_name.into_owned(),
+        country_code: details.country.code.into_owned(),
+        country_name: details.country.name.into_owned(),
     }
 }
 
