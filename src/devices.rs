@@ -57,10 +57,8 @@ impl Devices {
     pub fn describe(&self, device: &Device) -> Details {
         let mut details = agent::describe(&device.user_agent);
         let country = self.countries.as_ref().zip(device.address);
-        if let Some(country) = country.and_then(|(countries, address)| countries.find(address)) {
-            details.country_code = country.code.into();
-            details.country_name = country.name.map_or(details.country_name, Into::into);
-        }
+        let country = country.and_then(|(countries, address)| countries.find(address));
+        details.country = country.unwrap_or_default();
         details
     }
 }

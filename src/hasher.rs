@@ -24,7 +24,7 @@ pub use queue::Work;
 pub use self_test::SelfTestFailed;
 
 use foreign::Foreign;
-use pool::{Pool, PoolConfig, Reservation};
+use pool::{Pool, Reservation};
 use scheme::{Form, Stored};
 
 /// How hashing is set up.
@@ -96,12 +96,11 @@ pub struct HashPermit {
 impl Hasher {
     /// Proves bcrypt on this machine first: about 3 ms.
     pub fn new(config: HasherConfig) -> Result<Self, StartError> {
-        let HasherConfig { cost, workers, lanes, max_wait, min_cpu_percent } = config;
-        let lanes = lanes.unwrap_or(DEFAULT_LANES).clamp(1, MAX_LANES);
+        let cost = config.cost;
+        let lanes = config.lanes.unwrap_or(DEFAULT_LANES).clamp(1, MAX_LANES);
         let speed = self_test::run(lanes)?;
         let dummy_hash = Stored { form: Form::of(b""), cost, salt: random()?, digest: random()? };
-        let pool =
-            Pool::new(PoolConfig { workers, lanes, speed, max_wait, min_cpu_percent, usual: 1 << cost })?;
+        let pool = Pool::new(&config, lanes, speed)?;
         Ok(Self { pool: Arc::new(pool), cost, dummy_hash })
     }
 

@@ -1,10 +1,8 @@
 //! Seven dialects on one port, told apart by content type and path: gRPC, gRPC-Web, JSON in gRPC frames, JSON by the routes in
 //! the proto, and the JSON of three systems that this one stands in for.
 //!
-//! Every dialect ends in the same RPCs ([`Upstream`]). Tables made once from the descriptor set ([`Schema`]) turn JSON text
-//! into protobuf bytes and back ([`transcode`]) without a message type in between, so that a new RPC has its JSON form
-//! without a line of code. No dialect sees a key or a limit: [`Gateway::locate`] says which RPC a request asks for, then the
-//! server authenticates and reads it, and [`Call::answer`] does the rest.
+//! Every dialect ends in the same RPCs ([`Upstream`]), and sees no key and no limit: [`Gateway::locate`] says which RPC a
+//! request asks for, then the server authenticates and reads it, and [`Call::answer`] does the rest.
 
 mod body;
 mod dialects;
@@ -19,11 +17,12 @@ mod upstream;
 pub use body::{End, Held, holding};
 pub use dialects::{Call, Content, Expected, Gateway, Settings, Target};
 pub use receive::{BODY_TIMEOUT, receive, receive_plain};
+pub use reply::error as failed;
 pub use transcode::json;
 pub use transcode::schema::{Schema, SchemaError};
 pub use upstream::Upstream;
 
-use crate::error::{Error, Fields};
+use crate::error::Error;
 use transcode::json::ReadError;
 
 /// The reply to a request that is none, in whatever dialect.
@@ -31,19 +30,11 @@ pub fn malformed(why: &str) -> http::Response<tonic::body::Body> {
     reply::error(&Error::Malformed(why.to_owned()).into())
 }
 
-/// The reply to a request whose dialect is not known.
-pub fn failed(status: &tonic::Status) -> http::Response<tonic::body::Body> {
-    reply::error(status)
-}
-
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Malformed(why) => Self::Malformed(why),
-            ReadError::Fields(violations) => {
-                let (found, more) = violations.into_parts();
-                Self::Invalid(Fields::collected(found, more))
-            }
+            ReadError::Fields(faults) => Self::Invalid(faults),
         }
     }
 }

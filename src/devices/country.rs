@@ -7,6 +7,7 @@ use std::path::Path;
 use maxminddb::{LookupResult, Reader, WithinOptions, path};
 
 use super::OpenError;
+use crate::domain::device::Country;
 
 /// How many networks are looked at for one that has a country. A database by country has it on almost every one.
 const SAMPLE: usize = 1_000;
@@ -17,15 +18,6 @@ const SAMPLE: usize = 1_000;
 /// what is being read or end the process by a signal, and Rust calls that unsafe with reason. A database by
 /// country takes some MB.
 pub(super) struct Countries(Reader<Vec<u8>>);
-
-/// Where an address is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Country {
-    /// ISO 3166-1, two letters, upper case.
-    pub(super) code: String,
-    /// In English, if the database has it.
-    pub(super) name: Option<String>,
-}
 
 impl Countries {
     pub(super) fn open(file: &Path) -> Result<Self, OpenError> {
@@ -50,6 +42,7 @@ impl Countries {
 fn country(found: &LookupResult<'_, Vec<u8>>) -> Option<Country> {
     let code: &str = found.decode_path(&path!["country", "iso_code"]).ok().flatten()?;
     let shaped = code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic());
-    let name = || found.decode_path(&path!["country", "names", "en"]).ok().flatten();
-    shaped.then(|| Country { code: code.to_ascii_uppercase(), name: name() })
+    let name: Option<String> = found.decode_path(&path!["country", "names", "en"]).ok().flatten();
+    let name = name.map_or_else(|| Country::default().name, Into::into);
+    shaped.then(|| Country { code: code.to_ascii_uppercase().into(), name })
 }

@@ -15,7 +15,7 @@ fn device(user_agent: &str) -> Device {
 /// All that a user agent tells, in the order of the contract.
 fn told(user_agent: &str) -> String {
     let d = Devices::open(None).unwrap().describe(&device(user_agent));
-    assert_eq!((&*d.country_code, &*d.country_name), ("--", "Unknown"));
+    assert_eq!((&*d.country.code, &*d.country.name), ("--", "Unknown"));
     let system = format!("{}|{}|{}", d.os_code, d.os_name, d.os_version);
     let client = format!("{}|{}|{}|{}", d.client_type, d.client_code, d.client_name, d.client_version);
     let engine = format!("{}|{}", d.client_engine, d.client_engine_version);
@@ -111,7 +111,7 @@ fn open(database: &[u8]) -> Result<Devices, OpenError> {
 fn located(devices: &Devices, address: &str) -> String {
     let device = Device { address: Some(address.parse().unwrap()), user_agent: String::new() };
     let details = devices.describe(&device);
-    format!("{} {}", details.country_code, details.country_name)
+    format!("{} {}", details.country.code, details.country.name)
 }
 
 #[test]

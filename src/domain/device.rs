@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// What a stored address and user agent tell. What they do not tell is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// Three letters, as Matomo's device detector has them: `WIN`, `LIN`, `MAC`.
     pub os_code: &'static str,
@@ -29,38 +29,22 @@ pub struct Details {
     pub device_brand: String,
     /// Such as `SM-S911B`.
     pub device_model: String,
-    /// ISO 3166-1, two letters, upper case; [`Details::NO_COUNTRY`] if not known.
-    pub country_code: Cow<'static, str>,
-    /// In English; [`Details::NO_COUNTRY_NAME`] if not known.
-    pub country_name: Cow<'static, str>,
+    /// Where its address is.
+    pub country: Country,
 }
 
-impl Details {
-    /// The code of a country that is not known.
-    pub const NO_COUNTRY: &str = "--";
-
-    /// The name of a country that is not known.
-    pub const NO_COUNTRY_NAME: &str = "Unknown";
+/// A country.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Country {
+    /// ISO 3166-1, two letters, upper case.
+    pub code: Cow<'static, str>,
+    /// In English.
+    pub name: Cow<'static, str>,
 }
 
-/// Nothing is known.
-impl Default for Details {
+/// The country of an address that is in none, or not known.
+impl Default for Country {
     fn default() -> Self {
-        Self {
-            os_code: "",
-            os_name: Cow::Borrowed(""),
-            os_version: String::new(),
-            client_type: "",
-            client_code: "",
-            client_name: Cow::Borrowed(""),
-            client_version: String::new(),
-            client_engine: "",
-            client_engine_version: String::new(),
-            device_name: "",
-            device_brand: String::new(),
-            device_model: String::new(),
-            country_code: Cow::Borrowed(Self::NO_COUNTRY),
-            country_name: Cow::Borrowed(Self::NO_COUNTRY_NAME),
-        }
+        Self { code: "--".into(), name: "Unknown".into() }
     }
 }

@@ -7,106 +7,51 @@ use super::page_token::{ListDigest, ListFields};
 use super::session::Device;
 use super::time::Timestamp;
 use super::user_id::UserId;
+use super::value::named_enum;
 
-/// What was done, or tried. The names are stored: never change one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// A user was created.
-    UserCreated,
-    /// Fields of a user changed.
-    UserUpdated,
-    /// A user went to the trash.
-    UserDeleted,
-    /// A user came back from the trash.
-    UserRestored,
-    /// A user left the trash for good.
-    UserPurged,
-    /// A password was replaced by one who knew the old one.
-    PasswordUpdated,
-    /// A password was replaced without the old one.
-    PasswordSet,
-    /// A password could not be replaced: the old one was wrong, or the user unknown or blocked.
-    PasswordRefused,
-    /// Whether a user may sign in changed.
-    StatusUpdated,
-    /// Whether the address counts as proven changed.
-    VerificationUpdated,
-    /// What a user prefers changed.
-    PrefsUpdated,
-    /// A user signed in.
-    SessionCreated,
-    /// A session was ended, by its token or by its name.
-    SessionDeleted,
-    /// All sessions of a user were ended by a caller.
-    SessionsDeleted,
-    /// Somebody failed to sign in.
-    LoginRefused,
-    /// The failures of a user to sign in were forgotten.
-    UserUnlocked,
-    /// Failures locked an account for some time.
-    LockedOut,
-    /// An API key was made.
-    KeyCreated,
-    /// An API key was revoked.
-    KeyRevoked,
-    /// An API key ended by itself.
-    KeyExpired,
-}
-
-impl Action {
-    /// Every one.
-    pub const ALL: [Self; 20] = [
-        Self::UserCreated,
-        Self::UserUpdated,
-        Self::UserDeleted,
-        Self::UserRestored,
-        Self::UserPurged,
-        Self::PasswordUpdated,
-        Self::PasswordSet,
-        Self::PasswordRefused,
-        Self::StatusUpdated,
-        Self::VerificationUpdated,
-        Self::PrefsUpdated,
-        Self::SessionCreated,
-        Self::SessionDeleted,
-        Self::SessionsDeleted,
-        Self::LoginRefused,
-        Self::UserUnlocked,
-        Self::LockedOut,
-        Self::KeyCreated,
-        Self::KeyRevoked,
-        Self::KeyExpired,
-    ];
-
-    /// The action of a stored name; `None` for one that a newer server wrote.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.name() == name)
-    }
-
-    /// The stored name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::UserCreated => "USER_CREATED",
-            Self::UserUpdated => "USER_UPDATED",
-            Self::UserDeleted => "USER_DELETED",
-            Self::UserRestored => "USER_RESTORED",
-            Self::UserPurged => "USER_PURGED",
-            Self::PasswordUpdated => "PASSWORD_UPDATED",
-            Self::PasswordSet => "PASSWORD_SET",
-            Self::PasswordRefused => "PASSWORD_REFUSED",
-            Self::StatusUpdated => "STATUS_UPDATED",
-            Self::VerificationUpdated => "VERIFICATION_UPDATED",
-            Self::PrefsUpdated => "PREFS_UPDATED",
-            Self::SessionCreated => "SESSION_CREATED",
-            Self::SessionDeleted => "SESSION_DELETED",
-            Self::SessionsDeleted => "SESSIONS_DELETED",
-            Self::LoginRefused => "LOGIN_REFUSED",
-            Self::UserUnlocked => "USER_UNLOCKED",
-            Self::LockedOut => "LOCKED_OUT",
-            Self::KeyCreated => "KEY_CREATED",
-            Self::KeyRevoked => "KEY_REVOKED",
-            Self::KeyExpired => "KEY_EXPIRED",
-        }
+named_enum! {
+    /// What was done, or tried. The names are stored: never change one.
+    Action {
+        /// A user was created.
+        UserCreated = "USER_CREATED",
+        /// Fields of a user changed.
+        UserUpdated = "USER_UPDATED",
+        /// A user went to the trash.
+        UserDeleted = "USER_DELETED",
+        /// A user came back from the trash.
+        UserRestored = "USER_RESTORED",
+        /// A user left the trash for good.
+        UserPurged = "USER_PURGED",
+        /// A password was replaced by one who knew the old one.
+        PasswordUpdated = "PASSWORD_UPDATED",
+        /// A password was replaced without the old one.
+        PasswordSet = "PASSWORD_SET",
+        /// A password could not be replaced: the old one was wrong, or the user unknown or blocked.
+        PasswordRefused = "PASSWORD_REFUSED",
+        /// Whether a user may sign in changed.
+        StatusUpdated = "STATUS_UPDATED",
+        /// Whether the address counts as proven changed.
+        VerificationUpdated = "VERIFICATION_UPDATED",
+        /// What a user prefers changed.
+        PrefsUpdated = "PREFS_UPDATED",
+        /// A user signed in.
+        SessionCreated = "SESSION_CREATED",
+        /// A session was ended, by its token or by its name.
+        SessionDeleted = "SESSION_DELETED",
+        /// All sessions of a user were ended by a caller.
+        SessionsDeleted = "SESSIONS_DELETED",
+        /// Somebody failed to sign in.
+        LoginRefused = "LOGIN_REFUSED",
+        /// The failures of a user to sign in were forgotten.
+        UserUnlocked = "USER_UNLOCKED",
+        /// Failures locked an account for some time.
+        LockedOut = "LOCKED_OUT",
+        /// An API key was made.
+        KeyCreated = "KEY_CREATED",
+        /// An API key was revoked.
+        KeyRevoked = "KEY_REVOKED",
+        /// An API key ended by itself.
+        KeyExpired = "KEY_EXPIRED",
     }
 }
 

@@ -5,6 +5,7 @@ use super::page_token::{ListDigest, ListFields};
 use super::time::Timestamp;
 use super::user::{Status, User};
 use super::username::Username;
+use super::value::named_enum;
 
 /// A list of users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,43 +89,23 @@ impl TimeRange {
     }
 }
 
-/// What a list is ordered by; users that are alike in it follow each other by id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// When they were created.
-    #[default]
-    Created,
-    /// When they last changed.
-    Updated,
-    /// Those without one first.
-    Username,
-    /// Those without one first.
-    Email,
-    /// The name in lower case; those without one first.
-    Name,
-    /// The id, byte for byte.
-    Id,
-}
-
-impl Order {
-    /// Every order by its name.
-    pub const ALL: [(&'static str, Self); 6] = [
-        ("created", Self::Created),
-        ("updated", Self::Updated),
-        ("username", Self::Username),
-        ("email", Self::Email),
-        ("name", Self::Name),
-        ("id", Self::Id),
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        Self::ALL.into_iter().find(|(_, order)| *order == self).map_or("", |(name, _)| name)
-    }
-
-    /// The order of that name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, order)| order)
+named_enum! {
+    /// What a list is ordered by; users that are alike in it follow each other by id.
+    #[derive(Default)]
+    Order {
+        /// When they were created.
+        #[default]
+        Created = "created",
+        /// When they last changed.
+        Updated = "updated",
+        /// Those without one first.
+        Username = "username",
+        /// Those without one first.
+        Email = "email",
+        /// The name in lower case; those without one first.
+        Name = "name",
+        /// The id, byte for byte.
+        Id = "id",
     }
 }
 
@@ -223,7 +204,7 @@ mod tests {
             Listing { descending: true, ..Listing::default() },
         ]);
         let orders = Order::ALL.into_iter().skip(1); // the first is the default
-        lists.extend(orders.map(|(_, order)| Listing { order, ..Listing::default() }));
+        lists.extend(orders.map(|order| Listing { order, ..Listing::default() }));
         let (one, two) = (Namespace::parse("one").unwrap(), Namespace::parse("two").unwrap());
         let digests: Vec<ListDigest> =
             [&one, &two].into_iter().flat_map(|of| lists.iter().map(|list| list.digest(of))).collect();

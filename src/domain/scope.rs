@@ -1,43 +1,22 @@
 //! What a caller may do.
 
-/// One kind of calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// See users, the trash and logs.
-    UsersRead,
-    /// Create and change users, but for what is [`Scope::UsersAdmin`]'s.
-    UsersWrite,
-    /// What can take an account over or lose it.
-    UsersAdmin,
-    /// Ask what a session token opens, and list sessions.
-    SessionsRead,
-    /// Sign in and out.
-    SessionsWrite,
-    /// Make, list and revoke the keys of a namespace.
-    KeysAdmin,
-}
+use super::value::named_enum;
 
-impl Scope {
-    /// Every scope, in the order in which they are shown.
-    pub const ALL: [Self; 6] = [
-        Self::UsersRead,
-        Self::UsersWrite,
-        Self::UsersAdmin,
-        Self::SessionsRead,
-        Self::SessionsWrite,
-        Self::KeysAdmin,
-    ];
-
-    /// As it is written everywhere.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::UsersRead => "users.read",
-            Self::UsersWrite => "users.write",
-            Self::UsersAdmin => "users.admin",
-            Self::SessionsRead => "sessions.read",
-            Self::SessionsWrite => "sessions.write",
-            Self::KeysAdmin => "keys.admin",
-        }
+named_enum! {
+    /// One kind of calls.
+    Scope {
+        /// See users, the trash and logs.
+        UsersRead = "users.read",
+        /// Create and change users, but for what is [`Scope::UsersAdmin`]'s.
+        UsersWrite = "users.write",
+        /// What can take an account over or lose it.
+        UsersAdmin = "users.admin",
+        /// Ask what a session token opens, and list sessions.
+        SessionsRead = "sessions.read",
+        /// Sign in and out.
+        SessionsWrite = "sessions.write",
+        /// Make, list and revoke the keys of a namespace.
+        KeysAdmin = "keys.admin",
     }
 }
 
@@ -64,15 +43,15 @@ impl Scopes {
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, ScopesInvalid> {
         let mut scopes = Self::default();
         for name in names {
-            let scope = Scope::ALL.into_iter().find(|scope| scope.name() == name);
-            scopes.0 |= 1 << scope.ok_or_else(|| ScopesInvalid::Unknown(name.to_owned()))? as u8;
+            let scope = Scope::from_name(name).ok_or_else(|| ScopesInvalid::Unknown(name.to_owned()))?;
+            scopes.0 |= 1 << scope as u8;
         }
         if scopes.0 == 0 { Err(ScopesInvalid::Empty) } else { Ok(scopes) }
     }
 
     /// Scopes from our own table. One that only a newer server knows gives nothing here.
     pub fn from_trusted(text: &str) -> Self {
-        let known = Scope::ALL.into_iter().filter(|scope| text.split(' ').any(|name| name == scope.name()));
+        let known = text.split(' ').filter_map(Scope::from_name);
         known.fold(Self::default(), |scopes, scope| Self(scopes.0 | 1 << scope as u8))
     }
 

@@ -1,15 +1,14 @@
 //! `service Keys`. Each method: parse, one operation, reply.
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use crate::auth::keyring::KeyRing;
 use crate::domain::key::Key;
-use crate::error::Result;
 use crate::ops::Operations;
 use crate::pb;
 use crate::pb::keys_server::Keys;
 
-use super::{caller, convert};
+use super::{Reply, caller, convert};
 
 /// The RPCs over the operations.
 #[derive(Clone)]
@@ -35,10 +34,7 @@ impl KeysService {
 
 #[tonic::async_trait]
 impl Keys for KeysService {
-    async fn create(
-        &self,
-        request: Request<pb::CreateKeyRequest>,
-    ) -> Result<Response<pb::CreateKeyResponse>, Status> {
+    async fn create(&self, request: Request<pb::CreateKeyRequest>) -> Reply<pb::CreateKeyResponse> {
         let caller = caller(&request)?;
         let (name, scopes, expires) = convert::new_key(request.get_ref())?;
         let (secret, key) = self.ops.create_key(&caller, name, scopes, expires).await?;
@@ -47,18 +43,12 @@ impl Keys for KeysService {
         Ok(Response::new(pb::CreateKeyResponse { key: Some(key.into()), secret }))
     }
 
-    async fn list(
-        &self,
-        request: Request<pb::ListKeysRequest>,
-    ) -> Result<Response<pb::ListKeysResponse>, Status> {
+    async fn list(&self, request: Request<pb::ListKeysRequest>) -> Reply<pb::ListKeysResponse> {
         let keys = self.ops.list_keys(&caller(&request)?).await?;
         Ok(Response::new(pb::ListKeysResponse { keys: keys.into_iter().map(Key::into).collect() }))
     }
 
-    async fn delete(
-        &self,
-        request: Request<pb::DeleteKeyRequest>,
-    ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
+    async fn delete(&self, request: Request<pb::DeleteKeyRequest>) -> Reply<pb::DeleteKeyResponse> {
         let caller = caller(&request)?;
         let (id, descendants) = convert::key_to_delete(request.into_inner())?;
         let revoked = self.ops.delete_key(&caller, &id, descendants).await?;
@@ -67,10 +57,7 @@ impl Keys for KeysService {
         Ok(Response::new(pb::DeleteKeyResponse { revoked }))
     }
 
-    async fn list_logs(
-        &self,
-        request: Request<pb::ListKeyLogsRequest>,
-    ) -> Result<Response<pb::ListKeyLogsResponse>, Status> {
+    async fn list_logs(&self, request: Request<pb::ListKeyLogsRequest>) -> Reply<pb::ListKeyLogsResponse> {
         let caller = caller(&request)?;
         let (filter, wanted) = convert::parse_key_logs(request.into_inner())?;
         let listed = self.ops.list_key_logs(&caller, &filter, &wanted).await?;

@@ -1,13 +1,13 @@
 //! `service Users`. Each method: parse, one operation, reply.
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use crate::ops::Operations;
 use crate::ops::users::UserRef;
 use crate::pb;
 use crate::pb::users_server::Users;
 
-use super::{caller, convert};
+use super::{Reply, caller, convert};
 
 /// The RPCs over the operations.
 #[derive(Clone)]
@@ -24,47 +24,35 @@ impl UsersService {
 
 #[tonic::async_trait]
 impl Users for UsersService {
-    async fn create(
-        &self,
-        request: Request<pb::CreateRequest>,
-    ) -> Result<Response<pb::CreateResponse>, Status> {
+    async fn create(&self, request: Request<pb::CreateRequest>) -> Reply<pb::CreateResponse> {
         let caller = caller(&request)?;
         let new = convert::new_user(request.into_inner(), self.ops.policy())?;
         let user = self.ops.create(&caller, new).await?;
         Ok(Response::new(pb::CreateResponse { user: Some(user.into()) }))
     }
 
-    async fn read(&self, request: Request<pb::ReadRequest>) -> Result<Response<pb::ReadResponse>, Status> {
+    async fn read(&self, request: Request<pb::ReadRequest>) -> Reply<pb::ReadResponse> {
         let caller = caller(&request)?;
         let key = request.into_inner().try_into()?;
         let user = self.ops.read(&caller, &key).await?;
         Ok(Response::new(pb::ReadResponse { user: Some(user.into()) }))
     }
 
-    async fn update(
-        &self,
-        request: Request<pb::UpdateRequest>,
-    ) -> Result<Response<pb::UpdateResponse>, Status> {
+    async fn update(&self, request: Request<pb::UpdateRequest>) -> Reply<pb::UpdateResponse> {
         let caller = caller(&request)?;
         let (id, etag, changes) = convert::changes(request.into_inner(), self.ops.policy())?;
         let user = self.ops.update(&caller, &id, &etag, &changes).await?;
         Ok(Response::new(pb::UpdateResponse { user: Some(user.into()) }))
     }
 
-    async fn delete(
-        &self,
-        request: Request<pb::DeleteRequest>,
-    ) -> Result<Response<pb::DeleteResponse>, Status> {
+    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Reply<pb::DeleteResponse> {
         let caller = caller(&request)?;
         let pb::DeleteRequest { id, etag } = request.into_inner();
         let user = self.ops.delete(&caller, &convert::user_id("id", &id)?, &etag).await?;
         Ok(Response::new(pb::DeleteResponse { user: Some(user.into()) }))
     }
 
-    async fn search(
-        &self,
-        request: Request<pb::SearchRequest>,
-    ) -> Result<Response<pb::SearchResponse>, Status> {
+    async fn search(&self, request: Request<pb::SearchRequest>) -> Reply<pb::SearchResponse> {
         let caller = caller(&request)?;
         let prefs = request.get_ref().include_prefs;
         let (username, email, page) = convert::search(request.get_ref())?;
@@ -75,14 +63,14 @@ impl Users for UsersService {
     async fn update_password(
         &self,
         request: Request<pb::UpdatePasswordRequest>,
-    ) -> Result<Response<pb::UpdatePasswordResponse>, Status> {
+    ) -> Reply<pb::UpdatePasswordResponse> {
         let caller = caller(&request)?;
         let change = convert::password_change(request.into_inner(), self.ops.policy())?;
         let user = self.ops.update_password(&caller, change).await?;
         Ok(Response::new(pb::UpdatePasswordResponse { user: Some(user.into()) }))
     }
 
-    async fn login(&self, request: Request<pb::LoginRequest>) -> Result<Response<pb::LoginResponse>, Status> {
+    async fn login(&self, request: Request<pb::LoginRequest>) -> Reply<pb::LoginResponse> {
         let caller = caller(&request)?;
         let attempt = request.into_inner().try_into()?;
         let (token, session) = self.ops.login(&caller, attempt).await?;
@@ -90,30 +78,21 @@ impl Users for UsersService {
         Ok(Response::new(pb::LoginResponse { session: Some(session) }))
     }
 
-    async fn logout(
-        &self,
-        request: Request<pb::LogoutRequest>,
-    ) -> Result<Response<pb::LogoutResponse>, Status> {
+    async fn logout(&self, request: Request<pb::LogoutRequest>) -> Reply<pb::LogoutResponse> {
         let caller = caller(&request)?;
         let token = convert::token(request.into_inner().session_id)?;
         self.ops.logout(&caller, &token).await?;
         Ok(Response::new(pb::LogoutResponse {}))
     }
 
-    async fn read_session(
-        &self,
-        request: Request<pb::ReadSessionRequest>,
-    ) -> Result<Response<pb::ReadSessionResponse>, Status> {
+    async fn read_session(&self, request: Request<pb::ReadSessionRequest>) -> Reply<pb::ReadSessionResponse> {
         let caller = caller(&request)?;
         let token = convert::token(request.into_inner().session_id)?;
         let session = self.ops.read_session(&caller, &token).await?;
         Ok(Response::new(pb::ReadSessionResponse { session: Some(convert::session(session, token)) }))
     }
 
-    async fn batch_read(
-        &self,
-        request: Request<pb::BatchReadRequest>,
-    ) -> Result<Response<pb::BatchReadResponse>, Status> {
+    async fn batch_read(&self, request: Request<pb::BatchReadRequest>) -> Reply<pb::BatchReadResponse> {
         let caller = caller(&request)?;
         let prefs = request.get_ref().include_prefs;
         let ids = convert::ids(&request.get_ref().ids)?;
@@ -121,17 +100,14 @@ impl Users for UsersService {
         Ok(Response::new(convert::batch(batch, prefs)))
     }
 
-    async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+    async fn list(&self, request: Request<pb::ListRequest>) -> Reply<pb::ListResponse> {
         let caller = caller(&request)?;
         let (listing, wanted) = convert::listing(request.into_inner(), false)?;
         let listed = self.ops.list(&caller, &listing, &wanted).await?;
         Ok(Response::new(convert::listed(listed, wanted.prefs)))
     }
 
-    async fn list_trash(
-        &self,
-        request: Request<pb::ListRequest>,
-    ) -> Result<Response<pb::ListResponse>, Status> {
+    async fn list_trash(&self, request: Request<pb::ListRequest>) -> Reply<pb::ListResponse> {
         let caller = caller(&request)?;
         let (listing, wanted) = convert::listing(request.into_inner(), true)?;
         let listed = self.ops.list(&caller, &listing, &wanted).await?;
@@ -141,44 +117,35 @@ impl Users for UsersService {
     async fn create_or_restore(
         &self,
         request: Request<pb::CreateOrRestoreRequest>,
-    ) -> Result<Response<pb::CreateOrRestoreResponse>, Status> {
+    ) -> Reply<pb::CreateOrRestoreResponse> {
         let caller = caller(&request)?;
         let (new, changes) = convert::create_or_restore(request.into_inner(), self.ops.policy())?;
         let (user, restored) = self.ops.create_or_restore(&caller, new, &changes).await?;
         Ok(Response::new(pb::CreateOrRestoreResponse { user: Some(user.into()), restored }))
     }
 
-    async fn read_trash(
-        &self,
-        request: Request<pb::ReadTrashRequest>,
-    ) -> Result<Response<pb::ReadTrashResponse>, Status> {
+    async fn read_trash(&self, request: Request<pb::ReadTrashRequest>) -> Reply<pb::ReadTrashResponse> {
         let caller = caller(&request)?;
         let id = convert::user_id("id", &request.get_ref().id)?;
         let user = self.ops.read_trash(&caller, &id).await?;
         Ok(Response::new(pb::ReadTrashResponse { user: Some(user.into()) }))
     }
 
-    async fn restore(
-        &self,
-        request: Request<pb::RestoreRequest>,
-    ) -> Result<Response<pb::RestoreResponse>, Status> {
+    async fn restore(&self, request: Request<pb::RestoreRequest>) -> Reply<pb::RestoreResponse> {
         let caller = caller(&request)?;
         let pb::RestoreRequest { id, etag } = request.into_inner();
         let user = self.ops.restore(&caller, &convert::user_id("id", &id)?, &etag).await?;
         Ok(Response::new(pb::RestoreResponse { user: Some(user.into()) }))
     }
 
-    async fn purge(&self, request: Request<pb::PurgeRequest>) -> Result<Response<pb::PurgeResponse>, Status> {
+    async fn purge(&self, request: Request<pb::PurgeRequest>) -> Reply<pb::PurgeResponse> {
         let caller = caller(&request)?;
         let pb::PurgeRequest { id, etag } = request.into_inner();
         self.ops.purge(&caller, &convert::user_id("id", &id)?, &etag).await?;
         Ok(Response::new(pb::PurgeResponse {}))
     }
 
-    async fn set_password(
-        &self,
-        request: Request<pb::SetPasswordRequest>,
-    ) -> Result<Response<pb::SetPasswordResponse>, Status> {
+    async fn set_password(&self, request: Request<pb::SetPasswordRequest>) -> Reply<pb::SetPasswordResponse> {
         let caller = caller(&request)?;
         let etag = request.get_ref().etag.clone();
         let (id, password) = convert::set_password(request.into_inner(), self.ops.policy())?;
@@ -189,7 +156,7 @@ impl Users for UsersService {
     async fn update_status(
         &self,
         request: Request<pb::UpdateStatusRequest>,
-    ) -> Result<Response<pb::UpdateStatusResponse>, Status> {
+    ) -> Reply<pb::UpdateStatusResponse> {
         let caller = caller(&request)?;
         let (id, status) = convert::new_status(request.get_ref())?;
         let user = self.ops.update_status(&caller, &id, &request.get_ref().etag, status).await?;
@@ -199,7 +166,7 @@ impl Users for UsersService {
     async fn update_verification(
         &self,
         request: Request<pb::UpdateVerificationRequest>,
-    ) -> Result<Response<pb::UpdateVerificationResponse>, Status> {
+    ) -> Reply<pb::UpdateVerificationResponse> {
         let caller = caller(&request)?;
         let (id, proven) = convert::verification(request.get_ref())?;
         let pb::UpdateVerificationRequest { email_verified, etag, .. } = request.into_inner();
@@ -207,30 +174,21 @@ impl Users for UsersService {
         Ok(Response::new(pb::UpdateVerificationResponse { user: Some(user.into()) }))
     }
 
-    async fn unlock(
-        &self,
-        request: Request<pb::UnlockRequest>,
-    ) -> Result<Response<pb::UnlockResponse>, Status> {
+    async fn unlock(&self, request: Request<pb::UnlockRequest>) -> Reply<pb::UnlockResponse> {
         let caller = caller(&request)?;
         let id = convert::user_id("id", &request.get_ref().id)?;
         let user = self.ops.unlock(&caller, &id).await?;
         Ok(Response::new(pb::UnlockResponse { user: Some(user.into()) }))
     }
 
-    async fn read_prefs(
-        &self,
-        request: Request<pb::ReadPrefsRequest>,
-    ) -> Result<Response<pb::ReadPrefsResponse>, Status> {
+    async fn read_prefs(&self, request: Request<pb::ReadPrefsRequest>) -> Reply<pb::ReadPrefsResponse> {
         let caller = caller(&request)?;
         let key = UserRef::Id(convert::user_id("id", &request.get_ref().id)?);
         let user = self.ops.read(&caller, &key).await?;
         Ok(Response::new(pb::ReadPrefsResponse { prefs: Some(convert::prefs_message(user.prefs)) }))
     }
 
-    async fn update_prefs(
-        &self,
-        request: Request<pb::UpdatePrefsRequest>,
-    ) -> Result<Response<pb::UpdatePrefsResponse>, Status> {
+    async fn update_prefs(&self, request: Request<pb::UpdatePrefsRequest>) -> Reply<pb::UpdatePrefsResponse> {
         let caller = caller(&request)?;
         let (etag, replace) = (request.get_ref().etag.clone(), request.get_ref().replace);
         let (id, prefs) = convert::prefs_change(request.into_inner())?;
@@ -241,7 +199,7 @@ impl Users for UsersService {
     async fn list_sessions(
         &self,
         request: Request<pb::ListSessionsRequest>,
-    ) -> Result<Response<pb::ListSessionsResponse>, Status> {
+    ) -> Reply<pb::ListSessionsResponse> {
         let caller = caller(&request)?;
         let (user, wanted) = convert::parse_list_sessions(request.into_inner())?;
         let listed = self.ops.list_sessions(&caller, &user, &wanted).await?;
@@ -251,7 +209,7 @@ impl Users for UsersService {
     async fn delete_session(
         &self,
         request: Request<pb::DeleteSessionRequest>,
-    ) -> Result<Response<pb::DeleteSessionResponse>, Status> {
+    ) -> Reply<pb::DeleteSessionResponse> {
         let caller = caller(&request)?;
         let (user, session) = convert::session_ref(request.into_inner())?;
         self.ops.delete_session(&caller, &user, &session).await?;
@@ -261,17 +219,14 @@ impl Users for UsersService {
     async fn delete_sessions(
         &self,
         request: Request<pb::DeleteSessionsRequest>,
-    ) -> Result<Response<pb::DeleteSessionsResponse>, Status> {
+    ) -> Reply<pb::DeleteSessionsResponse> {
         let caller = caller(&request)?;
         let user = convert::user_id("user_id", &request.get_ref().user_id)?;
         let deleted = self.ops.delete_sessions(&caller, &user).await?;
         Ok(Response::new(pb::DeleteSessionsResponse { deleted: i64::try_from(deleted).unwrap_or(i64::MAX) }))
     }
 
-    async fn list_logs(
-        &self,
-        request: Request<pb::ListLogsRequest>,
-    ) -> Result<Response<pb::ListLogsResponse>, Status> {
+    async fn list_logs(&self, request: Request<pb::ListLogsRequest>) -> Reply<pb::ListLogsResponse> {
         let caller = caller(&request)?;
         let (user, filter, wanted) = convert::parse_list_logs(request.into_inner())?;
         let listed = self.ops.list_logs(&caller, &user, &filter, &wanted).await?;

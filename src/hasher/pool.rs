@@ -10,25 +10,9 @@ use tokio::sync::oneshot;
 use crate::domain::caller::Flow;
 use crate::error::{Error, Result};
 
+use super::HasherConfig;
 use super::priority::{self, CpuYielder};
 use super::queue::{Job, Outcome, Queue, Speed, Task, Work};
-
-/// How a pool is set up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PoolConfig {
-    /// Threads.
-    pub(super) workers: usize,
-    /// Hashes that a thread runs in lock-step.
-    pub(super) lanes: usize,
-    /// What a round takes in a batch of each size, to begin with.
-    pub(super) speed: Speed,
-    /// Longest wait for a thread.
-    pub(super) max_wait: Duration,
-    /// Least share of one CPU, in percent, that the threads together get while everything else is busy.
-    pub(super) min_cpu_percent: u32,
-    /// Rounds of most jobs.
-    pub(super) usual: u64,
-}
 
 struct Shared {
     queue: Mutex<Queue>,
@@ -50,19 +34,22 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// `speed` is what a round takes in a batch of each size, to begin with.
+    ///
     /// # Errors
     ///
     /// If a thread cannot be started.
-    pub(super) fn new(config: PoolConfig) -> std::io::Result<Self> {
-        let queue = Mutex::new(Queue::new(config.workers, config.lanes, config.usual, config.speed));
+    pub(super) fn new(config: &HasherConfig, lanes: usize, speed: Speed) -> std::io::Result<Self> {
+        let queue = Mutex::new(Queue::new(config.workers, lanes, 1 << config.cost, speed));
         let shared = Arc::new(Shared { queue, wake: Condvar::new() });
         let pool = Self { shared, max_wait: config.max_wait };
-        let nice = priority::niceness(config.min_cpu_percent, config.workers);
-        for worker in 0..config.workers {
+        let (percent, workers) = (config.min_cpu_percent, config.workers);
+        let nice = priority::niceness(percent, workers);
+        for worker in 0..workers {
             let shared = Arc::clone(&pool.shared);
             let run = move || {
                 priority::lower(nice);
-                work(&shared, worker, CpuYielder::new(config.min_cpu_percent, config.workers));
+                work(&shared, worker, CpuYielder::new(percent, workers));
             };
             std::thread::Builder::new().name(format!("hasher-{worker}")).spawn(run)?;
         }
@@ -81,13 +68,13 @@ impl Pool {
         let mut over = queue.excess_wait(flow, self.max_wait, deadline, now);
         if over > Duration::ZERO {
             // Drop cancelled jobs before rejecting.
-            queue.drop_abandoned();
+            queue.waiting.drop_abandoned();
             over = queue.excess_wait(flow, self.max_wait, deadline, now);
         }
         if over > Duration::ZERO {
             return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
         }
-        queue.reserve(flow);
+        queue.waiting.reserve(flow);
         Ok(Reservation { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
     }
 
@@ -97,7 +84,7 @@ impl Pool {
 
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.shared.lock().waiting()
+        self.shared.lock().waiting.len()
     }
 }
 
@@ -149,7 +136,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.used {
-            self.shared.lock().release(&self.flow);
+            self.shared.lock().waiting.release(&self.flow);
         }
     }
 }

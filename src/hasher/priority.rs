@@ -94,27 +94,17 @@ fn behind(before: f64, share: f64, passed: Duration, had: Duration) -> f64 {
     (before + passed.as_secs_f64() * share - had.as_secs_f64()).clamp(-most, most)
 }
 
-/// CPU time of this thread so far. Where it is not known it stays zero, and nobody is given way.
+/// CPU time of this thread so far.
 fn cpu_time() -> Duration {
-    #[cfg(target_os = "linux")]
-    {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::try_from(time).unwrap_or_default()
-    }
-    #[cfg(not(target_os = "linux"))]
-    Duration::ZERO
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
-/// Makes this thread step aside. Where that is not allowed, or where niceness is the whole process's, it stays as it
-/// is: hashing then takes its share like any other thread.
+/// Makes this thread step aside. Where that is not allowed it stays as it is: hashing then takes its share like any other
+/// thread.
 pub(super) fn lower(nice: i32) {
-    #[cfg(target_os = "linux")]
-    {
-        // Without an id it is the calling thread alone, on Linux.
-        let _ = rustix::process::setpriority_process(None, nice);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = nice;
+    // Without an id it is the calling thread alone, on Linux.
+    let _ = rustix::process::setpriority_process(None, nice);
 }
 
 #[cfg(test)]
@@ -164,7 +154,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn what_a_thread_computes_is_counted_for_it_alone() {
         let span = Duration::from_millis(50);
         let most = cpu_time() + span;
@@ -180,7 +169,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn only_this_thread_steps_aside() {
         let of_this_thread = || rustix::process::getpriority_process(None).unwrap();
         let before = of_this_thread();

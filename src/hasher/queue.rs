@@ -97,7 +97,7 @@ struct Running {
 
 /// The waiting jobs, and what the workers are at.
 pub(super) struct Queue {
-    waiting: Shares,
+    pub(super) waiting: Shares,
     running: Vec<Option<Running>>,
     speed: Speed,
     /// What a round took alone when the machine was measured.
@@ -174,25 +174,10 @@ impl Queue {
         self.running.iter().flatten().map(late).fold(1.0, f64::max)
     }
 
-    /// Reserves a slot for a job of `flow`.
-    pub(super) fn reserve(&mut self, flow: &Flow) {
-        self.waiting.reserve(flow);
-    }
-
-    /// Gives a reserved slot up.
-    pub(super) fn release(&mut self, flow: &Flow) {
-        self.waiting.release(flow);
-    }
-
     /// Puts a job in its reserved slot.
     pub(super) fn enqueue(&mut self, flow: &Flow, job: Job) {
         self.work.taken_on += 1;
         self.waiting.enqueue(flow, job);
-    }
-
-    /// Drops the jobs of callers that have left.
-    pub(super) fn drop_abandoned(&mut self) {
-        self.waiting.drop_abandoned();
     }
 
     /// The next jobs, for `worker` to do together. Empty if none waits that may run now.
@@ -230,11 +215,6 @@ impl Queue {
         let measured = (now - batch.begun).as_secs_f64() * 1e9 / as_float(rounds.max(1));
         let speed = &mut self.speed[jobs];
         *speed += (measured - *speed) / 8.0;
-    }
-
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
     }
 }
 

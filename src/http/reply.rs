@@ -33,7 +33,7 @@ pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
 }
 
 /// The answer to a failed call in the canonical form.
-pub(super) fn error(status: &Status) -> Response<Body> {
+pub fn error(status: &Status) -> Response<Body> {
     error_as(http_status(status), status)
 }
 

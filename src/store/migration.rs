@@ -10,10 +10,12 @@ mod m20261125_000007_faults;
 mod m20261126_000009_totals;
 
 use sea_orm::{
-    ConnectionTrait as _, Database, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait as _,
+    ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait as _,
 };
-use sea_orm_migration::{MigrationStatus, MigrationTrait, MigratorTrait};
+use sea_orm_migration::{
+    MigrationName, MigrationStatus, MigrationTrait, MigratorTrait, SchemaManager, async_trait,
+};
 
 use crate::error::Result;
 
@@ -26,11 +28,11 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261121_000001_first::Migration),
             Box::new(m20261121_000002_lists::Migration),
-            Box::new(m20261121_000003_keys::Migration),
-            Box::new(m20261121_000004_guard::Migration),
-            Box::new(m20261125_000005_throttle::Migration),
-            Box::new(m20261125_000006_key_makers::Migration),
-            Box::new(m20261125_000007_faults::Migration),
+            Box::new(m20261121_000003_keys::MIGRATION),
+            Box::new(m20261121_000004_guard::MIGRATION),
+            Box::new(m20261125_000005_throttle::MIGRATION),
+            Box::new(m20261125_000006_key_makers::MIGRATION),
+            Box::new(m20261125_000007_faults::MIGRATION),
             Box::new(m20261126_000009_totals::Migration),
         ]
     }
@@ -97,6 +99,31 @@ async fn apply(library: &DatabaseConnection, steps: Option<u32>) -> Result<()> {
     }
     Migrator::up(&tx, steps).await?;
     Ok(tx.commit().await?)
+}
+
+/// A migration that runs statements and does nothing else.
+struct Sql {
+    /// The name the database remembers: never change it.
+    name: &'static str,
+    statements: &'static [&'static str],
+}
+
+impl MigrationName for Sql {
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Sql {
+    async fn up(&self, manager: &SchemaManager) -> std::result::Result<(), DbErr> {
+        let db = manager.get_connection();
+        let backend = db.get_database_backend();
+        for statement in self.statements {
+            db.execute_unprepared(&in_dialect(statement, backend)).await?;
+        }
+        Ok(())
+    }
 }
 
 /// SQL in the words of a database: what the two call differently stands in braces.

@@ -47,8 +47,8 @@ fn order(raw: &str, fields: &mut Fields) -> Option<Order> {
     match raw {
         "" => Some(Order::default()),
         name => {
-            let known = Order::ALL.map(|(name, _)| name).join(", ");
-            fields.check("order_by", Order::parse(name).ok_or_else(|| format!("must be one of {known}")))
+            let known = Order::ALL.map(Order::name).join(", ");
+            fields.check("order_by", Order::from_name(name).ok_or_else(|| format!("must be one of {known}")))
         }
     }
 }
@@ -241,8 +241,8 @@ pub(super) fn device(device: Device, details: Details) -> pb::DeviceDetails {
         device_name: details.device_name.to_owned(),
         device_brand: details.device_brand,
         device_model: details.device_model,
-        country_code: details.country_code.into_owned(),
-        country_name: details.country_name.into_owned(),
+        country_code: details.country.code.into_owned(),
+        country_name: details.country.name.into_owned(),
     }
 }
 

@@ -18,7 +18,7 @@ fn flow(name: &str) -> Flow {
 fn add(queue: &mut Queue, name: &str, task: Task, answers: &mut Answers) {
     let (reply, answer) = oneshot::channel();
     answers.push(answer);
-    queue.reserve(&flow(name));
+    queue.waiting.reserve(&flow(name));
     queue.enqueue(&flow(name), Job { task, reply });
 }
 
@@ -123,13 +123,13 @@ fn one_that_floods_waits_behind_itself() {
 fn a_kept_place_counts_until_it_is_given_up() {
     let (mut queue, now) = (queue(1, 1), Instant::now());
     let who = flow("one");
-    queue.reserve(&who);
-    queue.reserve(&who);
+    queue.waiting.reserve(&who);
+    queue.waiting.reserve(&who);
     assert_eq!(queue.wait(&flow("one"), now), Duration::from_millis(2));
     assert!(queue.take(0, now).is_empty(), "there is no job yet");
-    queue.release(&who);
-    queue.release(&who);
-    assert_eq!((queue.wait(&flow("one"), now), queue.waiting()), (Duration::ZERO, 0));
+    queue.waiting.release(&who);
+    queue.waiting.release(&who);
+    assert_eq!((queue.wait(&flow("one"), now), queue.waiting.len()), (Duration::ZERO, 0));
 }
 
 #[test]
@@ -143,8 +143,8 @@ fn those_who_left_are_not_served() {
     assert_eq!(marks(&queue.take(0, now)), [0, 3]);
     add(&mut queue, "one", bcrypt(4, 9), &mut answers);
     answers.clear();
-    queue.drop_abandoned();
-    assert_eq!(queue.waiting(), 0);
+    queue.waiting.drop_abandoned();
+    assert_eq!(queue.waiting.len(), 0);
 }
 
 #[test]

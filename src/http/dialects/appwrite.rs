@@ -19,7 +19,7 @@ mod refusal;
 mod route;
 mod sentences;
 
-use operations::{Answer, Request};
+use operations::Request;
 use project::Origin;
 use refusal::{Failure, Refusal};
 use route::Operation;
@@ -96,7 +96,8 @@ impl Appwrite {
             body,
         };
         match request.answer().await {
-            Ok(answer) => answered(answer),
+            Ok(Some(body)) => json(self.operation.success(), body),
+            Ok(None) => no_content(),
             Err(Failure::Parameter(text)) => failed(&Refusal::new(StatusCode::BAD_REQUEST, text), None),
             Err(Failure::Status(status)) => self.refuse(&status),
         }
@@ -104,14 +105,6 @@ impl Appwrite {
 
     pub(super) fn refuse(&self, status: &Status) -> Response<Body> {
         failed(&Refusal::of(status, self.operation, &self.origin), Some(status))
-    }
-}
-
-fn answered(answer: Answer) -> Response<Body> {
-    match answer {
-        Answer::Ok(body) => json(StatusCode::OK, body),
-        Answer::Created(body) => json(StatusCode::CREATED, body),
-        Answer::NoContent => no_content(),
     }
 }
 

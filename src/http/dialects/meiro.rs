@@ -143,36 +143,29 @@ impl Meiro {
         let id = self.id.clone();
         let user = match (self.resource, &self.verb) {
             (Resource::Users, _) => {
-                let reply: pb::CreateResponse = client.call(&NewUser::read(text)?.create()).await?;
-                reply.user
+                client.call::<pb::CreateResponse>(&NewUser::read(text)?.create()).await?.user
             }
             (Resource::CreateOrRestore, _) => {
-                let reply: pb::CreateOrRestoreResponse =
-                    client.call(&NewUser::read(text)?.create_or_restore()).await?;
-                reply.user
+                let request = NewUser::read(text)?.create_or_restore();
+                client.call::<pb::CreateOrRestoreResponse>(&request).await?.user
             }
             (Resource::User, &Verb::PATCH) => {
-                let reply: pb::UpdateResponse = client.call(&update(id, text)?).await?;
-                reply.user
+                client.call::<pb::UpdateResponse>(&update(id, text)?).await?.user
             }
             (Resource::User, &Verb::DELETE) => {
                 let request = pb::DeleteRequest { id, ..Default::default() };
-                let reply: pb::DeleteResponse = client.call(&request).await?;
-                reply.user
+                client.call::<pb::DeleteResponse>(&request).await?.user
             }
             (Resource::Password, _) => {
-                let reply: pb::UpdatePasswordResponse = client.call(&change_password(id, text)?).await?;
-                reply.user
+                client.call::<pb::UpdatePasswordResponse>(&change_password(id, text)?).await?.user
             }
             (Resource::Trashed, _) => {
                 let request = pb::RestoreRequest { id, ..Default::default() };
-                let reply: pb::RestoreResponse = client.call(&request).await?;
-                reply.user
+                client.call::<pb::RestoreResponse>(&request).await?.user
             }
             (Resource::User | Resource::Trash, _) => {
                 let request = pb::ReadRequest { id, ..Default::default() };
-                let reply: pb::ReadResponse = client.call(&request).await?;
-                reply.user
+                client.call::<pb::ReadResponse>(&request).await?.user
             }
         };
         Ok(reply::serialized(&User::from(&client::user(user)?)))

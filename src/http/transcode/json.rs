@@ -2,8 +2,7 @@
 //! type stands in between. Follows proto3's JSON mapping, <https://protobuf.dev/programming-guides/json/>, and is
 //! stricter where that leaves room: a duplicate key, two members of a oneof and bytes behind the end are faults.
 
-use super::Violations;
-
+use super::Fields;
 use super::schema::{MessageId, Schema};
 
 mod lex;
@@ -17,6 +16,7 @@ mod write;
 
 pub(super) use read::{put_text, read_field};
 pub(in crate::http) use wire::{Wire, next as next_wire};
+pub use write::write;
 pub(in crate::http) use write::{string as write_string, write_field};
 
 /// How JSON looks that we write, and how strictly we read it.
@@ -49,26 +49,8 @@ pub enum ReadError {
     /// It is not JSON; the text says where and why.
     Malformed(String),
     /// It is JSON, and these fields are at fault, by their paths in proto names: `device.address`, `labels[3]`,
-    /// `metadata["k"]`. The first [`Violations::MAX`] at most.
-    Fields(Violations),
-}
-
-/// Appends the JSON of an encoded message to `out`.
-///
-/// Fields come in the order of their numbers, whatever the order in `wire`. The last one of a field wins, and parts
-/// of a message are put together, as every protobuf reader does it.
-///
-/// # Errors
-///
-/// [`InvalidWire`], with `out` in an undefined state.
-pub fn write(
-    schema: &Schema,
-    message: MessageId,
-    wire: &[u8],
-    style: Style,
-    out: &mut Vec<u8>,
-) -> Result<(), InvalidWire> {
-    write::write(schema, message, wire, style, out)
+    /// `metadata["k"]`. The first [`Fields::MAX`] at most.
+    Fields(Fields),
 }
 
 /// The encoded message that `json` means.

@@ -6,7 +6,7 @@ use super::escape::{self, BadEscape, Mode};
 use super::json;
 use super::route::{Body, Capture};
 use super::schema::{Cardinality, MessageId, Schema};
-use crate::http::transcode::Violations;
+use crate::http::transcode::Fields;
 
 /// What the query of one request may say.
 pub(super) struct Query<'a> {
@@ -23,12 +23,7 @@ impl Query<'_> {
     /// # Errors
     ///
     /// [`BadEscape`] if the query is not percent-encoded UTF-8.
-    pub(super) fn put(
-        &self,
-        query: &str,
-        out: &mut Vec<u8>,
-        faults: &mut Violations,
-    ) -> Result<(), BadEscape> {
+    pub(super) fn put(&self, query: &str, out: &mut Vec<u8>, faults: &mut Fields) -> Result<(), BadEscape> {
         let mut seen: Vec<Vec<usize>> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -1,30 +1,8 @@
 //! API keys.
 
-use sea_orm::{ConnectionTrait as _, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
+use super::Sql;
 
-use super::in_dialect;
-
-pub(super) struct Migration;
-
-/// The name the database remembers: never change it.
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m20261121_000003_keys"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let backend = db.get_database_backend();
-        for statement in [KEYS, VERSION, FIRST] {
-            db.execute_unprepared(&in_dialect(statement, backend)).await?;
-        }
-        Ok(())
-    }
-}
+pub(super) const MIGRATION: Sql = Sql { name: "m20261121_000003_keys", statements: &[KEYS, VERSION, FIRST] };
 
 /// An absent time is 0. Keys are looked up in memory, where every replica has all of them, so there is no index of
 /// digests.

@@ -1,30 +1,9 @@
 //! What guards passwords: counts of attempts, familiar places, and users drawn by chance.
 
-use sea_orm::{ConnectionTrait as _, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
+use super::Sql;
 
-use super::in_dialect;
-
-pub(super) struct Migration;
-
-/// The name the database remembers: never change it.
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m20261121_000004_guard"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let backend = db.get_database_backend();
-        for statement in [ATTEMPTS, FAMILIAR_PLACES, USERS_BY_CHANCE] {
-            db.execute_unprepared(&in_dialect(statement, backend)).await?;
-        }
-        Ok(())
-    }
-}
+pub(super) const MIGRATION: Sql =
+    Sql { name: "m20261121_000004_guard", statements: &[ATTEMPTS, FAMILIAR_PLACES, USERS_BY_CHANCE] };
 
 /// `mark` is a keyed digest of whom the row counts for. `spent` are attempts of the `hour` that did not succeed,
 /// `spent_before` those of the hour before; `streak` failures in a row, the last at `failed`.

@@ -1,30 +1,9 @@
 //! The makers of keys, the keys that have ended, and the log of both.
 
-use sea_orm::{ConnectionTrait as _, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
+use super::Sql;
 
-use super::in_dialect;
-
-pub(super) struct Migration;
-
-/// The name the database remembers: never change it.
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m20261125_000006_key_makers"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let backend = db.get_database_backend();
-        for statement in [MAKERS, ENDED, EVENTS] {
-            db.execute_unprepared(&in_dialect(statement, backend)).await?;
-        }
-        Ok(())
-    }
-}
+pub(super) const MIGRATION: Sql =
+    Sql { name: "m20261125_000006_key_makers", statements: &[MAKERS, ENDED, EVENTS] };
 
 /// `created_by` is the id of the key that made it, or what events call a maker that has no key; empty for a key that
 /// is older than the column.

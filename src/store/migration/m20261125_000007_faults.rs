@@ -1,30 +1,9 @@
 //! What housekeeping remembers: the clocks by which it removes, and purged users whose events are not cleared yet.
 
-use sea_orm::{ConnectionTrait as _, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
+use super::Sql;
 
-use super::in_dialect;
-
-pub(super) struct Migration;
-
-/// The name the database remembers: never change it.
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m20261125_000007_faults"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let backend = db.get_database_backend();
-        for statement in [HOUSEKEEPING, PURGED] {
-            db.execute_unprepared(&in_dialect(statement, backend)).await?;
-        }
-        Ok(())
-    }
-}
+pub(super) const MIGRATION: Sql =
+    Sql { name: "m20261125_000007_faults", statements: &[HOUSEKEEPING, PURGED] };
 
 /// A row for each start of a machine. `wall` is the time of day and `boot` the time since that start, both in
 /// microseconds, when they last went alike.

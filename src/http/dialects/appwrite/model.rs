@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
             provider_uid: email,
             provider_token: "",
             ip: session.device.as_ref().map_or("", |device| &device.address),
-            device: Device::new(session.device.as_ref()),
+            device: Device(session.device.as_ref()),
             current: false,
         }
     }
@@ -139,7 +139,7 @@ impl<'a> Log<'a> {
             event,
             ip: entry.device.as_ref().map_or("", |device| &device.address),
             time: entry.time,
-            device: Device::new(entry.device.as_ref()),
+            device: Device(entry.device.as_ref()),
         }
     }
 }
@@ -150,50 +150,32 @@ pub(super) struct LogList<'a> {
 }
 
 /// The part of sessions and logs about a device, but for its address.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "the names of its API")]
-struct Device<'a> {
-    os_code: &'a str,
-    os_name: &'a str,
-    os_version: &'a str,
-    client_type: &'a str,
-    client_code: &'a str,
-    client_name: &'a str,
-    client_version: &'a str,
-    client_engine: &'a str,
-    client_engine_version: &'a str,
-    device_name: &'a str,
-    device_brand: &'a str,
-    device_model: &'a str,
-    country_code: String,
-    country_name: &'a str,
-}
+struct Device<'a>(Option<&'a pb::DeviceDetails>);
 
-impl<'a> Device<'a> {
-    fn new(device: Option<&'a pb::DeviceDetails>) -> Self {
-        let nowhere = Self { country_code: "--".to_owned(), country_name: "Unknown", ..Self::default() };
-        let Some(device) = device else { return nowhere };
+impl Serialize for Device<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let unknown = pb::DeviceDetails::default();
+        let device = self.0.unwrap_or(&unknown);
         let (country_code, country_name) = match &*device.country_code {
-            "" => (nowhere.country_code, nowhere.country_name),
+            "" => ("--".to_owned(), "Unknown"),
             code => (code.to_ascii_lowercase(), &*device.country_name),
         };
-        Self {
-            os_code: &device.os_code,
-            os_name: &device.os_name,
-            os_version: &device.os_version,
-            client_type: &device.client_type,
-            client_code: &device.client_code,
-            client_name: &device.client_name,
-            client_version: &device.client_version,
-            client_engine: &device.client_engine,
-            client_engine_version: &device.client_engine_version,
-            device_name: &device.device_name,
-            device_brand: &device.device_brand,
-            device_model: &device.device_model,
-            country_code,
-            country_name,
-        }
+        serializer.collect_map([
+            ("osCode", &*device.os_code),
+            ("osName", &*device.os_name),
+            ("osVersion", &*device.os_version),
+            ("clientType", &*device.client_type),
+            ("clientCode", &*device.client_code),
+            ("clientName", &*device.client_name),
+            ("clientVersion", &*device.client_version),
+            ("clientEngine", &*device.client_engine),
+            ("clientEngineVersion", &*device.client_engine_version),
+            ("deviceName", &*device.device_name),
+            ("deviceBrand", &*device.device_brand),
+            ("deviceModel", &*device.device_model),
+            ("countryCode", &*country_code),
+            ("countryName", country_name),
+        ])
     }
 }
 

@@ -28,34 +28,27 @@ pub(super) struct Request<'a> {
     pub(super) body: Map<String, Value>,
 }
 
-/// An answer that is no refusal.
-pub(super) enum Answer {
-    Ok(Vec<u8>),
-    Created(Vec<u8>),
-    NoContent,
-}
-
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Request<'_> {
-    /// Does what was asked.
-    pub(super) async fn answer(&self) -> Result<Answer> {
+    /// Does what was asked. Returns the body of the answer, if it has one.
+    pub(super) async fn answer(&self) -> Result<Option<Vec<u8>>> {
         match self.operation {
-            Operation::Create => self.create().await.map(Answer::Created),
-            Operation::List => self.list().await.map(Answer::Ok),
-            Operation::Get => self.get().await.map(Answer::Ok),
-            Operation::GetPrefs => self.get_prefs().await.map(Answer::Ok),
-            Operation::GetSessions => self.get_sessions().await.map(Answer::Ok),
-            Operation::GetLogs => self.get_logs().await.map(Answer::Ok),
-            Operation::UpdateStatus => self.update_status().await.map(Answer::Ok),
-            Operation::UpdateVerification => self.update_verification().await.map(Answer::Ok),
-            Operation::UpdatePrefs => self.update_prefs().await.map(Answer::Ok),
-            Operation::UpdateName => self.update_name().await.map(Answer::Ok),
-            Operation::UpdateEmail => self.update_email().await.map(Answer::Ok),
-            Operation::UpdatePassword => self.update_password().await.map(Answer::Ok),
-            Operation::DeleteSession => self.delete_session().await.map(|()| Answer::NoContent),
-            Operation::DeleteSessions => self.delete_sessions().await.map(|()| Answer::NoContent),
-            Operation::Delete => self.delete().await.map(|()| Answer::NoContent),
+            Operation::Create => self.create().await.map(Some),
+            Operation::List => self.list().await.map(Some),
+            Operation::Get => self.get().await.map(Some),
+            Operation::GetPrefs => self.get_prefs().await.map(Some),
+            Operation::GetSessions => self.get_sessions().await.map(Some),
+            Operation::GetLogs => self.get_logs().await.map(Some),
+            Operation::UpdateStatus => self.update_status().await.map(Some),
+            Operation::UpdateVerification => self.update_verification().await.map(Some),
+            Operation::UpdatePrefs => self.update_prefs().await.map(Some),
+            Operation::UpdateName => self.update_name().await.map(Some),
+            Operation::UpdateEmail => self.update_email().await.map(Some),
+            Operation::UpdatePassword => self.update_password().await.map(Some),
+            Operation::DeleteSession => self.delete_session().await.map(|()| None),
+            Operation::DeleteSessions => self.delete_sessions().await.map(|()| None),
+            Operation::Delete => self.delete().await.map(|()| None),
         }
     }
 
@@ -79,8 +72,7 @@ impl Request<'_> {
             status: pb::UserStatus::Pending.into(),
             ..Default::default()
         };
-        let reply: pb::CreateResponse = self.call(&request).await?;
-        shown(reply.user)
+        shown(self.call::<pb::CreateResponse>(&request).await?.user)
     }
 
     async fn list(&self) -> Result<Vec<u8>> {
@@ -169,16 +161,14 @@ impl Request<'_> {
     async fn update_status(&self) -> Result<Vec<u8>> {
         let status = model::status_from(self.params().status()?).into();
         let request = pb::UpdateStatusRequest { id: self.user.to_owned(), status, ..Default::default() };
-        let reply: pb::UpdateStatusResponse = self.call(&request).await?;
-        shown(reply.user)
+        shown(self.call::<pb::UpdateStatusResponse>(&request).await?.user)
     }
 
     async fn update_verification(&self) -> Result<Vec<u8>> {
         let email_verified = self.params().verification()?;
         let request =
             pb::UpdateVerificationRequest { id: self.user.to_owned(), email_verified, ..Default::default() };
-        let reply: pb::UpdateVerificationResponse = self.call(&request).await?;
-        shown(reply.user)
+        shown(self.call::<pb::UpdateVerificationResponse>(&request).await?.user)
     }
 
     async fn update_prefs(&self) -> Result<Vec<u8>> {
@@ -216,8 +206,7 @@ impl Request<'_> {
     async fn update(&self, change: pb::UpdateRequest, field: &str) -> Result<Vec<u8>> {
         let update_mask = Some(FieldMask { paths: vec![field.to_owned()] });
         let request = pb::UpdateRequest { id: self.user.to_owned(), update_mask, ..change };
-        let reply: pb::UpdateResponse = self.call(&request).await?;
-        shown(reply.user)
+        shown(self.call::<pb::UpdateResponse>(&request).await?.user)
     }
 
     async fn update_password(&self) -> Result<Vec<u8>> {
@@ -226,8 +215,7 @@ impl Request<'_> {
             new_password: self.params().password()?,
             ..Default::default()
         };
-        let reply: pb::SetPasswordResponse = self.call(&request).await?;
-        shown(reply.user)
+        shown(self.call::<pb::SetPasswordResponse>(&request).await?.user)
     }
 
     async fn delete_session(&self) -> Result<()> {

@@ -82,6 +82,11 @@ impl Operation {
         }
     }
 
+    /// The status of an answer that has a body.
+    pub(super) fn success(self) -> StatusCode {
+        if self == Self::Create { StatusCode::CREATED } else { StatusCode::OK }
+    }
+
     /// The answer to an e-mail address that another user has.
     pub(super) fn taken(self) -> StatusCode {
         match self {

@@ -8,7 +8,7 @@ use super::lex::{Lexer, Malformed};
 use super::scalar::{Scalar, Source, expected, from_number, from_text};
 use super::wire::{close, open, put, put_bare};
 use super::{ReadError, Style, time};
-use crate::http::transcode::Violations;
+use crate::http::transcode::Fields;
 use crate::http::transcode::schema::{Cardinality, Field, FieldType, Message, MessageId, Schema, Special};
 
 mod path;
@@ -21,7 +21,7 @@ struct Reader<'s, 'j> {
     style: Style,
     lex: Lexer<'j>,
     out: Vec<u8>,
-    faults: Violations,
+    faults: Fields,
     /// Open objects and lists inside a `Struct`.
     levels: u32,
 }
@@ -112,7 +112,7 @@ fn run<'s, 'j>(
     let malformed = |why: Malformed| ReadError::Malformed(why.describe(json));
     let lex = Lexer::new(json).map_err(malformed)?;
     let out = Vec::with_capacity(json.len().min(4096));
-    let mut reader = Reader { schema, style, lex, out, faults: Violations::default(), levels: 0 };
+    let mut reader = Reader { schema, style, lex, out, faults: Fields::default(), levels: 0 };
     read(&mut reader).and_then(|()| reader.lex.end()).map_err(malformed)?;
     if reader.faults.is_empty() { Ok(reader.out) } else { Err(ReadError::Fields(reader.faults)) }
 }

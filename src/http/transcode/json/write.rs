@@ -28,8 +28,15 @@ struct Writer<'a, 'w> {
     depth: u32,
 }
 
-/// See [`super::write`].
-pub(super) fn write(
+/// Appends the JSON of an encoded message to `out`.
+///
+/// Fields come in the order of their numbers, whatever the order in `wire`. The last one of a field wins, and parts
+/// of a message are put together, as every protobuf reader does it.
+///
+/// # Errors
+///
+/// [`InvalidWire`], with `out` in an undefined state.
+pub fn write(
     schema: &Schema,
     id: MessageId,
     wire: &[u8],
@@ -39,7 +46,7 @@ pub(super) fn write(
     Writer { schema, style, out, records: Vec::with_capacity(32), depth: 0 }.message(id, wire)
 }
 
-/// As [`super::write`] for one field alone: its value as it is, `null` for a message that is not set.
+/// As [`write`] for one field alone: its value as it is, `null` for a message that is not set.
 pub(in crate::http) fn write_field(
     schema: &Schema,
     id: MessageId,
@@ -207,22 +214,17 @@ impl<'w> Writer<'_, 'w> {
         let empty = self.out.len();
         for at in first..end {
             let Some((_, value)) = self.records.get(at).copied() else { break };
-            match (field.kind, value) {
-                (FieldType::Message(_) | FieldType::String | FieldType::Bytes, value) => {
+            if let Wire::Bytes(mut packed) = value
+                && !value.same_type(&Wire::zero(field.kind))
+            {
+                while !packed.is_empty() {
+                    let value = next_packed(field.kind, &mut packed)?;
                     self.comma();
-                    self.single(field.kind, value)?;
+                    self.scalar(field.kind, value)?;
                 }
-                (kind, Wire::Bytes(mut packed)) => {
-                    while !packed.is_empty() {
-                        let value = next_packed(kind, &mut packed)?;
-                        self.comma();
-                        self.scalar(kind, value)?;
-                    }
-                }
-                (kind, value) => {
-                    self.comma();
-                    self.scalar(kind, value)?;
-                }
+            } else {
+                self.comma();
+                self.single(field.kind, value)?;
             }
         }
         let something = self.out.len() > empty;
