@@ -131,13 +131,19 @@ pub fn run() -> ExitCode {
 
 fn execute(command: &Command) -> Result<ExitCode, Failure> {
     let overrides = Overrides { listen: command.listen.clone(), database: command.database.clone() };
-    let config = Config::load(command.config.as_deref(), &overrides)
+    let (config, warnings) = Config::load(command.config.as_deref(), &overrides)
         .map_err(|problems| Failure::Usage(problems.to_string()))?;
     if let Some(Action::CheckConfig) = command.action {
+        for warning in warnings {
+            eprintln!("usersd: {warning}");
+        }
         print(&config.to_toml())?;
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::start(&config);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         start::survive_full_files()?;

@@ -59,7 +59,7 @@ impl From<&Config> for Rules {
             max_sessions: config.sessions.max_per_user,
             trash_keep: config.trash.keep,
             logs_keep: config.logs.keep,
-            throttle: config.guard.clone(),
+            throttle: config.throttle.clone(),
             list_timeout: config.pool.list_timeout,
         }
     }

@@ -205,7 +205,7 @@ settings! {
     }
 
     /// Limits on guessing passwords.
-    guard: ThrottleLimits {
+    throttle: ThrottleLimits {
         /// Failures of one account in an hour.
         account: u32 = 100, number(1..=1_000);
         /// Failures from one IP address in an hour, unless it is one that the user signed in from before; 0: any number.

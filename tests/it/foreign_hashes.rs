@@ -151,7 +151,7 @@ async fn an_account_whose_failures_are_spent_costs_what_it_did(service: &Service
     for n in 0..8 {
         create(service, crate::support::nth(n)).await; // whose hashes are cheap
     }
-    let few = service.another(|config| config.guard.account = 3).await;
+    let few = service.another(|config| config.throttle.account = 3).await;
     for name in ["ada", "", "ada", "", ""] {
         let before = few.hasher.work().rounds_done;
         let email = if name.is_empty() { "ada@example.com" } else { "" };

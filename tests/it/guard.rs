@@ -92,7 +92,7 @@ async fn guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas(ser
 /// (R11) Eighteen of twenty are strangers'; those of the hour before count, and a replica whose clock is behind counts in
 /// the hour that the others are in.
 async fn no_turn_of_the_hour_and_no_slow_clock_is_a_new_start(service: &Service) {
-    let twenty = |config: &mut Config| (config.guard.account, config.guard.free) = (20, 1_000);
+    let twenty = |config: &mut Config| (config.throttle.account, config.throttle.free) = (20, 1_000);
     create(service, ada()).await;
     let minutes = |n| Duration::from_mins(n);
     service.clock.advance(rest_of_hour(service.clock.now()) + minutes(5));
@@ -122,7 +122,7 @@ async fn who_is_locked_out_costs_no_write(service: &Service) {
     create(service, ada()).await;
     let hour = rest_of_hour(service.clock.now());
     service.clock.advance(hour);
-    let five = service.another(|config| (config.guard.account, config.guard.free) = (5, 1_000)).await;
+    let five = service.another(|config| (config.throttle.account, config.throttle.free) = (5, 1_000)).await;
     for name in ["ada", "nobody"] {
         for _ in 0..5 {
             wrong(service, attempt(name, "a wrong guess", "")).await;
@@ -212,7 +212,7 @@ async fn a_known_address_gets_through_while_strangers_fail(service: &Service) {
 /// A name that is free to try must not lead to an account that has been tried enough, and must not say so either.
 async fn the_failures_of_all_names_are_one_accounts(service: &Service) {
     create(service, ada()).await;
-    let few = service.another(|config| config.guard.account = 6).await;
+    let few = service.another(|config| config.throttle.account = 6).await;
     for n in 0..6 {
         let request = if n % 2 == 0 { attempt("ada", "wrong", "") } else { by_mail("wrong") };
         refused(&tries(&few, request).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
@@ -226,7 +226,7 @@ async fn the_failures_of_all_names_are_one_accounts(service: &Service) {
 async fn strangers_with_two_names_leave_a_tenth_to_a_known_address(service: &Service) {
     create(service, ada()).await;
     let home = "198.51.100.7";
-    let patient = service.another(|config| config.guard.free = 1_000).await;
+    let patient = service.another(|config| config.throttle.free = 1_000).await;
     tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap();
     for n in 0..110 {
         let device = Some(Device { address: format!("203.0.113.{n}"), ..Device::default() });
@@ -270,7 +270,7 @@ async fn a_wrong_old_password_counts(service: &Service) {
 }
 
 async fn an_address_that_fails_with_many_users_waits(service: &Service) {
-    let few = service.another(|config| config.guard.address = 4).await;
+    let few = service.another(|config| config.throttle.address = 4).await;
     create(service, ada()).await;
     for n in 0..4 {
         let guess = attempt(&format!("user{n}"), "wrong", "203.0.113.1");
@@ -285,7 +285,7 @@ async fn an_address_that_fails_with_many_users_waits(service: &Service) {
 }
 
 async fn a_caller_that_passes_too_many_failures_on_waits_if_so_set(service: &Service) {
-    let few = service.another(|config| config.guard.caller = 4).await;
+    let few = service.another(|config| config.throttle.caller = 4).await;
     create(service, ada()).await;
     let home = "198.51.100.7";
     tries(&few, attempt("ada", PASSWORD, home)).await.unwrap();

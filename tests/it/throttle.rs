@@ -153,7 +153,7 @@ async fn calls_that_hang_up_leave_nothing_counted(service: &Service) {
 /// (L4) A failure is counted and logged, or neither; and once its verdict is being stored it is, whoever waits for it.
 async fn a_verdict_counts_and_is_logged_though_its_caller_left(service: &Service) {
     create(service, ada()).await;
-    let patient = service.another(|config| config.guard.free = 1_000).await;
+    let patient = service.another(|config| config.throttle.free = 1_000).await;
     *patient.statements.lock().unwrap() = Some(Vec::new());
     let begun = || {
         let noted = patient.statements.lock().unwrap();
@@ -190,7 +190,7 @@ async fn an_attempt_whose_process_died_counts_for_some_minutes(service: &Service
 /// (M3)
 async fn attempts_in_flight_are_no_failures(service: &Service) {
     create(service, ada()).await;
-    let one = service.another(|config| config.guard.account = 1).await;
+    let one = service.another(|config| config.throttle.account = 1).await;
     let replica = service.replica.users.clone();
     let call = async move {
         replica.clone().login(attempt("ada", PASSWORD, "")).await?;
@@ -234,7 +234,7 @@ async fn right_passwords_by_the_hundred_wait_for_seconds_at_most(service: &Servi
 /// (L3) Guesses side by side do not pass the waits that those one after the other have.
 async fn after_a_failure_those_in_flight_count_as_failures_in_a_row(service: &Service) {
     create(service, ada()).await;
-    let two = service.another(|config| config.guard.free = 2).await;
+    let two = service.another(|config| config.throttle.free = 2).await;
     wrong(service, attempt("ada", "wrong", "")).await;
     let mut users = service.users();
     let call = async move { users.login(attempt("ada", "wrong", "")).await.map(|_| ()) };
@@ -248,7 +248,8 @@ async fn after_a_failure_those_in_flight_count_as_failures_in_a_row(service: &Se
 
 /// Strangers spend what they may of an account's failures.
 async fn strangers_fail(service: &Service, user: &User) -> Replica {
-    let patient = service.another(|config| (config.guard.free, config.guard.account) = (1_000, 20)).await;
+    let patient =
+        service.another(|config| (config.throttle.free, config.throttle.account) = (1_000, 20)).await;
     for _ in 0..18 {
         let status = patient.users.clone().update_password(change(user, "wrong")).await.unwrap_err();
         refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
@@ -331,7 +332,7 @@ async fn a_trusted_proxy_names_the_address_of_the_end_user(service: &Service) {
 /// (M2) It calls for many users: its failures would be everyone's.
 async fn the_address_of_a_program_is_no_end_users(service: &Service) {
     create(service, ada()).await;
-    let few = service.another(|config| (config.guard.address, config.guard.free) = (2, 1_000)).await;
+    let few = service.another(|config| (config.throttle.address, config.throttle.free) = (2, 1_000)).await;
     for _ in 0..5 {
         assert_eq!(forwarded(&few, "wrong", HOME).await, 401, "not from a proxy that is trusted");
     }
@@ -386,7 +387,7 @@ async fn a_lockout_is_one_event(service: &Service) {
 /// A burst of guesses begins a wait and an hour that is full, whichever comes first, once each.
 async fn a_full_hour_is_one_event(service: &Service) {
     let user = create(service, ada()).await;
-    let few = service.another(|config| (config.guard.account, config.guard.free) = (6, 1_000)).await;
+    let few = service.another(|config| (config.throttle.account, config.throttle.free) = (6, 1_000)).await;
     let guesses = (0..20).map(|_| tries(&few, attempt("ada", "wrong", "")));
     futures_util::future::join_all(guesses).await;
     while let Err(status) = tries(&few, attempt("ada", "wrong", "")).await {
@@ -410,7 +411,7 @@ async fn a_password_with_a_nul_is_never_right(service: &Service) {
 
 /// (L2)
 async fn a_spent_address_does_not_tell_who_signed_in_from_it(service: &Service) {
-    let few = service.another(|config| config.guard.address = 3).await;
+    let few = service.another(|config| config.throttle.address = 3).await;
     create(service, ada()).await;
     create(service, nth(1)).await;
     tries(&few, attempt("ada", PASSWORD, HOME)).await.unwrap();
