@@ -1,11 +1,11 @@
-//! Settings: defaults, then the file, then the environment, then flags. All faults are told at once, before
-//! anything is opened.
+//! Settings: defaults, then the file, then the environment, then flags. All faults are reported at once,
+//! before anything is opened.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::domain::password::Policy;
+use crate::domain::password::PasswordPolicy;
 
 mod sections;
 #[cfg(test)]
@@ -20,7 +20,7 @@ pub use sections::*;
 #[error("{}", .0.join("\n"))]
 pub struct Problems(pub Vec<String>);
 
-/// What the command line says, before it is checked.
+/// Settings of the command line, before they are checked.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// `--listen`
@@ -30,12 +30,8 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// Returns the settings of this process and warnings for its log. They come from the file at `path`, if one is named,
-    /// from the environment, and from the command line.
-    ///
-    /// # Errors
-    ///
-    /// [`Problems`] with every one found.
+    /// Returns the settings of this process and warnings for its log. They come from the file at `path`, if
+    /// one is named, from the environment, and from the command line.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<(Self, Vec<String>), Problems> {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
         let environment = std::env::vars_os().filter_map(|(name, value)| {
@@ -89,7 +85,7 @@ impl Config {
         }
     }
 
-    /// `said` is what the operator called it, so that the message names the place to mend.
+    /// `said` is what the operator called it, so that the message names the source of the fault.
     fn set(&mut self, said: &str, key: &str, value: &str, problems: &mut Problems) {
         match SETTINGS.iter().find(|setting| setting.key == key) {
             Some(setting) => {
@@ -101,7 +97,7 @@ impl Config {
         }
     }
 
-    /// What no setting shows alone.
+    /// Checks that the settings fit together.
     fn check(&self, problems: &mut Problems) {
         let (min, max) = (self.passwords.min_length, self.passwords.max_length);
         if min > max {
@@ -135,9 +131,9 @@ impl Config {
         }
     }
 
-    /// What a new password must keep to.
-    pub fn policy(&self) -> Policy {
-        Policy {
+    /// Returns the rules for new passwords.
+    pub fn policy(&self) -> PasswordPolicy {
+        PasswordPolicy {
             min_length: self.passwords.min_length,
             max_length: self.passwords.max_length,
             screening: self.passwords.screening,
@@ -196,8 +192,8 @@ fn current_name(name: &str) -> Cow<'_, str> {
     renamed.map_or(Cow::Borrowed(name), Cow::Owned)
 }
 
-/// Returns a warning for each entry of a file or an environment that has an old name. Both names with different values
-/// are a problem: either could be the one that is meant.
+/// Returns a warning for each entry of a file or an environment that has an old name. Both names with
+/// different values are a problem: either could be the one that is meant.
 fn warn_of_renamed(entries: &[(String, String)], problems: &mut Problems) -> Vec<String> {
     let mut warnings = Vec::new();
     for (old, value) in entries {

@@ -11,7 +11,7 @@ use tonic::Request;
 use crate::domain::caller::Caller;
 use crate::error::{Error, Result};
 
-/// Whom the gate let in. Without one nothing is served.
+/// Returns the caller that the pipeline authenticated. Without one nothing is served.
 fn caller<T>(request: &Request<T>) -> Result<Caller> {
-    request.extensions().get().cloned().ok_or_else(|| Error::internal("a call came past the gate"))
+    request.extensions().get().cloned().ok_or_else(|| Error::internal("a call has no authenticated caller"))
 }

@@ -1,10 +1,11 @@
-//! Seven dialects on one port, told apart by content type and path: gRPC, gRPC-Web, JSON in gRPC frames, JSON by the routes in
-//! the proto, and the JSON of three systems that this one stands in for.
+//! Seven dialects on one port, told apart by content type and path: gRPC, gRPC-Web, JSON in gRPC frames, JSON
+//! by the routes in the proto, and the JSON of three systems that this one stands in for.
 //!
-//! Every dialect ends in the same RPCs ([`Upstream`]). Tables made once from the descriptor set ([`Schema`]) turn JSON text
-//! into protobuf bytes and back ([`transcode`]) without a message type in between, so that a new RPC has its JSON form
-//! without a line of code. No dialect sees a key or a limit: [`Gateway::locate`] says which RPC a request asks for, then the
-//! server authenticates and reads it, and [`Call::answer`] does the rest.
+//! Every dialect ends in the same RPCs ([`Upstream`]). Tables made once from the descriptor set ([`Schema`])
+//! turn JSON text into protobuf bytes and back ([`transcode`]) without a message type in between, so that a
+//! new RPC has its JSON form without a line of code. No dialect sees a key or a limit: [`Gateway::locate`]
+//! says which RPC a request asks for, then the server authenticates and reads it, and [`Call::answer`] does
+//! the rest.
 
 mod body;
 mod dialects;
@@ -16,7 +17,7 @@ mod tests;
 pub mod transcode;
 mod upstream;
 
-pub use body::{End, Held, holding};
+pub use body::{End, HeldPermits, hold_permits};
 pub use dialects::{Call, Content, Expected, Gateway, Settings, Target};
 pub use receive::{BODY_TIMEOUT, receive, receive_plain};
 pub use transcode::json;

@@ -1,4 +1,4 @@
-//! Threads that do nothing but hash, and who is let in to them.
+//! Threads that only hash passwords, and admission to their queue.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 use super::priority::{self, CpuYielder};
 use super::queue::{Job, Outcome, Queue, Speed, Task, Work};
 
-/// How a pool is set up.
+/// The configuration of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PoolConfig {
     /// Threads.
     pub(super) workers: usize,
     /// Hashes that a thread runs in lock-step.
     pub(super) lanes: usize,
-    /// What a round takes in a batch of each size, to begin with.
+    /// The initial estimate of the time of a round in a batch of each size.
     pub(super) speed: Speed,
     /// Longest wait for a thread.
     pub(super) max_wait: Duration,
@@ -36,8 +36,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// No code panics while it holds the lock. It is held for microseconds: a worker that is put aside within them would
-    /// hold up admission until the CPU it waits for is free.
+    /// No code panics while it holds the lock. It is held for microseconds: a worker that is preempted within
+    /// them would hold up admission until the CPU it waits for is free.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,9 +50,6 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// # Errors
-    ///
-    /// If a thread cannot be started.
     pub(super) fn new(config: PoolConfig) -> std::io::Result<Self> {
         let queue = Mutex::new(Queue::new(config.workers, config.lanes, config.usual, config.speed));
         let shared = Arc::new(Shared { queue, wake: Condvar::new() });
@@ -69,26 +66,22 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Reserves a slot in the queue for a job of `flow`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::HasherBusy`] if the job would have to wait longer than allowed, or if a usual one would not be done by
-    /// the `deadline`.
-    pub(super) fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<Reservation> {
+    /// Reserves a slot in the queue for a job of `flow`. Fails with [`Error::HasherBusy`] if the job would
+    /// have to wait longer than allowed, or if a usual one would not be done by the `deadline`.
+    pub(super) fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<QueueReservation> {
         let now = Instant::now();
         let mut queue = self.shared.lock();
-        let mut over = queue.excess_wait(flow, self.max_wait, deadline, now);
-        if over > Duration::ZERO {
+        let mut excess = queue.excess_wait(flow, self.max_wait, deadline, now);
+        if excess > Duration::ZERO {
             // Drop cancelled jobs before rejecting.
             queue.drop_abandoned();
-            over = queue.excess_wait(flow, self.max_wait, deadline, now);
+            excess = queue.excess_wait(flow, self.max_wait, deadline, now);
         }
-        if over > Duration::ZERO {
-            return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
+        if excess > Duration::ZERO {
+            return Err(Error::HasherBusy { retry_after: excess.max(Duration::from_millis(1)) });
         }
         queue.reserve(flow);
-        Ok(Reservation { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
+        Ok(QueueReservation { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
     }
 
     pub(super) fn work(&self) -> Work {
@@ -109,13 +102,13 @@ impl Drop for Pool {
 }
 
 /// A slot in the queue for one job, released on drop.
-pub(super) struct Reservation {
+pub(super) struct QueueReservation {
     shared: Arc<Shared>,
     flow: Flow,
     used: bool,
 }
 
-impl Reservation {
+impl QueueReservation {
     /// One hash, when its turn comes.
     pub(super) async fn bcrypt(self, cost: u32, salt: Salt, key: BcryptKey) -> Result<Digest> {
         match self.run(Task::Bcrypt { cost, salt, key }).await? {
@@ -146,7 +139,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for QueueReservation {
     fn drop(&mut self) {
         if !self.used {
             self.shared.lock().release(&self.flow);
@@ -167,13 +160,13 @@ fn work(shared: &Shared, worker: usize, mut yielder: CpuYielder) {
         drop(queue);
         let (jobs, large) = (batch.len(), batch.iter().any(Job::is_large));
         let outcomes = run(batch, &mut yielder);
-        // Count before answering: whoever reads the answer finds the slot free.
+        // Count before answering: the reader of the answer finds the slot free.
         shared.lock().done(worker, jobs, rounds, Instant::now());
         if large {
             shared.wake.notify_one(); // a worker may sleep because only large jobs were left
         }
-        // Without the lock: whom an answer wakes takes the CPU at once, and may want a slot. Meanwhile this worker counts
-        // as idle.
+        // Without the lock: the task that an answer wakes takes the CPU at once, and may want a slot.
+        // Meanwhile this worker counts as idle.
         for (reply, outcome) in outcomes {
             // The caller may have left meanwhile.
             let _ = reply.send(outcome);

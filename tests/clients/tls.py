@@ -215,7 +215,7 @@ def renewed():
                 cert, _ = made["server"]
                 whole = cert.read_bytes()
                 cert.write_text("half a certificate")
-                until(lambda: "certificates stay as they were" in server.log(), 10, "a broken file is told")
+                until(lambda: "certificates cannot be reloaded" in server.log(), 10, "a broken file is told")
                 equal(serial(server, made), first, "the certificate while the file is broken")
                 cert.write_bytes(whole)
                 made["ours"].sign("server", "DNS:localhost,IP:127.0.0.1", "serverAuth")
@@ -268,7 +268,7 @@ def tests():
     """Name, function, arguments."""
     yield "tls / every client, with a key", served
     yield "tls / certificates of clients stand for callers", mutual
-    yield "tls / certificates alone end open mode", certificates_alone
-    yield "tls / certificates are read again", renewed
+    yield "tls / certificates alone end local mode", certificates_alone
+    yield "tls / certificates are reloaded", renewed
     yield "tls / a slow handshake holds nothing", slow_handshakes
     yield "tls / what cannot be used is 64", faults

@@ -18,7 +18,8 @@ crate::on_every_backend!(
     an_address_has_so_many_connections_with_a_key,
 );
 
-/// Long enough for what comes within a second or two on a slow machine, and shorter than any time-out of the server.
+/// Long enough for what comes within a second or two on a slow machine, and shorter than any time-out of the
+/// server.
 const SOON: Duration = Duration::from_secs(20);
 
 /// A connection of HTTP/2, and its end.

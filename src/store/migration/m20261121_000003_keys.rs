@@ -26,8 +26,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// An absent time is 0. Keys are looked up in memory, where every replica has all of them, so there is no index of
-/// digests.
+/// An absent time is 0. Keys are looked up in memory, where every replica has all of them, so there is no
+/// index of digests.
 const KEYS: &str = "
 CREATE TABLE keys (
   namespace {text},

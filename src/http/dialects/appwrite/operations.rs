@@ -80,7 +80,7 @@ impl Request<'_> {
             ..Default::default()
         };
         let reply: pb::CreateResponse = self.call(&request).await?;
-        shown(reply.user)
+        user_json(reply.user)
     }
 
     async fn list(&self) -> Result<Vec<u8>> {
@@ -170,7 +170,7 @@ impl Request<'_> {
         let status = model::status_from(self.params().status()?).into();
         let request = pb::UpdateStatusRequest { id: self.user.to_owned(), status, ..Default::default() };
         let reply: pb::UpdateStatusResponse = self.call(&request).await?;
-        shown(reply.user)
+        user_json(reply.user)
     }
 
     async fn update_verification(&self) -> Result<Vec<u8>> {
@@ -178,7 +178,7 @@ impl Request<'_> {
         let request =
             pb::UpdateVerificationRequest { id: self.user.to_owned(), email_verified, ..Default::default() };
         let reply: pb::UpdateVerificationResponse = self.call(&request).await?;
-        shown(reply.user)
+        user_json(reply.user)
     }
 
     async fn update_prefs(&self) -> Result<Vec<u8>> {
@@ -217,7 +217,7 @@ impl Request<'_> {
         let update_mask = Some(FieldMask { paths: vec![field.to_owned()] });
         let request = pb::UpdateRequest { id: self.user.to_owned(), update_mask, ..change };
         let reply: pb::UpdateResponse = self.call(&request).await?;
-        shown(reply.user)
+        user_json(reply.user)
     }
 
     async fn update_password(&self) -> Result<Vec<u8>> {
@@ -227,7 +227,7 @@ impl Request<'_> {
             ..Default::default()
         };
         let reply: pb::SetPasswordResponse = self.call(&request).await?;
-        shown(reply.user)
+        user_json(reply.user)
     }
 
     async fn delete_session(&self) -> Result<()> {
@@ -256,6 +256,6 @@ impl Request<'_> {
     }
 }
 
-fn shown(user: Option<pb::User>) -> Result<Vec<u8>> {
+fn user_json(user: Option<pb::User>) -> Result<Vec<u8>> {
     Ok(serialized(&model::User::from(&client::user(user)?)))
 }
