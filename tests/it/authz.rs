@@ -156,7 +156,7 @@ struct Intruder {
     reason: &'static str,
 }
 
-/// Those whom no call lets in, and those whom only calls of one scope do not.
+/// Callers that every call rejects, and callers that only calls of one scope reject.
 struct Intruders {
     all: Vec<Intruder>,
     without: Vec<(Scope, Intruder)>,
@@ -347,7 +347,7 @@ async fn every_method_rejects_unauthorized_callers(service: &Service) {
             let status =
                 raw_with(&service.replica, &call.grpc_path(), message.clone(), &headers).await.unwrap_err();
             assert_rejected(call.rpc, &status, intruder, call.scope());
-            // What is no message is refused the same: strangers are not read.
+            // Bytes that are no message are refused the same: nothing is read without authentication.
             let status =
                 raw_with(&service.replica, &call.grpc_path(), vec![0xFF], &headers).await.unwrap_err();
             assert_rejected(call.rpc, &status, intruder, call.scope());

@@ -50,7 +50,7 @@ async fn pings_do_not_keep_an_idle_connection(service: &Service) {
         }
     };
     tokio::time::timeout(SOON, pinging).await.unwrap();
-    // It was told to go, and not cut off.
+    // It was sent GOAWAY, and not cut off.
     let end = ended.await.unwrap();
     assert!(end.is_ok(), "{end:?}");
     short.stop.cancel();

@@ -213,7 +213,7 @@ async fn a_live_user_with_the_address_is_a_conflict(service: &Service) {
     let before = service.counts().await;
     assert_holder(&call(service, again()).await.unwrap_err(), "EMAIL_TAKEN", &first.id);
     assert_eq!(service.counts().await, before);
-    // Also where one of the address lies in the trash.
+    // Also where a user with the address is in the trash.
     delete(service, &first.id).await;
     let second = create(service, ada()).await;
     let before = service.counts().await;

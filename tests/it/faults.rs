@@ -1,4 +1,4 @@
-//! What callers are told when the database cannot do what it is asked, and what becomes of its connections.
+//! Errors of callers when the database fails, and the fate of its connections.
 
 use std::pin::pin;
 

@@ -73,7 +73,7 @@ impl Dice {
         }
     }
 
-    /// A list that somebody could ask for. Its searches are parts of what users have, and now and then of
+    /// A random list. Its searches are parts of what users have, and now and then of
     /// nobody's.
     fn question(&mut self, users: &[User]) -> ListRequest {
         let mut request = ListRequest { limit: Some(self.pick(&[1, 7, 25, 400])), ..ListRequest::default() };

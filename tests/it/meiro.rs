@@ -86,7 +86,7 @@ async fn signs_in(service: &Service, email: &str, password: &str) -> bool {
     service.users().login(attempt).await.is_ok()
 }
 
-/// Every operation on one user, with its body, and what a user who is not there answers.
+/// Every operation on one user, with its body, and the answer for an unknown user.
 pub(crate) fn operations(user: &str) -> Vec<(&'static str, String, Value, u16)> {
     let change = json!({"old_password": PASSWORD, "new_password": "battery staple"});
     vec![

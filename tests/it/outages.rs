@@ -195,7 +195,7 @@ async fn keys_that_cannot_be_confirmed_are_unavailable_not_unknown(service: &Ser
     assert_refused(&call_with(replica, &unknown).await, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
 }
 
-/// H4: whoever has a stolen key and floods the server does not decide how long it lives.
+/// H4: flooding the server with a stolen key does not delay its revocation.
 async fn a_revoked_key_is_refused_while_others_hold_every_connection(service: &Service) {
     let replica = service.another(|config| config.pool.connections = 4).await;
     let (key, id) = service.key("default", reads()).await;

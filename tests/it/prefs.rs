@@ -76,7 +76,7 @@ async fn keys_are_written_removed_and_left_alone(service: &Service) {
     assert_eq!(all, expected);
     assert_eq!(stored(service, &user.id).await, expected);
     assert_eq!(read(service, &user.id).await.prefs, Some(expected.clone()));
-    // They lie in the trash with the user, and come back.
+    // They are in the trash with the user, and come back.
     assert_eq!(delete(service, &user.id).await.prefs, Some(expected.clone()));
     assert_eq!(restore(service, &user.id).await.prefs, Some(expected));
 }

@@ -112,7 +112,7 @@ async fn an_unread_session_ends_at_the_idle_limit(service: &Service) {
     let mut strict = service.another(|config| config.sessions.idle = Some(Duration::from_hours(1))).await;
     let request = ReadSessionRequest { session_id: session.id.clone() };
     for _ in 0..5 {
-        service.clock.advance(Duration::from_mins(50)); // each read begins the hour anew
+        service.clock.advance(Duration::from_mins(50)); // each read starts the hour again
         strict.users.read_session(request.clone()).await.unwrap();
     }
     service.clock.advance(Duration::from_hours(1));

@@ -244,7 +244,7 @@ async fn without_an_address_nothing_is_proven(service: &Service) {
     assert_eq!(service.counts().await, before);
 }
 
-/// (M12) Between the click on a code and the call somebody may change the address.
+/// (M12) The address may change between the click on a code and the call.
 async fn only_the_address_that_was_proven_counts_as_proven(service: &Service) {
     let user = create(service, ada()).await;
     let of = |email: &str| UpdateVerificationRequest { email: email.into(), ..verifying(&user.id) };

@@ -23,7 +23,7 @@ async fn sqlite_is_set_up_to_lose_nothing_and_to_be_private(service: &Service) {
     if service.backend == Backend::Postgres {
         return;
     }
-    // Without this every `LIMIT ?` is planned anew at each execution (see .cargo/config.toml).
+    // Without this every `LIMIT ?` is planned again at each execution (see .cargo/config.toml).
     assert_eq!(service.number("SELECT sqlite_compileoption_used('ENABLE_QPSG')").await, 1);
     assert_eq!(service.number("SELECT synchronous FROM pragma_synchronous").await, 2);
     assert_eq!(service.number("SELECT foreign_keys FROM pragma_foreign_keys").await, 1);
@@ -100,7 +100,7 @@ async fn migrations_are_applied_once(service: &Service) {
 
 async fn a_database_of_the_first_schema_keeps_everything(service: &Service) {
     if service.backend == Backend::Sqlite {
-        return; // where the table of users is made anew, the migration's own test looks at more than this one
+        return; // where the table of users is created again, the migration's own test looks at more than this one
     }
     let user = create(service, ada()).await;
     service.users().delete(DeleteRequest { id: user.id.clone(), ..DeleteRequest::default() }).await.unwrap();

@@ -136,7 +136,7 @@ pub(crate) struct Replica {
     client: Client<HttpConnector, Full<bytes::Bytes>>,
 }
 
-/// Where statements are noted, if somebody wants them.
+/// Where statements are recorded, for tests that ask.
 pub(crate) type Statements = Arc<Mutex<Option<Vec<Statement>>>>;
 
 impl Service {

@@ -433,7 +433,7 @@ async fn an_exhausted_address_does_not_reveal_who_logged_in_from_it(service: &Se
     }
     assert_eq!(few.hasher.work().rounds_done - rounds, 3 * 16, "the same work");
     assert!(answers.iter().all(|answer| *answer == answers[0]));
-    // The right password helps who is known there, and nobody else: that would tell that it is right.
+    // The right password helps users who are known there, and no others: that would reveal that it is right.
     assert_eq!(refused_for(&few, attempt("user1", PASSWORD, HOME)).await, answers[0].0);
     tries(&few, attempt("ada", PASSWORD, HOME)).await.unwrap();
     // What is refused counts nothing.

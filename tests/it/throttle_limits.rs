@@ -90,7 +90,7 @@ async fn guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas(ser
     assert!(hashes() - before <= 100, "within one hour, whatever hour of the clock it is");
 }
 
-/// (R11) Eighteen of twenty are strangers'; those of the hour before count, and a replica whose clock is
+/// (R11) Eighteen of twenty are for unknown addresses; those of the hour before count, and a replica whose clock is
 /// behind counts in the hour that the others are in.
 async fn the_limit_holds_across_the_turn_of_the_hour_and_slow_clocks(service: &Service) {
     let twenty = |config: &mut Config| (config.throttle.account, config.throttle.free) = (20, 1_000);
@@ -118,7 +118,7 @@ async fn the_limit_holds_across_the_turn_of_the_hour_and_slow_clocks(service: &S
     assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
 }
 
-/// Refusals are many where somebody hammers, and writes go one after the other. (R13) Whether or not there is
+/// An attack is refused many times, and writes go one after the other. (R13) Whether or not there is
 /// such a user.
 async fn a_refused_attempt_costs_no_write(service: &Service) {
     create(service, ada()).await;
@@ -302,7 +302,7 @@ async fn a_caller_that_passes_too_many_failures_on_waits_if_so_set(service: &Ser
     tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap();
 }
 
-/// (7, 9) It is told only to one who has the right password, and costs nothing.
+/// (7, 9) Only the right password reveals it, and it costs nothing.
 async fn the_right_password_of_a_blocked_user_is_no_failure(service: &Service) {
     let user = create(service, ada()).await;
     set_status(service, &user.id, UserStatus::Blocked).await;
@@ -336,7 +336,7 @@ async fn waits_do_not_reveal_which_users_exist(service: &Service) {
         texts.retain(|sql| all.iter().filter(|other| *other == sql).count() > 1);
         // Asked twice a second, and twice for each merge of the index, for no call.
         texts.retain(|sql| !["keys_version", "total_changes()"].iter().any(|other| sql.contains(other)));
-        texts.dedup(); // a lot behind the last user is drawn twice, whoever's it is
+        texts.dedup(); // a number after the last user's is drawn again, for any user
         let after = rows(service).await;
         let written: Vec<i64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
         seen.push((answers, texts, written));

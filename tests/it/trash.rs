@@ -333,7 +333,7 @@ async fn a_user_restored_in_time_is_not_purged_by_age(service: &Service) {
     service.clock.advance(Duration::from_hours(31 * 24));
     restore(service, "1").await;
     restore(service, "2").await;
-    delete(service, "2").await; // its time begins anew
+    delete(service, "2").await; // its time starts again
     service.replica.ops.clean_up().await.unwrap();
     assert_eq!((ids(service, false).await, ids(service, true).await), (vec!["1".into()], vec!["2".into()]));
     assert_eq!(happened(service, LogEvent::UserPurged).await, 1);
