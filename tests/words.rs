@@ -153,11 +153,25 @@ fn character_length(text: &str) -> usize {
     }
 }
 
-/// True if the line has the word, alone or as a part of a snake-case name only if that is the whole name.
+fn is_inside(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Returns true if the line has the word, and not only as a part of a longer one.
 fn has_word(line: &str, word: &str) -> bool {
-    let inside = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word)
-        .any(|(at, _)| !line[..at].ends_with(inside) && !line[at + word.len()..].starts_with(inside))
+        .any(|(at, _)| !line[..at].ends_with(is_inside) && !line[at + word.len()..].starts_with(is_inside))
+}
+
+/// Names the lines of `text` that have one of the words, each with the term to use.
+fn complaints(source: &Source, text: &str, words: &[(&str, &str)]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (word, term) in words.iter().filter(|(word, _)| text.contains(word)) {
+        for (number, _) in text.lines().enumerate().filter(|(_, line)| has_word(line, word)) {
+            found.push(format!("src/{}:{}: {word}; say {term}", source.path, number + 1));
+        }
+    }
+    found
 }
 
 #[test]
@@ -171,35 +185,20 @@ fn strings_and_comments_are_no_code() {
 fn identifiers_are_the_terms_of_the_field() {
     let mut wrong = Vec::new();
     for source in sources() {
-        for (number, line) in source.code.lines().enumerate() {
-            let mut complain = |word: &str, term: &str| {
-                wrong.push(format!("src/{}:{}: {word}; say {term}", source.path, number + 1));
-            };
-            for (word, term) in IDENTIFIERS.iter().filter(|(word, _)| has_word(line, word)) {
-                complain(word, term);
-            }
-            for bound in BOUNDS.iter().filter(|bound| {
-                line.match_indices(**bound)
-                    .any(|(at, _)| !line[..at].ends_with(|c: char| c == '_' || c.is_alphanumeric()))
-            }) {
-                complain(bound, "MAX_ or MIN_");
-            }
-        }
+        wrong.extend(complaints(&source, &source.code, IDENTIFIERS));
+        let names = source.code.split(|c| !is_inside(c));
+        let bounds = names.filter(|name| BOUNDS.iter().any(|bound| name.starts_with(bound)));
+        wrong.extend(bounds.map(|name| format!("src/{}: {name}; say MAX_ or MIN_", source.path)));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn comments_and_messages_are_plain() {
-    let mut wrong = Vec::new();
-    for source in sources() {
-        for (number, line) in source.text.lines().enumerate() {
-            let line = line.to_lowercase();
-            for (phrase, term) in PHRASES.iter().filter(|(phrase, _)| has_word(&line, phrase)) {
-                wrong.push(format!("src/{}:{}: {phrase}; say {term}", source.path, number + 1));
-            }
-        }
-    }
+    let wrong: Vec<_> = sources()
+        .iter()
+        .flat_map(|source| complaints(source, &source.text.to_lowercase(), PHRASES))
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
