@@ -27,12 +27,12 @@ impl ApiKey {
 pub enum AllowedNamespaces {
     /// One namespace.
     One(Namespace),
-    /// All namespace; each call names its own.
+    /// All namespaces; each call names its own.
     All,
 }
 
 impl AllowedNamespaces {
-    /// All namespace, as it is written.
+    /// All namespaces, as it is written.
     pub const ALL: &str = "*";
 
     /// A namespace, or [`AllowedNamespaces::ALL`].

@@ -135,7 +135,7 @@ impl ConnectionTrait for ProbeConnection {
 #[derive(Debug)]
 pub(super) struct Probe {
     address: Address,
-    /// UniqueViolation out while it is used: one that was left in the middle of a statement is closed.
+    /// Taken out while it is used: one that was left in the middle of a statement is closed.
     line: Mutex<Option<ProbeConnection>>,
 }
 
