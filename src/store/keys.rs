@@ -65,7 +65,7 @@ fn readable<T>(rows: Vec<Model>, read: impl Fn(Model) -> Result<T>) -> Vec<T> {
     let read = |row: Model| {
         let id = row.id.clone();
         let broken = |error: &Error| {
-            tracing::error!(key = id, cause = with_causes(error), "a stored key cannot be read")
+            tracing::error!(key = id, cause = with_causes(error), "a stored key cannot be read");
         };
         read(row).inspect_err(broken).ok()
     };
