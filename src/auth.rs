@@ -1,7 +1,7 @@
 //! Authentication, authorization, and the limits of callers.
 
 pub mod authenticator;
+mod browser;
 pub mod keyring;
 pub mod limits;
-mod pages;
 pub mod policy;

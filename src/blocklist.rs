@@ -53,8 +53,8 @@ pub enum OpenError {
 }
 
 impl Blocklist {
-    /// Opens a list of passwords, or of SHA-1 hashes as its first line tells. A list of passwords is read into memory; of
-    /// hashes only samples are read.
+    /// Opens a list of passwords, or of SHA-1 hashes as its first line shows. A list of passwords is read
+    /// into memory; of hashes only samples are read.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |error| OpenError::Read(path.to_owned(), error);
         let wrong = |why: String| OpenError::Format(path.to_owned(), why);
@@ -87,12 +87,9 @@ impl Blocklist {
         Ok(Self { list: Arc::new(list) })
     }
 
-    /// Returns true if the file holds the password. A list of passwords is compared without regard to case, hashes are
-    /// those of the exact text.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Internal`] if the file cannot be read any more, or is not sorted where it was not looked at before.
+    /// Returns true if the file holds the password. A list of passwords is compared without regard to case,
+    /// hashes are those of the exact text. Fails with [`Error::Internal`] if the file cannot be read any
+    /// more, or is not sorted where it was not looked at before.
     pub async fn holds(&self, password: &Password) -> Result<bool> {
         match &*self.list {
             List::Text(lines) => Ok(has_line(lines, &password.folded())),
@@ -112,14 +109,14 @@ async fn look_up(thread: &mpsc::Sender<LookUp>, password: &[u8]) -> Result<bool>
     found.await.map_err(|_| ended())?.map_err(Error::internal)
 }
 
-/// Starts the thread that reads the file: a look-up waits for the disk some 30 times, which no thread that serves calls
-/// may do. One is enough: a look-up takes less than a thousandth of a password's hash.
+/// Starts the thread that reads the file: a look-up waits for the disk some 30 times, which no thread that
+/// serves calls may do. One is enough: a look-up takes less than a thousandth of a password's hash.
 fn start(hashes: Hashes) -> std::io::Result<mpsc::Sender<LookUp>> {
     let (sender, mut look_ups) = mpsc::channel::<LookUp>(MAX_WAITING);
     std::thread::Builder::new().name("blocklist".to_owned()).spawn(move || {
         while let Some(LookUp { digest, answer }) = look_ups.blocking_recv() {
             // A caller that has left needs no answer.
-            let _ = answer.send(hashes.hold(&digest));
+            let _ = answer.send(hashes.contains(&digest));
         }
     })?;
     Ok(sender)
@@ -217,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused_and_said_why() {
+    fn a_file_that_is_no_list_is_refused_with_the_reason() {
         let one = "0".repeat(40);
         let (two, three) = ("1".repeat(40), "2".repeat(40));
         for (content, why) in [

@@ -28,8 +28,8 @@ use crate::telemetry;
 /// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
 const EX_USAGE: u8 = 64;
 
-/// How long the database may take to let its connections go.
-const CLOSING: Duration = Duration::from_secs(2);
+/// The longest time that closing the connections to the database may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Accounts, passwords and sessions for other services, over gRPC and JSON.
 #[derive(Parser)]
@@ -54,10 +54,10 @@ Exit status: 0 done, 1 failed, 64 wrong use or configuration."
 struct Command {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Where to serve, such as 127.0.0.1:8080; port 0 takes a free one
+    /// The address to listen on, such as 127.0.0.1:8080; port 0 takes a free one
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where everything is kept, such as `sqlite://FILE?mode=rwc` or `postgres://USER@HOST/NAME`
+    /// The database, such as `sqlite://FILE?mode=rwc` or `postgres://USER@HOST/NAME`
     #[arg(long, global = true, value_name = "URL")]
     database: Option<String>,
     /// The file with the settings
@@ -131,13 +131,19 @@ pub fn run() -> ExitCode {
 
 fn execute(command: &Command) -> Result<ExitCode, Failure> {
     let overrides = Overrides { listen: command.listen.clone(), database: command.database.clone() };
-    let config = Config::load(command.config.as_deref(), &overrides)
+    let (config, warnings) = Config::load(command.config.as_deref(), &overrides)
         .map_err(|problems| Failure::Usage(problems.to_string()))?;
     if let Some(Action::CheckConfig) = command.action {
+        for warning in warnings {
+            eprintln!("usersd: {warning}");
+        }
         print(&config.to_toml())?;
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::start(&config);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         start::survive_full_files()?;
@@ -153,7 +159,7 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
     done
 }
 
-/// What a program reads. Whether somebody still does is told.
+/// Prints to stdout, for programs. Fails if nobody reads it any more.
 fn print(text: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.trim_end())
 }
@@ -182,14 +188,14 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let (server, listener, store) = tokio::select! {
         started = start(config) => started?,
         () = stop.cancelled() => {
-            tracing::info!("stopped before it was up");
+            tracing::info!("stopped during startup");
             return Ok(ExitCode::SUCCESS);
         }
     };
     let drained = server.serve(listener, stop).await;
     watched.abort();
     // A connection whose call was cut off is given back when the database answers, which may be never.
-    let closed = tokio::time::timeout(CLOSING, store.close()).await.is_ok();
+    let closed = tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await.is_ok();
     if drained && closed {
         tracing::info!("stopped");
     } else {
@@ -209,8 +215,8 @@ async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure>
     let ops = Operations::new(store.clone(), hasher, Clock::System, Rules::from(config), devices).await?;
     let ops = ops.with_blocklist(blocklist);
     let server = Server::new(config, ops, keys.clone(), tls).await?;
-    refuse_open_doors(config, &keys)?;
-    allow_connections(config);
+    refuse_unauthenticated_listener(config, &keys)?;
+    raise_nofile_limit(config);
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -230,7 +236,7 @@ async fn open(config: &Config, wait: Duration) -> Result<Store, Failure> {
 }
 
 /// The database as it is, if this program can use it.
-async fn open_unchanged(config: &Config) -> Result<Store, Failure> {
+async fn open_without_migrating(config: &Config) -> Result<Store, Failure> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
     check_migrations(&store).await?;
     Ok(store)
@@ -243,28 +249,28 @@ async fn check_migrations(store: &Store) -> Result<(), Failure> {
     Err(Failure::Failed("the database lacks migrations: run `usersd migrate up`".to_owned()))
 }
 
-/// Without keys, everybody who reaches the port may do everything: only a loopback address is safe by itself.
-fn refuse_open_doors(config: &Config, keys: &KeyRing) -> Result<(), Failure> {
+/// Without keys, anyone who reaches the port has full access: only a loopback address is safe by itself.
+fn refuse_unauthenticated_listener(config: &Config, keys: &KeyRing) -> Result<(), Failure> {
     let known = config.auth == Auth::Off || !config.tls.callers.is_empty() || !keys.is_empty_ever();
     if known || config.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }
     Err(Failure::Usage(format!(
-        "{} can be reached from other machines and no API key was ever made, so everyone there could do \
-         everything.\nMake a key first, with the same settings, and start again:\n  usersd key create --namespace default \
+        "{} can be reached from other machines and no API key was ever created, so anyone there would have full \
+         access.\nMake a key first, with the same settings, and start again:\n  usersd key create --namespace default \
          --scopes users.read,users.write,sessions.read,sessions.write --name NAME\nOr listen on a loopback address such \
-         as 127.0.0.1:8080, or, if something else keeps strangers out, say so with auth = \"off\" (USERSD_AUTH=off).",
+         as 127.0.0.1:8080, or, if a firewall or proxy restricts access, set auth = \"off\" (USERSD_AUTH=off).",
         config.listen
     )))
 }
 
 /// As many open files as connections need, if the system gives them: shells commonly give 1,024 of many more.
-fn allow_connections(config: &Config) {
+fn raise_nofile_limit(config: &Config) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     /// For the database, the listener, logs, certificates.
-    const OTHERS: u64 = 128;
+    const RESERVED_FDS: u64 = 128;
     let limit = getrlimit(Resource::Nofile);
-    let wanted = config.limits.connections as u64 + OTHERS;
+    let wanted = config.limits.connections as u64 + RESERVED_FDS;
     let (Some(now), most) = (limit.current, limit.maximum) else { return };
     let current = wanted.min(most.unwrap_or(u64::MAX)).max(now);
     let raised = Rlimit { current: Some(current), maximum: most };
@@ -272,13 +278,13 @@ fn allow_connections(config: &Config) {
         tracing::warn!(
             open_files = current,
             wanted,
-            "the system gives fewer open files than limits.connections needs: connections beyond that wait"
+            "the limit of open files is lower than limits.connections needs: further connections wait"
         );
     }
 }
 
-/// A database of countries that is named but cannot be used is a fault of the settings, found before the service
-/// is up and not by who asks first.
+/// A database of countries that is named but cannot be used is a fault of the settings, found before the
+/// service is up and not by who asks first.
 fn devices(config: &Config) -> Result<Devices, Failure> {
     Devices::open(config.geoip.database.as_deref()).map_err(|error| Failure::Usage(with_causes(&error)))
 }
@@ -303,10 +309,10 @@ fn hasher(config: &Config) -> Result<Hasher, StartError> {
 fn announce(config: &Config, server: &Server, listener: &TcpListener, store: &Store) -> std::io::Result<()> {
     let (version, kind) = (env!("CARGO_PKG_VERSION"), store.kind().name());
     if config.auth == Auth::Off {
-        tracing::warn!("auth is off: whoever reaches the port may do everything");
-    } else if server.is_open() {
+        tracing::warn!("auth is off: anyone who reaches the port has full access");
+    } else if server.is_local_mode() {
         tracing::info!(
-            "no API key was ever made: programs of this machine are served without one; `usersd key create` ends that"
+            "no API key was ever created: programs on this machine need none; the first `usersd key create` ends that"
         );
     }
     eprintln!("usersd {version} listening on {} database {kind}", listener.local_addr()?);

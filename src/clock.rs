@@ -10,14 +10,14 @@ use rand::rngs::SysRng;
 use crate::domain::time::{Clocks, Timestamp};
 use crate::error::{Error, Result};
 
-/// What time it is.
+/// The source of the time.
 #[derive(Clone, Debug)]
 pub enum Clock {
     /// The machine's.
     System,
     /// One that stands still until a test moves it.
     Fixed {
-        /// What it shows.
+        /// The time that it shows, in microseconds.
         now: Arc<AtomicI64>,
         /// The time since a machine would have been started.
         boot: Arc<AtomicI64>,
@@ -71,12 +71,8 @@ impl Clock {
         Clocks { wall: self.now(), boot: Timestamp(boot), boot_id }
     }
 
-    /// A UUID of version 7 (RFC 9562 §5.7): milliseconds of this clock, then random bits, so that ids made one
-    /// after the other lie side by side in an index.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Internal`] if the system has no randomness to give.
+    /// A UUID of version 7 (RFC 9562 §5.7): milliseconds of this clock, then random bits, so that ids made
+    /// one after the other lie side by side in an index.
     pub fn new_id(&self) -> Result<uuid::Uuid> {
         let mut random = [0_u8; 10];
         SysRng.try_fill_bytes(&mut random).map_err(Error::internal)?;

@@ -1,12 +1,15 @@
-//! Settings: defaults, then the file, then the environment, then flags. All faults are told at once, before
-//! anything is opened.
+//! Settings: defaults, then the file, then the environment, then flags. All faults are reported at once,
+//! before anything is opened.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::domain::password::Policy;
+use crate::domain::password::PasswordPolicy;
 
 mod sections;
+#[cfg(test)]
+mod tests;
 mod tls_callers;
 mod values;
 
@@ -17,7 +20,7 @@ pub use sections::*;
 #[error("{}", .0.join("\n"))]
 pub struct Problems(pub Vec<String>);
 
-/// What the command line says, before it is checked.
+/// Settings of the command line, before they are checked.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// `--listen`
@@ -27,13 +30,9 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// The settings of this process: those of the file at `path`, if one is named, of its environment, and of
-    /// its command line.
-    ///
-    /// # Errors
-    ///
-    /// [`Problems`] with every one found.
-    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, Problems> {
+    /// Returns the settings of this process and warnings for its log. They come from the file at `path`, if
+    /// one is named, from the environment, and from the command line.
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<(Self, Vec<String>), Problems> {
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
@@ -54,52 +53,39 @@ impl Config {
         environment: impl Iterator<Item = (String, String)>,
         overrides: &Overrides,
         mut problems: Problems,
-    ) -> Result<Self, Problems> {
+    ) -> Result<(Self, Vec<String>), Problems> {
         let mut config = Self::default();
+        let mut warnings = Vec::new();
         if let Some(text) = file {
-            config.read_file(text, &mut problems);
+            let entries = file_entries(text, &mut problems);
+            warnings.extend(warn_of_renamed(&entries, &mut problems));
+            for (key, value) in entries {
+                config.set(&key, &current_name(&key), &value, &mut problems);
+            }
         }
-        config.read_environment(environment, &mut problems);
+        let entries = environment_entries(environment);
+        warnings.extend(warn_of_renamed(&entries, &mut problems));
+        for (variable, value) in entries {
+            config.set_variable(&variable, &value, &mut problems);
+        }
         for (key, flag) in [("listen", &overrides.listen), ("database", &overrides.database)] {
             if let Some(value) = flag {
                 config.set(&format!("--{key}"), key, value, &mut problems);
             }
         }
         config.check(&mut problems);
-        if problems.0.is_empty() { Ok(config) } else { Err(problems) }
+        if problems.0.is_empty() { Ok((config, warnings)) } else { Err(problems) }
     }
 
-    fn read_file(&mut self, text: &str, problems: &mut Problems) {
-        match text.parse::<toml::Table>() {
-            Ok(table) => {
-                for (key, value) in flatten(&table) {
-                    match value {
-                        Ok(value) => self.set(&key, &key, &value, problems),
-                        Err(why) => problems.0.push(format!("{key} {why}")),
-                    }
-                }
-            }
-            Err(error) => problems.0.push(format!("the configuration file is not TOML: {error}")),
+    fn set_variable(&mut self, variable: &str, value: &str, problems: &mut Problems) {
+        let name = current_name(variable);
+        match SETTINGS.iter().find(|setting| setting.variable() == name) {
+            Some(setting) => self.set(variable, setting.key, value, problems),
+            None => problems.0.push(format!("{variable} is not a setting{}", suggestion(&name))),
         }
     }
 
-    fn read_environment(
-        &mut self,
-        environment: impl Iterator<Item = (String, String)>,
-        problems: &mut Problems,
-    ) {
-        let mut ours: Vec<_> = environment.filter(|(name, _)| name.starts_with("USERSD_")).collect();
-        ours.sort();
-        for (name, value) in ours {
-            match SETTINGS.iter().find(|setting| setting.variable() == name) {
-                Some(setting) => self.set(&name, setting.key, &value, problems),
-                None if is_foreign(&name) => {}
-                None => problems.0.push(format!("{name} is not a setting{}", suggestion(&name))),
-            }
-        }
-    }
-
-    /// `said` is what the operator called it, so that the message names the place to mend.
+    /// `said` is what the operator called it, so that the message names the source of the fault.
     fn set(&mut self, said: &str, key: &str, value: &str, problems: &mut Problems) {
         match SETTINGS.iter().find(|setting| setting.key == key) {
             Some(setting) => {
@@ -111,7 +97,7 @@ impl Config {
         }
     }
 
-    /// What no setting shows alone.
+    /// Checks that the settings fit together.
     fn check(&self, problems: &mut Problems) {
         let (min, max) = (self.passwords.min_length, self.passwords.max_length);
         if min > max {
@@ -149,9 +135,9 @@ impl Config {
         }
     }
 
-    /// What a new password must keep to.
-    pub fn policy(&self) -> Policy {
-        Policy {
+    /// Returns the rules for new passwords.
+    pub fn policy(&self) -> PasswordPolicy {
+        PasswordPolicy {
             min_length: self.passwords.min_length,
             max_length: self.passwords.max_length,
             screening: self.passwords.screening,
@@ -172,6 +158,63 @@ impl Config {
         }
         text
     }
+}
+
+/// Returns the leaves of the file by their dotted keys.
+fn file_entries(text: &str, problems: &mut Problems) -> Vec<(String, String)> {
+    let table = match text.parse::<toml::Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            problems.0.push(format!("the configuration file is not TOML: {error}"));
+            return Vec::new();
+        }
+    };
+    let mut entries = Vec::new();
+    for (key, value) in flatten(&table) {
+        match value {
+            Ok(value) => entries.push((key, value)),
+            Err(why) => problems.0.push(format!("{key} {why}")),
+        }
+    }
+    entries
+}
+
+/// Returns the variables that are meant as settings, sorted.
+fn environment_entries(environment: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let mut ours: Vec<_> =
+        environment.filter(|(name, _)| name.starts_with("USERSD_") && !is_foreign(name)).collect();
+    ours.sort();
+    ours
+}
+
+/// The section `throttle` was called `guard`. Its old name is read until version 0.2.
+const RENAMED: [(&str, &str); 2] = [("guard.", "throttle."), ("USERSD_GUARD_", "USERSD_THROTTLE_")];
+
+/// Returns the present name of a key or variable, which is its own unless its section was renamed.
+fn current_name(name: &str) -> Cow<'_, str> {
+    let renamed = RENAMED.iter().find_map(|(old, new)| Some(format!("{new}{}", name.strip_prefix(old)?)));
+    renamed.map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+/// Returns a warning for each entry of a file or an environment that has an old name. Both names with
+/// different values are a problem: either could be the one that is meant.
+fn warn_of_renamed(entries: &[(String, String)], problems: &mut Problems) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (old, value) in entries {
+        let new = current_name(old);
+        if new == *old {
+            continue;
+        }
+        match entries.iter().find(|(name, _)| *name == new) {
+            Some((_, other)) if other != value => {
+                problems.0.push(format!(
+                    "{old} and {new} are one setting with two values: remove {old}, its old name"
+                ));
+            }
+            _ => warnings.push(format!("{old} is now called {new}; the old name is read until version 0.2")),
+        }
+    }
+    warnings
 }
 
 /// Variables of others that begin like ours: what Kubernetes tells every pod about a service called `usersd`,
@@ -218,125 +261,4 @@ fn suggestion(said: &str) -> String {
         .min()
         .filter(|(edits, _)| *edits <= 3)
         .map_or_else(String::new, |(_, key)| format!("; is {key} meant?"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sections::DAY;
-    use super::*;
-
-    fn assemble(file: &str, environment: &[(&str, &str)], overrides: &Overrides) -> Result<Config, String> {
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Config::assemble(Some(file), environment, overrides, Problems::default()).map_err(|p| p.to_string())
-    }
-
-    #[test]
-    fn the_annotated_file_holds_the_defaults_and_every_setting() {
-        let text = include_str!("../deploy/usersd.toml");
-        assert_eq!(assemble(text, &[], &Overrides::default()), Ok(Config::default()));
-        let table = text.parse::<toml::Table>().unwrap();
-        let mut listed: Vec<String> = flatten(&table).into_iter().map(|(key, _)| key).collect();
-        let mut known: Vec<String> = SETTINGS.iter().map(|setting| setting.key.to_owned()).collect();
-        listed.sort();
-        known.sort();
-        assert_eq!(listed, known);
-    }
-
-    #[test]
-    fn what_check_config_prints_reads_back_as_the_same() {
-        let mut config = Config::default();
-        config.sessions.idle = Some(DAY);
-        config.geoip.database = Some("/srv/a \"b\".mmdb".into());
-        assert_eq!(assemble(&config.to_toml(), &[], &Overrides::default()), Ok(config));
-    }
-
-    #[test]
-    fn flags_win_over_environment_over_file() {
-        let file = "listen = '127.0.0.1:1'\ndatabase = 'sqlite://a.db'\n[passwords]\ncost = 11";
-        let environment = [("USERSD_LISTEN", "127.0.0.1:2"), ("USERSD_DATABASE", "sqlite://b.db")];
-        let flags = Overrides { listen: Some("127.0.0.1:3".into()), database: None };
-        let config = assemble(file, &environment, &flags).unwrap();
-        assert_eq!(config.listen.port(), 3);
-        assert_eq!(config.database, "sqlite://b.db");
-        assert_eq!(config.passwords.cost, 11);
-    }
-
-    /// A cost below 10 among them (R10).
-    #[test]
-    fn all_faults_are_named_at_once_with_the_place_to_mend() {
-        let file =
-            "lisen = 'x'\nauth = 'maybe'\n[passwords]\ncost = 9\nmax_wait = 3\n[http]\nmax_body = 'a lot'";
-        let environment = [("USERSD_PASSWORDS_COSTS", "12"), ("USERSD_SESSIONS_LIFETIME", "soon")];
-        let flags = Overrides { listen: Some("nowhere".into()), database: Some("mysql://x".into()) };
-        let said = assemble(file, &environment, &flags).unwrap_err();
-        for part in [
-            "lisen is not a setting; is listen meant?",
-            "auth must be `keys` or `off`",
-            "passwords.cost must be 10 to 15",
-            "passwords.max_wait must be a duration",
-            "http.max_body must be a size",
-            "USERSD_PASSWORDS_COSTS is not a setting; is passwords.cost meant?",
-            "USERSD_SESSIONS_LIFETIME must be a duration",
-            "--listen must be an address and port",
-            "--database must begin with",
-        ] {
-            assert!(said.contains(part), "{part:?} is missing in:\n{said}");
-        }
-        assert_eq!(said.lines().count(), 9, "{said}");
-    }
-
-    #[test]
-    fn a_proxy_is_not_every_address() {
-        for every in ["0.0.0.0/0", "10.0.0.0/8, ::/0"] {
-            let environment = [("USERSD_HTTP_TRUSTED_PROXIES", every)];
-            let said = assemble("", &environment, &Overrides::default()).unwrap_err();
-            assert!(said.contains("must not hold every address"), "{said}");
-        }
-    }
-
-    #[test]
-    fn what_kubernetes_adds_is_no_fault() {
-        let environment = [("USERSD_SERVICE_HOST", "10.0.0.1"), ("USERSD_PORT", "tcp://10.0.0.1:8080")];
-        assert!(assemble("", &environment, &Overrides::default()).is_ok());
-    }
-
-    #[test]
-    fn a_database_password_is_not_shown() {
-        let shown = |database: &str| {
-            let text = Config { database: database.into(), ..Config::default() }.to_toml();
-            text.lines().find_map(|line| line.strip_prefix("database = ")).unwrap().to_owned()
-        };
-        for (database, text) in [
-            ("postgres://u:secret@h/db", "postgres://u:***@h/db"),
-            ("postgres://u:se@cret@h/db", "postgres://u:***@h/db"),
-            ("postgres:///db?host=/run/pg&password=secret", "postgres:///db?host=/run/pg&password=***"),
-            ("postgres:///db?pass%77ord=secret&user=u", "postgres:///db?password=***&user=u"),
-            ("postgres://u:secret@h:port/db", "***"),
-            ("postgres://u@h/db?options=-c%20a=b", "postgres://u@h/db?options=-c%20a=b"),
-            ("sqlite://a b.db?mode=rwc", "sqlite://a b.db?mode=rwc"),
-        ] {
-            assert_eq!(shown(database), format!("\"{text}\""));
-        }
-    }
-
-    #[test]
-    fn a_database_address_of_several_hosts_is_refused() {
-        let said = |url: &str| {
-            let flags = Overrides { database: Some(url.to_owned()), ..Overrides::default() };
-            assemble("", &[], &flags).map(|_| ()).unwrap_err()
-        };
-        for url in [
-            "postgres://u@h1:5432,h2:5432/db",
-            "postgres:///db?host=h1,h2",
-            "postgresql://u@h1%2Ch2/db",
-            "postgres://u@h/db?sslmode=require&hostaddr=10.0.0.1,10.0.0.2",
-        ] {
-            assert!(said(url).contains("must not name several hosts"), "{url}: {}", said(url));
-        }
-        let url = "postgres://u@h/db?target_session_attrs=read-write";
-        assert!(said(url).contains("must not have target_session_attrs"), "{}", said(url));
-        let one = "postgres://u:p,w@h/db?options=-c%20a=b,c";
-        let flags = Overrides { database: Some(one.to_owned()), ..Overrides::default() };
-        assert!(assemble("", &[], &flags).is_ok());
-    }
 }

@@ -1,4 +1,4 @@
-//! What a stored address and user agent tell, read off when somebody asks.
+//! Derives system, program, device and country from a stored address and user agent, at each read.
 
 mod agent;
 mod country;
@@ -32,28 +32,24 @@ pub enum OpenError {
     /// It is something else, or cut off.
     #[error("geoip.database: {} is not a MaxMind database", .0.display())]
     Format(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It tells other things about addresses; the second part is what it says of itself.
-    #[error("geoip.database: {} tells no countries: its type is {:?}", .0.display(), .1)]
+    /// It has no countries of addresses; the second part is its own description.
+    #[error("geoip.database: {} has no countries: its type is {:?}", .0.display(), .1)]
     NoCountries(PathBuf, String),
 }
 
 impl Devices {
     /// Reads the database of countries, if there is one, into memory: some MB, some milliseconds. User agents
     /// need nothing opened.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`] if the file is missing or broken.
     pub fn open(countries: Option<&Path>) -> Result<Self, OpenError> {
         let countries = countries.map(Countries::open).transpose()?;
         Ok(Self { countries: countries.map(Arc::new) })
     }
 
-    /// What the address and the user agent of `device` tell.
+    /// Returns what the address and the user agent of `device` tell.
     ///
-    /// Keeps a CPU busy for 5 to 12 µs, for up to 5 ms with the worst user agents; the first time in the life of
-    /// the process for 0.1 s more, while others that ask wait. Never fails: what cannot be told is empty, or an
-    /// unknown country.
+    /// Keeps a CPU busy for 5 to 12 µs, for up to 5 ms with the worst user agents; the first time in the life
+    /// of the process for 0.1 s more, while others that ask wait. Never fails: unknown fields are empty,
+    /// or an unknown country.
     pub fn describe(&self, device: &Device) -> Details {
         let mut details = agent::describe(&device.user_agent);
         let country = self.countries.as_ref().zip(device.address);

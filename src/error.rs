@@ -1,4 +1,4 @@
-//! Everything a call can fail with, and what the caller is told of it.
+//! The errors of calls, and what their callers see of them.
 
 pub mod tally;
 
@@ -10,10 +10,10 @@ use crate::pb::ErrorReason;
 
 pub use crate::http::transcode::Fields;
 
-/// What an operation gives: its value, or an [`Error`].
+/// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything a call can fail with. `Display` is what the caller reads, so it holds no secret and no cause;
+/// An error of a call. `Display` is the message to the caller, so it holds no secret and no cause;
 /// the cause is the `source` and goes to the log.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -50,8 +50,8 @@ pub enum Error {
     /// The user changed since the caller read it.
     #[error("the user has changed since its etag was read")]
     EtagMismatch,
-    /// The user has another e-mail address than the one that the caller names.
-    #[error("the user has another email address by now")]
+    /// The user's e-mail address is not the one that the caller names.
+    #[error("the user's email address has changed")]
     EmailMismatch,
     /// Unknown user or wrong password: one answer for both, so that names cannot be probed.
     #[error("username or password is wrong")]
@@ -86,46 +86,47 @@ pub enum Error {
     /// The key is of another namespace, or two headers of one request name different ones.
     #[error("the request names another namespace than its key, or two")]
     NamespaceMismatch,
-    /// A key for every namespace needs to be told which.
-    #[error("the key is good for every namespace: name one as usersd-namespace")]
+    /// A key for every namespace needs one to be named.
+    #[error("the key works in every namespace: name one in the header usersd-namespace")]
     NamespaceMissing,
     /// No key with that id in the caller's namespace.
     #[error("no such key")]
     KeyNotFound,
     /// The namespace has as many keys as it may have.
-    #[error("the namespace has as many keys as it may have: delete those that are not used")]
+    #[error("the namespace has the maximum number of keys: delete unused ones")]
     TooManyKeys,
     /// There is no such RPC.
-    #[error("there is no such method")]
+    #[error("no such method")]
     MethodUnknown,
     /// Without keys only programs of this machine are served.
     #[error("{0}")]
     ForeignOrigin(&'static str),
     /// As many calls are worked on as the server takes, at a time or a second.
-    #[error("the server has too many calls")]
+    #[error("the server has too many calls in progress")]
     Overloaded {
         /// When the caller may try again.
         retry_after: Duration,
     },
     /// As many calls of the caller are worked on as one may make, at a time or a second.
-    #[error("the caller has too many calls")]
+    #[error("the caller has too many calls in progress")]
     CallerLimited {
         /// When the caller may try again.
         retry_after: Duration,
     },
     /// A list took longer than `pool.list_timeout`.
     #[error(
-        "the list takes too long: go on by page_token instead of a large offset, and set skip_total if the number is not needed"
+        "the list takes too long: use page_token instead of a large offset, and set skip_total if the total is not needed"
     )]
     ListTooSlow,
     /// The caller's own deadline passed.
     #[error("the deadline of the call has passed")]
     DeadlinePassed,
     /// The database does not answer, or has to be asked again. It has changed nothing.
-    #[error("the database cannot do this now")]
+    #[error("the database is unavailable")]
     DatabaseUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The database ended a statement that took too long. It has changed nothing, and would not the next time.
-    #[error("the database takes too long for this")]
+    /// The database ended a statement that took too long. It has changed nothing, and would not the next
+    /// time.
+    #[error("the database did not answer in time")]
     DatabaseTooSlow(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The database was lost while it committed.
     #[error(
@@ -191,10 +192,6 @@ impl Error {
 
 impl Fields {
     /// Nothing, if no field is at fault.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] with all that are.
     pub fn none(self) -> Result<()> {
         if self.is_empty() { Ok(()) } else { Err(Error::Invalid(self)) }
     }

@@ -11,10 +11,10 @@ use tonic::{Request, Response, Status};
 use crate::domain::caller::Caller;
 use crate::error::{Error, Result};
 
-/// What an RPC gives.
+/// The result of an RPC.
 type Reply<T> = Result<Response<T>, Status>;
 
-/// Whom the gate let in. Without one nothing is served.
+/// Returns the caller that the pipeline authenticated. Without one nothing is served.
 fn caller<T>(request: &Request<T>) -> Result<Caller> {
-    request.extensions().get().cloned().ok_or_else(|| Error::internal("a call came past the gate"))
+    request.extensions().get().cloned().ok_or_else(|| Error::internal("a call has no authenticated caller"))
 }

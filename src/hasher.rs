@@ -24,10 +24,10 @@ pub use queue::Work;
 pub use self_test::SelfTestFailed;
 
 use foreign::Foreign;
-use pool::{Pool, Reservation};
+use pool::{Pool, QueueReservation};
 use scheme::{Form, Stored};
 
-/// How hashing is set up.
+/// The configuration of hashing.
 #[derive(Clone, Copy, Debug)]
 pub struct HasherConfig {
     /// New hashes take 2^`cost` rounds. The settings allow 10 to 15; tests pass less.
@@ -44,10 +44,11 @@ pub struct HasherConfig {
 
 /// Hashes that a thread runs in lock-step unless the settings say otherwise.
 ///
-/// A constant, not measured at start: a server that starts on a busy machine would keep a wrong number for its whole
-/// life. With 3 to 8 lanes a CPU made 7.8, 9.4, 9.9, 9.1, 9.8 and 9.1 hashes a second at cost 12 (medians of 82 turns on
-/// two busy CPUs with a first-level cache of 32 KiB; on a quiet one five gain more), and a server with 3, 4 and 5 did 77,
-/// 85 and 95 log-ins a second. More than five gain nothing and make every batch slower.
+/// A constant, not measured at start: a server that starts on a busy machine would keep a wrong number for
+/// its whole life. With 3 to 8 lanes a CPU made 7.8, 9.4, 9.9, 9.1, 9.8 and 9.1 hashes a second at cost 12
+/// (medians of 82 turns on two busy CPUs with a first-level cache of 32 KiB; on a quiet one five gain more),
+/// and a server with 3, 4 and 5 did 77, 85 and 95 log-ins a second. More than five gain nothing and make
+/// every batch slower.
 pub const DEFAULT_LANES: usize = 5;
 
 /// The most that a hash of another system may cost: 2 s.
@@ -82,13 +83,14 @@ pub struct HashInvalid;
 pub struct Hasher {
     pool: Arc<Pool>,
     cost: u32,
-    /// What a password is checked against where the user is unknown. It fits a password with a chance of 2^-184.
+    /// The hash that a password is checked against where the user is unknown. It fits a password with a
+    /// chance of 2^-184.
     dummy_hash: Stored,
 }
 
 /// A reservation in the queue, for one password. Released on drop.
 pub struct HashPermit {
-    reservation: Reservation,
+    reservation: QueueReservation,
     cost: u32,
     dummy_hash: Stored,
 }
@@ -104,33 +106,31 @@ impl Hasher {
         Ok(Self { pool: Arc::new(pool), cost, dummy_hash })
     }
 
-    /// Reserves a hash for `flow`, in microseconds. The namespaces take turns by the work that they cause, and so do the
-    /// keys of each: one that floods waits behind itself.
+    /// Reserves a hash for `flow`, in microseconds. The namespaces take turns by the work that they cause,
+    /// and so do the keys of each: one that floods delays only itself.
     ///
-    /// Ask for it before anything else that takes time, so that a refusal comes at once.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::HasherBusy`] if the password could not be hashed by the `deadline`, or no thread comes free in time.
+    /// Ask for it before anything else that takes time, so that a refusal comes at once. Fails with
+    /// [`Error::HasherBusy`] if the password could not be hashed by the `deadline`, or no thread comes free
+    /// in time.
     pub fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<HashPermit> {
         let reservation = self.pool.admit(flow, deadline)?;
         Ok(HashPermit { reservation, cost: self.cost, dummy_hash: self.dummy_hash.clone() })
     }
 
     /// A hash of another system, as we keep it until its first use. No work is done.
-    pub fn adopt(&self, text: &str) -> Result<PasswordHash, HashInvalid> {
+    pub fn import_hash(&self, text: &str) -> Result<PasswordHash, HashInvalid> {
         if text.len() > MAX_HASH_BYTES || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(HashInvalid);
         }
-        let adopted = Stored::adopted(text);
-        let fits = match Stored::from_text(&adopted) {
+        let imported = Stored::imported(text);
+        let fits = match Stored::from_text(&imported) {
             Some(stored) => stored.cost <= MAX_COST,
             None => Foreign::parse(text).is_some(),
         };
-        if fits { Ok(adopted) } else { Err(HashInvalid) }
+        if fits { Ok(imported) } else { Err(HashInvalid) }
     }
 
-    /// Whether a hash is as we would write it now.
+    /// Returns true if a hash has the current form and cost.
     pub fn is_current(&self, hash: &PasswordHash) -> bool {
         Stored::is_current(hash, self.cost)
     }
@@ -144,17 +144,13 @@ impl Hasher {
 impl HashPermit {
     /// Hashes `password` with a fresh salt.
     ///
-    /// Keeps a CPU busy for about 250 ms at cost 12 and twice that for each step up, alone or beside some others.
-    /// Needs no connection: call it before a transaction, not inside one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Internal`] if there is no randomness, or the hasher ends.
+    /// Keeps a CPU busy for about 250 ms at cost 12 and twice that for each step up, alone or beside some
+    /// others. Needs no connection: call it before a transaction, not inside one.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue. A hash that has begun runs to its end and keeps
-    /// its worker till then, so callers that give up cannot pile up more work than there are workers and lanes.
+    /// Dropping the future leaves the queue. A hash that has begun runs to its end and keeps its worker until
+    /// then, so callers that give up cannot pile up more work than there are workers and lanes.
     ///
     /// Source: Provos and Mazières, "A Future-Adaptable Password Scheme", USENIX 1999.
     pub async fn hash(self, password: &Password) -> Result<PasswordHash> {
@@ -164,12 +160,8 @@ impl HashPermit {
         Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
     }
 
-    /// Returns true if `hash` was made of `password`. Without a hash the answer is no, after the work that `dummy_hash`
-    /// takes, or else a hash of ours, so that time does not tell who exists.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Internal`] if the stored text is no hash, or the hasher ends.
+    /// Returns true if `hash` was made of `password`. Without a hash the answer is no, after the work that
+    /// `dummy_hash` takes, or else a hash of ours, so that time does not tell who exists.
     ///
     /// # Cancel safety
     ///
@@ -193,7 +185,7 @@ impl HashPermit {
             stored.matches(&digest, bytes)
         } else {
             let foreign = against.and_then(|text| Foreign::parse(text.as_str()));
-            let foreign = foreign.ok_or_else(|| Error::internal("a stored hash is broken"))?;
+            let foreign = foreign.ok_or_else(|| Error::internal("a stored hash cannot be read"))?;
             let bytes = Zeroizing::new(bytes.to_vec());
             let (rounds, large) = (foreign.rounds(), foreign.is_large());
             self.reservation.check(rounds, large, move || foreign.is_right(&bytes)).await?
@@ -277,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_done_in_time_is_refused_at_once_and_the_rest_is_done() {
+    async fn jobs_that_would_be_late_are_refused_at_once_and_the_rest_is_done() {
         let setup = HasherConfig { cost: 8, workers: 1, max_wait: Duration::from_millis(30), ..SETUP };
         let hasher = Hasher::new(setup).unwrap();
         let many = (0..200).map(|_| {
@@ -299,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_would_be_done_after_the_deadline_is_refused() {
+    async fn a_job_that_would_miss_the_deadline_is_refused() {
         let hasher = Hasher::new(HasherConfig { cost: 10, ..SETUP }).unwrap();
         let refused = |deadline| hasher.admit(&one(), Some(deadline)).is_err();
         assert!(refused(Instant::now()));
@@ -322,7 +314,7 @@ mod tests {
 
     /// (15)
     #[tokio::test]
-    async fn callers_that_leave_give_up_their_place() {
+    async fn cancelled_callers_release_their_reservation() {
         let setup = HasherConfig { cost: 10, workers: 1, max_wait: Duration::from_mins(10), ..SETUP };
         let hasher = Hasher::new(setup).unwrap();
         for _ in 0..2_000 {

@@ -1,8 +1,8 @@
-//! Seven dialects on one port, told apart by content type and path: gRPC, gRPC-Web, JSON in gRPC frames, JSON by the routes in
-//! the proto, and the JSON of three systems that this one stands in for.
+//! Seven dialects on one port, told apart by content type and path: gRPC, gRPC-Web, JSON in gRPC frames, JSON
+//! by the routes in the proto, and the JSON of three systems that this one stands in for.
 //!
-//! Every dialect ends in the same RPCs ([`Upstream`]), and sees no key and no limit: [`Gateway::locate`] says which RPC a
-//! request asks for, then the server authenticates and reads it, and [`Call::answer`] does the rest.
+//! Every dialect ends in the same RPCs ([`Upstream`]), and sees no key and no limit: [`Gateway::locate`] says
+//! which RPC a request asks for, then the server authenticates and reads it, and [`Call::answer`] does the rest.
 
 mod body;
 mod dialects;
@@ -14,7 +14,7 @@ mod tests;
 pub mod transcode;
 mod upstream;
 
-pub use body::{End, Held, holding};
+pub use body::{End, HeldPermits, hold_permits};
 pub use dialects::{Call, Content, Expected, Gateway, Settings, Target};
 pub use receive::{BODY_TIMEOUT, receive, receive_plain};
 pub use reply::error as failed;

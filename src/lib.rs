@@ -10,12 +10,12 @@ pub mod domain;
 pub mod error;
 pub mod grpc;
 pub mod hasher;
-pub mod headers;
+mod headers;
 pub mod http;
 pub mod ops;
 pub mod server;
 pub mod store;
-pub mod telemetry;
+mod telemetry;
 pub mod throttle;
 
 /// The messages, clients and servers that `proto/` declares.

@@ -1,4 +1,4 @@
-//! What the service does: hashing, then a transaction of changes and their event.
+//! The operations of the service: hashing, then a transaction of changes and their event.
 
 mod housekeeping;
 pub mod keys;
@@ -19,7 +19,7 @@ use crate::config::{Config, ThrottleLimits};
 use crate::devices::Devices;
 use crate::domain::caller::Caller;
 use crate::domain::page_token::TokenKey;
-use crate::domain::password::Policy;
+use crate::domain::password::PasswordPolicy;
 use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
@@ -32,21 +32,21 @@ use timekeeping::Timekeeper;
 /// The rules that are settings.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// What a new password must keep to.
-    pub policy: Policy,
-    /// How long a session lives.
+    /// The rules for new passwords.
+    pub policy: PasswordPolicy,
+    /// The lifetime of a session.
     pub session_lifetime: Duration,
-    /// How long a session lives unread; `None`: as long as any.
+    /// The time after which a session that is not read ends; `None`: only the lifetime counts.
     pub session_idle: Option<Duration>,
     /// The most sessions of one user; 0: any number.
     pub max_sessions: u32,
-    /// How long a user lies in the trash; `None`: until it is purged.
+    /// The time after which a user in the trash is purged; `None`: never.
     pub trash_keep: Option<Duration>,
-    /// How long an event is kept; `None`: for good.
+    /// The time after which an event is removed; `None`: never.
     pub logs_keep: Option<Duration>,
-    /// How often passwords may be guessed.
+    /// The limits on guessing passwords.
     pub throttle: ThrottleLimits,
-    /// How long the statements of a list may take.
+    /// The longest time that the statements of a list may take together.
     pub list_timeout: Duration,
 }
 
@@ -59,7 +59,7 @@ impl From<&Config> for Rules {
             max_sessions: config.sessions.max_per_user,
             trash_keep: config.trash.keep,
             logs_keep: config.logs.keep,
-            throttle: config.guard.clone(),
+            throttle: config.throttle.clone(),
             list_timeout: config.pool.list_timeout,
         }
     }
@@ -67,9 +67,9 @@ impl From<&Config> for Rules {
 
 /// Everything the service can do.
 ///
-/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing behind. An attempt
-/// to prove a password, counted from before its hash, is refunded, wherever its future is dropped. A COMMIT that has begun is
-/// carried to its end without the caller.
+/// Cancel safety, of every operation: dropping the future before its transaction commits leaves nothing
+/// behind. An attempt to prove a password, counted from before its hash, is refunded, wherever its future is
+/// dropped. A COMMIT that has begun is carried to its end without the caller.
 #[derive(Clone)]
 pub struct Operations {
     store: Store,
@@ -85,10 +85,6 @@ pub struct Operations {
 
 impl Operations {
     /// The service over a migrated database.
-    ///
-    /// # Errors
-    ///
-    /// What the database says: it keeps keys that all replicas share.
     pub async fn new(
         store: Store,
         hasher: Hasher,
@@ -113,8 +109,8 @@ impl Operations {
         &self.store
     }
 
-    /// What a new password must keep to.
-    pub fn policy(&self) -> &Policy {
+    /// The rules for new passwords.
+    pub fn policy(&self) -> &PasswordPolicy {
         &self.rules.policy
     }
 
@@ -131,12 +127,12 @@ impl Operations {
     }
 }
 
-/// What depends on the message and not only on the RPC: whether the caller may do it.
+/// Checks a scope that depends on the message and not only on the RPC.
 fn require(caller: &Caller, scope: Scope) -> Result<()> {
     if caller.may(scope) { Ok(()) } else { Err(Error::ScopeMissing { scope: scope.name() }) }
 }
 
-/// Whether the user is as it was when the caller read `etag`; an empty one fits always.
+/// Checks that the user is as it was when the caller read `etag`; an empty one always fits.
 fn check_etag(user: &User, etag: &str) -> Result<()> {
     if etag.is_empty() || etag == user.etag() { Ok(()) } else { Err(Error::EtagMismatch) }
 }

@@ -1,6 +1,6 @@
 //! The listener, and how it starts and stops.
 
-mod chores;
+mod background;
 mod connection;
 mod connections;
 mod frames;
@@ -30,7 +30,7 @@ use crate::auth::authenticator::Peer;
 use crate::auth::keyring::KeyRing;
 use crate::clock::Clock;
 use crate::config::{AppwritePrefs, Config};
-use crate::error::tally::Throttle;
+use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
 use crate::http::{Gateway, Schema, Settings};
 use crate::ops::Operations;
@@ -44,13 +44,13 @@ use protocol::Protocol;
 pub use services::Services;
 pub use tls::{Tls, TlsError};
 
-/// What health is asked about: the server as a whole, and its services.
+/// The names that health can be asked about: the server as a whole, and its services.
 const SERVICES: [&str; 3] = ["", "users.Users", "users.Keys"];
 
-/// For the line that tells of connections that could not be accepted: it is due at each try.
-static REFUSED: Throttle = Throttle::new();
+/// Limits the log line about connections that could not be accepted: it is due at each try.
+static REFUSED: LogLimiter = LogLimiter::after(1);
 
-/// How long the end waits for the times at which keys were last used to be written.
+/// The longest time that the shutdown waits for the last flush of the times at which keys were last used.
 const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The service, ready to be put on a listener.
@@ -68,20 +68,12 @@ pub struct Server {
 
 impl Server {
     /// Puts users and keys and the lifecycle of their requests together.
-    ///
-    /// # Errors
-    ///
-    /// As [`Server::with_services`].
     pub async fn new(config: &Config, ops: Operations, keys: KeyRing, tls: Option<Tls>) -> Result<Self> {
         let services = Services::users_and_keys(ops.clone(), keys.clone(), config.http.max_body);
         Self::with_services(config, ops, keys, tls, services).await
     }
 
     /// As [`Server::new`], for these services.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Internal`] if the proto has options or descriptors that cannot be served.
     pub async fn with_services(
         config: &Config,
         ops: Operations,
@@ -130,7 +122,7 @@ impl Server {
     }
 
     /// Returns true while programs of this machine are served without a key, since none was ever created.
-    pub fn is_open(&self) -> bool {
+    pub fn is_local_mode(&self) -> bool {
         self.pipeline.is_local_mode()
     }
 
@@ -139,7 +131,7 @@ impl Server {
     /// Returns whether all of them did.
     pub async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> bool {
         let (open, drain) = (TaskTracker::new(), CancellationToken::new());
-        let chores = chores::start(&self.ops, &self.keys, self.tls.clone(), self.health.clone());
+        let background = background::start(&self.ops, &self.keys, self.tls.clone(), self.health.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept(&listener, &drain) => accepted,
@@ -152,26 +144,27 @@ impl Server {
                 Ok(None) => {}
                 Err(error) => {
                     // Out of file descriptors, most likely: trying again at once would spin.
-                    if let Some(times) = REFUSED.due() {
+                    if let Some(times) = REFUSED.count() {
                         tracing::warn!(%error, times, "cannot accept connections");
                     }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
-        chores.stop_showing_readiness();
+        background.stop_showing_readiness();
         for service in SERVICES {
             self.health.set_service_status(service, ServingStatus::NotServing).await;
         }
         drop(listener);
-        // Who watches has the news waiting, and then the end of the stream: it would hold the server otherwise.
+        // Who watches has the news waiting, and then the end of the stream: it would hold the server
+        // otherwise.
         for service in SERVICES {
             self.health.clear_service_status(service).await;
         }
         drain.cancel();
         open.close();
         let drained = tokio::time::timeout(self.grace, open.wait()).await.is_ok();
-        chores.stop();
+        background.stop();
         // Those of the last minute. If the database is gone, they are lost.
         let _ = tokio::time::timeout(FINAL_FLUSH_TIMEOUT, self.keys.flush_last_used()).await;
         tracing::info!(
@@ -183,13 +176,13 @@ impl Server {
             tracing::warn!(
                 calls = self.calls_in_flight(),
                 streams = self.streams_open(),
-                "the grace period is over: what is open is cut off"
+                "the grace period is over: open calls are cancelled"
             );
         }
         drained
     }
 
-    /// The next connection that there is room for; `None` if one came that there is none for.
+    /// Accepts the next connection; `None` if there was no room for it.
     async fn accept(
         &self,
         listener: &TcpListener,

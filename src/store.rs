@@ -1,7 +1,8 @@
 //! Queries and records on SQLite and PostgreSQL. SeaORM is named nowhere else but in `throttle`.
 //!
-//! Free functions over a connection or a transaction; every query of a tenant's rows starts from its namespace.
-//! A missing row is `None`: the operation decides what that means. All of them fail as the database does.
+//! Free functions over a connection or a transaction; every query of a tenant's rows starts from its
+//! namespace. A missing row is `None`: the operation decides what that means. All of them fail as the
+//! database does.
 
 pub mod clocks;
 mod connect;
@@ -83,13 +84,13 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Store {
     kind: Kind,
-    /// Where callers read.
+    /// The connections with which callers read.
     read: Shared,
-    /// Where changes are made; the same on PostgreSQL.
+    /// The connections that write; the same on PostgreSQL.
     write: Shared,
-    /// Where the server reads for itself.
+    /// The connection with which the server itself reads.
     server: Arc<Reader>,
-    /// How migrations connect.
+    /// The options of connections for migrations.
     migrations: ConnectOptions,
     trust: Arc<Trust>,
     probe: Arc<Probe>,
@@ -101,7 +102,7 @@ impl Store {
         self.kind
     }
 
-    /// The same database with `see` told of every statement that was run.
+    /// The same database; `see` is called for every statement that was run.
     pub fn observed(mut self, see: impl Fn(&Statement) + Send + Sync + 'static) -> Self {
         let observer = Observer::new(see);
         self.read = self.read.observed(&observer);
@@ -110,47 +111,38 @@ impl Store {
         self
     }
 
-    /// A connection for the server's own reads: start-up, keys, housekeeping. It waits for no caller. On SQLite it refuses
-    /// to write and never waits for a writer.
+    /// A connection for the server's own reads: start-up, keys, housekeeping. It waits for no caller. On
+    /// SQLite it refuses to write and never waits for a writer.
     pub fn reader(&self) -> &Reader {
         &self.server
     }
 
-    /// Returns a connection for the reads of one call, when it is the caller's turn. Drop it before work that takes long,
-    /// such as a hash, and before asking for another one: calls that have one and wait for more can wait for each other.
-    ///
-    /// # Errors
-    ///
-    /// `DatabaseUnavailable` if no connection comes free in time, or at once if the database does not answer.
+    /// Returns a connection for the reads of one call, when it is the caller's turn. Drop it before work that
+    /// takes long, such as a hash, and before asking for another one: calls that have one and wait for more
+    /// can wait for each other. Fails with `DatabaseUnavailable` if no connection comes free in time, or at
+    /// once if the database does not answer.
     pub async fn read(&self, caller: &Caller) -> Result<Reader> {
         Ok(Reader::new(self.turn(&self.read, &caller.flow()).await?, None))
     }
 
-    /// As [`Store::read`], for reads whose time depends on what the caller asks for: after `span` they are given up.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::read`]; the statements fail with `ListTooSlow` then.
+    /// As [`Store::read`], for reads whose time depends on what the caller asks for: after `span` they are
+    /// given up.
+    /// Fails as [`Store::read`]; the statements fail with `ListTooSlow` then.
     pub async fn read_within(&self, caller: &Caller, span: Duration) -> Result<Reader> {
         let pool = self.turn(&self.read, &caller.flow()).await?;
         Ok(Reader::new(pool, Instant::now().checked_add(span)))
     }
 
-    /// Begins a transaction that may write, for one call, when it is the caller's turn. Dropping it rolls it back.
-    ///
-    /// # Errors
-    ///
-    /// `DatabaseUnavailable` if no connection comes free in time.
+    /// Begins a transaction that may write, for one call, when it is the caller's turn. Dropping it rolls it
+    /// back.
+    /// Fails with `DatabaseUnavailable` if no connection comes free in time.
     pub async fn begin(&self, caller: &Caller) -> Result<Transaction> {
         Transaction::begin(&self.turn(&self.write, &caller.flow()).await?).await
     }
 
-    /// Begins a transaction for the server's own work: housekeeping, notes. It takes turns with the callers like one more
-    /// namespace.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::begin`].
+    /// Begins a transaction for the server's own work: housekeeping, notes. It takes turns with the callers
+    /// like one more namespace.
+    /// Fails as [`Store::begin`].
     pub async fn begin_as_server(&self) -> Result<Transaction> {
         // No namespace has an empty name.
         let flow = Flow { namespace: "".into(), key: Caller::SERVER.into() };
@@ -172,7 +164,7 @@ impl Store {
 }
 
 /// The row that `select` finds by a unique key. SeaORM's own `one` binds a `LIMIT ?`, which SQLite would
-/// plan anew each time and which a unique key does not need.
+/// plan again each time and which a unique key does not need.
 async fn unique<E>(db: &impl ConnectionTrait, select: Select<E>) -> Result<Option<E::Model>>
 where
     E: EntityTrait,
@@ -182,7 +174,7 @@ where
     Ok(row.map(|row| E::Model::from_query_result(&row, "")).transpose()?)
 }
 
-/// How many rows `select` finds. SeaORM's own `count` reads every column of them.
+/// Counts the rows that `select` finds. SeaORM's own `count` reads every column of them.
 async fn count<E: EntityTrait>(db: &impl ConnectionTrait, select: Select<E>) -> Result<u64> {
     let counted = select.select_only().expr_as(Expr::cust("COUNT(*)"), "number").into_query();
     let row = db.query_one(&counted).await?.ok_or_else(|| Error::internal("a count has no row"))?;
@@ -190,7 +182,7 @@ async fn count<E: EntityTrait>(db: &impl ConnectionTrait, select: Select<E>) -> 
     Ok(u64::try_from(number).unwrap_or(0))
 }
 
-/// Where somebody sat, from the columns of a session or an event.
+/// The IP address and user agent in the columns of a session or an event.
 fn device(address: &str, user_agent: String) -> Device {
     Device { address: address.parse().ok(), user_agent }
 }

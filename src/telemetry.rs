@@ -69,10 +69,10 @@ impl Write for Lines {
 
 /// Writes log lines from here on, as the settings say. A second call changes nothing.
 ///
-/// A panic becomes a line with its place; its message could hold anything and is left out.
-pub fn start(config: &Config) {
-    // What the libraries say of migrations, notices and single connections is noise to an operator: how the database is,
-    // the probe tells.
+/// A panic becomes a line with its location; its message could hold anything and is left out.
+pub(crate) fn start(config: &Config) {
+    // What the libraries say of migrations, notices and single connections is noise to an operator: how the
+    // database is, the probe reports.
     let level = format!(
         "sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,sqlx::pool=error,sqlx_core::pool=error,{}",
         config.log.level
@@ -89,8 +89,8 @@ pub fn start(config: &Config) {
     };
     if begun.is_ok() {
         std::panic::set_hook(Box::new(|panic| {
-            let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(place, "panicked");
+            let location = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(location, "panicked");
         }));
     }
 }

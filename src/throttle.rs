@@ -7,12 +7,14 @@
 //! nothing is counted     refunded
 //! ```
 //!
-//! * An *attempt* is one try to prove a password. It is counted before the hash is computed: any number of attempts at
-//!   the same time stay within a limit.
-//! * A *bucket* is a row of counts, found by its `BucketKey`, a keyed digest. An attempt counts in up to four: those of
-//!   the name that was used, of the account, of the end user's IP address and of the calling program.
+//! * An *attempt* is one try to prove a password. It is counted before the hash is computed: any number of
+//!   attempts at the same time stay within a limit.
+//! * A *bucket* is a row of counts, found by its `BucketKey`, a keyed digest. An attempt counts in up to
+//!   four: those of the name that was used, of the account, of the end user's IP address and of the calling
+//!   program.
 //! * A *pending* attempt has no verdict yet. A *streak* is a run of failures without a success.
-//! * A *known IP* is one that the user signed in from before. Failures of others do not lock the user out there.
+//! * A *known IP* is one that the user signed in from before. Failures of others do not lock the user out
+//!   there.
 //!
 //! Users who exist and users who do not take the same statements, rows, time and answers.
 
@@ -20,10 +22,8 @@ mod buckets;
 mod counts;
 mod known_ips;
 mod limits;
-mod notice;
 mod reservation;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::ConnectionTrait;
@@ -46,7 +46,6 @@ pub(crate) use reservation::AttemptReservation;
 use buckets::{BucketKey, BucketKeyer, Buckets};
 use counts::Outdated;
 use limits::{Count, Exhausted, Headroom, Period, hour};
-use notice::Notices;
 
 /// Limits how often passwords may be tried.
 #[derive(Clone)]
@@ -55,21 +54,16 @@ pub(crate) struct Throttle {
     clock: Clock,
     limits: ThrottleLimits,
     keyer: BucketKeyer,
-    notices: Arc<Notices>,
 }
 
 impl Throttle {
     /// The limits over a migrated database, which keeps the key of the buckets.
     pub(crate) async fn new(store: Store, clock: Clock, limits: ThrottleLimits) -> Result<Self> {
         let keyer = BucketKeyer::from_trusted(store::secrets::bucket_key(store.reader()).await?);
-        Ok(Self { store, clock, limits, keyer, notices: Arc::default() })
+        Ok(Self { store, clock, limits, keyer })
     }
 
     /// Counts an attempt before it is made. One that is refused counts nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TooManyAttempts`]
     ///
     /// # Cancel safety
     ///
@@ -86,13 +80,15 @@ impl Throttle {
         let now = self.clock.now();
         let preview = counts::preview(&db, &caller.namespace, &buckets.keys(), Period::at(now)).await?;
         drop(db);
-        // A caller that is locked out learns it from a read: writes are scarce, and those who fail least should have them.
+        // A caller that is locked out learns it from a read: writes are scarce, and those who fail least
+        // should have them.
         let exhausted = self.check_limits(&preview, &buckets, now)?;
         let reserving = self.clone().reserve_now(caller.clone(), buckets, exhausted.shared, now);
         tokio::spawn(reserving).await.map_err(Error::internal)?
     }
 
-    /// Counts an attempt among the pending ones, unless a limit refuses it. `shared` is what the preview said.
+    /// Counts an attempt among the pending ones, unless a limit refuses it. `shared` is what the preview
+    /// said.
     async fn reserve_now(
         self,
         caller: Caller,
@@ -108,7 +104,8 @@ impl Throttle {
         let reserved = counts::reserve(&tx, namespace, &buckets.all(), Period::at(now)).await?;
         let (counts, reserved): (Vec<_>, Vec<_>) = reserved.into_iter().unzip();
         let mut exhausted = self.check_limits(&counts, &buckets, now)?;
-        // An attempt that cannot succeed uses up neither what is left for known IPs nor what is left for the address.
+        // An attempt that cannot succeed uses up neither what is left for known IPs nor what is left for the
+        // address.
         let is_useless = |key: BucketKey| match key {
             key if key == buckets.streak => false,
             key if key == buckets.account => exhausted.account,
@@ -162,8 +159,8 @@ impl Throttle {
         refusals.into_iter().filter_map(Headroom::retry_after).max().map_or(Ok(exhausted), too_many)
     }
 
-    /// A hash to check a password against where the user has none: that of a user drawn by `identifier`, so that the
-    /// check takes as long as those of stored hashes, and each time as long.
+    /// A hash to check a password against where the user has none: that of a user drawn by `identifier`, so
+    /// that the check takes as long as those of stored hashes, and each time as long.
     pub(crate) async fn dummy_hash(
         &self,
         caller: &Caller,
@@ -187,8 +184,8 @@ impl Throttle {
         let outdated = Outdated {
             // A streak counts for as long as the longest wait after it.
             before_hour: hour(self.limits.forgotten_before(now)) - 1,
-            // Counts of a clock that was ahead start again anyway. If it is this clock that is wrong, it is by less than
-            // a day.
+            // Counts of a clock that was ahead start again anyway. If it is this clock that is wrong, it is
+            // by less than a day.
             after_hour: hour(now) + 24,
             last_seen: now.minus(self.limits.familiar),
         };

@@ -20,7 +20,7 @@ use crate::start::Result;
 /// Readers at a time: more than the CPUs can serve.
 const READERS: usize = 32;
 
-/// Users who sign in, so that no account has more attempts at a time than the guard lets it have.
+/// Users who sign in, so that no account has more attempts at a time than its limit lets it have.
 const USERS: usize = 256;
 
 /// Users that are created at a time.

@@ -1,4 +1,5 @@
-//! Authentication and authorization: from a request's connection and headers to its [`Principal`] and its [`Caller`].
+//! Authentication and authorization: from a request's connection and headers to its [`Principal`] and its
+//! [`Caller`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,15 +10,15 @@ use ipnet::IpNet;
 
 use crate::config::{Auth, Config};
 use crate::domain::caller::Caller;
-use crate::domain::key::Reach;
+use crate::domain::key::AllowedNamespaces;
 use crate::domain::namespace::Namespace;
 use crate::domain::scope::Scope;
 use crate::domain::session::Device;
 use crate::error::{Error, Result};
 use crate::headers::{FORWARDED_FOR, KEY, NAMESPACE};
 
+use super::browser::{self, BrowserRequests};
 use super::keyring::{KeyRing, Principal};
-use super::pages::{self, Pages};
 
 /// The peer of a connection.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ pub struct Authenticator {
     anonymous: Arc<Principal>,
     keys: KeyRing,
     trusted_proxies: Vec<IpNet>,
-    pages: Pages,
+    browser: BrowserRequests,
 }
 
 impl Authenticator {
@@ -51,7 +52,7 @@ impl Authenticator {
             anonymous: Arc::new(Principal::anonymous()),
             keys,
             trusted_proxies: config.http.trusted_proxies.clone(),
-            pages: Pages::new(config),
+            browser: BrowserRequests::new(config),
         }
     }
 
@@ -61,11 +62,8 @@ impl Authenticator {
     }
 
     /// Returns the principal of a request, by the key that it carries or the certificate of its connection.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; [`Error::ForeignOrigin`] for what a web page sends without a key;
-    /// [`Error::DatabaseUnavailable`] if it cannot be known which keys there are.
+    /// Fails with [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; [`Error::ForeignOrigin`] for what a web
+    /// page sends without a key; [`Error::DatabaseUnavailable`] if it cannot be known which keys there are.
     pub fn authenticate(&self, head: &Parts, peer: &Peer) -> Result<Arc<Principal>> {
         if self.check_local_mode(head)? {
             if self.auth == Auth::Keys {
@@ -78,16 +76,12 @@ impl Authenticator {
             return self.keys.authenticate(key);
         }
         let certificate = peer.certificate.as_ref().ok_or(Error::KeyUnknown)?;
-        pages::refuse_readers_certificate(&head.headers)?;
+        browser::reject_browser_certificate(&head.headers)?;
         Ok(Arc::clone(certificate))
     }
 
-    /// As [`Authenticator::authenticate`], for RPCs that the settings make public. Where no key is needed, it still rejects
-    /// requests of web pages.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Authenticator::authenticate`].
+    /// As [`Authenticator::authenticate`], for RPCs that the settings make public. Where no key is needed, it
+    /// still rejects requests of web pages.
     pub fn authenticate_infra(&self, head: &Parts, peer: &Peer, public: bool) -> Result<Arc<Principal>> {
         if public {
             self.check_local_mode(head).map(|_| Arc::clone(&self.anonymous))
@@ -96,22 +90,20 @@ impl Authenticator {
         }
     }
 
-    /// Returns true if no key is needed, and then rejects what a web page sends, and what no program of this machine would.
+    /// Returns true if no key is needed, and then rejects what a web page sends, and what no program of this
+    /// machine would.
     fn check_local_mode(&self, head: &Parts) -> Result<bool> {
         let local_only = self.is_local_mode();
         if !local_only && self.auth == Auth::Keys {
             return Ok(false);
         }
-        self.pages.reject_browser_requests(head, local_only)?;
+        self.browser.reject_browser_requests(head, local_only)?;
         Ok(true)
     }
 
-    /// Returns the caller as which the principal makes a call that needs these scopes: its namespace, and where it comes from.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ScopeMissing`]; [`Error::NamespaceMismatch`], [`Error::NamespaceMissing`], and [`Error::Invalid`] if a header
-    /// names no namespace.
+    /// Returns the caller as which the principal makes a call that needs these scopes: its namespace, and
+    /// where it comes from. Fails with [`Error::ScopeMissing`]; [`Error::NamespaceMismatch`],
+    /// [`Error::NamespaceMissing`], and [`Error::Invalid`] if a header names no namespace.
     pub fn authorize(
         &self,
         principal: &Arc<Principal>,
@@ -129,7 +121,7 @@ impl Authenticator {
         Ok(Caller {
             name: Arc::clone(&principal.name),
             identity: principal.identity,
-            root: principal.reach == Reach::Every || principal.is_anonymous(),
+            root: principal.namespaces == AllowedNamespaces::All || principal.is_anonymous(),
             namespace,
             scopes: principal.scopes,
             address: Some(address),
@@ -139,22 +131,23 @@ impl Authenticator {
         })
     }
 
-    /// The namespace of a call: the principal's own, which the headers may repeat, or the one that they choose.
+    /// The namespace of a call: the principal's own, which the headers may repeat, or the one that they
+    /// choose.
     fn namespace(&self, principal: &Arc<Principal>, headers: &HeaderMap) -> Result<Namespace> {
         let named = named_namespace(headers)?;
         if Arc::ptr_eq(principal, &self.anonymous) {
             return Ok(named.unwrap_or_default());
         }
-        match (&principal.reach, named) {
-            (Reach::One(own), Some(named)) if *own != named => Err(Error::NamespaceMismatch),
-            (Reach::One(own), _) => Ok(own.clone()),
-            (Reach::Every, named) => named.ok_or(Error::NamespaceMissing),
+        match (&principal.namespaces, named) {
+            (AllowedNamespaces::One(own), Some(named)) if *own != named => Err(Error::NamespaceMismatch),
+            (AllowedNamespaces::One(own), _) => Ok(own.clone()),
+            (AllowedNamespaces::All, named) => named.ok_or(Error::NamespaceMissing),
         }
     }
 }
 
-/// Returns the address that the call came from, and true if a trusted proxy named it: the peer, or the hop before it if the
-/// peer is a proxy that we trust.
+/// Returns the address that the call came from, and true if a trusted proxy named it: the peer, or the hop
+/// before it if the peer is a proxy that we trust.
 fn address(headers: &HeaderMap, peer: IpAddr, trusted_proxies: &[IpNet]) -> (IpAddr, bool) {
     let (mut client, mut proxied) = (peer.to_canonical(), false);
     let forwarded = headers.get_all(FORWARDED_FOR).iter();
@@ -186,7 +179,8 @@ fn named_namespace(headers: &HeaderMap) -> Result<Option<Namespace>> {
     named.map(parse).transpose()
 }
 
-/// The key that the headers carry, if they carry one. Text that is no key is returned as it is: it authenticates no request.
+/// The key that the headers carry, if they carry one. Text that is no key is returned as it is: it
+/// authenticates no request.
 fn key(headers: &HeaderMap) -> Result<Option<&str>> {
     let bearer = headers.get_all(header::AUTHORIZATION).iter().map(|value| bearer(text(value)));
     let others = KEY[1..].iter().flat_map(|name| headers.get_all(*name)).map(text);
@@ -204,7 +198,8 @@ fn text(value: &header::HeaderValue) -> &str {
     value.to_str().unwrap_or("?")
 }
 
-/// What stands behind the scheme, whose case does not matter (RFC 9110 §11.1); all of it if that is another one.
+/// Returns the token after the scheme, whose case does not matter (RFC 9110 §11.1); the whole value if the
+/// scheme is another one.
 fn bearer(value: &str) -> &str {
     const SCHEME: &str = "Bearer ";
     match value.split_at_checked(SCHEME.len()) {

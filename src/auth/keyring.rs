@@ -1,4 +1,4 @@
-//! Every API key, in memory: a call is let in or refused without asking the database.
+//! Every API key, in memory: calls are authenticated without asking the database.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::domain::caller::{Caller, Identity};
-use crate::domain::key::{ApiKey, Key, Reach};
+use crate::domain::key::{AllowedNamespaces, ApiKey, Key};
 use crate::domain::namespace::Namespace;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::SecretDigest;
@@ -25,10 +25,10 @@ use super::limits::UsageCounter;
 pub struct Principal {
     /// Its name in the log of events.
     pub name: Arc<str>,
-    /// How it authenticates.
+    /// The way it authenticates.
     pub identity: Identity,
     /// The namespaces that it may work in.
-    pub reach: Reach,
+    pub namespaces: AllowedNamespaces,
     /// The operations that it may call.
     pub scopes: Scopes,
     /// Its calls that are in progress.
@@ -43,11 +43,11 @@ pub struct Principal {
 
 impl Principal {
     /// A caller that authenticates by its client certificate.
-    pub fn new(name: &str, reach: Reach, scopes: Scopes) -> Self {
+    pub fn new(name: &str, namespaces: AllowedNamespaces, scopes: Scopes) -> Self {
         Self {
             name: name.into(),
             identity: Identity::Certificate,
-            reach,
+            namespaces,
             scopes,
             calls: Arc::default(),
             streams: Arc::default(),
@@ -59,7 +59,7 @@ impl Principal {
 
     /// Every caller of a server that asks for no key.
     pub fn anonymous() -> Self {
-        let anonymous = Self::new(Caller::OPEN, Reach::One(Namespace::default()), Scopes::ALL);
+        let anonymous = Self::new(Caller::OPEN, AllowedNamespaces::One(Namespace::default()), Scopes::ALL);
         Self { identity: Identity::Open, ..anonymous }
     }
 
@@ -70,7 +70,7 @@ impl Principal {
 
     fn of(key: Key) -> Self {
         let used = key.last_used.map_or(0, |at| at.0);
-        let principal = Self::new(&key.id, key.reach, key.scopes);
+        let principal = Self::new(&key.id, key.namespaces, key.scopes);
         Self {
             identity: Identity::Key,
             expires: key.expires,
@@ -97,11 +97,11 @@ pub struct KeyRing {
     table: Arc<RwLock<Arc<Table>>>,
     /// Held by the one refresh that runs.
     refreshes: Arc<Mutex<Refreshes>>,
-    /// How many refreshes have begun.
+    /// The number of refreshes that have begun.
     begun: Arc<AtomicU64>,
-    /// When the database last said that the keys are as they are here.
+    /// When the database last confirmed the keys.
     confirmed: Arc<RwLock<Instant>>,
-    /// How many keys were hashed and looked up.
+    /// The number of keys that were hashed and looked up.
     authentications: Arc<AtomicU64>,
 }
 
@@ -112,14 +112,14 @@ struct Refreshes {
 }
 
 impl KeyRing {
-    /// How often the database is asked whether keys have changed: a revoked key is refused within a second, with
+    /// The time between checks for changed keys: a revoked key is refused within a second, with
     /// as much time again for the question. The same question shows whether the database is there at all.
     pub const REFRESH: Duration = Duration::from_millis(400);
 
-    /// How long keys are trusted that could not be confirmed: a revoked one might be among them.
+    /// The time for which keys are trusted that could not be confirmed: a revoked one might be among them.
     pub const TRUSTED: Duration = Duration::from_secs(5);
 
-    /// How often the times of last use are written to the database.
+    /// The time between writes of the times of last use to the database.
     pub const FLUSH_INTERVAL: Duration = Duration::from_mins(1);
 
     /// The keys of a migrated database.
@@ -142,17 +142,14 @@ impl KeyRing {
         !self.table().any_key_created
     }
 
-    /// How many keys were hashed and looked up since the start.
+    /// Returns the number of keys that were hashed and looked up since the start.
     pub fn authentications(&self) -> u64 {
         self.authentications.load(Ordering::Relaxed)
     }
 
-    /// Rejects while the keys may have changed without our knowing: neither is a known key good then, nor an unknown one
-    /// wrong.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::DatabaseUnavailable`] after [`KeyRing::TRUSTED`] without a word from the database.
+    /// Rejects while the keys may have changed without our knowing: neither is a known key good then, nor an
+    /// unknown one wrong.
+    /// Fails with [`Error::DatabaseUnavailable`] after [`KeyRing::TRUSTED`] without a word from the database.
     pub fn check(&self) -> Result<()> {
         let age = self.confirmed.read().unwrap_or_else(PoisonError::into_inner).elapsed();
         if age <= Self::TRUSTED {
@@ -162,10 +159,7 @@ impl KeyRing {
     }
 
     /// Returns the principal of a key that is valid now. Does the same work for every key of the right form.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::KeyUnknown`]; [`Error::DatabaseUnavailable`] as [`KeyRing::check`].
+    /// Fails with [`Error::KeyUnknown`]; [`Error::DatabaseUnavailable`] as [`KeyRing::check`].
     pub fn authenticate(&self, key: &str) -> Result<Arc<Principal>> {
         self.check()?;
         self.authentications.fetch_add(1, Ordering::Relaxed);
@@ -214,7 +208,8 @@ impl KeyRing {
         let any_key_created = old.any_key_created || version > 0;
         let new = Arc::new(Table { version, any_key_created, keys: all.into_iter().map(same).collect() });
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        // Another one may have been quicker, and seen more. (A database that was put back has an older number.)
+        // Another one may have been quicker, and seen more. (A database that was put back has an older
+        // number.)
         if Arc::ptr_eq(&table, &old) || table.version < version {
             *table = new;
         }
@@ -222,10 +217,6 @@ impl KeyRing {
     }
 
     /// Writes the times of last use that changed since the last flush to the database.
-    ///
-    /// # Errors
-    ///
-    /// Those of the database; then the next flush writes them.
     pub async fn flush_last_used(&self) -> Result<()> {
         let table = self.table();
         let changed = |key: &&Arc<Principal>| {
@@ -233,7 +224,7 @@ impl KeyRing {
         };
         let mut used: Vec<&Arc<Principal>> = table.keys.values().filter(changed).collect();
         // Replicas that flush the same keys in the same order wait for each other and cannot deadlock.
-        used.sort_by_key(|key| (key.reach.as_str(), Arc::clone(&key.name)));
+        used.sort_by_key(|key| (key.namespaces.as_str(), Arc::clone(&key.name)));
         if used.is_empty() {
             return Ok(());
         }
@@ -241,7 +232,7 @@ impl KeyRing {
         let mut flushed = Vec::with_capacity(used.len());
         for key in used {
             let at = key.last_used.load(Ordering::Relaxed);
-            store::keys::touch(&tx, &key.reach, &key.name, Timestamp(at)).await?;
+            store::keys::touch(&tx, &key.namespaces, &key.name, Timestamp(at)).await?;
             flushed.push((key, at));
         }
         tx.commit().await?;

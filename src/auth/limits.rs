@@ -1,4 +1,4 @@
-//! How much one caller may ask, one namespace, and all together.
+//! Concurrency and rate limits of a caller, of a namespace, and of all calls together.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::domain::namespace::Namespace;
 
-/// How long a caller that found the limit reached should wait. Most calls take less than a millisecond, so permits are free
-/// again by then; a shorter time would only bring every rejected caller back at once.
+/// `RetryInfo` for calls rejected at a concurrency limit. Most calls take less than a millisecond, so permits
+/// are free again by then; a shorter time would only bring every rejected caller back at once.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// The bounds of a [`UsageCounter`].
@@ -24,7 +24,7 @@ pub struct Limit {
 #[derive(Debug, Default)]
 pub struct UsageCounter {
     running: AtomicUsize,
-    /// When the bucket is full again, in nanoseconds: it holds what is missing till then.
+    /// When the bucket is full again, in nanoseconds: it holds what is missing until then.
     full_at: AtomicU64,
 }
 
@@ -40,20 +40,14 @@ impl Drop for Permit {
 
 impl UsageCounter {
     /// Takes a permit.
-    ///
-    /// # Errors
-    ///
-    /// How long to wait before the next try.
+    /// Fails with the time to wait before the next try.
     pub fn acquire(self: &Arc<Self>, limit: Limit) -> Result<Permit, Duration> {
         let permit = Permit(Arc::clone(self));
         if self.running.fetch_add(1, Ordering::Relaxed) < limit.calls { Ok(permit) } else { Err(RETRY_AFTER) }
     }
 
     /// Counts a call against the rate. `since` is any time before, the same for all calls.
-    ///
-    /// # Errors
-    ///
-    /// How long to wait before the next try.
+    /// Fails with the time to wait before the next try.
     pub fn acquire_token(&self, limit: Limit, since: Instant) -> Result<(), Duration> {
         let Some(rate) = limit.rate else { return Ok(()) };
         self.take_at(rate, u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX))
@@ -64,8 +58,9 @@ impl UsageCounter {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Takes a token out of the bucket. Counted as the generic cell rate algorithm does (ITU-T I.371): the time at
-    /// which the bucket is full again tells how much is in it, and is one number that threads can change.
+    /// Takes a token out of the bucket. Counted as the generic cell rate algorithm does (ITU-T I.371): the
+    /// time at which the bucket is full again tells how much is in it, and is one number that threads can
+    /// change.
     fn take_at(&self, rate: u32, now: u64) -> Result<(), Duration> {
         const SECOND: u64 = 1_000_000_000;
         let token = SECOND / u64::from(rate.max(1));
@@ -106,10 +101,7 @@ impl Namespaces {
     }
 
     /// Lets one call through.
-    ///
-    /// # Errors
-    ///
-    /// How long to wait before the next try.
+    /// Fails with the time to wait before the next try.
     pub fn enter(self: &Arc<Self>, namespace: &Namespace) -> Result<NamespacePermit, Duration> {
         let name = namespace.shared();
         let mut all = self.lock();

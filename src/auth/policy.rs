@@ -1,11 +1,11 @@
-//! Which scope each RPC needs. What has no row is not served.
+//! The scope that each RPC needs. An RPC without a row is not served.
 
 use crate::domain::scope::Scope;
 
 /// The scope that the RPC of a gRPC path needs; `None` if there is no such RPC.
 ///
-/// Two RPCs ask for more depending on the message: `Update` with a password needs `users.admin`, and a key can give
-/// no scope that it lacks.
+/// Two RPCs ask for more depending on the message: `Update` with a password needs `users.admin`, and a key
+/// can give no scope that it lacks.
 pub fn scope_of(path: &str) -> Option<Scope> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     match service {
@@ -23,7 +23,7 @@ fn of_users(method: &str) -> Option<Scope> {
             Scope::UsersRead
         }
         "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
-        // What can take an account over or lose it.
+        // Operations that can take an account over or lose it.
         "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin
         }
@@ -49,8 +49,9 @@ mod tests {
                 let path = format!("/{}/{}", service.full_name(), method.name());
                 let file = service.parent_file();
                 let source = file.file_descriptor_proto().source_code_info.as_ref().unwrap();
-                let place = source.location.iter().find(|location| location.path == method.path()).unwrap();
-                let manual = place.leading_comments();
+                let location =
+                    source.location.iter().find(|location| location.path == method.path()).unwrap();
+                let manual = location.leading_comments();
                 let scope = scope_of(&path).unwrap_or_else(|| panic!("{path} has no scope"));
                 assert!(manual.contains(&format!("Scope: `{}`", scope.name())), "{path}: {manual}");
                 seen += 1;
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_needs_nothing_and_is_not_served() {
+    fn unknown_rpcs_have_no_scope() {
         for path in [
             "",
             "/",

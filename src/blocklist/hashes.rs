@@ -1,5 +1,5 @@
-//! A sorted file of SHA-1 hashes, a line each, as offline sets of breached passwords are: looked up where it lies, since
-//! the large ones have some ten GB.
+//! A sorted file of SHA-1 hashes, a line each, as offline sets of breached passwords are: looked up where it
+//! lies, since the large ones have some ten GB.
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -28,7 +28,7 @@ pub(super) struct Hashes {
 /// A line of the file.
 struct Line {
     start: u64,
-    /// Where the next one starts.
+    /// The offset of the next line.
     next: u64,
     digest: Digest,
 }
@@ -42,9 +42,9 @@ impl Hashes {
         Ok(fault.map_or(Ok(hashes), Err))
     }
 
-    /// Returns true if the file holds a hash. Reads some 200 bytes in each of as many places as the binary logarithm of
-    /// the file's length.
-    pub(super) fn hold(&self, digest: &Digest) -> Result<bool> {
+    /// Returns true if the file holds a hash. Reads some 200 bytes in each of as many places as the binary
+    /// logarithm of the file's length.
+    pub(super) fn contains(&self, digest: &Digest) -> Result<bool> {
         let (mut low, mut high) = (0, self.length);
         while low < high {
             let line = self.line_at(low + (high - low) / 2, low)?;
@@ -57,7 +57,7 @@ impl Hashes {
         Ok(false)
     }
 
-    /// The line that has the byte at `offset`; some line starts at `low`, which is not behind it.
+    /// The line that has the byte at `offset`; some line starts at `low`, which is not after it.
     fn line_at(&self, offset: u64, low: u64) -> Result<Line> {
         let broken =
             || Error::new(ErrorKind::InvalidData, format!("no hash at byte {offset} of the blocklist"));
@@ -66,9 +66,9 @@ impl Hashes {
         let filled = self.read_at(&mut buffer, from)?;
         let read = buffer.get(..filled).ok_or_else(broken)?;
         let at = usize::try_from(offset - from).map_err(|_| broken())?;
-        let (before, behind) = read.split_at_checked(at).ok_or_else(broken)?;
+        let (before, after) = read.split_at_checked(at).ok_or_else(broken)?;
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let end = behind.iter().position(|byte| *byte == b'\n').map_or(filled, |end| at + end);
+        let end = after.iter().position(|byte| *byte == b'\n').map_or(filled, |end| at + end);
         let digest = read.get(start..end).and_then(parse).ok_or_else(broken)?;
         Ok(Line { start: from + start as u64, next: from + end as u64 + 1, digest })
     }
@@ -172,13 +172,13 @@ mod tests {
             for (end, last_end) in [("\n", ""), ("\n", "\n"), ("\r\n", "\r\n"), ("\r\n", "")] {
                 let hashes = Hashes::open(written(count, end, last_end)).unwrap().unwrap();
                 for n in 0..count {
-                    assert!(hashes.hold(&digest(n)).unwrap(), "{n} of {count}");
+                    assert!(hashes.contains(&digest(n)).unwrap(), "{n} of {count}");
                 }
                 for n in count..2 * count + 10 {
-                    assert!(!hashes.hold(&digest(n)).unwrap(), "{n} of {count}");
+                    assert!(!hashes.contains(&digest(n)).unwrap(), "{n} of {count}");
                 }
                 for edge in [[0; 20], [255; 20]] {
-                    assert!(!hashes.hold(&edge).unwrap());
+                    assert!(!hashes.contains(&edge).unwrap());
                 }
             }
         }
@@ -198,6 +198,6 @@ mod tests {
         file.write_all(&vec![b'x'; 100_000]).unwrap();
         let other = Hashes { file, length: 100_000 };
         assert!(other.fault_of_samples().unwrap().unwrap().contains("no hash at byte"));
-        assert!(other.hold(&digest(1)).is_err());
+        assert!(other.contains(&digest(1)).is_err());
     }
 }

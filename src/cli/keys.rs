@@ -1,4 +1,4 @@
-//! `usersd key`: keys made, listed and revoked by whoever has the database.
+//! `usersd key`: creates, lists and revokes keys, with access to the database.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use clap::Subcommand;
 
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
-use crate::domain::key::{Key, KeyName, NewKey, Reach};
+use crate::domain::key::{AllowedNamespaces, Key, KeyName, NewKey};
 use crate::domain::scope::Scopes;
 use crate::domain::time::Timestamp;
 use crate::error::Error;
 use crate::ops::keys;
 use crate::store::{self, Store};
 
-use super::{Failure, check_migrations, open_unchanged, print};
+use super::{Failure, check_migrations, open_without_migrating, print};
 
 #[derive(Subcommand)]
 pub(super) enum Step {
@@ -23,14 +23,14 @@ pub(super) enum Step {
         /// The namespace it is good for; `*` for a key whose calls name theirs in `usersd-namespace`
         #[arg(long, value_name = "NS")]
         namespace: String,
-        /// What it may do, with commas between: users.read, users.write, users.admin, sessions.read, sessions.write,
-        /// keys.admin
+        /// Its scopes, with commas between: users.read, users.write, users.admin, sessions.read,
+        /// sessions.write, keys.admin
         #[arg(long, value_name = "SCOPES")]
         scopes: String,
-        /// What it is for
+        /// Its purpose, for people
         #[arg(long, value_name = "TEXT")]
         name: String,
-        /// How long it is good, such as 90d; without it, until it is revoked
+        /// Its lifetime, such as 90d; without one it is valid until it is revoked
         #[arg(long, value_name = "SPAN")]
         expires: Option<String>,
     },
@@ -59,27 +59,27 @@ pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Fa
             Box::pin(create(config, new)).await
         }
         Step::List { namespace } => {
-            let reach = namespace.as_deref().map(Reach::parse).transpose();
-            list(config, reach.map_err(|why| Failure::Usage(format!("--namespace {why}")))?).await
+            let namespaces = namespace.as_deref().map(AllowedNamespaces::parse).transpose();
+            list(config, namespaces.map_err(|why| Failure::Usage(format!("--namespace {why}")))?).await
         }
         Step::Revoke { id, descendants } => revoke(config, id, *descendants).await,
     }
 }
 
-/// The key that the flags describe, or everything that is wrong with them.
+/// Returns the key that the flags describe, or every fault in them.
 fn new_key(namespace: &str, scopes: &str, name: &str, expires: Option<&str>) -> Result<NewKey, Problems> {
     let mut problems = Problems::default();
     let mut wrong = |flag: &str, why: &dyn std::fmt::Display| problems.0.push(format!("--{flag} {why}"));
-    let reach = Reach::parse(namespace).map_err(|why| wrong("namespace", &why));
+    let namespaces = AllowedNamespaces::parse(namespace).map_err(|why| wrong("namespace", &why));
     let scopes = Scopes::parse(scopes.split(',').map(str::trim)).map_err(|why| wrong("scopes", &why));
     let name = KeyName::parse(name).map_err(|why| wrong("name", &why));
     let span = expires.map(humantime::parse_duration).transpose().ok();
     let span = span.filter(|span| *span != Some(Duration::ZERO));
     let span = span.ok_or_else(|| wrong("expires", &"must be a duration like 12h or 90d"));
-    match (reach, scopes, name, span) {
-        (Ok(reach), Ok(scopes), Ok(name), Ok(span)) => {
+    match (namespaces, scopes, name, span) {
+        (Ok(namespaces), Ok(scopes), Ok(name), Ok(span)) => {
             let expires = span.map(|span| Clock::System.now().plus(span));
-            Ok(NewKey { reach, name, scopes, expires })
+            Ok(NewKey { namespaces, name, scopes, expires })
         }
         _ => Err(problems),
     }
@@ -91,11 +91,11 @@ async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
     eprintln!(
         "usersd: key {} of namespace {} may {}{}; it is shown this once:",
         key.id,
-        key.reach.as_str(),
+        key.namespaces.as_str(),
         key.scopes,
         key.expires.map_or_else(String::new, |at| format!(" until {}", time(at))),
     );
-    // Nobody could ever use a key that nobody has read.
+    // A key that was not printed could never be used.
     if let Err(error) = print(secret.expose()) {
         keys::revoke(&store, &Clock::System, &key.id, false).await?;
         return Err(Failure::Failed(format!("the key could not be printed, and is revoked: {error}")));
@@ -104,7 +104,8 @@ async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The database, with its tables if it is new. An older one stays as it is: servers of an older version may run on it.
+/// The database, with its tables if it is new. An older one stays as it is: servers of an older version may
+/// run on it.
 async fn open_or_new(config: &Config) -> Result<Store, Failure> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
     store.check_writable().await?;
@@ -115,10 +116,10 @@ async fn open_or_new(config: &Config) -> Result<Store, Failure> {
     Ok(store)
 }
 
-async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure> {
-    let store = open_unchanged(config).await?;
-    let keys: Vec<Key> = match &reach {
-        Some(reach) => store::keys::of(store.reader(), reach).await?,
+async fn list(config: &Config, namespaces: Option<AllowedNamespaces>) -> Result<ExitCode, Failure> {
+    let store = open_without_migrating(config).await?;
+    let keys: Vec<Key> = match &namespaces {
+        Some(namespaces) => store::keys::of(store.reader(), namespaces).await?,
         None => store::keys::all(store.reader()).await?.into_iter().map(|(_, key)| key).collect(),
     };
     close(&store).await;
@@ -127,7 +128,7 @@ async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure
         let optional = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), time);
         let (scopes, created) = (key.scopes.names().collect::<Vec<_>>().join(","), time(key.created));
         let (expires, last_used) = (optional(key.expires), optional(key.last_used));
-        let (id, namespace, name) = (key.id, key.reach.as_str(), key.name.as_str());
+        let (id, namespace, name) = (key.id, key.namespaces.as_str(), key.name.as_str());
         let maker = if key.created_by.is_empty() { "-" } else { &key.created_by };
         print(&format!("{id}\t{namespace}\t{name}\t{scopes}\t{created}\t{expires}\t{last_used}\t{maker}"))?;
     }
@@ -135,7 +136,7 @@ async fn list(config: &Config, reach: Option<Reach>) -> Result<ExitCode, Failure
 }
 
 async fn revoke(config: &Config, id: &str, descendants: bool) -> Result<ExitCode, Failure> {
-    let store = open_unchanged(config).await?;
+    let store = open_without_migrating(config).await?;
     store.check_writable().await?;
     let revoked = keys::revoke(&store, &Clock::System, id, descendants).await;
     close(&store).await;
@@ -153,7 +154,7 @@ async fn revoke(config: &Config, id: &str, descendants: bool) -> Result<ExitCode
 }
 
 async fn close(store: &Store) {
-    let _ = tokio::time::timeout(super::CLOSING, store.close()).await;
+    let _ = tokio::time::timeout(super::CLOSE_TIMEOUT, store.close()).await;
 }
 
 /// RFC 3339, in UTC. Its years have four digits: the last second of them stands for all that come after.
@@ -168,13 +169,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_wrong_flags_are_told_at_once() {
-        let told = new_key("A", "users.reed", " ", Some("soon")).unwrap_err();
-        let flags: Vec<&str> = told.0.iter().filter_map(|line| line.split(' ').next()).collect();
+    fn all_wrong_flags_are_named_at_once() {
+        let message = new_key("A", "users.reed", " ", Some("soon")).unwrap_err();
+        let flags: Vec<&str> = message.0.iter().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(flags, ["--namespace", "--scopes", "--name", "--expires"]);
         assert_eq!(new_key("*", "users.read", "x", Some("0s")).unwrap_err().0.len(), 1);
         let key = new_key("*", "users.read, keys.admin", "x", Some("90d")).unwrap();
-        assert_eq!((key.reach, key.scopes.names().count()), (Reach::Every, 2));
+        assert_eq!((key.namespaces, key.scopes.names().count()), (AllowedNamespaces::All, 2));
         assert!(key.expires.is_some());
         assert!(new_key("a", "users.read", "x", None).unwrap().expires.is_none());
     }

@@ -1,4 +1,4 @@
-//! What a start meets: a database that is not up yet, and files that cannot grow.
+//! Handles a database that is not up yet, and files that cannot grow.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,19 @@ use crate::store::{ConnectError, Store};
 
 use super::Failure;
 
-/// How often a database that does not answer is tried.
+/// The time between attempts to connect.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Connects to the database, trying for as long as `wait` if it does not answer.
 pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Failure> {
     let begun = Instant::now();
-    let mut told = None;
+    let mut last_logged = None;
     loop {
         let why = match Store::connect(&config.database, config.pool.connections).await {
             Err(ConnectError::Unreachable(why)) => why,
             Err(error) => return Err(error.into()),
             Ok(store) => {
-                if told.is_some() {
+                if last_logged.is_some() {
                     tracing::info!("database answers after {:.1} s", begun.elapsed().as_secs_f64());
                 }
                 return Ok(store);
@@ -31,16 +31,17 @@ pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Fa
         if begun.elapsed() + RETRY > wait {
             return Err(ConnectError::Unreachable(why).into());
         }
-        if told.as_ref() != Some(&why) {
+        if last_logged.as_ref() != Some(&why) {
             let wait = humantime::format_duration(wait);
             tracing::warn!("database does not answer: {why}; waiting for it, {wait} in all");
-            told = Some(why);
+            last_logged = Some(why);
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Makes writing beyond the system's limit for files an error like a full disk. Unhandled, the signal ends the process.
+/// Makes writing beyond the system's limit for files an error like a full disk. Unhandled, the signal ends
+/// the process.
 pub(super) fn survive_full_files() -> std::io::Result<()> {
     // The handler stays when its stream is dropped.
     signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)

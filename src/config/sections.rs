@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use ipnet::IpNet;
 
-use crate::domain::key::Reach;
+use crate::domain::key::AllowedNamespaces;
 use crate::domain::scope::Scopes;
 
 use super::tls_callers;
@@ -39,13 +39,13 @@ pub enum ClientAuth {
 pub struct TlsCaller {
     /// A subject alternative name: a DNS name or a URI, whole.
     pub san: String,
-    /// Where it may work.
-    pub reach: Reach,
+    /// The namespaces that it may work in.
+    pub namespaces: AllowedNamespaces,
     /// The scopes that it has.
     pub scopes: Scopes,
 }
 
-/// How `UpdatePrefs` of the Appwrite API treats keys that the request does not name.
+/// The treatment of keys that a request to `UpdatePrefs` of the Appwrite API does not name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AppwritePrefs {
     /// They stay, as its manual says.
@@ -54,7 +54,7 @@ pub enum AppwritePrefs {
     Replace,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -89,8 +89,8 @@ macro_rules! shown {
     };
 }
 
-/// Declares the settings: `field: type = default, how it is read;`, and `=> how it is shown` where its type does not say.
-/// A section is a struct; the key of a setting is its section and its field.
+/// Declares the settings: `field: type = default, how it is read;`, and `=> how it is shown` where its type
+/// does not say. A section is a struct; the key of a setting is its section and its field.
 macro_rules! settings {
     (
         {$(
@@ -156,7 +156,7 @@ settings! {
         auth: Auth = Auth::Keys, choice;
         /// Runs migrations at start.
         migrate: bool = true, flag;
-        /// How long calls in flight may take after SIGTERM.
+        /// The longest time that calls in flight may take after SIGTERM.
         grace: Duration = Duration::from_secs(30), duration;
     }
 
@@ -191,7 +191,7 @@ settings! {
         cost: u32 = 12, number(10..=15);
         /// Threads that hash; `None`: as many as there are CPUs.
         workers: Option<usize> = None, number_or("auto", 1..=1024, "");
-        /// Hashes that a thread works on at the same time; `None`: as many as this machine is found to be best at.
+        /// Hashes that a thread works on at the same time; `None`: five.
         lanes: Option<usize> = None, number_or("auto", 1..=8, "");
         /// The share of one CPU that is kept for hashing, in percent.
         floor: u32 = 10, number(1..=100);
@@ -208,10 +208,11 @@ settings! {
     }
 
     /// Limits on guessing passwords.
-    guard: ThrottleLimits {
+    throttle: ThrottleLimits {
         /// Failures of one account in an hour.
         account: u32 = 100, number(1..=1_000);
-        /// Failures from one IP address in an hour, unless it is one that the user signed in from before; 0: any number.
+        /// Failures from one IP address in an hour, unless it is one that the user signed in from before; 0:
+        /// any number.
         address: u32 = 300, number(0..=1_000_000);
         /// The same for failures that one caller passes on; 0: any number.
         caller: u32 = 0, number(0..=100_000_000);
@@ -221,7 +222,7 @@ settings! {
         first_wait: Duration = Duration::from_secs(30), duration;
         /// The longest wait.
         longest_wait: Duration = Duration::from_hours(1), duration;
-        /// How long an IP address stays known after the last sign-in from it.
+        /// The time for which an IP address stays known after the last log-in from it.
         familiar: Duration = 90 * DAY, duration;
     }
 
@@ -237,7 +238,7 @@ settings! {
 
     /// Deleted users.
     trash: Trash {
-        /// The time after which they are removed for good; `None`: never.
+        /// The time after which they are purged; `None`: never.
         keep: Option<Duration> = Some(30 * DAY), optional_duration;
     }
 
@@ -255,7 +256,7 @@ settings! {
 
     /// The Appwrite API.
     appwrite: Appwrite {
-        /// How `UpdatePrefs` treats keys that the request does not name.
+        /// The treatment of keys that a request to `UpdatePrefs` does not name.
         prefs: AppwritePrefs = AppwritePrefs::Merge, choice;
     }
 
@@ -307,11 +308,11 @@ settings! {
 
     /// Connections to the database.
     pool: Pool {
-        /// How many, on PostgreSQL.
+        /// The number of connections, on PostgreSQL.
         connections: u32 = 16, number(2..=1_000);
-        /// How long the start waits for the database.
+        /// The longest time that the start waits for the database.
         wait: Duration = Duration::from_secs(30), duration;
-        /// How long the statements of a list may take.
+        /// The longest time that the statements of a list may take together.
         list_timeout: Duration = Duration::from_secs(2), lifetime;
     }
 
@@ -319,7 +320,7 @@ settings! {
     log: Log {
         /// The least level, or a filter.
         level: String = "info".to_owned(), log_level;
-        /// How they are written.
+        /// The format of log lines.
         format: LogFormat = LogFormat::Text, choice;
     }
 }

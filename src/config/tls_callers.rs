@@ -1,7 +1,7 @@
-//! `[[tls.callers]]`: whom names in clients' certificates stand for.
+//! `[[tls.callers]]`: the callers that names in client certificates stand for.
 
 use crate::domain::caller::Caller;
-use crate::domain::key::Reach;
+use crate::domain::key::AllowedNamespaces;
 use crate::domain::scope::Scopes;
 
 use super::TlsCaller;
@@ -37,13 +37,13 @@ fn caller(value: &toml::Value) -> Result<TlsCaller, String> {
         ));
     }
     let of = |why: &dyn std::fmt::Display, what: &str| format!("has a table for {san} whose {what} {why}");
-    let reach = Reach::parse(text("namespace")?).map_err(|why| of(&why, "namespace"))?;
+    let namespaces = AllowedNamespaces::parse(text("namespace")?).map_err(|why| of(&why, "namespace"))?;
     let names = table.get("scopes").and_then(toml::Value::as_array).ok_or(FORM)?;
     let names = names.iter().map(|name| name.as_str().unwrap_or_default());
     let scopes = Scopes::parse(names).map_err(|why| of(&why, "scopes"))?;
     // Names of hosts are the same in any case; URIs are compared as they are.
     let san = if san.contains(':') { san.to_owned() } else { san.to_ascii_lowercase() };
-    Ok(TlsCaller { san, reach, scopes })
+    Ok(TlsCaller { san, namespaces, scopes })
 }
 
 /// As TOML.
@@ -52,7 +52,7 @@ pub(super) fn show(callers: &[TlsCaller]) -> String {
         let scopes = caller.scopes.names().map(|name| toml::Value::String(name.to_owned())).collect();
         toml::Value::Table(toml::Table::from_iter([
             ("san".to_owned(), toml::Value::String(caller.san.clone())),
-            ("namespace".to_owned(), toml::Value::String(caller.reach.as_str().to_owned())),
+            ("namespace".to_owned(), toml::Value::String(caller.namespaces.as_str().to_owned())),
             ("scopes".to_owned(), toml::Value::Array(scopes)),
         ]))
     });
@@ -69,14 +69,17 @@ mod tests {
             { san = "spiffe://prod/Root", namespace = "*", scopes = ["users.admin"] }]"#;
         let callers = read(text).unwrap();
         assert_eq!(callers[0].san, "orders.internal");
-        assert_eq!((callers[1].san.as_str(), &callers[1].reach), ("spiffe://prod/Root", &Reach::Every));
+        assert_eq!(
+            (callers[1].san.as_str(), &callers[1].namespaces),
+            ("spiffe://prod/Root", &AllowedNamespaces::All)
+        );
         assert_eq!(read(&show(&callers)), Ok(callers));
         assert_eq!(read(""), Ok(Vec::new()));
         assert_eq!(read(&show(&[])), Ok(Vec::new()));
     }
 
     #[test]
-    fn what_is_wrong_with_one_is_said() {
+    fn every_fault_of_a_caller_is_named() {
         let one = |inner: &str| read(&format!("[{{ {inner} }}]")).unwrap_err();
         for (inner, part) in [
             ("san = 'a'", "must be tables like"),

@@ -1,4 +1,4 @@
-//! How settings are read from text, and shown as TOML.
+//! Reads settings from text and shows them as TOML.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -67,7 +67,8 @@ pub(super) fn database(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// PostgreSQL's own clients choose among several hosts; ours cannot, and would take a standby for the primary.
+/// PostgreSQL's own clients choose among several hosts; ours cannot, and would take a standby for the
+/// primary.
 fn one_host(url: &str) -> Result<(), String> {
     const INSTEAD: &str =
         "name one address that leads to the primary, such as a proxy's or one that moves with it";
@@ -97,7 +98,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("must be longer than nothing".to_owned()),
+        Duration::ZERO => Err("must be longer than 0".to_owned()),
         span => Ok(span),
     }
 }
@@ -217,8 +218,8 @@ fn list<T: ToString>(items: &[T]) -> String {
     format!("[{}]", items.join(", "))
 }
 
-/// The address of a database without the password that may be in its authority or its query. One that cannot be taken
-/// apart is not shown.
+/// The address of a database without the password that may be in its authority or its query. One that cannot
+/// be taken apart is not shown.
 pub(super) fn without_password(database: &str) -> String {
     if database.starts_with("sqlite:") {
         return quoted(database); // has none, and may be a path that is no URL

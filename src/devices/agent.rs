@@ -9,26 +9,26 @@ use ua_parser::{Extractor, Regexes, device, os, user_agent};
 use super::{data, engine, kind, names};
 use crate::domain::device::Details;
 
-/// Made when the first user agent is read, not at start: it takes 0.1 s of a CPU and 31 MiB, and a server that
-/// nobody asks for sessions or logs shall stay under 25 MiB.
+/// Made when the first user agent is read, not at start: it takes 0.1 s of a CPU and 31 MiB, and a server
+/// that is not asked for sessions or logs shall stay under 25 MiB.
 static PARSER: LazyLock<Option<Extractor<'static>>> = LazyLock::new(|| {
     let made = parser();
     if let Err(error) = &made {
-        tracing::error!(%error, "user agents cannot be read: what they tell stays empty");
+        tracing::error!(%error, "the parser of user agents cannot be built: device details stay empty");
     }
     made.ok()
 });
 
-/// What kind of program sent a user agent.
+/// The kinds of programs that send user agents.
 const BROWSER: &str = "browser";
 const LIBRARY: &str = "library";
 const BOT: &str = "bot";
 
-/// What the parser calls the devices of bots.
+/// The parser's name for the devices of bots.
 const SPIDER: &str = "Spider";
 
 /// Names and versions longer than this are not what a program is called.
-const LONGEST_PRODUCT: usize = 64;
+const MAX_PRODUCT: usize = 64;
 
 /// Details without the country.
 pub(super) fn describe(agent: &str) -> Details {
@@ -120,7 +120,8 @@ fn unseen(details: &mut Details, agent: &str, web: bool, spider: bool) {
     }
 }
 
-/// The first product of a user agent like `grpc-go/1.60 (linux)`, with its version; of a single word, the word.
+/// The first product of a user agent like `grpc-go/1.60 (linux)`, with its version; of a single word, the
+/// word.
 fn product(agent: &str) -> Option<(&str, &str)> {
     let (first, more) = agent.split_once(' ').map_or((agent, false), |(first, _)| (first, true));
     let (name, version) = match first.split_once('/') {
@@ -129,8 +130,7 @@ fn product(agent: &str) -> Option<(&str, &str)> {
         None => (first, ""),
     };
     let token = |text: &str| {
-        text.len() <= LONGEST_PRODUCT
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+~".contains(&b))
+        text.len() <= MAX_PRODUCT && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+~".contains(&b))
     };
     let named = name.starts_with(|c: char| c.is_ascii_alphabetic()) && token(name);
     named.then(|| (name, if token(version) { version } else { "" }))
@@ -140,8 +140,8 @@ fn product(agent: &str) -> Option<(&str, &str)> {
 fn make(details: &mut Details, device: device::ValueRef<'_>) {
     let brand = device.brand.unwrap_or_default();
     // Chrome says K for every Android, and a program on iOS does not say on what.
-    let told = !["K", "iOS-Device"].contains(&&*device.device) && brand != "Generic";
-    if told {
+    let is_named = !["K", "iOS-Device"].contains(&&*device.device) && brand != "Generic";
+    if is_named {
         details.device_model = device.model.unwrap_or_default().into_owned();
     }
     if !brand.starts_with("Generic") {

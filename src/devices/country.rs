@@ -1,5 +1,5 @@
-//! Addresses to countries, by a database in MaxMind's format: GeoLite2, GeoIP2, DB-IP and others, by country or by
-//! city.
+//! Addresses to countries, by a database in MaxMind's format: GeoLite2, GeoIP2, DB-IP and others, by country
+//! or by city.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,14 +9,15 @@ use maxminddb::{LookupResult, Reader, WithinOptions, path};
 use super::OpenError;
 use crate::domain::device::Country;
 
-/// How many networks are looked at for one that has a country. A database by country has it on almost every one.
+/// The number of networks that are searched for one with a country. A database by country has it on almost
+/// every one.
 const SAMPLE: usize = 1_000;
 
 /// A database of countries.
 ///
-/// It is read into memory, not mapped: whoever replaces the file in place, as some updaters do, would change
-/// what is being read or end the process by a signal, and Rust calls that unsafe with reason. A database by
-/// country takes some MB.
+/// It is read into memory, not mapped: a program that replaces the file in place, as some updaters do, would
+/// change what is being read or end the process by a signal, and Rust calls that unsafe with reason. A
+/// database by country takes some MB.
 pub(super) struct Countries(Reader<Vec<u8>>);
 
 impl Countries {
@@ -38,7 +39,7 @@ impl Countries {
     }
 }
 
-/// Where the network is; not where it is registered, nor whom it stands for.
+/// The country that the network is in; not the one where it is registered, nor that of its users.
 fn country(found: &LookupResult<'_, Vec<u8>>) -> Option<Country> {
     let code: &str = found.decode_path(&path!["country", "iso_code"]).ok().flatten()?;
     let shaped = code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic());

@@ -1,4 +1,4 @@
-//! The engine of a browser, which its user agent tells by tokens of old standing.
+//! The engine of a browser, derived from old tokens of its user agent.
 
 /// The first Chrome whose engine was called Blink.
 const FIRST_BLINK: u32 = 28;

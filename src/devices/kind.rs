@@ -1,4 +1,4 @@
-//! What kind of thing a device is.
+//! The kinds of devices: phone, tablet, television, ....
 
 /// Words that only the user agents of televisions have, and of what is plugged into one.
 const TV: &[&str] = &[

@@ -1,7 +1,8 @@
-//! The codes of systems and browsers, which are Matomo's (device-detector, `OperatingSystem` and `Browser`), by the
-//! names that `ua-parser` gives them.
+//! The codes of systems and browsers, which are Matomo's (device-detector, `OperatingSystem` and `Browser`),
+//! by the names that `ua-parser` gives them.
 
-/// A system: as the parser names it, its code, its name, and the kind of device it runs on, where one is usual.
+/// A system: as the parser names it, its code, its name, and the kind of device it runs on, where one is
+/// usual.
 pub(super) type System = (&'static str, &'static str, &'static str, &'static str);
 
 const SYSTEMS: &[System] = &[
@@ -61,7 +62,7 @@ const SYSTEMS: &[System] = &[
     ("Chromecast Linux", "", "Chromecast Linux", "tv"),
 ];
 
-/// What iPads run since version 13. They say iOS.
+/// The system of iPads since version 13. They say iOS.
 pub(super) const IPAD_OS: System = ("iPadOS", "IPA", "iPadOS", "tablet");
 
 /// A browser: as the parser names it, its code, if it has one, and its name.

@@ -13,7 +13,7 @@ fn device(user_agent: &str) -> Device {
 }
 
 /// All that a user agent tells, in the order of the contract.
-fn told(user_agent: &str) -> String {
+fn summary(user_agent: &str) -> String {
     let d = Devices::open(None).unwrap().describe(&device(user_agent));
     assert_eq!((&*d.country.code, &*d.country.name), ("--", "Unknown"));
     let system = format!("{}|{}|{}", d.os_code, d.os_name, d.os_version);
@@ -29,7 +29,7 @@ fn user_agents_tell_what_they_tell() {
     let mut rows = table.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     let mut count = 0;
     while let (Some(agent), Some(want)) = (rows.next(), rows.next()) {
-        let got = told(agent);
+        let got = summary(agent);
         if got != want.trim_start() {
             let _ = write!(wrong, "{agent}\n    {got}\n");
         }
@@ -168,7 +168,7 @@ fn a_database_that_cannot_be_used_is_refused_with_the_setting_and_the_reason() {
         (open(b""), "is not a MaxMind database"),
         (open(b"<html>404</html>"), "is not a MaxMind database"),
         (open(&good[..good.len() / 2]), "is not a MaxMind database"),
-        (open(&asn), "tells no countries: its type is \"GeoLite2-ASN\""),
+        (open(&asn), "has no countries: its type is \"GeoLite2-ASN\""),
     ];
     for (opened, why) in cases {
         let said = said(opened);

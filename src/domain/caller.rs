@@ -1,4 +1,4 @@
-//! Who calls.
+//! The caller of an operation.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::namespace::Namespace;
 use super::scope::{Scope, Scopes};
 use super::session::Device;
 
-/// How a caller proved who it is. Told from its name nowhere: names are chosen by people.
+/// The way a caller authenticated. Never derived from its name: names are chosen by people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// By an API key.
@@ -21,22 +21,23 @@ pub enum Identity {
     Server,
 }
 
-/// The program behind a call, as the stack's gate found it. Only the gate makes one.
+/// The authenticated program that makes a call. Only the `Authenticator` makes one.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// What events name as the one who did it.
+    /// The name of the caller in the event log.
     pub name: Arc<str>,
-    /// How it proved that.
+    /// The way it authenticated.
     pub identity: Identity,
-    /// Whether it may work in every namespace.
+    /// True if it may work in every namespace.
     pub root: bool,
     /// The tenant it works in.
     pub namespace: Namespace,
     /// The scopes that it has.
     pub scopes: Scopes,
-    /// Where the call came from: the peer, or the hop before the trusted proxies.
+    /// The address that the call came from: the peer, or the hop before the trusted proxies.
     pub address: Option<IpAddr>,
-    /// True if a trusted proxy named `address`, which then is the end user's; else it is the calling program's own.
+    /// True if a trusted proxy named `address`, which then is the end user's; else it is the calling
+    /// program's own.
     pub proxied: bool,
     /// Its `User-Agent`; empty if it sent none.
     pub user_agent: String,
@@ -66,19 +67,19 @@ impl Caller {
         }
     }
 
-    /// Whether it may do what is [`Scope`]'s.
+    /// Returns true if it has the scope.
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
     }
 
-    /// Where the end user sits: what was said of it, else where the call came from.
+    /// Returns the IP address of the end user: the one that the call names, else the one that it came from.
     pub fn device(&self, said: &Device) -> Device {
         let user_agent = if said.user_agent.is_empty() { &self.user_agent } else { &said.user_agent };
         Device { address: said.address.or(self.address), user_agent: user_agent.clone() }
     }
 
-    /// The end user's address: the one that was said, else the one that a trusted proxy names. The address of a program
-    /// that calls for many users is none.
+    /// The end user's address: the one that was said, else the one that a trusted proxy names. The address of
+    /// a program that calls for many users is none.
     pub fn end_user_address(&self, said: &Device) -> Option<IpAddr> {
         said.address.or(self.address.filter(|_| self.proxied))
     }
@@ -94,12 +95,12 @@ impl Caller {
     }
 }
 
-/// The calls that share one turn where callers wait: first the namespaces take turns, then the keys of each. A tenant
-/// makes its keys itself, so more of them must not get it more.
+/// The calls that share one turn where callers wait: first the namespaces take turns, then the keys of each.
+/// A tenant makes its keys itself, so more of them must not get it more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// The tenant that is served. A key for all namespaces counts in the one that its call names.
     pub namespace: Arc<str>,
-    /// The name of the key, which tells the calls of one tenant apart.
+    /// The name of the key, which distinguishes the calls of one tenant.
     pub key: Arc<str>,
 }

@@ -1,8 +1,8 @@
-//! What an end user's device is.
+//! Details of an end user's device.
 
 use std::borrow::Cow;
 
-/// What a stored address and user agent tell. What they do not tell is empty.
+/// Details derived from a stored address and user agent. A field is empty if they do not tell it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// Three letters, as Matomo's device detector has them: `WIN`, `LIN`, `MAC`.

@@ -1,4 +1,4 @@
-//! Where a user can be reached.
+//! E-mail addresses of users.
 
 use super::value::checked_value;
 use std::fmt;
@@ -21,10 +21,11 @@ impl Email {
     /// Longest local part, RFC 5321 §4.5.3.1.1.
     const MAX_LOCAL: usize = 64;
 
-    /// Checks the shape only: an RFC 5321 dot-string before the `@`, a host name with at least one dot after it.
-    /// Whether mail arrives there is learnt by sending some.
+    /// Checks the shape only: an RFC 5321 dot-string before the `@`, a host name with at least one dot after
+    /// it. It does not show that mail arrives there.
     pub fn parse(raw: &str) -> Result<Self, EmailInvalid> {
-        // An A-label is longer than its U-label in characters, never so in bytes by much: this only bounds work.
+        // An A-label is longer than its U-label in characters, never so in bytes by much: this only bounds
+        // work.
         if raw.len() > 4 * Self::MAX_BYTES {
             return Err(EmailInvalid);
         }

@@ -1,6 +1,6 @@
-//! What happened to a user or to an API key.
+//! Events: changes of users and of API keys.
 
-use super::key::Reach;
+use super::key::AllowedNamespaces;
 use super::list::TimeRange;
 use super::namespace::Namespace;
 use super::page_token::{ListDigest, ListFields};
@@ -10,7 +10,7 @@ use super::user_id::UserId;
 use super::value::named_enum;
 
 named_enum! {
-    /// What was done, or tried. The names are stored: never change one.
+    /// The action of an event. The names are stored: never change one.
     Action {
         /// A user was created.
         UserCreated = "USER_CREATED",
@@ -20,7 +20,7 @@ named_enum! {
         UserDeleted = "USER_DELETED",
         /// A user came back from the trash.
         UserRestored = "USER_RESTORED",
-        /// A user left the trash for good.
+        /// A user was removed from the trash.
         UserPurged = "USER_PURGED",
         /// A password was replaced by one who knew the old one.
         PasswordUpdated = "PASSWORD_UPDATED",
@@ -28,11 +28,11 @@ named_enum! {
         PasswordSet = "PASSWORD_SET",
         /// A password could not be replaced: the old one was wrong, or the user unknown or blocked.
         PasswordRefused = "PASSWORD_REFUSED",
-        /// Whether a user may sign in changed.
+        /// The status of a user changed.
         StatusUpdated = "STATUS_UPDATED",
-        /// Whether the address counts as proven changed.
+        /// The verification of the e-mail address changed.
         VerificationUpdated = "VERIFICATION_UPDATED",
-        /// What a user prefers changed.
+        /// The prefs of a user changed.
         PrefsUpdated = "PREFS_UPDATED",
         /// A user signed in.
         SessionCreated = "SESSION_CREATED",
@@ -40,7 +40,7 @@ named_enum! {
         SessionDeleted = "SESSION_DELETED",
         /// All sessions of a user were ended by a caller.
         SessionsDeleted = "SESSIONS_DELETED",
-        /// Somebody failed to sign in.
+        /// A log-in failed.
         LoginRefused = "LOGIN_REFUSED",
         /// The failures of a user to sign in were forgotten.
         UserUnlocked = "USER_UNLOCKED",
@@ -60,9 +60,9 @@ named_enum! {
 pub struct Event {
     /// When it happened.
     pub at: Timestamp,
-    /// What happened.
+    /// The action.
     pub action: Action,
-    /// To whom; `None` where nobody has the name that was tried.
+    /// The user; `None` where no user has the name that was tried.
     pub user: Option<UserId>,
     /// The user's version after it; 0 if the user did not change.
     pub version: i64,
@@ -115,9 +115,9 @@ pub struct LogRecord {
     pub seq: i64,
     /// When it happened.
     pub at: Timestamp,
-    /// What happened; `None` if only a newer server knows.
+    /// The action; `None` if only a newer server knows it.
     pub action: Option<Action>,
-    /// Who did it.
+    /// The caller's name.
     pub caller: String,
     /// From where.
     pub device: Device,
@@ -148,7 +148,7 @@ impl LogFilter {
 /// Which events of keys a log shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyLogFilter {
-    /// Whether those of root keys are shown, in place of those of the caller's namespace.
+    /// Selects the events of root keys in place of those of the caller's namespace.
     pub root: bool,
     /// Only those about this key.
     pub key: Option<String>,
@@ -157,10 +157,10 @@ pub struct KeyLogFilter {
 }
 
 impl KeyLogFilter {
-    /// Returns the digest that page tokens of this log of keys that reach `reach` are bound to.
-    pub fn digest(&self, reach: &Reach) -> ListDigest {
+    /// Returns the digest that page tokens of this log of keys of `namespaces` are bound to.
+    pub fn digest(&self, namespaces: &AllowedNamespaces) -> ListDigest {
         let Self { root, key, span } = self;
-        let fields = ListFields::new("key logs", reach.as_str()).flag(*root);
+        let fields = ListFields::new("key logs", namespaces.as_str()).flag(*root);
         span.write(fields.optional(key.as_deref())).digest()
     }
 }

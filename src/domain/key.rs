@@ -22,34 +22,34 @@ impl ApiKey {
     }
 }
 
-/// Where a key is good for.
+/// The namespaces that a key may work in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum AllowedNamespaces {
     /// One namespace.
     One(Namespace),
-    /// Every namespace; each call names its own.
-    Every,
+    /// All namespaces; each call names its own.
+    All,
 }
 
-impl Reach {
-    /// Every namespace, as it is written.
-    pub const EVERY: &str = "*";
+impl AllowedNamespaces {
+    /// All namespaces, as it is written.
+    pub const ALL: &str = "*";
 
-    /// A namespace, or [`Reach::EVERY`].
+    /// A namespace, or [`AllowedNamespaces::ALL`].
     pub fn parse(raw: &str) -> Result<Self, NamespaceInvalid> {
-        if raw == Self::EVERY { Ok(Self::Every) } else { Namespace::parse(raw).map(Self::One) }
+        if raw == Self::ALL { Ok(Self::All) } else { Namespace::parse(raw).map(Self::One) }
     }
 
     /// The text, for storage and people.
     pub fn as_str(&self) -> &str {
         match self {
             Self::One(namespace) => namespace.as_str(),
-            Self::Every => Self::EVERY,
+            Self::All => Self::ALL,
         }
     }
 }
 
-/// What a key is called by people: 1 to [`KeyName::MAX`] characters.
+/// The name that people give a key: 1 to [`KeyName::MAX`] characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyName(String);
 
@@ -82,9 +82,9 @@ impl KeyName {
 /// A key to be made.
 #[derive(Clone, Debug)]
 pub struct NewKey {
-    /// Where it is good for.
-    pub reach: Reach,
-    /// What it is for.
+    /// The namespaces that it may work in.
+    pub namespaces: AllowedNamespaces,
+    /// Its name, for people.
     pub name: KeyName,
     /// The scopes that it has.
     pub scopes: Scopes,
@@ -97,9 +97,9 @@ pub struct NewKey {
 pub struct Key {
     /// Names the key; opens nothing.
     pub id: String,
-    /// Where it is good for.
-    pub reach: Reach,
-    /// What it is for.
+    /// The namespaces that it may work in.
+    pub namespaces: AllowedNamespaces,
+    /// Its name, for people.
     pub name: KeyName,
     /// The scopes that it has.
     pub scopes: Scopes,
@@ -109,13 +109,14 @@ pub struct Key {
     pub expires: Option<Timestamp>,
     /// When it was last used, to the minute; `None`: never.
     pub last_used: Option<Timestamp>,
-    /// The id of the key that made it, or what events call a maker without a key. Empty if it is older than this field.
+    /// The id of the key that made it, or what events call a maker without a key. Empty if it is older than
+    /// this field.
     pub created_by: String,
 }
 
 impl Key {
     /// Most keys of one namespace that have not expired: every replica keeps all of them in memory.
-    pub const MOST: u64 = 1_000;
+    pub const MAX_PER_NAMESPACE: u64 = 1_000;
 
     /// Returns true if the key has expired at `now`.
     pub fn has_expired(&self, now: Timestamp) -> bool {
@@ -124,14 +125,14 @@ impl Key {
 
     /// The whole life of the key in seconds, from making to expiry; `None` if it does not end by itself.
     ///
-    /// Counted in the whole seconds that callers see, so that a key which replaces itself by one of the same life can do
-    /// so for ever.
+    /// Counted in the whole seconds that callers see, so that a key which replaces itself by one of the same
+    /// life can do so for ever.
     pub fn life_seconds(&self) -> Option<i64> {
         self.expires.map(|at| at.seconds() - self.created.seconds())
     }
 
-    /// Checks that a key which this one makes at `now` lives no longer than this one's whole life. Without this, a key
-    /// that was stolen for a minute could make one that never ends.
+    /// Checks that a key which this one makes at `now` lives no longer than this one's whole life. Without
+    /// this, a key that was stolen for a minute could make one that never ends.
     pub fn check_made(&self, expires: Option<Timestamp>, now: Timestamp) -> Result<(), LivesTooLong> {
         let Some(life) = self.life_seconds() else { return Ok(()) };
         let latest = now.seconds().saturating_add(life);
@@ -185,7 +186,7 @@ mod tests {
     fn a_key_makes_none_that_lives_longer_than_itself() {
         let key = |expires: Option<i64>| Key {
             id: String::new(),
-            reach: Reach::Every,
+            namespaces: AllowedNamespaces::All,
             name: KeyName::from_trusted(String::new()),
             scopes: Scopes::ALL,
             created: Timestamp(1_900_000),
@@ -197,7 +198,7 @@ mod tests {
         let now = Timestamp(100_700_000);
         assert_eq!(key(None).check_made(None, now), Ok(()));
         assert_eq!(key(None).check_made(at(1_000_000), now), Ok(()));
-        // Made at 1.9 s to live till 61 s: 60 s in whole seconds.
+        // Made at 1.9 s to live until 61 s: 60 s in whole seconds.
         let short = key(Some(61_000_000));
         assert_eq!(short.check_made(at(160), now), Ok(()));
         let wrong = LivesTooLong { life: 60, latest: 160 };
@@ -210,8 +211,8 @@ mod tests {
 
     #[test]
     fn a_star_is_every_namespace() {
-        assert_eq!(Reach::parse("*"), Ok(Reach::Every));
-        assert_eq!(Reach::parse("a").unwrap().as_str(), "a");
-        assert_eq!(Reach::parse("a*"), Err(NamespaceInvalid));
+        assert_eq!(AllowedNamespaces::parse("*"), Ok(AllowedNamespaces::All));
+        assert_eq!(AllowedNamespaces::parse("a").unwrap().as_str(), "a");
+        assert_eq!(AllowedNamespaces::parse("a*"), Err(NamespaceInvalid));
     }
 }

@@ -14,14 +14,14 @@ pub struct Listing {
     pub trash: bool,
     /// All of them must fit.
     pub filters: Filters,
-    /// What comes first.
+    /// The order of the rows.
     pub order: Order,
-    /// Whether the order is turned round.
+    /// True for descending order.
     pub descending: bool,
 }
 
 impl Listing {
-    /// What page tokens of this list are bound to.
+    /// Returns the digest that page tokens of this list are bound to.
     pub fn digest(&self, namespace: &Namespace) -> ListDigest {
         let Self { trash, filters, order, descending } = self;
         let Filters { search, username, email, status, email_verified, label, created, updated } = filters;
@@ -33,19 +33,19 @@ impl Listing {
     }
 }
 
-/// What a user must be like to be listed. What is empty or `None` fits everyone.
+/// The filters of a list. One that is empty or `None` matches every user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters {
     /// Folded text: a part of the id, username, e-mail address or name, or with fewer than
     /// [`Filters::SUBSTRING`] characters what one of them begins with.
     pub search: String,
-    /// What the username begins with.
+    /// A prefix of the username.
     pub username: String,
-    /// What the e-mail address begins with.
+    /// A prefix of the e-mail address.
     pub email: String,
-    /// Whether it may sign in.
+    /// The status.
     pub status: Option<Status>,
-    /// Whether the address was proven.
+    /// The verification of the e-mail address.
     pub email_verified: Option<bool>,
     /// A label it has.
     pub label: Option<String>,
@@ -56,14 +56,14 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// From this many characters on a search is for a part, below it for a beginning: fewer are in too many texts
-    /// for an index of parts to be of help.
+    /// From this many characters on a search is for a part, below it for a beginning: fewer are in too many
+    /// texts for an index of parts to be of help.
     pub const SUBSTRING: usize = 3;
     /// Most characters of a search.
     pub const MAX_SEARCH: usize = 256;
 
-    /// Whether the search is for what a text begins with.
-    pub fn searches_beginnings(&self) -> bool {
+    /// Returns true if the search matches prefixes only.
+    pub fn searches_prefix(&self) -> bool {
         self.search.chars().nth(Self::SUBSTRING - 1).is_none()
     }
 }
@@ -73,7 +73,7 @@ impl Filters {
 pub struct TimeRange {
     /// The first of them.
     pub from: Option<Timestamp>,
-    /// The first behind them.
+    /// The first value after them.
     pub to: Option<Timestamp>,
 }
 
@@ -83,14 +83,14 @@ impl TimeRange {
         fields.time(self.from).time(self.to)
     }
 
-    /// Whether it leaves nothing out.
+    /// Returns true if it matches every time.
     pub fn is_open(&self) -> bool {
         self.from.is_none() && self.to.is_none()
     }
 }
 
 named_enum! {
-    /// What a list is ordered by; users that are alike in it follow each other by id.
+    /// The column that a list is ordered by; users with equal values follow each other by id.
     #[derive(Default)]
     Order {
         /// When they were created.
@@ -109,16 +109,16 @@ named_enum! {
     }
 }
 
-/// A place in a list: behind the user with this key and id.
+/// A cursor: the position after the user with this key and id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// What the list is ordered by.
+    /// The value in the column of the order.
     pub key: SortValue,
     /// The id.
     pub id: String,
 }
 
-/// What an order compares.
+/// A value that an order compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SortValue {
     /// Microseconds.
@@ -128,7 +128,7 @@ pub enum SortValue {
 }
 
 impl Position {
-    /// The place of `user` in a list of that order.
+    /// The cursor of `user` in a list of that order.
     pub fn of(user: &User, order: Order) -> Self {
         let key = match order {
             Order::Created => SortValue::Number(user.created.0),
@@ -146,12 +146,12 @@ impl Position {
     }
 }
 
-/// Where a page begins.
+/// The start of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start<P> {
-    /// So many rows behind the first.
+    /// An offset from the first row.
     Offset(u64),
-    /// Behind this place.
+    /// After this cursor.
     After(P),
 }
 
@@ -164,11 +164,11 @@ impl<P> Start<P> {
         }
     }
 
-    /// The place to go on behind.
+    /// The cursor to go on after.
     pub fn after(&self) -> Option<&P> {
         match self {
             Self::Offset(_) => None,
-            Self::After(place) => Some(place),
+            Self::After(cursor) => Some(cursor),
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct Namespace(Arc<str>);
 pub struct NamespaceInvalid;
 
 impl Namespace {
-    /// What a call works in that names no namespace.
+    /// The namespace of calls that name none.
     pub const DEFAULT: &str = "default";
 
     /// Reads a namespace. Nothing is changed to make it fit.

@@ -7,7 +7,7 @@ pub struct Page {
     pub limit: u64,
     /// Rows to pass over; 0 with a token.
     pub offset: u64,
-    /// What the page before named as the next one; empty for the first page.
+    /// The `next_page_token` of the page before; empty for the first page.
     pub token: String,
 }
 

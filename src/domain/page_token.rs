@@ -18,8 +18,9 @@ impl TokenKey {
         Self(Sha256::new().chain_update(b"usersd page token 2").chain_update(secret).finalize())
     }
 
-    /// A token for `cursor` in `list`. Encrypted, since a cursor holds names and counters that are not the caller's to
-    /// read; always the same for the same cursor (AES-SIV, RFC 5297), so that nothing needs to be counted or stored.
+    /// A token for `cursor` in `list`. Encrypted, since a cursor holds names and counters that are not the
+    /// caller's to read; always the same for the same cursor (AES-SIV, RFC 5297), so that nothing needs to be
+    /// counted or stored.
     pub fn seal(&self, list: &ListDigest, cursor: &str) -> String {
         let sealed = Aes128Siv::new(&self.0).encrypt([&list.0], cursor.as_bytes());
         // Cannot fail with a single header; an empty token is none.
@@ -46,13 +47,15 @@ pub struct ListDigest([u8; 32]);
 
 /// The fields of a [`ListDigest`], written one by one.
 ///
-/// Every field is written with its length, so that no two lists give the same bytes. This is a wire format: replicas of
-/// two versions accept each other's tokens only as long as they write the same fields in the same order.
+/// Every field is written with its length, so that no two lists give the same bytes. This is a wire format:
+/// replicas of two versions accept each other's tokens only as long as they write the same fields in the same
+/// order.
 #[must_use]
 pub struct ListFields(Sha256);
 
 impl ListFields {
-    /// Raised when the fields of any list change. Tokens of another version are refused as those of another list.
+    /// Raised when the fields of any list change. Tokens of another version are refused as those of another
+    /// list.
     const VERSION: &str = "usersd list 1";
 
     /// Begins the digest of a list of that kind.

@@ -10,21 +10,22 @@ use super::text::{fold, has_line};
 use super::username::Username;
 use super::value::checked_value;
 
-/// A password in NFC, so that it is the same from every keyboard. Never trimmed, never cut, wiped when dropped.
+/// A password in NFC, so that it is the same from every keyboard. Never trimmed, never cut, wiped when
+/// dropped.
 pub struct Password {
     composed: Zeroizing<String>,
     /// As it came, where NFC made it another text.
     raw: Option<Zeroizing<String>>,
 }
 
-/// What a new password must keep to.
+/// The rules for new passwords.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub struct PasswordPolicy {
     /// Fewest characters (Unicode code points after NFC).
     pub min_length: usize,
     /// Most characters.
     pub max_length: usize,
-    /// Whether common passwords, and those that hold the user's own names, are refused.
+    /// Refuses common passwords, and those that contain the user's own names.
     pub screening: bool,
 }
 
@@ -46,15 +47,15 @@ pub enum PasswordInvalid {
     #[error("is one of the most common passwords")]
     Common,
     /// Is in the file of passwords that this server's settings name.
-    #[error("is on the list of passwords that must not be used")]
+    #[error("is on the list of refused passwords")]
     Listed,
     /// Holds the username or the e-mail address.
     #[error("must not contain the username or the email")]
     OwnName,
 }
 
-/// The 30,000 most common passwords, and some thousands of the common long ones, sorted, a line each (origin and licence:
-/// `data/README.md`). In lower case; passwords are folded before they are compared.
+/// The 30,000 most common passwords, and some thousands of the common long ones, sorted, a line each (origin
+/// and licence: `data/README.md`). In lower case; passwords are folded before they are compared.
 static COMMON: &str = include_str!("data/common_passwords.txt");
 
 /// Shorter names are in too many good passwords by chance.
@@ -62,7 +63,7 @@ const MIN_SCREENED_LEN: usize = 4;
 
 impl Password {
     /// A new password that keeps to `policy`, but for the user's names: see [`Password::screen`].
-    pub fn parse(raw: String, policy: &Policy) -> Result<Self, PasswordInvalid> {
+    pub fn parse(raw: String, policy: &PasswordPolicy) -> Result<Self, PasswordInvalid> {
         if raw.chars().any(char::is_control) {
             return Err(PasswordInvalid::Control);
         }
@@ -77,14 +78,14 @@ impl Password {
         Ok(password)
     }
 
-    /// A password to try: under no policy, so that stricter rules lock nobody out.
+    /// A password to try: under no policy, so that stricter rules lock no user out.
     pub fn attempt(raw: String) -> Self {
         let raw = Zeroizing::new(raw);
         if raw.is_ascii() {
             return Self { composed: raw, raw: None };
         }
         // NFC makes no text more than three times as long (UAX #15); with the room reserved no unwiped copy
-        // is left behind by a growing buffer.
+        // is left in memory by a growing buffer.
         let mut composed = Zeroizing::new(String::with_capacity(raw.len() * 3));
         composed.extend(raw.nfc());
         let changed = *composed != *raw;
@@ -94,7 +95,7 @@ impl Password {
     /// Refuses a password that holds one of the user's names, where the policy asks for it (ASVS 6.2.11).
     pub fn screen(
         &self,
-        policy: &Policy,
+        policy: &PasswordPolicy,
         username: Option<&Username>,
         email: Option<&Email>,
     ) -> Result<(), PasswordInvalid> {
@@ -146,7 +147,7 @@ impl fmt::Debug for PasswordHash {
 mod tests {
     use super::{PasswordInvalid::*, *};
 
-    const POLICY: Policy = Policy { min_length: 8, max_length: 128, screening: true };
+    const POLICY: PasswordPolicy = PasswordPolicy { min_length: 8, max_length: 128, screening: true };
 
     /// (R1, R2, R3)
     #[test]
@@ -170,7 +171,7 @@ mod tests {
             });
             assert_eq!(got.as_ref(), want.as_ref().map_err(|why| *why), "{raw:?}");
         }
-        let alone = Policy { min_length: 15, ..POLICY };
+        let alone = PasswordPolicy { min_length: 15, ..POLICY };
         let fits = |raw: &str| Password::parse(raw.to_owned(), &alone).is_ok();
         assert_eq!([fits("fourteen chars"), fits("fifteen  chars.")], [false, true]);
     }
@@ -199,7 +200,7 @@ mod tests {
         for (raw, want) in cases {
             let password = Password::parse(raw.to_owned(), &POLICY).unwrap();
             assert_eq!(password.screen(&POLICY, Some(&username), Some(&email)), want, "{raw:?}");
-            let lax = Policy { screening: false, ..POLICY };
+            let lax = PasswordPolicy { screening: false, ..POLICY };
             assert_eq!(password.screen(&lax, Some(&username), Some(&email)), Ok(()), "{raw:?}");
         }
         let own = Password::parse("ada@example.com".to_owned(), &POLICY).unwrap();
@@ -209,12 +210,12 @@ mod tests {
         assert_eq!(password.screen(&POLICY, Some(&short), None), Ok(()));
     }
 
-    /// (R5, R7, R8) Without a network, every entry is refused, in whatever case, and nothing else is: length is the only
-    /// rule of composition.
+    /// (R5, R7, R8) Without a network, every entry is refused, in whatever case, and nothing else is: length
+    /// is the only rule of composition.
     #[test]
     fn common_passwords_are_refused_and_long_dull_ones_are_not() {
-        let lax = Policy { min_length: 1, ..POLICY };
-        let parse = |raw: &str, policy: &Policy| Password::parse(raw.to_owned(), policy).map(|_| ());
+        let lax = PasswordPolicy { min_length: 1, ..POLICY };
+        let parse = |raw: &str, policy: &PasswordPolicy| Password::parse(raw.to_owned(), policy).map(|_| ());
         let (mut eligible, mut long) = (0, 0);
         for common in COMMON.lines() {
             assert_eq!(parse(common, &lax), Err(Common), "{common}");
@@ -224,13 +225,13 @@ mod tests {
         assert!(COMMON.lines().count() > 10_000 && eligible > 3_000, "{eligible}");
         // M13: where the shortest password has 15 characters the list was as good as empty.
         assert!(long >= 3_000, "{long}");
-        let alone = Policy { min_length: 15, ..POLICY };
+        let alone = PasswordPolicy { min_length: 15, ..POLICY };
         for common in ["passwordpassword", "Qwerty123456789", "1qaz2wsx3edc4rfv", "123456789qwerty"] {
             assert_eq!(parse(common, &alone), Err(Common), "{common}");
         }
         for common in ["password", "PassWord", "12345678", "iloveyou", "qwertyuiop"] {
             assert_eq!(parse(common, &POLICY), Err(Common), "{common}");
-            assert_eq!(parse(common, &Policy { screening: false, ..POLICY }), Ok(()), "{common}");
+            assert_eq!(parse(common, &PasswordPolicy { screening: false, ..POLICY }), Ok(()), "{common}");
         }
         for fine in ["aaaaaaaaaaaaaaaz", "correct horse", "\n", "\u{10ffff}", "password\u{301}", "passwordxq"]
         {

@@ -1,16 +1,18 @@
-//! What a user prefers, kept for the caller.
+//! Preferences of a user, kept for the caller.
 
 use serde_json::{Map, Value};
 
-/// A JSON object of at most [`Prefs::MAX_BYTES`] and [`Prefs::MAX_LEVELS`] levels, as the text that is stored.
+/// A JSON object of at most [`Prefs::MAX_BYTES`] and [`Prefs::MAX_LEVELS`] levels, as the text that is
+/// stored.
 #[derive(Clone, Debug)]
 pub struct Prefs {
     text: String,
-    /// The object, if it was at hand when the text was made: to read the text again would cost as much once more.
+    /// The object, if it was at hand when the text was made: to read the text again would cost as much once
+    /// more.
     map: Option<Map<String, Value>>,
 }
 
-/// What is to be written to [`Prefs`]: a null removes its key.
+/// Changes of [`Prefs`]: a null removes its key.
 #[derive(Clone, Debug)]
 pub struct PrefsChanges(Map<String, Value>);
 
@@ -31,7 +33,7 @@ impl PrefsChanges {
         if map.values().map(levels).max().unwrap_or(0) >= Prefs::MAX_LEVELS {
             return Err(PrefsInvalid::Levels);
         }
-        let mut size = Size(0);
+        let mut size = ByteCounter(0);
         // Counting cannot fail, nor can printing a value.
         let _ = serde_json::to_writer(&mut size, &map);
         if size.0 > Prefs::MAX_BYTES { Err(PrefsInvalid::Size) } else { Ok(Self(map)) }
@@ -39,9 +41,9 @@ impl PrefsChanges {
 }
 
 /// Counts the bytes that are written.
-struct Size(usize);
+struct ByteCounter(usize);
 
-impl std::io::Write for Size {
+impl std::io::Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
@@ -55,11 +57,12 @@ impl std::io::Write for Size {
 impl Prefs {
     /// Most bytes, as JSON without white space.
     pub const MAX_BYTES: usize = 64 * 1024;
-    /// Deepest nesting; the object itself is the first level. Readers of protobuf stop at 100 messages, and each
-    /// level of a `google.protobuf.Struct` is three.
+    /// Deepest nesting; the object itself is the first level. Readers of protobuf stop at 100 messages, and
+    /// each level of a `google.protobuf.Struct` is three.
     pub const MAX_LEVELS: usize = 32;
 
-    /// The object that our own table holds as text. It is read when it is asked for: a log-in needs none of it.
+    /// The object that our own table holds as text. It is read when it is asked for: a log-in needs none of
+    /// it.
     pub fn from_trusted(text: String) -> Self {
         Self { text, map: None }
     }
@@ -70,10 +73,6 @@ impl Prefs {
     }
 
     /// These with every key of `changes` written, and without those that are null there.
-    ///
-    /// # Errors
-    ///
-    /// [`PrefsInvalid`] if they are too many together.
     pub fn merged(self, changes: PrefsChanges) -> Result<Self, PrefsInvalid> {
         let mut map = self.into_map();
         for (key, value) in changes.0 {
@@ -111,7 +110,7 @@ impl PartialEq for Prefs {
 
 impl Eq for Prefs {}
 
-/// How deep objects and lists lie in each other. The reader of the message has bounded it.
+/// Returns how deep objects and lists are nested. The reader of the message has bounded it.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),

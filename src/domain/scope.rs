@@ -1,4 +1,4 @@
-//! What a caller may do.
+//! Scopes: the permissions of a caller.
 
 use super::value::named_enum;
 
@@ -55,7 +55,7 @@ impl Scopes {
         known.fold(Self::default(), |scopes, scope| Self(scopes.0 | 1 << scope as u8))
     }
 
-    /// Whether `scope` is one of them.
+    /// Returns true if `scope` is one of them.
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & (1 << scope as u8) != 0
     }
@@ -65,7 +65,7 @@ impl Scopes {
         Self(self.0 & !others.0)
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -103,15 +103,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scope_is_named() {
+    fn unknown_scopes_are_named() {
         assert_eq!(Scopes::parse([]), Err(ScopesInvalid::Empty));
         for wrong in ["", "users", "USERS.READ", "users.read,users.write", "*"] {
             assert_eq!(Scopes::parse(["users.read", wrong]), Err(ScopesInvalid::Unknown(wrong.to_owned())));
         }
-        let told = Scopes::parse(["users.reed"]).unwrap_err().to_string();
+        let message = Scopes::parse(["users.reed"]).unwrap_err().to_string();
         assert!(
-            told.starts_with("\"users.reed\" is not a scope; there are users.read users.write"),
-            "{told}"
+            message.starts_with("\"users.reed\" is not a scope; there are users.read users.write"),
+            "{message}"
         );
     }
 }

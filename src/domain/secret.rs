@@ -12,8 +12,8 @@ const DIGITS: usize = 64;
 
 /// SHA-256 of a secret: what is stored of it, and found by.
 ///
-/// A plain digest is enough: the secret carries 256 random bits, so there is nothing to guess (ASVS 6.5.2), and a
-/// search by digest leaks no useful timing.
+/// A plain digest is enough: the secret carries 256 random bits, so there is nothing to guess (ASVS 6.5.2),
+/// and a search by digest leaks no useful timing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SecretDigest([u8; 32]);
 
@@ -41,10 +41,6 @@ impl fmt::Debug for SecretDigest {
 }
 
 /// A new secret from the system's random source.
-///
-/// # Errors
-///
-/// If the system has no randomness to give.
 pub(super) fn generate(prefix: &str) -> Result<Zeroizing<String>, SysError> {
     let mut bytes = Zeroizing::new([0_u8; DIGITS / 2]);
     SysRng.try_fill_bytes(bytes.as_mut())?;
@@ -54,7 +50,8 @@ pub(super) fn generate(prefix: &str) -> Result<Zeroizing<String>, SysError> {
     Ok(text)
 }
 
-/// Whether the text can be a secret. Only the canonical form is one: exact length, lower case.
+/// Returns true if the text has the form of a secret. Only the canonical one counts: exact length, lower
+/// case.
 pub(super) fn is_one(prefix: &str, raw: &str) -> bool {
     raw.strip_prefix(prefix)
         .is_some_and(|hex| hex.len() == DIGITS && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))

@@ -23,7 +23,7 @@ impl SessionToken {
     }
 }
 
-/// Where an end user sits.
+/// The IP address and user agent of an end user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Device {
     /// The end user's address, if known.

@@ -14,8 +14,8 @@ pub fn fold(text: &str) -> String {
     text.nfc().collect::<String>().to_lowercase().replace('ς', "σ").nfc().collect()
 }
 
-/// Returns true if `text` is a line of `sorted`, whose lines are in order. Bisects: the steps are the same few whatever
-/// the text.
+/// Returns true if `text` is a line of `sorted`, whose lines are in order. Bisects: the steps are the same
+/// few whatever the text.
 pub fn has_line(sorted: &str, text: &str) -> bool {
     let mut rest = sorted;
     while !rest.is_empty() {

@@ -24,7 +24,7 @@ impl Timestamp {
     }
 }
 
-/// What the clocks of a machine show at one time.
+/// The readings of a machine's clocks at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clocks {
     /// The time of day, which can be set.
@@ -36,8 +36,8 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// How far the time of day has gone off since `earlier`, in microseconds. After another start of the machine it cannot
-    /// be known how much time it was off: then it is all the time that has passed.
+    /// Returns the drift of the time of day since `earlier`, in microseconds. After another start of the
+    /// machine it cannot be known how much time it was off: then it is all the time that has passed.
     pub fn drift_since(&self, earlier: &Self) -> i64 {
         let wall = self.wall.0.saturating_sub(earlier.wall.0);
         if self.boot_id == earlier.boot_id {

@@ -11,7 +11,7 @@ use super::user_id::UserId;
 use super::username::Username;
 use super::value::checked_value;
 
-/// Whether a user may sign in. The numbers are those of the proto and of the table.
+/// The status of a user. The numbers are those of the proto and of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Not yet confirmed, by whatever the caller means by that; may sign in.
@@ -29,7 +29,7 @@ impl Status {
     }
 }
 
-/// What to call the person: at most [`Name::MAX`] characters.
+/// The display name: at most [`Name::MAX`] characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Name(String);
 
@@ -61,10 +61,6 @@ impl Labels {
     pub const MAX_CHARS: usize = 36;
 
     /// Checks every label and says all that is wrong.
-    ///
-    /// # Errors
-    ///
-    /// The faults, in order.
     pub fn parse(raw: &[String]) -> Result<Self, Vec<LabelFault>> {
         if raw.len() > Self::MAX {
             return Err(vec![(None, "must have at most 100 labels")]);
@@ -97,16 +93,16 @@ pub enum MetadataFault {
     #[error("must have at most 16 KiB in all")]
     Size,
     /// The form of this key.
-    #[error("must have keys of 1 to 128 bytes without control characters, unlike `{}`", shown(.0))]
+    #[error("must have keys of 1 to 128 bytes without control characters, unlike `{}`", printable(.0))]
     Key(String),
-    /// The value of this key: control characters hide in logs and terminals, take six times their size as JSON, and
-    /// PostgreSQL stores no NUL.
-    #[error("must have values without control characters, unlike that of `{}`", shown(.0))]
+    /// The value of this key: control characters hide in logs and terminals, take six times their size as
+    /// JSON, and PostgreSQL stores no NUL.
+    #[error("must have values without control characters, unlike that of `{}`", printable(.0))]
     Value(String),
 }
 
 /// A key as errors show it: escaped, and cut where it is long.
-fn shown(key: &str) -> String {
+fn printable(key: &str) -> String {
     key.chars().take(64).collect::<String>().escape_debug().to_string()
 }
 
@@ -147,15 +143,15 @@ pub struct NewUser {
     pub username: Option<Username>,
     /// At least one of username and e-mail is there.
     pub email: Option<Email>,
-    /// What to call the person.
+    /// The display name.
     pub name: Name,
-    /// Whether it may sign in.
+    /// The status.
     pub status: Status,
     /// Labels.
     pub labels: Labels,
     /// Notes.
     pub metadata: Metadata,
-    /// Whether password log-in is refused.
+    /// Refuses log-ins by password.
     pub sso_enabled: bool,
     /// There unless `password_hash` is, or `sso_enabled`.
     pub password: Option<Password>,
@@ -172,21 +168,21 @@ pub struct User {
     pub username: Option<Username>,
     /// At least one of username and e-mail is there.
     pub email: Option<Email>,
-    /// What to call the person.
+    /// The display name.
     pub name: Name,
-    /// Whether it may sign in.
+    /// The status.
     pub status: Status,
-    /// Whether the address was proven.
+    /// The e-mail address was verified.
     pub email_verified: bool,
     /// When the password was last set; `None` if there is none.
     pub password_updated: Option<Timestamp>,
-    /// What it prefers.
+    /// The prefs.
     pub prefs: Prefs,
     /// Labels.
     pub labels: Labels,
     /// Notes.
     pub metadata: Metadata,
-    /// Whether password log-in is refused.
+    /// Refuses log-ins by password.
     pub sso_enabled: bool,
     /// When it was created.
     pub created: Timestamp,
@@ -196,7 +192,8 @@ pub struct User {
     pub deleted: Option<Timestamp>,
     /// 1 when created, and one more with each change.
     pub version: i64,
-    /// Random, one for each creation, so that the etag of a purged user never fits another one of the same id.
+    /// Random, one for each creation, so that the etag of a purged user never fits another one of the same
+    /// id.
     pub generation: i64,
 }
 
@@ -206,8 +203,8 @@ impl User {
         format!("\"{:x}-{}\"", self.generation, self.version)
     }
 
-    /// No fewer bytes than the user's message has. A number in `prefs` can take eleven for one of its text, all else
-    /// takes about as many as it has as JSON.
+    /// No fewer bytes than the user's message has. A number in `prefs` can take eleven for one of its text,
+    /// all else takes about as many as it has as JSON.
     pub fn message_size(&self) -> usize {
         let names = self.username.as_ref().map_or(0, |name| name.as_str().len())
             + self.email.as_ref().map_or(0, |email| email.as_str().len())
@@ -255,7 +252,7 @@ pub struct Account {
     pub password: Option<PasswordHash>,
 }
 
-/// What of a user is to change; `None` is left alone.
+/// Changes of a user; `None` leaves a field as it is.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// `Some(None)` clears it.

@@ -1,4 +1,4 @@
-//! What a user signs in with.
+//! Usernames.
 
 use super::value::checked_value;
 

@@ -1,4 +1,4 @@
-//! What all checked values have in common.
+//! Macros for the methods that all checked values share.
 
 /// The parts of a newtype over `$inner` that do not check: from our own table, as a reference, and moved out.
 macro_rules! checked_value {
@@ -33,15 +33,11 @@ macro_rules! handed_out_secret {
             const PREFIX: &str = $prefix;
 
             /// A new one from the system's random source.
-            ///
-            /// # Errors
-            ///
-            /// If the system has no randomness to give.
             pub fn generate() -> Result<Self, rand::rngs::SysError> {
                 secret::generate(Self::PREFIX).map(Self)
             }
 
-            /// What we store and look up.
+            /// Returns the digest that is stored and looked up.
             pub fn digest(&self) -> SecretDigest {
                 SecretDigest::of(&self.0)
             }

@@ -98,36 +98,37 @@ impl fmt::Display for Counts {
     }
 }
 
-/// A log line that may be due many times a second: written at once, then once a minute at most, with how often it was due.
+/// Limits a log line that may be due many times a second to one a minute, with how often it was due.
 #[derive(Debug)]
-pub struct Throttle {
-    /// When the line was last written, and how often it was due since.
-    last: Mutex<Option<(Instant, u64)>>,
+pub struct LogLimiter {
+    min: u64,
+    /// The number of times that the line was due since it was last written, and when that was.
+    state: Mutex<(u64, Option<Instant>)>,
 }
 
-impl Throttle {
-    const EVERY: Duration = Duration::from_mins(1);
+impl LogLimiter {
+    const INTERVAL: Duration = Duration::from_mins(1);
 
-    /// One that has written nothing yet.
-    #[expect(clippy::new_without_default, reason = "made in statics")]
-    pub const fn new() -> Self {
-        Self { last: Mutex::new(None) }
+    /// Writes no line before it was due `min` times.
+    pub const fn after(min: u64) -> Self {
+        Self { min, state: Mutex::new((0, None)) }
     }
 
     /// Counts one more time; returns how many there were since the last line if it is time for a line.
-    pub fn due(&self) -> Option<u64> {
-        self.due_at(Instant::now())
+    pub fn count(&self) -> Option<u64> {
+        self.count_at(Instant::now())
     }
 
-    fn due_at(&self, now: Instant) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = last.map_or(0, |(_, times)| times) + 1;
-        let due = last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= Self::EVERY);
-        *last = match *last {
-            Some((at, _)) if !due => Some((at, times)),
-            _ => Some((now, 0)),
-        };
-        due.then_some(times)
+    fn count_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (times, last) = &mut *state;
+        *times += 1;
+        let recent = last.is_some_and(|last| now.saturating_duration_since(last) < Self::INTERVAL);
+        if *times < self.min || recent {
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(times))
     }
 }
 
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_told_by_reason() {
+    fn counts_are_listed_by_reason() {
         let all = Counts { unavailable: 500, late: 2, abandoned: 0 };
         assert_eq!(all.to_string(), "502 calls failed: DATABASE_UNAVAILABLE 500, DEADLINE_PASSED 2");
         assert_eq!(all.since(all).to_string(), "0 calls failed");
@@ -144,11 +145,11 @@ mod tests {
 
     #[test]
     fn a_line_that_is_due_often_is_written_once_a_minute_with_a_count() {
-        let (line, begun) = (Throttle::new(), Instant::now());
-        let at = |seconds: u64| line.due_at(begun + Duration::from_secs(seconds));
-        assert_eq!(
-            [at(0), at(1), at(59), at(60), at(61), at(200)],
-            [Some(1), None, None, Some(3), None, Some(2)]
-        );
+        let (begun, lines) = (Instant::now(), [LogLimiter::after(1), LogLimiter::after(3)]);
+        let counts = lines.map(|line| {
+            [0, 1, 59, 60, 61, 200].map(|seconds| line.count_at(begun + Duration::from_secs(seconds)))
+        });
+        assert_eq!(counts[0], [Some(1), None, None, Some(3), None, Some(2)]);
+        assert_eq!(counts[1], [None, None, Some(3), None, None, Some(3)]);
     }
 }

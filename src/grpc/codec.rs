@@ -10,8 +10,8 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::error::Error;
 
-/// Bytes to begin a message's buffer with, and to send at a time: most messages are a few hundred bytes long, for which
-/// tonic's own 8 KiB are a large piece of memory to get and give back in each call.
+/// Bytes to begin a message's buffer with, and to send at a time: most messages are a few hundred bytes long,
+/// for which tonic's own 8 KiB are a large piece of memory to get and give back in each call.
 fn buffers() -> BufferSettings {
     BufferSettings::new(1024, 32 * 1024)
 }

@@ -7,7 +7,7 @@ mod notes;
 mod prefs;
 
 use crate::domain::email::Email;
-use crate::domain::password::{Password, Policy};
+use crate::domain::password::{Password, PasswordPolicy};
 use crate::domain::session::{Device, Session, SessionToken};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Changes, Name, NewUser, Status, User};
@@ -43,7 +43,7 @@ fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-pub(super) fn new_user(request: pb::CreateRequest, policy: &Policy) -> Result<NewUser> {
+pub(super) fn new_user(request: pb::CreateRequest, policy: &PasswordPolicy) -> Result<NewUser> {
     let mut fields = Fields::default();
     if request.username.is_empty() && request.email.is_empty() {
         fields.add("username", "or email is required");
@@ -52,7 +52,11 @@ pub(super) fn new_user(request: pb::CreateRequest, policy: &Policy) -> Result<Ne
 }
 
 /// A user to create, if there are no faults beside those found already.
-fn validate_new_user(request: pb::CreateRequest, policy: &Policy, mut fields: Fields) -> Result<NewUser> {
+fn validate_new_user(
+    request: pb::CreateRequest,
+    policy: &PasswordPolicy,
+    mut fields: Fields,
+) -> Result<NewUser> {
     let id = fields.check_optional("id", non_empty(&request.id).map(UserId::parse));
     let username = fields.check_optional("username", non_empty(&request.username).map(Username::parse));
     let email = fields.check_optional("email", non_empty(&request.email).map(Email::parse));
@@ -94,7 +98,7 @@ fn validate_new_user(request: pb::CreateRequest, policy: &Policy, mut fields: Fi
 /// A user to create, and what to write to one who comes back instead.
 pub(super) fn create_or_restore(
     request: pb::CreateOrRestoreRequest,
-    policy: &Policy,
+    policy: &PasswordPolicy,
 ) -> Result<(NewUser, Changes)> {
     let mut fields = Fields::default();
     if request.email.is_empty() {
@@ -135,7 +139,10 @@ pub(super) fn new_status(request: &pb::UpdateStatusRequest) -> Result<(UserId, S
 }
 
 /// Whose password is set, and to what.
-pub(super) fn set_password(request: pb::SetPasswordRequest, policy: &Policy) -> Result<(UserId, Password)> {
+pub(super) fn set_password(
+    request: pb::SetPasswordRequest,
+    policy: &PasswordPolicy,
+) -> Result<(UserId, Password)> {
     let mut fields = Fields::default();
     let id = fields.check("user_id", UserId::parse(&request.user_id));
     let password = fields.check("new_password", required_password(request.new_password, policy));
@@ -154,7 +161,7 @@ fn status(raw: i32, fields: &mut Fields) -> Option<Status> {
 fn new_password(
     field: &str,
     raw: String,
-    policy: &Policy,
+    policy: &PasswordPolicy,
     (username, email): (Option<&Username>, Option<&Email>),
     fields: &mut Fields,
 ) -> Option<Option<Password>> {
@@ -198,7 +205,7 @@ fn conflicting_keys(id: bool, username: bool, email: bool) -> Error {
 }
 
 /// A new password that is needed. Whether it holds the user's names is the operation's to say.
-fn required_password(raw: String, policy: &Policy) -> Result<Password, String> {
+fn required_password(raw: String, policy: &PasswordPolicy) -> Result<Password, String> {
     if raw.is_empty() {
         return Err("is required".to_owned());
     }
@@ -220,7 +227,10 @@ pub(super) fn verification(request: &pb::UpdateVerificationRequest) -> Result<(U
     id.zip(proven).ok_or(Error::Invalid(fields))
 }
 
-pub(super) fn password_change(request: pb::UpdatePasswordRequest, policy: &Policy) -> Result<PasswordChange> {
+pub(super) fn password_change(
+    request: pb::UpdatePasswordRequest,
+    policy: &PasswordPolicy,
+) -> Result<PasswordChange> {
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
     if request.old_password.is_empty() {

@@ -14,7 +14,7 @@ use super::{Reply, caller, convert};
 #[derive(Clone)]
 pub struct KeysService {
     ops: Operations,
-    /// What this replica lets in: a change of the keys counts here before it is answered.
+    /// The keys of this replica: a change of them takes effect here before it is answered.
     ring: KeyRing,
 }
 
@@ -25,9 +25,9 @@ impl KeysService {
     }
 
     /// The change is stored: where it cannot be read back now, it will be in time.
-    async fn take_up(&self) {
+    async fn reload_keys(&self) {
         if let Err(error) = self.ring.refresh().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "keys could not be read again yet");
+            tracing::warn!(error = &error as &dyn std::error::Error, "API keys could not be reloaded yet");
         }
     }
 }
@@ -38,7 +38,7 @@ impl Keys for KeysService {
         let caller = caller(&request)?;
         let (name, scopes, expires) = convert::new_key(request.get_ref())?;
         let (secret, key) = self.ops.create_key(&caller, name, scopes, expires).await?;
-        self.take_up().await;
+        self.reload_keys().await;
         let secret = secret.expose().to_owned();
         Ok(Response::new(pb::CreateKeyResponse { key: Some(key.into()), secret }))
     }
@@ -52,7 +52,7 @@ impl Keys for KeysService {
         let caller = caller(&request)?;
         let (id, descendants) = convert::key_to_delete(request.into_inner())?;
         let revoked = self.ops.delete_key(&caller, &id, descendants).await?;
-        self.take_up().await;
+        self.reload_keys().await;
         let revoked = i64::try_from(revoked).unwrap_or(i64::MAX);
         Ok(Response::new(pb::DeleteKeyResponse { revoked }))
     }

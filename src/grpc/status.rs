@@ -54,7 +54,7 @@ impl From<Error> for Status {
     }
 }
 
-/// A status that no [`Error`] stands behind: what the transport itself refuses.
+/// A status without an [`Error`], for what the transport itself refuses.
 pub fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
     Status::with_error_details(code, message, details(reason, HashMap::new()))
 }

@@ -1,11 +1,11 @@
 //! Password hashes of other systems: read, bounded, and checked once, until ours takes their place.
 //!
-//! Each is taken apart before any work is done, and what would cost too much time or memory is no hash to us: an import
-//! must not be a way to keep a CPU busy.
+//! Each is taken apart before any work is done, and what would cost too much time or memory is no hash to us:
+//! an import must not be a way to keep a CPU busy.
 //!
-//! Sources: the PHC string format; RFC 9106 (Argon2), RFC 7914 (scrypt), RFC 8018 (PBKDF2); Drepper, "Unix crypt using
-//! SHA-256 and SHA-512"; the manuals of passlib and Django; RFC 2307 and the manual of `OpenLDAP` (`{SSHA}`); Firebase's manual
-//! of its scrypt.
+//! Sources: the PHC string format; RFC 9106 (Argon2), RFC 7914 (scrypt), RFC 8018 (PBKDF2); Drepper, "Unix
+//! crypt using SHA-256 and SHA-512"; the manuals of passlib and Django; RFC 2307 and the manual of `OpenLDAP`
+//! (`{SSHA}`); Firebase's manual of its scrypt.
 
 mod kdf;
 mod unix;
@@ -20,7 +20,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use kdf::Kdf;
 use unix::Unix;
 
-/// Longer passwords are not looked at: nobody typed them, and some schemes read all of it in every round.
+/// Longer passwords are not looked at: they were not typed, and some schemes read all of it in every round.
 const MAX_PASSWORD: usize = 256;
 
 /// Standard base64, with its padding or without.
@@ -62,7 +62,8 @@ impl Foreign {
         matches!(self, Self::Kdf(kdf) if kdf.is_large())
     }
 
-    /// Whether the hash was made of `password`. The same work for one that is too long to be right.
+    /// Returns true if the hash was made of `password`. Does the same work for one that is too long to be
+    /// right.
     pub(super) fn is_right(&self, password: &[u8]) -> bool {
         let read = &password[..password.len().min(MAX_PASSWORD)];
         let right = match self {
@@ -128,7 +129,8 @@ fn digest<D: Digest>(password: &[u8], salt: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Made by passlib 1.7.4, argon2-cffi, Python's hashlib and, the last one, Node's crypto after Firebase's manual.
+    /// Made by passlib 1.7.4, argon2-cffi, Python's hashlib and, the last one, Node's crypto after Firebase's
+    /// manual.
     const VECTORS: [(&str, &str); 25] = [
         (
             "$argon2i$v=19$m=64,t=2,p=2$MDEyMzQ1Njc4OWFiY2RlZg$JJ/ZDykYOnhMabOK2tGFjoWMyIA2jiyUS51az8rbHG4",

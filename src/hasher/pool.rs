@@ -1,4 +1,4 @@
-//! Threads that do nothing but hash, and who is let in to them.
+//! Threads that only hash passwords, and admission to their queue.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,8 +20,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// No code panics while it holds the lock. It is held for microseconds: a worker that is put aside within them would
-    /// hold up admission until the CPU it waits for is free.
+    /// No code panics while it holds the lock. It is held for microseconds: a worker that is preempted within
+    /// them would hold up admission until the CPU it waits for is free.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -34,11 +34,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// `speed` is what a round takes in a batch of each size, to begin with.
-    ///
-    /// # Errors
-    ///
-    /// If a thread cannot be started.
+    /// `speed` is the initial estimate of the time of a round in a batch of each size.
     pub(super) fn new(config: &HasherConfig, lanes: usize, speed: Speed) -> std::io::Result<Self> {
         let queue = Mutex::new(Queue::new(config.workers, lanes, 1 << config.cost, speed));
         let shared = Arc::new(Shared { queue, wake: Condvar::new() });
@@ -56,26 +52,22 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Reserves a slot in the queue for a job of `flow`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::HasherBusy`] if the job would have to wait longer than allowed, or if a usual one would not be done by
-    /// the `deadline`.
-    pub(super) fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<Reservation> {
+    /// Reserves a slot in the queue for a job of `flow`. Fails with [`Error::HasherBusy`] if the job would
+    /// have to wait longer than allowed, or if a usual one would not be done by the `deadline`.
+    pub(super) fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<QueueReservation> {
         let now = Instant::now();
         let mut queue = self.shared.lock();
-        let mut over = queue.excess_wait(flow, self.max_wait, deadline, now);
-        if over > Duration::ZERO {
+        let mut excess = queue.excess_wait(flow, self.max_wait, deadline, now);
+        if excess > Duration::ZERO {
             // Drop cancelled jobs before rejecting.
             queue.waiting.drop_abandoned();
-            over = queue.excess_wait(flow, self.max_wait, deadline, now);
+            excess = queue.excess_wait(flow, self.max_wait, deadline, now);
         }
-        if over > Duration::ZERO {
-            return Err(Error::HasherBusy { retry_after: over.max(Duration::from_millis(1)) });
+        if excess > Duration::ZERO {
+            return Err(Error::HasherBusy { retry_after: excess.max(Duration::from_millis(1)) });
         }
         queue.waiting.reserve(flow);
-        Ok(Reservation { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
+        Ok(QueueReservation { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
     }
 
     pub(super) fn work(&self) -> Work {
@@ -96,13 +88,13 @@ impl Drop for Pool {
 }
 
 /// A slot in the queue for one job, released on drop.
-pub(super) struct Reservation {
+pub(super) struct QueueReservation {
     shared: Arc<Shared>,
     flow: Flow,
     used: bool,
 }
 
-impl Reservation {
+impl QueueReservation {
     /// One hash, when its turn comes.
     pub(super) async fn bcrypt(self, cost: u32, salt: Salt, key: BcryptKey) -> Result<Digest> {
         match self.run(Task::Bcrypt { cost, salt, key }).await? {
@@ -133,7 +125,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for QueueReservation {
     fn drop(&mut self) {
         if !self.used {
             self.shared.lock().waiting.release(&self.flow);
@@ -154,13 +146,13 @@ fn work(shared: &Shared, worker: usize, mut yielder: CpuYielder) {
         drop(queue);
         let (jobs, large) = (batch.len(), batch.iter().any(Job::is_large));
         let outcomes = run(batch, &mut yielder);
-        // Count before answering: whoever reads the answer finds the slot free.
+        // Count before answering: the reader of the answer finds the slot free.
         shared.lock().done(worker, jobs, rounds, Instant::now());
         if large {
             shared.wake.notify_one(); // a worker may sleep because only large jobs were left
         }
-        // Without the lock: whom an answer wakes takes the CPU at once, and may want a slot. Meanwhile this worker counts
-        // as idle.
+        // Without the lock: the task that an answer wakes takes the CPU at once, and may want a slot.
+        // Meanwhile this worker counts as idle.
         for (reply, outcome) in outcomes {
             // The caller may have left meanwhile.
             let _ = reply.send(outcome);

@@ -1,34 +1,36 @@
-//! Hashing steps aside for everything else the server does, but for a floor.
+//! Hashing yields the CPU to everything else the server does, down to a floor.
 //!
-//! Niceness alone is not enough: the kernel lets a thread go on for some milliseconds before one that wakes up takes its
-//! place, however nice it is, and a server of short calls wakes up thousands of times a second. So bcrypt gives way before
-//! each round; other schemes, which run in code that is not ours, are only nice.
+//! Niceness alone is not enough: the kernel lets a thread go on for some milliseconds before one that wakes
+//! up takes its place, however nice it is, and a server of short calls wakes up thousands of times a second.
+//! So bcrypt yields before each round; other schemes, which run in code that is not ours, are only nice.
 
 use std::time::{Duration, Instant};
 
-/// How often a thread looks at what it had of its CPU.
+/// The time between measurements of a thread's CPU time.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Others who have the CPU for so long when let go first have more to do than one call.
+/// A yield that takes this long shows more work than one call's.
 const CONTENTION: Duration = Duration::from_micros(250);
 
-/// For how long they are left alone then.
+/// The time to back off then.
 const BACKOFF: Duration = Duration::from_millis(2);
 
-/// How long a thread waits for its share before it stops giving way, if it had more than that.
+/// The longest debt of CPU time after which a thread stops yielding.
 const DEBT_WINDOW: Duration = Duration::from_millis(500);
 
-/// What each of `workers` threads has of a CPU where together they have `percent` of one: at most a half.
+/// Returns the share of a CPU of each of `workers` threads that together have `percent` of one: at most a
+/// half.
 fn share(percent: u32, workers: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "some threads")]
     let share = f64::from(percent) / 100.0 / workers.max(1) as f64;
     share.clamp(0.0, 0.5)
 }
 
-/// The niceness at which `workers` threads together get about `percent` of one CPU when every CPU has one more thread
-/// that never rests.
+/// The niceness at which `workers` threads together get about `percent` of one CPU when every CPU has one
+/// more thread that never rests.
 ///
-/// The kernel shares a CPU by weights: 1024 at niceness 0, and a fifth less for each step. (Linux, `sched(7)`.)
+/// The kernel shares a CPU by weights: 1024 at niceness 0, and a fifth less for each step. (Linux,
+/// `sched(7)`.)
 pub(super) fn niceness(percent: u32, workers: usize) -> i32 {
     let share = share(percent, workers);
     (0..=19)
@@ -40,21 +42,21 @@ pub(super) fn niceness(percent: u32, workers: usize) -> i32 {
         .unwrap_or(0)
 }
 
-/// Lets other threads go first, unless this one is behind its share of the floor.
+/// Yields to other threads, unless this one is behind its share of the floor.
 pub(super) struct CpuYielder {
     share: f64,
     /// When its time was last looked at, and how much CPU time it had by then.
     seen: Instant,
     used: Duration,
-    /// Seconds of CPU time that it is behind its share; negative: ahead.
-    behind: f64,
+    /// Seconds of CPU time that it lacks of its share; negative: ahead.
+    debt: f64,
 }
 
 impl CpuYielder {
     /// For this thread, one of `workers` with a floor of `percent`.
     pub(super) fn new(percent: u32, workers: usize) -> Self {
         let share = share(percent, workers);
-        Self { share, seen: Instant::now(), used: cpu_time(), behind: 0.0 }
+        Self { share, seen: Instant::now(), used: cpu_time(), debt: 0.0 }
     }
 
     /// After a time without work, which does not count.
@@ -78,18 +80,18 @@ impl CpuYielder {
 
     fn look(&mut self, now: Instant, used: Duration) {
         let had = used.saturating_sub(self.used);
-        self.behind = behind(self.behind, self.share, now - self.seen, had);
+        self.debt = next_debt(self.debt, self.share, now - self.seen, had);
         (self.seen, self.used) = (now, used);
     }
 
     fn is_over_budget(&self) -> bool {
-        self.behind <= 0.0
+        self.debt <= 0.0
     }
 }
 
-/// How far behind its `share` a thread is after some time in which it `had` so much, in seconds. It is never far ahead or
-/// behind, so that neither quiet nor busy times count for long.
-fn behind(before: f64, share: f64, passed: Duration, had: Duration) -> f64 {
+/// Returns how far behind its `share` a thread is after some time in which it `had` so much, in seconds. It
+/// is never far ahead or behind, so that neither quiet nor busy times count for long.
+fn next_debt(before: f64, share: f64, passed: Duration, had: Duration) -> f64 {
     let most = DEBT_WINDOW.as_secs_f64() * share;
     (before + passed.as_secs_f64() * share - had.as_secs_f64()).clamp(-most, most)
 }
@@ -100,8 +102,8 @@ fn cpu_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// Makes this thread step aside. Where that is not allowed it stays as it is: hashing then takes its share like any other
-/// thread.
+/// Lowers the priority of this thread. Where that is not allowed it stays as it is: hashing then takes its share
+/// like any other thread.
 pub(super) fn lower(nice: i32) {
     // Without an id it is the calling thread alone, on Linux.
     let _ = rustix::process::setpriority_process(None, nice);
@@ -125,22 +127,22 @@ mod tests {
     #[test]
     fn a_thread_is_behind_when_it_had_less_than_its_share_for_a_while() {
         let (second, tenth) = (Duration::from_secs(1), Duration::from_millis(100));
-        let mut debt = behind(0.0, 0.05, second, second);
+        let mut debt = next_debt(0.0, 0.05, second, second);
         assert!((debt + 0.025).abs() < 1e-9, "never further ahead: {debt}");
         for _ in 0..4 {
-            debt = behind(debt, 0.05, tenth, Duration::ZERO);
+            debt = next_debt(debt, 0.05, tenth, Duration::ZERO);
         }
         assert!(debt < 0.0, "{debt}");
-        assert!(behind(debt, 0.05, 2 * tenth, Duration::ZERO) > 0.0);
+        assert!(next_debt(debt, 0.05, 2 * tenth, Duration::ZERO) > 0.0);
         assert!(
-            (behind(0.0, 0.05, 60 * second, Duration::ZERO) - 0.025).abs() < 1e-9,
+            (next_debt(0.0, 0.05, 60 * second, Duration::ZERO) - 0.025).abs() < 1e-9,
             "never further behind"
         );
-        assert!(behind(0.0, 0.0, second, Duration::ZERO) <= 0.0, "who has no share is never behind");
+        assert!(next_debt(0.0, 0.0, second, Duration::ZERO) <= 0.0, "who has no share is never behind");
     }
 
     #[test]
-    fn a_thread_gives_way_until_it_is_behind() {
+    fn a_thread_yields_until_it_lacks_its_share() {
         let (begun, mut yielder) = (Instant::now(), CpuYielder::new(10, 2));
         (yielder.seen, yielder.used) = (begun, Duration::ZERO);
         let mut at = |millis, used| {
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_computes_is_counted_for_it_alone() {
+    fn cpu_time_is_counted_per_thread() {
         let span = Duration::from_millis(50);
         let most = cpu_time() + span;
         let other = std::thread::spawn(move || {

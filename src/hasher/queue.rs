@@ -1,6 +1,6 @@
-//! Who waits for a hash, and how long that takes. Knows no threads.
+//! The queue of hashing jobs, and the estimate of their waits. It knows no threads.
 //!
-//! Whose turn it is, [`Shares`] tells. Jobs that cost the same leave together, as many as run in lock-step.
+//! [`Shares`] decides whose turn it is. Jobs that cost the same leave together, as many as run in lock-step.
 
 use std::time::{Duration, Instant};
 
@@ -14,29 +14,29 @@ use super::shares::Shares;
 /// Nanoseconds that a round takes in a batch of so many: the entry for none is not used.
 pub(super) type Speed = [f64; MAX_LANES + 1];
 
-/// What a job does.
+/// The work of a job.
 pub(super) enum Task {
     /// bcrypt.
     Bcrypt { cost: u32, salt: Salt, key: BcryptKey },
-    /// Another scheme, which takes about as long as so many rounds of bcrypt. Returns true if the password is right.
-    /// Of those that take much memory one runs at a time.
+    /// Another scheme, which takes about as long as so many rounds of bcrypt. Returns true if the password is
+    /// right. Of those that take much memory one runs at a time.
     Other { rounds: u64, large: bool, check: Box<dyn FnOnce() -> bool + Send> },
 }
 
-/// What came of it.
+/// The result of a job.
 pub(super) enum Outcome {
     Digest(Digest),
     Right(bool),
 }
 
-/// A task and who waits for it.
+/// A task and the channel for its result.
 pub(super) struct Job {
     pub(super) task: Task,
     pub(super) reply: oneshot::Sender<Outcome>,
 }
 
 impl Job {
-    /// How long it takes, in rounds: the unit in which work is counted.
+    /// The duration in rounds, the unit in which work is counted.
     pub(super) fn rounds(&self) -> u64 {
         match self.task {
             Task::Bcrypt { cost, .. } => 1 << cost,
@@ -74,10 +74,10 @@ impl Eligible {
     }
 }
 
-/// What a pool has done since its start.
+/// The work of a pool since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Jobs that were put in line.
+    /// Jobs that were enqueued.
     pub taken_on: u64,
     /// Jobs that are done.
     pub done: u64,
@@ -89,21 +89,21 @@ pub struct Work {
 struct Running {
     begun: Instant,
     expected: Duration,
-    /// Whether it tells how fast bcrypt is.
+    /// True for batches of bcrypt, which measure the speed.
     measures: bool,
-    /// Whether it takes much memory.
+    /// True if it takes much memory.
     large: bool,
 }
 
-/// The waiting jobs, and what the workers are at.
+/// The waiting jobs, and the batches that run.
 pub(super) struct Queue {
     pub(super) waiting: Shares,
     running: Vec<Option<Running>>,
     speed: Speed,
-    /// What a round took alone when the machine was measured.
+    /// The time of a round alone when the machine was measured.
     at_start: f64,
     lanes: usize,
-    /// Rounds of a job that is not there yet.
+    /// Rounds of a reserved job, whose cost is not known yet.
     usual: u64,
     pub(super) work: Work,
     pub(super) closed: bool,
@@ -125,7 +125,7 @@ impl Queue {
         }
     }
 
-    /// How long a job of `flow` that came now would wait for a worker.
+    /// Returns the time that a job of `flow` that came now would wait for a worker.
     pub(super) fn wait(&self, flow: &Flow, now: Instant) -> Duration {
         let idle = self.running.iter().filter(|batch| batch.is_none()).count();
         if self.waiting.len() < idle * self.lanes {
@@ -140,7 +140,8 @@ impl Queue {
         Duration::try_from_secs_f64(nanos).unwrap_or(Duration::MAX)
     }
 
-    /// By how much a usual job of `flow` that came now would wait longer than `max_wait`, or end after its `deadline`.
+    /// By how much a usual job of `flow` that came now would wait longer than `max_wait`, or end after its
+    /// `deadline`.
     pub(super) fn excess_wait(
         &self,
         flow: &Flow,
@@ -149,8 +150,8 @@ impl Queue {
         now: Instant,
     ) -> Duration {
         let wait = self.wait(flow, now);
-        // A job that would begin at once and alone is taken unless the machine at its best is too slow: what was slow a
-        // while ago may be over, and only a job can tell.
+        // A job that would begin at once and alone is taken unless the machine at its best is too slow: what
+        // was slow a while ago may be over, and only a job can tell.
         let nanos_a_round = if self.waiting.len() == 0 && wait.is_zero() {
             self.speed[1].min(self.at_start)
         } else {
@@ -164,17 +165,19 @@ impl Queue {
         wait.saturating_sub(max_wait).max(late)
     }
 
-    /// How many times longer than expected the slowest batch takes already: the machine has other things to do.
+    /// Returns how many times longer than expected the slowest batch takes already: the machine has other
+    /// things to do.
     fn slowdown(&self, now: Instant) -> f64 {
         let late = |batch: &Running| {
-            // Another scheme may take next to nothing: that its thread was set aside for a moment tells nothing.
+            // Another scheme may take next to nothing: that its thread was preempted for a moment tells
+            // nothing.
             let least = if batch.measures { 1e-9 } else { 0.01 };
             (now - batch.begun).as_secs_f64() / batch.expected.as_secs_f64().max(least)
         };
         self.running.iter().flatten().map(late).fold(1.0, f64::max)
     }
 
-    /// Puts a job in its reserved slot.
+    /// Enqueues a job in its reserved slot.
     pub(super) fn enqueue(&mut self, flow: &Flow, job: Job) {
         self.work.taken_on += 1;
         self.waiting.enqueue(flow, job);

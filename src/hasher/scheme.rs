@@ -1,9 +1,10 @@
-//! How a stored password is written.
+//! The stored forms of password hashes.
 //!
 //! bcrypt reads 72 bytes. Passwords of up to 72 bytes are stored as plain `$2b$`; longer ones as passlib's
 //! `$bcrypt-sha256$v=2`: bcrypt of base64(HMAC-SHA-256(key = the salt's 22 characters, password)).
 //!
-//! Sources: OpenBSD's bcrypt.c for `$2b$`; passlib's documentation of `bcrypt_sha256`, "Algorithm", version 2.
+//! Sources: OpenBSD's bcrypt.c for `$2b$`; passlib's documentation of `bcrypt_sha256`, "Algorithm", version
+//! 2.
 
 use base64::Engine as _;
 use base64::engine::GeneralPurpose;
@@ -20,37 +21,37 @@ use crate::domain::password::PasswordHash;
 pub(super) const BASE64: GeneralPurpose =
     GeneralPurpose::new(&base64::alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
-const PLAIN: &str = "$2b$";
-const LONG: &str = "$bcrypt-sha256$v=2,t=2b,r=";
+const BCRYPT: &str = "$2b$";
+const BCRYPT_SHA256: &str = "$bcrypt-sha256$v=2,t=2b,r=";
 
 /// The same made elsewhere, of the bytes as they came.
-const FOREIGN_LONG: &str = "$bcrypt-sha256$v=2,t=2y,r=";
+const FOREIGN_BCRYPT_SHA256: &str = "$bcrypt-sha256$v=2,t=2y,r=";
 
 /// The prefixes of plain hashes, and how each reads the password. We write the first.
 const IDENTS: [(&str, Variant); 5] = [
-    (PLAIN, Variant::B),
+    (BCRYPT, Variant::B),
     ("$2a$", Variant::B),
     ("$2y$", Variant::B),
     ("$2x$", Variant::X),
     ("$2$", Variant::Legacy2),
 ];
 
-/// What bcrypt hashes of the password.
+/// The input of bcrypt for a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// The password itself.
     Plain(Variant),
     /// A keyed digest of it.
     Long,
-    /// The micro service's: behind its constant and a salt of its own.
+    /// The micro service's: after its constant and a salt of its own.
     Micro([u8; 16]),
 }
 
-/// How the texts of the micro service's hashes begin for us: it kept the salt beside the hash. The whole is
+/// Prefix of the micro service's hashes: it kept the salt beside the hash. The whole is
 /// `$micro$SALT$HASH`, with the hash as it stored it, in base64.
 const MICRO: &str = "$micro$";
 
-/// What the micro service put before its salt.
+/// The constant that the micro service put before its salt.
 const MICRO_CONSTANT: &[u8; 8] = b"cruft123";
 
 impl Form {
@@ -92,7 +93,8 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Reads what [`Stored::to_text`] and other implementations of bcrypt write; `None` if it is anything else.
+    /// Reads what [`Stored::to_text`] and other implementations of bcrypt write; `None` if it is anything
+    /// else.
     pub(super) fn from_text(hash: &PasswordHash) -> Option<Self> {
         if let Some(rest) = hash.as_str().strip_prefix(MICRO) {
             let (prefix, inner) = rest.split_once('$')?;
@@ -103,8 +105,8 @@ impl Stored {
         }
         let plain =
             |(ident, reading)| Some((Form::Plain(reading), hash.as_str().strip_prefix::<&str>(ident)?));
-        let long = |ident: &str| hash.as_str().strip_prefix::<&str>(ident);
-        let (form, rest) = match long(LONG).or_else(|| long(FOREIGN_LONG)) {
+        let strip = |ident: &str| hash.as_str().strip_prefix::<&str>(ident);
+        let (form, rest) = match strip(BCRYPT_SHA256).or_else(|| strip(FOREIGN_BCRYPT_SHA256)) {
             Some(rest) => (Form::Long, rest),
             None => IDENTS.into_iter().find_map(plain)?,
         };
@@ -117,21 +119,21 @@ impl Stored {
         Some(Self { form, cost, salt: decode(salt)?, digest: decode(digest)? })
     }
 
-    /// Whether it is as we would write it now: ours alone are written `$2b$`.
+    /// Returns true if it has the current form: only our own hashes are written `$2b$`.
     pub(super) fn is_current(text: &PasswordHash, cost: u32) -> bool {
-        let ours = text.as_str().starts_with(PLAIN) || text.as_str().starts_with(LONG);
+        let ours = text.as_str().starts_with(BCRYPT) || text.as_str().starts_with(BCRYPT_SHA256);
         ours && Self::from_text(text).is_some_and(|stored| stored.cost >= cost)
     }
 
-    /// Whether it was made of the bytes as they came, elsewhere.
+    /// Returns true if it was made elsewhere, of the bytes as they came.
     pub(super) fn is_foreign(text: &PasswordHash) -> bool {
-        !(text.as_str().starts_with(PLAIN) || text.as_str().starts_with(LONG))
+        !(text.as_str().starts_with(BCRYPT) || text.as_str().starts_with(BCRYPT_SHA256))
     }
 
-    /// The text under which the hash of another system is kept: where it begins as ours do, `2b` becomes `2y`, which means
-    /// the same.
-    pub(super) fn adopted(text: &str) -> PasswordHash {
-        let renamed = [(PLAIN, "$2y$"), (LONG, FOREIGN_LONG)]
+    /// The text under which the hash of another system is kept: where it begins as ours do, `2b` becomes
+    /// `2y`, which means the same.
+    pub(super) fn imported(text: &str) -> PasswordHash {
+        let renamed = [(BCRYPT, "$2y$"), (BCRYPT_SHA256, FOREIGN_BCRYPT_SHA256)]
             .into_iter()
             .find_map(|(ours, theirs)| text.strip_prefix(ours).map(|rest| format!("{theirs}{rest}")));
         PasswordHash::from_trusted(renamed.unwrap_or_else(|| text.to_owned()))
@@ -141,14 +143,14 @@ impl Stored {
     pub(super) fn to_text(&self) -> PasswordHash {
         let (salt, digest) = (BASE64.encode(self.salt), BASE64.encode(self.digest));
         PasswordHash::from_trusted(match self.form {
-            Form::Long => format!("{LONG}{}${salt}${digest}", self.cost),
-            _ => format!("{PLAIN}{:02}${salt}{digest}", self.cost),
+            Form::Long => format!("{BCRYPT_SHA256}{}${salt}${digest}", self.cost),
+            _ => format!("{BCRYPT}{:02}${salt}{digest}", self.cost),
         })
     }
 
-    /// Whether bcrypt's `digest` of `password` is ours, in constant time. A password that bcrypt could not read
-    /// whole is never right, nor is one with a NUL: bcrypt repeats the password and a NUL until its key is full, so that a
-    /// password would be right with a NUL and itself appended.
+    /// Compares bcrypt's `digest` of `password` with ours, in constant time. A password that bcrypt could not
+    /// read whole is never right, nor is one with a NUL: bcrypt repeats the password and a NUL until its key
+    /// is full, so that a password would be right with a NUL and itself appended.
     pub(super) fn matches(&self, digest: &Digest, password: &[u8]) -> bool {
         let room = match self.form {
             Form::Plain(_) => MAX_KEY_BYTES,

@@ -9,8 +9,8 @@ use super::queue::Speed;
 /// 2^`COST` rounds: a single one goes through all of the code, and the whole test takes about 3 ms.
 const COST: u32 = 0;
 
-/// What a hash takes beside its rounds, as a part of one: the salted expansion is half a round, the encryption of the
-/// text at the end 192 blocks of a round's 1,042.
+/// The time of a hash beside its rounds, as a part of one: the salted expansion is half a round, the
+/// encryption of the text at the end 192 blocks of a round's 1,042.
 const FIXED_ROUNDS: f64 = 0.5 + 192.0 / 1_042.0;
 
 /// Batches of each size, of different cases; the shortest time counts, since others were interrupted.
@@ -46,7 +46,8 @@ pub struct SelfTestFailed {
 
 type HashBatch = fn(u64, &[(&BcryptKey, Salt)], &mut dyn FnMut()) -> Vec<Digest>;
 
-/// Hashes batches of every size up to `lanes`, the sizes that will be in use. Returns what a round takes in each.
+/// Hashes batches of every size up to `lanes`, the sizes that will be in use. Returns what a round takes in
+/// each.
 pub(super) fn run(lanes: usize) -> Result<Speed, SelfTestFailed> {
     run_with(hash_batch, lanes)
 }

@@ -1,8 +1,9 @@
 //! Which of the waiting jobs is next: fair queueing by work.
 //!
-//! Namespaces take turns, and within each its keys do: next is the one that has had the least work done, counted in
-//! rounds, of those that have a job. One that joins starts level with whoever was served last, so that no time of rest is
-//! made up for. A tenant with many keys or with dear hashes thus gets no more than one with a single key and usual hashes.
+//! Namespaces take turns, and within each its keys do: next is the one that has had the least work done,
+//! counted in rounds, of those that have a job. One that joins starts level with the one served last, so
+//! that idle time is not made up for. A tenant with many keys or with dear hashes thus gets no more than
+//! one with a single key and usual hashes.
 //!
 //! Source: Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 
@@ -41,12 +42,12 @@ impl CallerQueue {
     }
 }
 
-/// The lines of one namespace.
+/// The queues of one namespace.
 struct Tenant {
     namespace: Arc<str>,
     /// Rounds that it was given, on the scale of [`Shares::served`].
     used: u64,
-    /// What its key that was served last had been given by then.
+    /// The share that the key served last had been given by then.
     served: u64,
     lines: Vec<CallerQueue>,
 }
@@ -108,7 +109,7 @@ impl Tenant {
     }
 }
 
-/// What waits in a line or for a tenant.
+/// The load that waits in a queue or for a tenant.
 #[derive(Clone, Copy, Default)]
 struct Load {
     jobs: u64,
@@ -120,7 +121,8 @@ impl Load {
         Self { jobs: self.jobs + other.jobs, rounds: self.rounds.saturating_add(other.rounds) }
     }
 
-    /// Rounds of it that are begun before the turn of one that stands at `start`, where this one stands at `used`.
+    /// Rounds of it that are begun before the turn of one that stands at `start`, where this one stands at
+    /// `used`.
     fn before(self, used: u64, start: u64) -> u64 {
         let (Some(lead), true) = (start.checked_sub(used), self.jobs > 0) else { return 0 };
         let one = (self.rounds / self.jobs).max(1);
@@ -132,7 +134,7 @@ impl Load {
 #[derive(Default)]
 pub(super) struct Shares {
     tenants: Vec<Tenant>,
-    /// What the tenant that was served last had been given by then.
+    /// The share that the tenant served last had been given by then.
     served: u64,
 }
 
@@ -142,7 +144,8 @@ impl Shares {
         self.tenants.iter().map(Tenant::len).sum()
     }
 
-    /// Rounds of the jobs that come before one of `flow` that joined now, where a job that is not there yet has `usual`.
+    /// Rounds of the jobs that come before one of `flow` that joined now, where a job that is not there yet
+    /// has `usual`.
     pub(super) fn ahead(&self, flow: &Flow, usual: u64) -> u64 {
         let own = self.tenants.iter().find(|tenant| tenant.namespace == flow.namespace);
         let before = own.map_or(0, |tenant| tenant.ahead(&flow.key, usual));
@@ -156,14 +159,14 @@ impl Shares {
         self.line(flow).reserved += 1;
     }
 
-    /// Gives a reserved slot up.
+    /// Releases a reserved slot.
     pub(super) fn release(&mut self, flow: &Flow) {
         let line = self.line(flow);
         line.reserved = line.reserved.saturating_sub(1);
         self.prune();
     }
 
-    /// Puts a job in its reserved slot.
+    /// Enqueues a job in its reserved slot.
     pub(super) fn enqueue(&mut self, flow: &Flow, job: Job) {
         let line = self.line(flow);
         line.reserved = line.reserved.saturating_sub(1);
@@ -190,7 +193,8 @@ impl Shares {
         Some(job)
     }
 
-    /// Forgets the tenants that have no job, unless they are ahead of the others; all of them if no job waits.
+    /// Forgets the tenants that have no job, unless they are ahead of the others; all of them if no job
+    /// waits.
     pub(super) fn prune(&mut self) {
         if self.len() == 0 {
             *self = Self::default();

@@ -1,4 +1,5 @@
-//! Bodies of replies. They hold permits until the last byte is sent, and end streams that have no end of their own.
+//! Bodies of replies. They hold permits until the last byte is sent, and end streams that have no end of
+//! their own.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,18 +11,18 @@ use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-/// Most bytes of a reply that are handed to the HTTP library at a time: where it copies them (HTTP/1.1 over TLS), so much
-/// of a reply may outlive its permits.
+/// Most bytes of a reply that are handed to the HTTP library at a time: where it copies them (HTTP/1.1 over
+/// TLS), so much of a reply may outlive its permits.
 const MAX_PIECE: usize = 64 * 1024;
 
 /// The permits of one request, released together when the last clone is dropped.
-pub type Held = Arc<dyn Send + Sync>;
+pub type HeldPermits = Arc<dyn Send + Sync>;
 
 /// Resolves when a stream must end, to the status with which it ends.
 pub type End = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 /// The response, which keeps its permits until it is sent or dropped.
-pub fn holding(permits: Held, response: Response<Body>) -> Response<Body> {
+pub fn hold_permits(permits: HeldPermits, response: Response<Body>) -> Response<Body> {
     response.map(|body| ReplyBody { body, rest: Bytes::new(), permits: Some(permits), end: None }.into())
 }
 
@@ -34,14 +35,14 @@ struct ReplyBody {
     body: Body,
     /// The part of a data frame that was not handed on yet.
     rest: Bytes,
-    permits: Option<Held>,
+    permits: Option<HeldPermits>,
     end: Option<End>,
 }
 
 /// Bytes with their permits: the HTTP library may drop a body as soon as it has queued its bytes.
 struct HeldBytes {
     bytes: Bytes,
-    _permits: Option<Held>,
+    _permits: Option<HeldPermits>,
 }
 
 impl AsRef<[u8]> for HeldBytes {
@@ -122,8 +123,8 @@ mod tests {
     fn held(length: usize) -> (Arc<()>, Body) {
         let permit = Arc::new(());
         let body = Body::new(http_body_util::Full::new(Bytes::from(vec![7; length])));
-        let permits: Held = Arc::new(Arc::clone(&permit));
-        (permit, holding(permits, Response::new(body)).into_body())
+        let permits: HeldPermits = Arc::new(Arc::clone(&permit));
+        (permit, hold_permits(permits, Response::new(body)).into_body())
     }
 
     #[tokio::test]
@@ -149,6 +150,6 @@ mod tests {
 
     #[test]
     fn an_empty_reply_has_an_end() {
-        assert!(holding(Arc::new(()), Response::new(Body::empty())).body().is_end_stream());
+        assert!(hold_permits(Arc::new(()), Response::new(Body::empty())).body().is_end_stream());
     }
 }

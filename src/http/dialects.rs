@@ -1,6 +1,6 @@
-//! The dialects. Each has three functions: `locate` finds the RPC that a request asks for and answers what asks for none,
-//! `answer` decodes the request, calls the RPC and encodes its reply, and `refuse` encodes a status. To add one, write these
-//! and a line in each `match` of this file.
+//! The dialects. Each has three functions: `locate` finds the RPC that a request asks for and answers
+//! requests that ask for none, `answer` decodes the request, calls the RPC and encodes its reply, and
+//! `refuse` encodes a status. To add one, write these and a line in each `match` of this file.
 
 mod appwrite;
 mod client;
@@ -35,23 +35,24 @@ pub struct Gateway {
     settings: Settings,
 }
 
-/// What an operator decides of the dialects.
+/// The settings of the dialects.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Bytes that the body of one request may have, and each message of a stream.
     pub max_body: usize,
-    /// Whether prefs that come by the Appwrite API replace those that the user has; otherwise they are merged into them.
+    /// Prefs that come by the Appwrite API replace those that the user has; otherwise they are merged into
+    /// them.
     pub appwrite_replaces_prefs: bool,
 }
 
-/// What a request asks for.
+/// The RPC that a request asks for, or a service of the infrastructure.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'g> {
     /// An RPC of the descriptor set.
     Rpc(&'g Method),
     /// `grpc.health.v1.Health`.
     Health {
-        /// Whether it is its `Watch`, which has no end.
+        /// True for its `Watch`, which has no end.
         watch: bool,
     },
     /// One of the versions of `grpc.reflection`.
@@ -61,7 +62,7 @@ pub enum Target<'g> {
 /// The body that a request must have.
 #[derive(Clone, Copy, Debug)]
 pub enum Expected {
-    /// None: what comes is not read.
+    /// None: a body is not read.
     Nothing,
     /// So many bytes at most, not compressed.
     Plain(usize),
@@ -115,7 +116,7 @@ enum Dialect<'g> {
     Meiro(meiro::Meiro),
 }
 
-/// What a dialect finds for a request, or its answer to one that asks for no RPC.
+/// The RPC that a dialect finds for a request, or its answer to one that asks for none.
 type Located<T> = Result<T, Box<Response<Body>>>;
 
 impl Gateway {
@@ -165,7 +166,7 @@ impl Gateway {
 }
 
 impl<'g> Call<'g> {
-    /// What is asked for.
+    /// The RPC that is asked for.
     pub fn target(&self) -> Target<'g> {
         self.target
     }
@@ -183,8 +184,8 @@ impl<'g> Call<'g> {
         main.into_iter().chain(more.iter().copied())
     }
 
-    /// The answer to a request that is refused for what it does not name, whatever else is wrong with it. `named` is whether a
-    /// key or a certificate authenticated its caller.
+    /// The answer to a request that is refused for what it does not name, whatever else is wrong with it.
+    /// `named` is true if a key or a certificate authenticated its caller.
     pub fn refuse_unnamed(&self, named: bool) -> Option<Response<Body>> {
         match &self.dialect {
             Dialect::Appwrite(call) => call.refuse_unnamed(named),
@@ -192,7 +193,7 @@ impl<'g> Call<'g> {
         }
     }
 
-    /// The body that the request must have. `is_empty` is whether it has none.
+    /// Returns the body that the request must have. `is_empty` is true if it has none.
     ///
     /// # Errors
     ///

@@ -47,7 +47,7 @@ impl Messages {
     }
 }
 
-/// Where in a stream of frames the bytes end that came so far.
+/// The position in a stream of frames at which the bytes received so far end.
 #[derive(Default)]
 pub(super) struct Position {
     prefix: [u8; PREFIX],

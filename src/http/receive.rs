@@ -1,4 +1,4 @@
-//! Bodies of requests: how large they may be and how long they may take.
+//! Bodies of requests, limited in size and time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,18 +18,15 @@ use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
 
-/// How long the body of a request may take to arrive, and each message of a stream.
+/// The longest time that the body of a request, or each message of a stream, may take to arrive.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How much of a body that is too long is read before the answer, in bytes and in time.
+/// The most that is read of a body that is too long before it is answered, in bytes and in time.
 const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads a body of at most `max` bytes that is not compressed.
-///
-/// # Errors
-///
-/// `OUT_OF_RANGE` / `TOO_LARGE`, before reading where the length is announced; `MALFORMED` if it breaks off.
+/// Reads a body of at most `max` bytes that is not compressed. Fails with `OUT_OF_RANGE` / `TOO_LARGE`,
+/// before reading where the length is announced; `MALFORMED` if it breaks off.
 pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<Bytes, Status> {
     let announced =
         head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -53,10 +50,7 @@ pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<B
 }
 
 /// Reads a body of at most `max` bytes of message and `frames` of framing, whole and within `time`.
-///
-/// # Errors
-///
-/// [`Error::TooLarge`], [`Error::DeadlinePassed`], or [`Error::Malformed`] if it breaks off.
+/// Fails with [`Error::TooLarge`], [`Error::DeadlinePassed`], or [`Error::Malformed`] if it breaks off.
 pub async fn receive(body: &mut Body, max: usize, frames: usize, time: Duration) -> Result<Bytes, Error> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -64,13 +58,13 @@ pub async fn receive(body: &mut Body, max: usize, frames: usize, time: Duration)
     match tokio::time::timeout(time, Limited::new(body, max + frames).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::TooLarge(max)),
-        Ok(Err(_)) => Err(Error::Malformed("the body breaks off".to_owned())),
+        Ok(Err(_)) => Err(Error::Malformed("the body ended early".to_owned())),
         Err(_) => Err(Error::DeadlinePassed),
     }
 }
 
-/// Reads on for a while and drops what it reads: many clients write their whole body before they read the answer, and would
-/// see a broken connection instead of the refusal.
+/// Reads on for a while and drops what it reads: many clients write their whole body before they read the
+/// answer, and would see a broken connection instead of the refusal.
 async fn discard(body: Body) {
     let rest = Limited::new(body, DRAIN_LIMIT);
     let all = async {
@@ -103,8 +97,8 @@ pub(super) fn starts_with_ignore_case(text: &str, start: &str) -> bool {
     text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
-/// The body of a stream of gRPC messages, each of which must arrive within [`BODY_TIMEOUT`] of its first byte. Between
-/// messages the client may wait.
+/// The body of a stream of gRPC messages, each of which must arrive within [`BODY_TIMEOUT`] of its first
+/// byte. Between messages the client may wait.
 pub(super) fn timed(body: Body) -> Body {
     Body::new(Timed { body, position: Position::default(), timer: None })
 }

@@ -89,7 +89,7 @@ pub(super) fn no_content() -> Response<Body> {
     response
 }
 
-/// The headers that say what to do about a failure.
+/// Sets the headers that tell a client how to react to a failure.
 pub(super) fn set_retry_headers(status: &Status, http_status: StatusCode, headers: &mut http::HeaderMap) {
     if http_status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -104,7 +104,8 @@ fn whole_seconds(delay: Duration) -> u64 {
     delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
 }
 
-/// The HTTP status of a gRPC one. Source: `google/rpc/code.proto`; a message too large and one encoded have their own in HTTP.
+/// The HTTP status of a gRPC one. Source: `google/rpc/code.proto`; a message too large and one encoded have
+/// their own in HTTP.
 pub(super) fn http_status(status: &Status) -> StatusCode {
     let number = match status.code() {
         Code::Ok => 200,
@@ -125,13 +126,13 @@ pub(super) fn http_status(status: &Status) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Whether the status carries that reason.
+/// Returns true if the status carries that reason.
 pub(super) fn has_reason(status: &Status, reason: ErrorReason) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == reason.as_str_name())
 }
 
-/// Appends the details of an encoded `google.rpc.Status`, with commas between. One that cannot be written is left
-/// out rather than losing the others.
+/// Appends the details of an encoded `google.rpc.Status`, with commas between. One that cannot be written is
+/// left out rather than losing the others.
 fn details(mut status: &[u8], out: &mut Vec<u8>) {
     let Some((schema, any)) =
         DETAILS.as_ref().and_then(|schema| Some((schema, schema.message_id("google.protobuf.Any")?)))
@@ -151,7 +152,7 @@ fn details(mut status: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a `google.protobuf.Any` holds stack traces, which callers must not see.
+/// Returns true if a `google.protobuf.Any` holds stack traces, which callers must not see.
 fn is_debug(mut any: &[u8]) -> bool {
     while let Ok(Some((number, value))) = next_wire(&mut any) {
         if number == 1 && matches!(value, Wire::Bytes(url) if url.ends_with(b"/google.rpc.DebugInfo")) {

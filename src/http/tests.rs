@@ -1,4 +1,4 @@
-//! The dialects end to end, before RPCs that echo: what they are called with comes back in the reply.
+//! The dialects end to end, before RPCs that echo their request.
 
 use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
@@ -48,7 +48,7 @@ struct Seen {
 struct Caller(u16);
 
 /// A gateway, and what authentication says of every request.
-struct Front {
+struct TestGateway {
     gateway: Gateway,
     refusal: Option<Box<dyn Fn() -> Status + Send + Sync>>,
 }
@@ -57,13 +57,13 @@ struct Front {
 fn front(
     schema: &Arc<Schema>,
     reply: impl Fn(Seen) -> Result<Vec<u8>, Status> + Clone + Send + Sync + 'static,
-) -> Front {
+) -> TestGateway {
     let mut rpcs = Upstream::default();
     for name in ["everything.Everything", "users.Users", "users.Keys"] {
         let reply = reply.clone();
         rpcs.insert(name, move |request| Box::pin(replied(request, reply.clone())));
     }
-    Front { gateway: Gateway::new(Arc::clone(schema), rpcs, SETTINGS), refusal: None }
+    TestGateway { gateway: Gateway::new(Arc::clone(schema), rpcs, SETTINGS), refusal: None }
 }
 
 async fn replied(
@@ -94,7 +94,7 @@ fn framed(message: &[u8]) -> Response<Body> {
     headers.body(Body::new(body)).unwrap()
 }
 
-/// What came back.
+/// A reply.
 #[derive(Debug)]
 struct Got {
     status: StatusCode,
@@ -128,7 +128,7 @@ impl Got {
     }
 }
 
-async fn send(front: &Front, request: Request<Body>) -> Got {
+async fn send(front: &TestGateway, request: Request<Body>) -> Got {
     let headers_only = request.method() == Verb::HEAD;
     let response = respond(front, request).await;
     let response = if headers_only { response.map(|_| Body::empty()) } else { response };
@@ -137,7 +137,7 @@ async fn send(front: &Front, request: Request<Body>) -> Got {
 }
 
 /// The lifecycle of a request, without the server's part.
-async fn respond(front: &Front, request: Request<Body>) -> Response<Body> {
+async fn respond(front: &TestGateway, request: Request<Body>) -> Response<Body> {
     let (mut head, mut body) = request.into_parts();
     let call: Call<'_> = match front.gateway.locate(&mut head) {
         Ok(call) => call,
@@ -172,13 +172,13 @@ fn request(verb: &str, path: &str, body: &str) -> Request<Body> {
 }
 
 /// The request's message is the reply's, so that the answer shows what the RPC was given.
-fn echo() -> Front {
+fn echo() -> TestGateway {
     front(&EVERYTHING.0, |seen| Ok(seen.message.to_vec()))
 }
 
 /// Authentication says `status` to every request.
-fn failing(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> Front {
-    Front { refusal: Some(Box::new(status)), ..front(&USERS, |_| Ok(Vec::new())) }
+fn failing(status: impl Fn() -> Status + Clone + Send + Sync + 'static) -> TestGateway {
+    TestGateway { refusal: Some(Box::new(status)), ..front(&USERS, |_| Ok(Vec::new())) }
 }
 
 #[tokio::test]
@@ -293,7 +293,7 @@ async fn a_message_too_large_is_413() {
         assert_eq!(got.json()["code"], 11);
         assert_eq!(got.json()["details"][0]["reason"], "TOO_LARGE");
     }
-    // The limit of the gRPC server is told the same way.
+    // The limit of the gRPC server is reported the same way.
     let front = failing(|| {
         let details = ErrorDetails::with_error_info("TOO_LARGE", "usersd", []);
         Status::with_error_details(Code::OutOfRange, "long", details)

@@ -51,8 +51,8 @@ impl Upstream {
         self.0.insert(name, Box::new(serve));
     }
 
-    /// Calls the RPC that the path names, in gRPC. With an `end` it is a stream: its messages must arrive in time, and it
-    /// ends at the latest when `end` resolves.
+    /// Calls the RPC that the path names, in gRPC. With an `end` it is a stream: its messages must arrive in
+    /// time, and it ends at the latest when `end` resolves.
     pub(super) async fn serve(&self, request: Request<Body>, end: Option<End>) -> Response<Body> {
         let Some(mut end) = end else { return self.call(request).await };
         let response = tokio::select! {
@@ -64,10 +64,6 @@ impl Upstream {
     }
 
     /// Calls a unary RPC with its encoded message, and returns the encoded reply.
-    ///
-    /// # Errors
-    ///
-    /// The status of the call.
     pub(super) async fn unary(
         &self,
         method: &Method,
@@ -82,10 +78,7 @@ impl Upstream {
     }
 
     /// Calls a server-streaming RPC with its encoded message, and returns the body of its reply.
-    ///
-    /// # Errors
-    ///
-    /// The status of the call if it fails before its first message.
+    /// Fails with the status of the call if it fails before its first message.
     pub(super) async fn stream(
         &self,
         method: &Method,
@@ -151,7 +144,7 @@ fn attach_error_info(response: Response<Body>) -> Response<Body> {
             return refused;
         }
         Code::OutOfRange => refusal(Code::OutOfRange, ErrorReason::TooLarge, "the message is too long"),
-        // Frames that are cut or have flags that were not announced: the caller's mistake, not ours.
+        // Incomplete frames, or flags that were not announced: the caller's mistake, not ours.
         Code::Internal => refusal(Code::InvalidArgument, ErrorReason::Malformed, message),
         _ => return response,
     };

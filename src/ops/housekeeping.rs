@@ -1,5 +1,4 @@
-//! What goes by itself in time: ended sessions, old events, users long in the trash. And what writes leave of the search
-//! index on SQLite, which is put together.
+//! Expiry of sessions, events and users in the trash, and merging of the search index on SQLite.
 
 use std::time::Duration;
 
@@ -19,13 +18,14 @@ const BATCH: u64 = 500;
 /// The least and the most time between two rounds.
 const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// Most steps of merging the search index in one round: more than a million users need, and an end while others write.
+/// Most steps of merging the search index in one round: more than a million users need, and an end while
+/// others write.
 const MAX_MERGE_STEPS: usize = 1_000;
 
-/// Most trees of the search index that are left as they are. A search looks into each.
+/// Most segments of the search index that are left as they are. A search looks into each.
 const MAX_SEGMENTS: u64 = 4;
 
-/// What a round of housekeeping removed.
+/// Counts of the rows that a round of housekeeping removed.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Removed {
     sessions: u64,
@@ -44,13 +44,14 @@ fn more(count: &mut u64, batch: u64) -> bool {
 }
 
 impl Operations {
-    /// How often the whole search index may be merged: that writes all of it, however little was written since.
-    pub const MERGE_EVERY: Duration = Duration::from_hours(1);
+    /// The shortest time between merges of the whole search index: each writes all of it, however little was
+    /// written since.
+    pub const MERGE_INTERVAL: Duration = Duration::from_hours(1);
 
-    /// How often all users are counted to check the totals: a million takes some hundred milliseconds.
-    pub const CHECK_TOTALS_EVERY: Duration = Duration::from_hours(24);
+    /// The time between counts of all users, which check the totals: a million takes some hundred milliseconds.
+    pub const CHECK_TOTALS_INTERVAL: Duration = Duration::from_hours(24);
 
-    /// How often to look for what is due: soon enough that nothing outlives its time by a quarter, or by a minute.
+    /// The time between rounds: short enough that nothing outlives its time by a quarter, or by a minute.
     pub fn clean_up_every(&self) -> Duration {
         let rules = &self.rules;
         let spans = [Some(rules.session_lifetime), rules.session_idle, rules.trash_keep, rules.logs_keep];
@@ -62,7 +63,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// Those of the database; what was removed till then stays removed.
+    /// Those of the database; rows removed so far stay removed.
     pub async fn clean_up(&self) -> Result<()> {
         let mut removed = Removed::default();
         let done = self.remove_due(&mut removed).await;
@@ -105,8 +106,8 @@ impl Operations {
         Ok(())
     }
 
-    /// Takes from the events of purged users what says where they were, as far as purging did not. Returns how many users
-    /// that is.
+    /// Takes from the events of purged users what says where they were, as far as purging did not. Returns
+    /// how many users that is.
     async fn clear_logs_of_purged(&self) -> Result<u64> {
         let mut users = 0;
         loop {
@@ -130,7 +131,8 @@ impl Operations {
         Ok(more)
     }
 
-    /// Begins to make one tree of the search index, if it consists of many. [`clean_up`](Self::clean_up) goes on with it.
+    /// Begins to make one tree of the search index, if it consists of many. [`clean_up`](Self::clean_up) goes
+    /// on with it.
     pub async fn merge_search_index(&self) -> Result<()> {
         if store::search::segment_count(self.store.reader()).await? > MAX_SEGMENTS {
             self.merge(MergeMode::Full).await?;
@@ -192,7 +194,7 @@ impl Operations {
         let (found, mut failed) = (due.len(), 0);
         for (namespace, user) in due {
             let caller = Caller::server(namespace);
-            // Another replica may have been quicker, or somebody restored the user.
+            // Another replica may have been quicker, or the user was restored.
             let still_due = |user: &User| match user.deleted {
                 Some(at) if at < cutoff => Ok(()),
                 _ => Err(Error::UserNotFound),
@@ -203,7 +205,7 @@ impl Operations {
                 // One that cannot be removed must not keep all others in the trash.
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "a user could not be purged, and will be tried again");
+                    tracing::warn!(error, "a user could not be purged and will be retried");
                     failed += 1;
                 }
             }

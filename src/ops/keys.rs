@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::domain::caller::{Caller, Identity};
 use crate::domain::device::Details;
 use crate::domain::event::{Action, Event, KeyLogFilter, LogRecord};
-use crate::domain::key::{ApiKey, Key, KeyName, NewKey, Reach};
+use crate::domain::key::{AllowedNamespaces, ApiKey, Key, KeyName, NewKey};
 use crate::domain::namespace::Namespace;
 use crate::domain::scope::Scopes;
 use crate::domain::time::Timestamp;
@@ -19,9 +19,9 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::ScopeMissing`] if it would have a scope that the caller lacks; [`Error::Invalid`] if it would have
-    /// expired already or live longer than the caller's own key; [`Error::KeyUnknown`] if that was revoked meanwhile;
-    /// [`Error::TooManyKeys`].
+    /// [`Error::ScopeMissing`] if it would have a scope that the caller lacks; [`Error::Invalid`] if it would
+    /// have expired already or live longer than the caller's own key; [`Error::KeyUnknown`] if that was
+    /// revoked meanwhile; [`Error::TooManyKeys`].
     pub async fn create_key(
         &self,
         caller: &Caller,
@@ -32,8 +32,8 @@ impl Operations {
         if let Some(scope) = scopes.without(caller.scopes).names().next() {
             return Err(Error::ScopeMissing { scope });
         }
-        let reach = Reach::One(caller.namespace.clone());
-        let (secret, key) = new_key(&self.clock, caller, NewKey { reach, name, scopes, expires })?;
+        let namespaces = AllowedNamespaces::One(caller.namespace.clone());
+        let (secret, key) = new_key(&self.clock, caller, NewKey { namespaces, name, scopes, expires })?;
         let tx = self.store.begin(caller).await?;
         insert(&tx, caller, &secret, &key).await?;
         tx.commit().await?;
@@ -44,23 +44,23 @@ impl Operations {
 
     /// The keys of the caller's namespace that have not expired, the oldest first.
     pub async fn list_keys(&self, caller: &Caller) -> Result<Vec<Key>> {
-        let reach = Reach::One(caller.namespace.clone());
-        let mut keys = store::keys::of(&self.store.read(caller).await?, &reach).await?;
+        let namespaces = AllowedNamespaces::One(caller.namespace.clone());
+        let mut keys = store::keys::of(&self.store.read(caller).await?, &namespaces).await?;
         let now = self.clock.now();
         keys.retain(|key| !key.has_expired(now));
         Ok(keys)
     }
 
-    /// Revokes a key of the caller's namespace, with `descendants` also all that it made and that those made. Returns how
-    /// many were revoked.
+    /// Revokes a key of the caller's namespace, with `descendants` also all that it made and that those made.
+    /// Returns how many were revoked.
     ///
     /// # Errors
     ///
     /// [`Error::KeyNotFound`]; with `descendants` not for a key that has ended already.
     pub async fn delete_key(&self, caller: &Caller, id: &str, descendants: bool) -> Result<u64> {
-        let reach = Reach::One(caller.namespace.clone());
+        let namespaces = AllowedNamespaces::One(caller.namespace.clone());
         let tx = self.store.begin(caller).await?;
-        let revoked = revoke_in(&tx, &self.clock, caller, Some(&reach), id, descendants).await?;
+        let revoked = revoke_in(&tx, &self.clock, caller, Some(&namespaces), id, descendants).await?;
         tx.commit().await?;
         let namespace = caller.namespace.as_str();
         tracing::info!(key = id, namespace, revoked, by = &*caller.name, "key revoked");
@@ -71,33 +71,36 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::NamespaceMismatch`] if it asks for root keys without being a root caller, and [`Error::Invalid`] for a
-    /// page token that is not of this list.
+    /// [`Error::NamespaceMismatch`] if it asks for root keys without being a root caller, and
+    /// [`Error::Invalid`] for a page token that is not of this list.
     pub async fn list_key_logs(
         &self,
         caller: &Caller,
         filter: &KeyLogFilter,
         wanted: &PageRequest,
     ) -> Result<ListPage<(LogRecord, Details)>> {
-        let reach = match filter.root {
+        let namespaces = match filter.root {
             true if !caller.root => return Err(Error::NamespaceMismatch),
-            true => Reach::Every,
-            false => Reach::One(caller.namespace.clone()),
+            true => AllowedNamespaces::All,
+            false => AllowedNamespaces::One(caller.namespace.clone()),
         };
-        let digest = filter.digest(&reach);
+        let digest = filter.digest(&namespaces);
         let start = self.start(&wanted.page, &digest, |cursor| cursor.parse().ok())?;
         let db = &self.store.read(caller).await?;
-        // One more than asked for tells whether there are more.
+        // One row more than asked for shows whether more follow.
         let limit = wanted.page.limit;
-        let mut rows = store::events::of_keys(db, &reach, filter, &start, limit + 1).await?;
+        let mut rows = store::events::of_keys(db, &namespaces, filter, &start, limit + 1).await?;
         let next = self.truncate_page(&mut rows, limit, &digest, |last| last.seq.to_string());
-        let total =
-            if wanted.total { Some(store::events::count_of_keys(db, &reach, filter).await?) } else { None };
+        let total = if wanted.total {
+            Some(store::events::count_of_keys(db, &namespaces, filter).await?)
+        } else {
+            None
+        };
         Ok(self.with_device_details(ListPage { rows, total, next }, |record| &record.device).await)
     }
 
-    /// Removes keys that have expired, at most `most`, and notes it in the log. Returns how many. Of replicas that do it
-    /// at the same time one notes each key.
+    /// Removes keys that have expired, at most `most`, and notes it in the log. Returns how many. Of replicas
+    /// that do it at the same time one logs each key.
     pub(super) async fn end_expired_keys(&self, most: u64) -> Result<u64> {
         // Without a lock first: it would keep keys from being made, for nothing almost always.
         let due = store::keys::expired(self.store.reader(), self.clock.now(), most).await?;
@@ -143,8 +146,8 @@ pub async fn create(store: &Store, clock: &Clock, new: NewKey) -> Result<(ApiKey
     Ok((secret, key))
 }
 
-/// Revokes the key with `id` of any namespace as the command line, with `descendants` also all that it made and that
-/// those made. Returns how many were revoked.
+/// Revokes the key with `id` of any namespace as the command line, with `descendants` also all that it made
+/// and that those made. Returns how many were revoked.
 ///
 /// # Errors
 ///
@@ -164,16 +167,16 @@ fn new_key(clock: &Clock, caller: &Caller, new: NewKey) -> Result<(ApiKey, Key)>
         return Err(Error::invalid("expires", "must be in the future"));
     }
     let secret = ApiKey::generate().map_err(Error::internal)?;
-    let NewKey { reach, name, scopes, expires } = new;
+    let NewKey { namespaces, name, scopes, expires } = new;
     let id = clock.new_id()?.to_string();
     let created_by = caller.name.to_string();
-    Ok((secret, Key { id, reach, name, scopes, created: now, expires, last_used: None, created_by }))
+    Ok((secret, Key { id, namespaces, name, scopes, created: now, expires, last_used: None, created_by }))
 }
 
 /// Stores a new key, if its maker may make it and the namespace has room.
 async fn insert(tx: &Transaction, caller: &Caller, secret: &ApiKey, key: &Key) -> Result<()> {
-    // First, so that of two that make the last one that fits only one does, and that nothing is made by a key that is
-    // being revoked with its descendants.
+    // First, so that of two that make the last one that fits only one does, and that nothing is made by a key
+    // that is being revoked with its descendants.
     store::keys::change(tx).await?;
     if caller.identity == Identity::Key {
         let maker = store::keys::find_of_caller(tx, &caller.namespace, &caller.name).await?;
@@ -181,20 +184,20 @@ async fn insert(tx: &Transaction, caller: &Caller, secret: &ApiKey, key: &Key) -
         let checked = maker.check_made(key.expires, key.created);
         checked.map_err(|why| Error::invalid("expires", why.to_string()))?;
     }
-    if store::keys::count_of(tx, &key.reach, key.created).await? >= Key::MOST {
+    if store::keys::count_of(tx, &key.namespaces, key.created).await? >= Key::MAX_PER_NAMESPACE {
         return Err(Error::TooManyKeys);
     }
     store::keys::insert(tx, key, secret.digest()).await?;
     let event = Event::new(key.created, Action::KeyCreated, None).about(&key.id);
     let event = event.changing(0, key.scopes.names().collect());
-    store::events::append_of_key(tx, &key.reach, caller, &event).await
+    store::events::append_of_key(tx, &key.namespaces, caller, &event).await
 }
 
 async fn revoke_in(
     tx: &Transaction,
     clock: &Clock,
     caller: &Caller,
-    reach: Option<&Reach>,
+    namespaces: Option<&AllowedNamespaces>,
     id: &str,
     descendants: bool,
 ) -> Result<u64> {
@@ -203,8 +206,8 @@ async fn revoke_in(
         return Err(Error::KeyNotFound);
     }
     store::keys::change(tx).await?;
-    let mut revoked: Vec<Key> = store::keys::find(tx, reach, id).await?.into_iter().collect();
-    if revoked.is_empty() && !(descendants && store::keys::has_ended(tx, reach, id).await?) {
+    let mut revoked: Vec<Key> = store::keys::find(tx, namespaces, id).await?.into_iter().collect();
+    if revoked.is_empty() && !(descendants && store::keys::has_ended(tx, namespaces, id).await?) {
         return Err(Error::KeyNotFound);
     }
     if descendants {
@@ -221,5 +224,5 @@ async fn revoke_in(
 async fn note_end(tx: &Transaction, caller: &Caller, key: &Key, action: Action, at: Timestamp) -> Result<()> {
     store::keys::end(tx, key, at).await?;
     let event = Event::new(at, action, None).about(&key.id);
-    store::events::append_of_key(tx, &key.reach, caller, &event).await
+    store::events::append_of_key(tx, &key.namespaces, caller, &event).await
 }

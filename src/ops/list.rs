@@ -20,7 +20,7 @@ use super::Operations;
 pub struct ListPage<T> {
     /// The rows of the page.
     pub rows: Vec<T>,
-    /// How many there are on all pages; `None` if nobody asked.
+    /// The number of rows on all pages; `None` if it was not asked for.
     pub total: Option<u64>,
     /// Leads to the next page; empty on the last.
     pub next: String,
@@ -29,7 +29,7 @@ pub struct ListPage<T> {
 /// Users with their prefs that are read at a time: all of them together are too long for a reply.
 const PREFS_CHUNK: usize = 50;
 
-/// What became of many ids.
+/// The result of a batch read.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// In the order of the ids.
@@ -40,23 +40,19 @@ pub struct Batch {
     pub unread: Vec<UserId>,
 }
 
-/// What of a list to show.
+/// The page of a list to return, and what it includes.
 #[derive(Debug)]
 pub struct PageRequest {
     /// Which part.
     pub page: Page,
-    /// Whether to count them all.
+    /// Counts the rows of all pages.
     pub total: bool,
-    /// Whether users come with their prefs.
+    /// Includes the users' prefs.
     pub prefs: bool,
 }
 
 impl Operations {
     /// A page of users.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] for a page token that is not of this list.
     pub async fn list(
         &self,
         caller: &Caller,
@@ -66,21 +62,18 @@ impl Operations {
         let (db, namespace) = (&self.read_list(caller).await?, &caller.namespace);
         let digest = listing.digest(namespace);
         let start = self.start(&wanted.page, &digest, position)?;
-        let source = store::list::source(db, namespace, listing).await?;
+        let path = store::list::choose_path(db, namespace, listing).await?;
         let (limit, prefs) = (wanted.page.limit, wanted.prefs);
-        let page = store::list::page(db, namespace, listing, &source, &start, limit, prefs).await?;
-        let total = if wanted.total {
-            Some(store::list::total(db, namespace, listing, &source).await?)
-        } else {
-            None
-        };
+        let page = store::list::page(db, namespace, listing, &path, &start, limit, prefs).await?;
+        let total =
+            if wanted.total { Some(store::list::total(db, namespace, listing, &path).await?) } else { None };
         let next = page.users.last().filter(|_| page.more).map_or_else(String::new, |last| {
             self.page_tokens.seal(&digest, &cursor(&Position::of(last, listing.order)))
         });
         Ok(ListPage { rows: page.users, total, next })
     }
 
-    /// Live users by what their names begin with, in the order of their usernames.
+    /// Live users by prefixes of their names, in the order of their usernames.
     pub async fn search(
         &self,
         caller: &Caller,
@@ -128,7 +121,8 @@ impl Operations {
         Ok(batch)
     }
 
-    /// The rows with what their devices are. Each device is told once: most rows of a user are of one or two.
+    /// The rows with the details of their devices. Each device is parsed once: most rows of a user are of one
+    /// or two.
     pub(super) async fn with_device_details<T>(
         &self,
         listed: ListPage<T>,
@@ -150,7 +144,7 @@ impl Operations {
         ListPage { rows, total: listed.total, next: listed.next }
     }
 
-    /// Where the page begins in `list`.
+    /// Returns the position in `list` at which the page begins.
     pub(super) fn start<P>(
         &self,
         page: &Page,

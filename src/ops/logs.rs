@@ -1,4 +1,4 @@
-//! What happened to a user.
+//! The event log of a user.
 
 use crate::domain::caller::Caller;
 use crate::domain::device::Details;
@@ -31,7 +31,7 @@ impl Operations {
         if !store::users::exists(&db, namespace, user).await? {
             return Err(Error::UserNotFound);
         }
-        // One more than asked for tells whether there are more.
+        // One row more than asked for shows whether more follow.
         let limit = wanted.page.limit;
         let mut rows = store::events::of_user(&db, namespace, user, filter, &start, limit + 1).await?;
         // An id is free again once its user was purged: what is not cleared yet is not the new user's.

@@ -67,8 +67,8 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::BadCredentials`] for an unknown user as for a wrong password, [`Error::UserBlocked`],
-    /// [`Error::EtagMismatch`], [`Error::HasherBusy`], [`Error::TooManyAttempts`], and [`Error::Invalid`] if the new
-    /// password holds one of the user's names: told only to one who knows the old one.
+    /// [`Error::EtagMismatch`], [`Error::HasherBusy`], [`Error::TooManyAttempts`], and [`Error::Invalid`] if
+    /// the new password holds one of the user's names: returned only to callers who know the old one.
     pub async fn update_password(&self, caller: &Caller, change: PasswordChange) -> Result<User> {
         self.with_verified_password(caller, &change).await
     }
@@ -103,8 +103,8 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], [`Error::HasherBusy`], and [`Error::Invalid`] if the new
-    /// password holds one of the user's names.
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], [`Error::HasherBusy`], and [`Error::Invalid`] if the
+    /// new password holds one of the user's names.
     pub async fn set_password(
         &self,
         caller: &Caller,
@@ -125,10 +125,6 @@ impl Operations {
     }
 
     /// Ends the lockouts of a user: resets the failures under each of the user's names.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UserNotFound`]
     pub async fn unlock(&self, caller: &Caller, id: &UserId) -> Result<User> {
         let event = Event::new(self.clock.now(), Action::UserUnlocked, Some(id.clone()));
         let tx = self.store.begin(caller).await?;

@@ -14,7 +14,7 @@ use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
-use crate::store::sessions::Open;
+use crate::store::sessions::OpenAt;
 use crate::throttle::{AttemptReservation, LoginIdentifier};
 
 use super::Operations;
@@ -23,12 +23,12 @@ use super::users::UserRef;
 use super::verify::{Proof, Purpose, Verified, recheck_credentials};
 
 /// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
-const SEEN_EVERY: Duration = Duration::from_mins(1);
+const LAST_SEEN_RESOLUTION: Duration = Duration::from_mins(1);
 
 /// The most sessions that one sign-in ends.
 const MAX_ENDED: u64 = 100;
 
-/// What the end user typed to sign in. A text that cannot be a name matches no user.
+/// The credentials of a log-in, as typed. A text that cannot be a name matches no user.
 #[derive(Debug)]
 pub struct Login {
     /// The username.
@@ -106,14 +106,14 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only, [`Error::HasherBusy`],
-    /// [`Error::TooManyAttempts`].
+    /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only,
+    /// [`Error::HasherBusy`], [`Error::TooManyAttempts`].
     pub async fn login(&self, caller: &Caller, login: Login) -> Result<(SessionToken, Session)> {
         self.with_verified_password(caller, &NamedLogin { named: login.named(), login }).await
     }
 
-    /// The hash as we write it now, if the one that was verified is another system's or cheaper. If there is no time for
-    /// it, the next log-in will do.
+    /// The hash as we write it now, if the one that was verified is another system's or cheaper. If there is
+    /// no time for it, the next log-in will do.
     async fn rehash_if_outdated(
         &self,
         caller: &Caller,
@@ -159,8 +159,8 @@ impl Operations {
         Ok((token, session_of(&user, &new)))
     }
 
-    /// Ends the oldest sessions of a user who has as many as a user may have, so that one more fits. A user who has far more
-    /// loses some at each sign-in.
+    /// Ends the oldest sessions of a user who has as many as a user may have, so that one more fits. A user
+    /// who has far more loses some at each sign-in.
     async fn end_oldest(&self, tx: &store::Transaction, caller: &Caller, user: &UserId) -> Result<()> {
         let Some(others) = u64::from(self.rules.max_sessions).checked_sub(1) else { return Ok(()) };
         let (namespace, now) = (&caller.namespace, self.clock.now());
@@ -193,7 +193,7 @@ impl Operations {
         let (token, session) = self.find_session(caller, token).await?;
         let now = self.clock.now();
         if let Some(idle) = self.rules.session_idle
-            && session.seen.plus(SEEN_EVERY.min(idle / 10)) < now
+            && session.seen.plus(LAST_SEEN_RESOLUTION.min(idle / 10)) < now
         {
             let tx = self.store.begin(caller).await?;
             store::sessions::touch(&tx, &caller.namespace, token.digest(), now).await?;
@@ -203,10 +203,6 @@ impl Operations {
     }
 
     /// Ends the session that `token` opens.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::SessionNotFound`]
     pub async fn logout(&self, caller: &Caller, token: &str) -> Result<()> {
         let (token, session) = self.find_session(caller, token).await?;
         let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(session.user));
@@ -236,7 +232,7 @@ impl Operations {
         let start = self.start(&wanted.page, &digest, |cursor| Some(cursor.to_owned()))?;
         self.read(caller, &UserRef::Id(user.clone())).await?;
         let (db, open) = (self.read_list(caller).await?, self.open());
-        // One more than asked for tells whether there are more.
+        // One row more than asked for shows whether more follow.
         let (after, limit) = (start.after().map(String::as_str), wanted.page.limit);
         let mut rows = store::sessions::of_user(&db, namespace, user, open, after, limit + 1).await?;
         let next = self.truncate_page(&mut rows, limit, &digest, |last| last.public_id.clone());
@@ -250,10 +246,6 @@ impl Operations {
     }
 
     /// Ends the session of a user that `public_id` names.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UserNotFound`], [`Error::SessionNotFound`].
     pub async fn delete_session(&self, caller: &Caller, user: &UserId, public_id: &str) -> Result<()> {
         let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(user.clone())).about(public_id);
         let tx = self.store.begin(caller).await?;
@@ -272,10 +264,6 @@ impl Operations {
     }
 
     /// Ends all sessions of a user. How many were open.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UserNotFound`]
     pub async fn delete_sessions(&self, caller: &Caller, user: &UserId) -> Result<u64> {
         let event = Event::new(self.clock.now(), Action::SessionsDeleted, Some(user.clone()));
         let tx = self.store.begin(caller).await?;
@@ -290,10 +278,10 @@ impl Operations {
         Ok(ended)
     }
 
-    /// What tells an open session from one that has ended, now.
-    fn open(&self) -> Open {
+    /// The condition of sessions that are open now.
+    fn open(&self) -> OpenAt {
         let now = self.clock.now();
-        Open { now, idle_since: self.rules.session_idle.map(|idle| now.minus(idle)) }
+        OpenAt { now, idle_since: self.rules.session_idle.map(|idle| now.minus(idle)) }
     }
 
     /// The open session of a token. An unread one may have ended without being removed yet.

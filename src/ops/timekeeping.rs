@@ -1,4 +1,4 @@
-//! Whether the clock can be trusted with removing what is old: a clock that jumps ahead makes everything old.
+//! Guards removals against a wrong clock: one that jumps ahead would make every row old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,44 +12,44 @@ use crate::store;
 use super::Operations;
 
 /// A jump of the clock that is no correction.
-const JUMP: Duration = Duration::from_hours(24);
+const MAX_DRIFT: Duration = Duration::from_hours(24);
 
-/// How long nothing is removed after one: time for an operator to see it.
-const HOLD: Duration = Duration::from_hours(1);
+/// The time without removals after a jump, in which an operator can see the warning.
+const REMOVAL_PAUSE: Duration = Duration::from_hours(1);
 
-/// How often the clocks are noted in the database.
-const NOTE: Duration = Duration::from_mins(10);
+/// The time between records of the clocks in the database.
+const RECORD_INTERVAL: Duration = Duration::from_mins(10);
 
-/// How long the clocks of a machine's start are kept that housekeeping was not seen on.
-const FORGET: Duration = Duration::from_hours(90 * 24);
+/// The time for which the clocks of a machine are kept on which no housekeeping runs any more.
+const CLOCKS_RETENTION: Duration = Duration::from_hours(90 * 24);
 
 /// The clocks when they were last trusted, and what happened since.
 #[derive(Clone, Debug)]
-pub(super) struct Timekeeper(Arc<Mutex<Kept>>);
+pub(super) struct Timekeeper(Arc<Mutex<ClockState>>);
 
 #[derive(Debug)]
-struct Kept {
+struct ClockState {
     trusted: Option<Clocks>,
-    /// What the clocks showed when they were found to have jumped.
+    /// The clocks when they were found to have jumped.
     jumped: Option<Clocks>,
-    noted: Option<Clocks>,
+    last_recorded: Option<Clocks>,
 }
 
-/// What the clocks say of removing.
+/// The decision whether rows may be removed.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Trusted,
     /// They have just jumped, by so many microseconds.
     Jumped(i64),
     /// They had, not long ago.
-    Held,
+    Paused,
     /// They had, and stayed so: that is what time it is.
     Accepted,
 }
 
-impl Kept {
+impl ClockState {
     fn look(&mut self, now: &Clocks) -> Verdict {
-        let far = |drift: i64| Duration::from_micros(drift.unsigned_abs()) > JUMP;
+        let far = |drift: i64| Duration::from_micros(drift.unsigned_abs()) > MAX_DRIFT;
         let drift = self.trusted.as_ref().map_or(0, |trusted| now.drift_since(trusted));
         if !far(drift) {
             (self.trusted, self.jumped) = (Some(now.clone()), None);
@@ -57,8 +57,8 @@ impl Kept {
         }
         match &self.jumped {
             Some(jumped) if !far(now.drift_since(jumped)) => {
-                if now.boot < jumped.boot.plus(HOLD) {
-                    return Verdict::Held;
+                if now.boot < jumped.boot.plus(REMOVAL_PAUSE) {
+                    return Verdict::Paused;
                 }
                 (self.trusted, self.jumped) = (Some(now.clone()), None);
                 Verdict::Accepted
@@ -70,14 +70,16 @@ impl Kept {
         }
     }
 
-    fn is_note_due(&self, now: &Clocks) -> bool {
-        self.noted.as_ref().is_none_or(|noted| now.boot >= noted.boot.plus(NOTE))
+    fn is_record_due(&self, now: &Clocks) -> bool {
+        self.last_recorded
+            .as_ref()
+            .is_none_or(|last_recorded| now.boot >= last_recorded.boot.plus(RECORD_INTERVAL))
     }
 }
 
 impl Timekeeper {
     pub(super) fn new(trusted: Option<Clocks>) -> Self {
-        Self(Arc::new(Mutex::new(Kept { trusted, jumped: None, noted: None })))
+        Self(Arc::new(Mutex::new(ClockState { trusted, jumped: None, last_recorded: None })))
     }
 }
 
@@ -85,27 +87,27 @@ impl Operations {
     /// Returns true if what is old by the clock may be removed.
     pub(super) async fn clock_is_trusted(&self) -> Result<bool> {
         let now = self.clock.clocks();
-        let mut kept = self.timekeeper.0.lock().await;
-        match kept.look(&now) {
-            Verdict::Held => return Ok(false),
+        let mut state = self.timekeeper.0.lock().await;
+        match state.look(&now) {
+            Verdict::Paused => return Ok(false),
             Verdict::Jumped(drift) => {
                 let days = drift / 86_400_000_000;
                 tracing::warn!(
                     days,
-                    "the clock is more than a day off since housekeeping last ran: nothing is removed for an hour"
+                    "the clock jumped by more than a day since the last housekeeping: nothing is removed for an hour"
                 );
                 return Ok(false);
             }
             Verdict::Accepted => {
-                tracing::warn!("the clock stayed as it is for an hour: housekeeping goes on by it");
+                tracing::warn!("the clock was steady for an hour: housekeeping resumes");
             }
             Verdict::Trusted => {}
         }
-        if kept.is_note_due(&now) {
+        if state.is_record_due(&now) {
             let tx = self.store.begin_as_server().await?;
-            store::clocks::note(&tx, &now, now.wall.minus(FORGET)).await?;
+            store::clocks::note(&tx, &now, now.wall.minus(CLOCKS_RETENTION)).await?;
             tx.commit().await?;
-            kept.noted = Some(now);
+            state.last_recorded = Some(now);
         }
         Ok(true)
     }
@@ -125,20 +127,20 @@ mod tests {
 
     #[test]
     fn after_a_jump_of_more_than_a_day_nothing_is_removed_for_an_hour() {
-        let mut kept = Kept { trusted: None, jumped: None, noted: None };
-        assert_eq!(kept.look(&clocks(1_000, 10)), Verdict::Trusted);
+        let mut state = ClockState { trusted: None, jumped: None, last_recorded: None };
+        assert_eq!(state.look(&clocks(1_000, 10)), Verdict::Trusted);
         // A machine that ran for long between two rounds, and a correction of some hours.
-        assert_eq!(kept.look(&clocks(1_100, 110)), Verdict::Trusted);
-        assert_eq!(kept.look(&clocks(1_104, 111)), Verdict::Trusted);
-        assert_eq!(kept.look(&clocks(11_000, 111)), Verdict::Jumped(9_896 * HOUR));
-        assert_eq!(kept.look(&clocks(11_000, 111)), Verdict::Held);
+        assert_eq!(state.look(&clocks(1_100, 110)), Verdict::Trusted);
+        assert_eq!(state.look(&clocks(1_104, 111)), Verdict::Trusted);
+        assert_eq!(state.look(&clocks(11_000, 111)), Verdict::Jumped(9_896 * HOUR));
+        assert_eq!(state.look(&clocks(11_000, 111)), Verdict::Paused);
         // Put right again.
-        assert_eq!(kept.look(&clocks(1_105, 112)), Verdict::Trusted);
-        assert_eq!(kept.look(&clocks(11_000, 113)), Verdict::Jumped(9_894 * HOUR));
+        assert_eq!(state.look(&clocks(1_105, 112)), Verdict::Trusted);
+        assert_eq!(state.look(&clocks(11_000, 113)), Verdict::Jumped(9_894 * HOUR));
         // Another jump begins another hour.
-        assert_eq!(kept.look(&clocks(21_001, 114)), Verdict::Jumped(19_894 * HOUR));
-        assert_eq!(kept.look(&clocks(21_002, 115)), Verdict::Accepted);
-        assert_eq!(kept.look(&clocks(21_003, 116)), Verdict::Trusted);
-        assert_eq!(kept.look(&clocks(20_000, 117)), Verdict::Jumped(-1_004 * HOUR));
+        assert_eq!(state.look(&clocks(21_001, 114)), Verdict::Jumped(19_894 * HOUR));
+        assert_eq!(state.look(&clocks(21_002, 115)), Verdict::Accepted);
+        assert_eq!(state.look(&clocks(21_003, 116)), Verdict::Trusted);
+        assert_eq!(state.look(&clocks(20_000, 117)), Verdict::Jumped(-1_004 * HOUR));
     }
 }

@@ -1,4 +1,4 @@
-//! Users in the trash: read, restored, removed for good.
+//! Users in the trash: read, restored, purged.
 
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
@@ -10,10 +10,10 @@ use crate::store;
 use super::users::{Edit, Lifecycle};
 use super::{Operations, check_etag};
 
-/// How often a user is looked for that others restore or purge while it is being restored.
+/// The most tries to restore a user that other calls restore or purge at the same time.
 const TRIES: u32 = 3;
 
-/// How many batches of a purged user's events are cleared by the call that purged it, beside the first.
+/// Batches of a purged user's events that the call that purged it clears, beside the first.
 const MORE_BATCHES: u32 = 4;
 
 impl Operations {
@@ -32,8 +32,8 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::UsernameTaken`] or [`Error::EmailTaken`] if
-    /// another user took a name meanwhile.
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::UsernameTaken`] or
+    /// [`Error::EmailTaken`] if another user took a name meanwhile.
     pub async fn restore(&self, caller: &Caller, id: &UserId, etag: &str) -> Result<User> {
         self.change(caller, Lifecycle::Trash, id, etag, Action::UserRestored, |user| {
             user.deleted = None;
@@ -42,13 +42,13 @@ impl Operations {
         .await
     }
 
-    /// Brings back the user who was deleted last with the address of `new`, with its password and what of `changes`
-    /// is there; creates `new` if there is none. The user, and whether it was there.
+    /// Brings back the user who was deleted last with the address of `new`, with its password and what of
+    /// `changes` is there; creates `new` if there is none. The user, and whether it was there.
     ///
     /// # Errors
     ///
-    /// As [`Operations::create`] and [`Operations::restore`]; [`Error::Invalid`] if the new password holds a name that
-    /// the restored user has.
+    /// As [`Operations::create`] and [`Operations::restore`]; [`Error::Invalid`] if the new password holds a
+    /// name that the restored user has.
     pub async fn create_or_restore(
         &self,
         caller: &Caller,
@@ -104,7 +104,7 @@ impl Operations {
         .await
     }
 
-    /// Removes the user from the trash for good.
+    /// Purges a user in the trash.
     ///
     /// # Errors
     ///
@@ -113,7 +113,8 @@ impl Operations {
         self.remove(caller, id, |user| check_etag(user, etag)).await
     }
 
-    /// Removes the user from the trash if `check` agrees. Its events stay, without what says where the person was.
+    /// Removes the user from the trash if `check` agrees. Its events stay, without what says where the person
+    /// was.
     pub(super) async fn remove(
         &self,
         caller: &Caller,

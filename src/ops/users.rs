@@ -37,14 +37,14 @@ pub(super) enum Lifecycle {
     Trash,
 }
 
-/// What an edit of a user did.
+/// The result of an edit of a user.
 #[derive(Default)]
 pub(super) struct Edit {
-    /// The fields that are not what they were; none: nothing is to be written.
+    /// The fields that changed; without any nothing is written.
     pub(super) fields: Vec<&'static str>,
     /// A new password.
     pub(super) password: Option<PasswordHash>,
-    /// Whether all sessions end with it.
+    /// True if all sessions of the user end.
     pub(super) end_sessions: bool,
 }
 
@@ -68,7 +68,7 @@ impl Operations {
                 self.check_blocklist("password", password).await?;
                 Some(self.reserve_hash(caller)?.hash(password).await?)
             }
-            (None, Some(text)) => Some(self.adopt(caller, text)?),
+            (None, Some(text)) => Some(self.import_hash(caller, text)?),
             (None, None) => None,
         };
         let user = self.new_user(new)?;
@@ -77,17 +77,17 @@ impl Operations {
         let tx = self.store.begin(caller).await?; // any `?` from here to commit rolls back
         if let Err(error) = store::users::insert(&tx, &caller.namespace, &user, hash.as_ref()).await {
             drop(tx);
-            return Err(self.name_holder(caller, &user, None, error).await);
+            return Err(self.with_conflict_holder(caller, &user, None, error).await);
         }
         store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;
         Ok(user)
     }
 
-    /// Whoever brings a hash can sign in as that user.
-    fn adopt(&self, caller: &Caller, text: &str) -> Result<PasswordHash> {
+    /// Imports a hash. A caller that brings one can log in as that user.
+    fn import_hash(&self, caller: &Caller, text: &str) -> Result<PasswordHash> {
         require(caller, Scope::UsersAdmin)?;
-        self.hasher.adopt(text).map_err(|why| Error::invalid("password_hash", why.to_string()))
+        self.hasher.import_hash(text).map_err(|why| Error::invalid("password_hash", why.to_string()))
     }
 
     fn new_user(&self, new: NewUser) -> Result<User> {
@@ -119,10 +119,6 @@ impl Operations {
     }
 
     /// The live user known by `key`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UserNotFound`]
     pub async fn read(&self, caller: &Caller, key: &UserRef) -> Result<User> {
         Ok(self.find(caller, key).await?.ok_or(Error::UserNotFound)?.user)
     }
@@ -170,10 +166,6 @@ impl Operations {
     }
 
     /// Moves the user to the trash and ends its sessions.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UserNotFound`], [`Error::EtagMismatch`].
     pub async fn delete(&self, caller: &Caller, id: &UserId, etag: &str) -> Result<User> {
         self.change(caller, Lifecycle::Live, id, etag, Action::UserDeleted, |user| {
             user.deleted = Some(user.updated);
@@ -182,11 +174,7 @@ impl Operations {
         .await
     }
 
-    /// Says whether the user may sign in. Blocking it ends its sessions.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UserNotFound`], [`Error::EtagMismatch`].
+    /// Sets the status of the user. Blocking it ends its sessions.
     pub async fn update_status(
         &self,
         caller: &Caller,
@@ -204,12 +192,12 @@ impl Operations {
         .await
     }
 
-    /// Says whether the user's address counts as proven. With `proven`, only if that is the address.
+    /// Sets the verification of the user's address. With `proven`, only if that is the address.
     ///
     /// # Errors
     ///
-    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], [`Error::EmailMismatch`], and [`Error::Invalid`] if there is no
-    /// address.
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], [`Error::EmailMismatch`], and [`Error::Invalid`] if
+    /// there is no address.
     pub async fn update_verification(
         &self,
         caller: &Caller,
@@ -238,7 +226,8 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::Invalid`] if they are too many together.
+    /// [`Error::UserNotFound`], [`Error::EtagMismatch`], and [`Error::Invalid`] if they are too many
+    /// together.
     pub async fn update_prefs(
         &self,
         caller: &Caller,
@@ -259,13 +248,13 @@ impl Operations {
         .await
     }
 
-    /// Lets `edit` change a user, and writes it with its event, or neither. Where nothing is to change nothing is
-    /// written, and the user is as it was.
+    /// Lets `edit` change a user, and writes it with its event, or neither. Where nothing is to change
+    /// nothing is written, and the user is as it was.
     ///
     /// # Errors
     ///
-    /// [`Error::UserNotFound`] if there is none in that lifecycle, [`Error::EtagMismatch`], [`Error::UsernameTaken`],
-    /// [`Error::EmailTaken`], and those of `edit`.
+    /// [`Error::UserNotFound`] if there is none in that lifecycle, [`Error::EtagMismatch`],
+    /// [`Error::UsernameTaken`], [`Error::EmailTaken`], and those of `edit`.
     pub(super) async fn change(
         &self,
         caller: &Caller,
@@ -315,7 +304,7 @@ impl Operations {
         if let Err(error) = store::users::update(&tx, namespace, &before, &user, edit.password.as_ref()).await
         {
             drop(tx);
-            return Err(self.name_holder(caller, &user, Some(id), error).await);
+            return Err(self.with_conflict_holder(caller, &user, Some(id), error).await);
         }
         let event = Event::new(user.updated, action, Some(id.clone()));
         store::events::append(&tx, caller, &event.changing(user.version, edit.fields)).await?;
@@ -329,10 +318,16 @@ impl Operations {
         user.updated = self.clock.now();
     }
 
-    /// Says which of the user's names another one has, and who. Where several are taken, each database names another
-    /// one; here the e-mail address comes first and the id last. `own` is the user itself, if it is there already.
-    /// By now the other user may have let go of the name.
-    async fn name_holder(&self, caller: &Caller, user: &User, own: Option<&UserId>, error: Error) -> Error {
+    /// Says which of the user's names another one has, and who. Where several are taken, each database names
+    /// another one; here the e-mail address comes first and the id last. `own` is the user itself, if it is
+    /// there already. By now the other user may have let go of the name.
+    async fn with_conflict_holder(
+        &self,
+        caller: &Caller,
+        user: &User,
+        own: Option<&UserId>,
+        error: Error,
+    ) -> Error {
         if !matches!(error, Error::IdTaken | Error::UsernameTaken { .. } | Error::EmailTaken { .. }) {
             return error;
         }

@@ -33,7 +33,7 @@ pub(super) struct Verified<'a> {
     pub(super) hash: &'a PasswordHash,
 }
 
-/// What a password is given for: a log-in, or a new password.
+/// The operation that a password is verified for: a log-in, or a new password.
 pub(super) trait Purpose: Sync {
     type Output: Send;
 
@@ -43,8 +43,8 @@ pub(super) trait Purpose: Sync {
     fn find(&self, ops: &Operations, caller: &Caller)
     -> impl Future<Output = Result<Option<Account>>> + Send;
 
-    /// Does what the right password was given for. Its transaction begins with [`recheck_credentials`] and ends with
-    /// [`AttemptReservation::succeed`].
+    /// Runs the operation after the right password. Its transaction begins with [`recheck_credentials`] and
+    /// ends with [`AttemptReservation::succeed`].
     fn act(
         &self,
         ops: &Operations,
@@ -59,12 +59,13 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCredentials`] for an unknown user as for a wrong password, [`Error::UserBlocked`] after the right one
-    /// only, [`Error::HasherBusy`], [`Error::TooManyAttempts`], and those of the purpose.
+    /// [`Error::BadCredentials`] for an unknown user as for a wrong password, [`Error::UserBlocked`] after
+    /// the right one only, [`Error::HasherBusy`], [`Error::TooManyAttempts`], and those of the purpose.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before a verdict, the attempt is refunded. A verdict that is being stored is stored to the end.
+    /// Dropped before a verdict, the attempt is refunded. A verdict that is being stored is stored to the
+    /// end.
     pub(super) async fn with_verified_password<P: Purpose>(
         &self,
         caller: &Caller,
@@ -89,8 +90,8 @@ impl Operations {
         }
     }
 
-    /// If the hash was replaced while it was checked, as a log-in does with an outdated one, the password is verified once
-    /// more: it may still be right.
+    /// If the hash was replaced while it was checked, as a log-in does with an outdated one, the password is
+    /// verified once more: it may still be right.
     async fn verify_and_act<P: Purpose>(
         &self,
         caller: &Caller,

@@ -14,20 +14,20 @@ use crate::config::Config;
 
 use super::connections::Entry;
 
-/// How long a client that was told to go may still begin calls that were on their way, while none is open.
+/// The time after GOAWAY in which calls that were on their way are still served, while none is open.
 const MAX_FAREWELL: Duration = Duration::from_secs(5);
 
-/// How long connections last.
+/// The time limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifetimes {
-    /// How long the handshake and the headers of the first request may take together: until then a connection only holds
+    /// The handshake and the headers of the first request together: until then a connection only holds
     /// memory.
     pub(super) header: Duration,
     /// Without a call.
     pub(super) idle: Duration,
     /// Altogether; `None`: any time.
     pub(super) age: Option<Duration>,
-    /// From when the client is told to go until what is open is cut off.
+    /// From GOAWAY until open calls are cancelled.
     pub(super) grace: Duration,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Connection {
     /// When one last began or ended, in microseconds since it was accepted.
     last: AtomicU64,
     named: AtomicBool,
-    /// Cancelled when the client is told to go.
+    /// Cancelled when the client is sent GOAWAY.
     leaving: CancellationToken,
 }
 
@@ -70,7 +70,7 @@ impl Drop for OpenRequest {
     }
 }
 
-/// What is to be done with a connection.
+/// The next step for a connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Wait(Instant),
@@ -110,7 +110,7 @@ impl Connection {
         self.entry.signal()
     }
 
-    /// Cancelled after the client was told to go: streams end then, so that it opens them again elsewhere.
+    /// Cancelled after GOAWAY: streams end then, so that it opens them again elsewhere.
     pub(super) fn leaving(&self) -> &CancellationToken {
         &self.leaving
     }
@@ -123,8 +123,8 @@ impl Connection {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Notes that a good key or certificate was shown, or that none is needed for what was asked: the connection is not closed
-    /// any more to make room.
+    /// Notes that a good key or certificate was shown, or that none is needed for what was asked: the
+    /// connection is not closed any more to make room.
     pub(super) fn name(&self) {
         if !self.is_named() && !self.named.swap(true, Ordering::Relaxed) {
             self.entry.keep();
@@ -140,26 +140,28 @@ impl Connection {
         self.last.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Whether something is open that the connection must last for. Refusals that a stranger does not read are not.
+    /// Returns true while a call or stream is open that the connection must last for. Refusals that an
+    /// anonymous client does not read do not count.
     fn is_busy(&self) -> bool {
         self.open.load(Ordering::Relaxed) > 0 && (self.is_named() || self.streams.running() > 0)
     }
 
-    /// What to do at `now`. `told` is when the client was told to go.
-    fn verdict(&self, now: Instant, told: Option<Instant>) -> Verdict {
+    /// Returns the next step at `now`. `goaway_at` is when the client was sent GOAWAY.
+    fn verdict(&self, now: Instant, goaway_at: Option<Instant>) -> Verdict {
         let last = self.accepted + Duration::from_micros(self.last.load(Ordering::Relaxed));
         let aged = self.lifetimes.age.map(|age| self.accepted + age);
         if !self.begun.load(Ordering::Relaxed) {
             let header = self.header_deadline();
-            // The first request does not end this wait, so it ends when a deadline of that request could be over.
+            // The first request does not end this wait, so it ends when a deadline of that request could be
+            // over.
             let first = aged.unwrap_or(header).min(self.accepted + self.lifetimes.idle);
             let next = if now < first { first.min(header) } else { header };
             return if now < header { Verdict::Wait(next) } else { Verdict::Close };
         }
         let busy = self.is_busy();
-        if let Some(told) = told {
-            let cut_off = told + self.lifetimes.grace;
-            let alone = if busy { now } else { last.max(told) } + MAX_FAREWELL;
+        if let Some(goaway_at) = goaway_at {
+            let cut_off = goaway_at + self.lifetimes.grace;
+            let alone = if busy { now } else { last.max(goaway_at) } + MAX_FAREWELL;
             return unless(now, cut_off.min(alone), Verdict::Close);
         }
         let idle = if busy { now } else { last } + self.lifetimes.idle;
@@ -171,24 +173,25 @@ fn unless(now: Instant, deadline: Instant, verdict: Verdict) -> Verdict {
     if now < deadline { Verdict::Wait(deadline) } else { verdict }
 }
 
-/// Runs a connection to its end: the peer's, or ours when it is idle, too old, in the way, or the server stops.
+/// Runs a connection to its end: the peer's, or ours when it is idle, too old, closed to make room, or the
+/// server stops.
 pub(super) async fn run<C: GracefulConnection>(http: C, state: &Connection, stop: &CancellationToken) {
     let mut http = std::pin::pin!(http);
-    let mut told = None;
+    let mut goaway_at = None;
     let mut stopping = false;
     loop {
-        let next = match state.verdict(Instant::now(), told) {
+        let next = match state.verdict(Instant::now(), goaway_at) {
             Verdict::Wait(until) => until,
             Verdict::TellToGo => {
                 http.as_mut().graceful_shutdown();
                 state.leaving.cancel();
-                told = Some(Instant::now());
+                goaway_at = Some(Instant::now());
                 continue;
             }
             Verdict::Close => return,
         };
         tokio::select! {
-            // How a connection ends is the peer's affair; each call was answered or not for itself.
+            // How a connection ends does not matter: each call was answered or not by itself.
             _ = http.as_mut() => return,
             () = sleep_until(next) => {}
             () = state.signal().cancelled(), if !stopping => {
@@ -198,7 +201,7 @@ pub(super) async fn run<C: GracefulConnection>(http: C, state: &Connection, stop
                 stopping = true;
                 http.as_mut().graceful_shutdown();
                 state.leaving.cancel();
-                told.get_or_insert_with(Instant::now);
+                goaway_at.get_or_insert_with(Instant::now);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! All connections: how many there may be, of one address and in all, and which is closed to make room.
 //!
-//! One that showed a good key or certificate stays. Of the others, the oldest is closed when there is no room: whoever holds
-//! connections open without a key keeps out nobody who has one.
+//! One that showed a good key or certificate stays. Of the others, the oldest is closed when there is no
+//! room: a client that holds connections open without a key keeps out no client that has one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,15 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
-/// How often it is logged that connections are at a limit.
-const LOG_EVERY: Duration = Duration::from_mins(1);
+/// The time between log lines about connections at a limit.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The connections of a server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     permits: Arc<Semaphore>,
     max_per_address: usize,
-    /// They stand for many clients each, and bound these themselves.
+    /// Trusted proxies: each stands for many clients, and limits these itself.
     exempt: Arc<[IpNet]>,
     table: Arc<Mutex<Table>>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Connections {
 struct Table {
     next: u64,
     /// Those that showed no key, by number, the oldest first.
-    strangers: BTreeMap<u64, (Option<IpAddr>, CancellationToken)>,
+    keyless: BTreeMap<u64, (Option<IpAddr>, CancellationToken)>,
     addresses: HashMap<IpAddr, Address>,
     /// Since the last line in the log.
     closed: u64,
@@ -43,10 +43,10 @@ struct Table {
 #[derive(Debug, Default)]
 struct Address {
     open: usize,
-    strangers: BTreeSet<u64>,
+    keyless: BTreeSet<u64>,
 }
 
-/// A connection among all, until it is dropped.
+/// A counted connection, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Entry {
     connections: Connections,
@@ -67,14 +67,14 @@ impl Connections {
         }
     }
 
-    /// Takes in a connection, which hears of `stop`. Where there is no room, the oldest of those without a key has to go,
-    /// of the same address or of all; where all have one, this waits for one to end.
+    /// Admits a connection, which ends with `stop`. Where there is no room, the oldest of those without a
+    /// key is closed, of the same address or of all; where all have one, this waits for one to end.
     ///
     /// `None` if its address has as many as it may have, and all of them a key.
     pub(super) async fn admit(&self, peer: SocketAddr, stop: &CancellationToken) -> Option<Entry> {
         let address = self.counted(peer.ip());
         if !address.is_none_or(|address| self.table().make_room_for(address, self.max_per_address)) {
-            tracing::debug!(%peer, "a connection is refused: limits.connections_per_address");
+            tracing::debug!(%peer, "connection refused: limits.connections_per_address is reached");
             return None;
         }
         let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
@@ -88,7 +88,8 @@ impl Connections {
         Some(Entry { connections: self.clone(), number, peer, address, signal, _permit: permit })
     }
 
-    /// What an address is counted as: an IPv6 network of 64 bits is one customer's. `None` for trusted proxies.
+    /// Returns the address under which a connection is counted: an IPv6 network of 64 bits is one customer's.
+    /// `None` for trusted proxies.
     fn counted(&self, address: IpAddr) -> Option<IpAddr> {
         let address = address.to_canonical();
         if self.exempt.iter().any(|network| network.contains(&address)) {
@@ -108,28 +109,28 @@ impl Connections {
 impl Table {
     fn add(&mut self, address: Option<IpAddr>, signal: CancellationToken) -> u64 {
         self.next += 1;
-        self.strangers.insert(self.next, (address, signal));
+        self.keyless.insert(self.next, (address, signal));
         if let Some(address) = address {
             let counted = self.addresses.entry(address).or_default();
             counted.open += 1;
-            counted.strangers.insert(self.next);
+            counted.keyless.insert(self.next);
         }
         self.next
     }
 
-    /// Says whether there is room for one more connection of the address.
+    /// Returns true if there is room for one more connection of the address.
     fn make_room_for(&mut self, address: IpAddr, max: usize) -> bool {
         let Some(counted) = self.addresses.get(&address).filter(|counted| counted.open >= max) else {
             return true;
         };
-        let Some(oldest) = counted.strangers.first().copied() else { return false };
+        let Some(oldest) = counted.keyless.first().copied() else { return false };
         self.close(oldest);
         self.log("limits.connections_per_address");
         true
     }
 
     fn make_room(&mut self) {
-        if let Some(oldest) = self.strangers.keys().next().copied() {
+        if let Some(oldest) = self.keyless.keys().next().copied() {
             self.close(oldest);
         }
         self.log("limits.connections");
@@ -144,9 +145,9 @@ impl Table {
 
     /// Takes a connection out of those that may have to go.
     fn keep(&mut self, number: u64) -> Option<CancellationToken> {
-        let (address, signal) = self.strangers.remove(&number)?;
+        let (address, signal) = self.keyless.remove(&number)?;
         if let Some(counted) = address.and_then(|address| self.addresses.get_mut(&address)) {
-            counted.strangers.remove(&number);
+            counted.keyless.remove(&number);
         }
         Some(signal)
     }
@@ -163,12 +164,16 @@ impl Table {
     }
 
     fn log(&mut self, limit: &str) {
-        if self.logged.is_some_and(|logged| logged.elapsed() < LOG_EVERY) {
+        if self.logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
             return;
         }
         self.logged = Some(Instant::now());
         let closed = std::mem::take(&mut self.closed);
-        tracing::warn!(limit, closed, "too many connections: the oldest ones that showed no key are closed");
+        tracing::warn!(
+            limit,
+            closed,
+            "limits.connections is reached: the oldest connections without a key are closed"
+        );
     }
 }
 
@@ -236,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_has_so_many_and_proxies_have_any_number() {
+    async fn an_address_has_a_maximum_and_proxies_have_none() {
         let connections = connections(99, 2, &["198.51.100.0/24"]);
         let mut open = Vec::new();
         for peer in ["[2001:db8::1]:1", "[2001:db8::2]:1"] {
@@ -254,6 +259,6 @@ mod tests {
             open.push(admit(&connections, "198.51.100.7:1").await.unwrap());
         }
         drop(open);
-        assert!(connections.table().addresses.is_empty() && connections.table().strangers.is_empty());
+        assert!(connections.table().addresses.is_empty() && connections.table().keyless.is_empty());
     }
 }

@@ -1,11 +1,13 @@
 //! Counts what a client sends on an HTTP/2 connection beside its requests.
 //!
-//! Opening streams and taking them back at once (CVE-2023-44487), pings and settings cost a client next to nothing and
-//! the server an answer or a call each. The HTTP library bounds the memory that they take, not how many come; so
-//! the frames' headers (RFC 9113 §4.1) are read on the way, and a connection that has little else to send is cut off.
+//! Opening streams and taking them back at once (CVE-2023-44487), pings and settings cost a client next to
+//! nothing and the server an answer or a call each. The HTTP library bounds the memory that they take, not
+//! how many come; so the frames' headers (RFC 9113 §4.1) are read on the way, and a connection that has
+//! little else to send is closed.
 //!
-//! Costs 35 ns of CPU for a call (one HEADERS and one DATA frame in one read; the parser alone, 36 million calls in 1.26 s of
-//! user time, 2026-11-25), where the whole call costs the server some tens of microseconds: about one part in a thousand.
+//! Costs 35 ns of CPU for a call (one HEADERS and one DATA frame in one read; the parser alone, 36 million
+//! calls in 1.26 s of user time, 2026-11-25), where the whole call costs the server some tens of
+//! microseconds: about one part in a thousand.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,16 +17,16 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What a client sends first, RFC 9113 §3.4.
+/// The connection preface, RFC 9113 §3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes of a frame's header.
 const HEADER: usize = 9;
 
-/// How long counts are kept.
+/// The period after which counts start again.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// What a connection may send within a minute.
+/// The most frames that a connection may send within a minute.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameLimits {
     /// Streams taken back; more only where at least as many are not.
@@ -46,7 +48,7 @@ struct Frames {
     pings: u32,
 }
 
-/// Where in the bytes we are.
+/// The position of the parser in the stream of frames.
 #[derive(Debug)]
 enum ParseState {
     /// After so many bytes of the preface.
@@ -71,7 +73,7 @@ impl Frames {
         }
     }
 
-    /// Reads on. Says whether that is still allowed.
+    /// Counts the frames in `bytes`. Returns false once there are too many.
     fn observe(&mut self, mut bytes: &[u8]) -> bool {
         while let Some(first) = bytes.first() {
             match &mut self.state {
@@ -128,7 +130,8 @@ impl Frames {
             3 => self.resets += 1,
             // An empty piece of a body does nothing either, unless it is the last.
             0 if length > 0 || flags & END_STREAM != 0 => {}
-            // Trailers; and large replies have the client say again and again how much more it takes. Headers are bounded.
+            // Trailers; and large replies have the client say again and again how much more it takes. Headers
+            // are bounded.
             1 | 8 | 9 => {}
             _ => self.pings += 1,
         }
@@ -178,7 +181,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for FrameCountingIo<IO> {
             streams,
             resets,
             pings,
-            "a connection was cut off: it does little but reset or ping"
+            "connection closed: it sends little but resets and pings"
         );
         Poll::Ready(Err(io::Error::other("too many resets or pings")))
     }
@@ -225,7 +228,7 @@ mod tests {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// How many of `frames` pass, sent `piece` bytes at a time.
+    /// Returns how many of `frames` pass, sent `piece` bytes at a time.
     fn passed(frames: &[Vec<u8>], piece: usize) -> usize {
         let mut follower = Frames::new(ALLOWED);
         assert!(follower.observe(PREFACE));

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 use super::connection::{Connection, OpenRequest};
 
-/// Streams at a time: all that are authenticated or on a connection that showed a valid key or certificate; of these, those
-/// of one caller; and all others, which cannot keep those out.
+/// Streams at a time: all that are authenticated or on a connection that showed a valid key or certificate;
+/// of these, those of one caller; and all others, which cannot keep those out.
 const MAX_STREAMS: Limit = Limit { calls: 1_000, rate: None };
 const MAX_STREAMS_OF_CALLER: Limit = Limit { calls: 100, rate: None };
 const MAX_ANONYMOUS_STREAMS: Limit = Limit { calls: 64, rate: None };
@@ -23,7 +23,7 @@ const MAX_STREAMS_OF_CONNECTION: Limit = Limit { calls: 8, rate: None };
 
 /// The limits of the server, and what is used of them.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(super) struct LoadLimits {
     global: Arc<UsageCounter>,
     global_limit: Limit,
     caller_limit: Limit,
@@ -54,7 +54,7 @@ fn caller_limited(retry_after: Duration) -> Error {
     Error::CallerLimited { retry_after }
 }
 
-impl Limits {
+impl LoadLimits {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             global: Arc::default(),
@@ -86,9 +86,10 @@ impl Limits {
         self.admitted.load(Ordering::Relaxed)
     }
 
-    /// Takes a permit of the caller's and one of its namespace's, from before the request is read until its reply is sent, so
-    /// that sending or reading slowly delays no other tenant; and counts the request against the caller's rate. Callers
-    /// without a key cannot be told apart: they have only the limits of all together.
+    /// Takes a permit of the caller's and one of its namespace's, from before the request is read until its
+    /// reply is sent, so that sending or reading slowly delays no other tenant; and counts the request
+    /// against the caller's rate. Callers without a key cannot be told apart: they have only the limits of
+    /// all together.
     pub(super) fn admit(
         &self,
         principal: &Principal,
@@ -106,8 +107,8 @@ impl Limits {
 
     /// Takes a permit of all calls. Rejects immediately when there is none: queueing would only add latency.
     ///
-    /// With a key it ends with the call, since the reply has the caller's permit. Without, nothing else bounds replies that
-    /// are not read, so `permits` keep it.
+    /// With a key it ends with the call, since the reply has the caller's permit. Without, nothing else
+    /// bounds replies that are not read, so `permits` keep it.
     pub(super) fn start(&self, principal: &Principal, permits: &mut Permits) -> Result<Option<Permit>> {
         let overloaded = |retry_after| Error::Overloaded { retry_after };
         let permit = self.global.acquire(self.global_limit).map_err(overloaded)?;
@@ -119,8 +120,8 @@ impl Limits {
         Ok(Some(permit))
     }
 
-    /// Takes the permits of a stream of the caller's, and counts it against the caller's rate. A stream takes no permit of a
-    /// call: it may last for hours.
+    /// Takes the permits of a stream of the caller's, and counts it against the caller's rate. A stream takes
+    /// no permit of a call: it may last for hours.
     pub(super) fn open_stream(&self, principal: &Principal, permits: &mut Permits) -> Result<()> {
         if !principal.is_anonymous() {
             permits.streams.push(principal.streams.acquire(MAX_STREAMS_OF_CALLER).map_err(caller_limited)?);

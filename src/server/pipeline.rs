@@ -1,4 +1,5 @@
-//! The lifecycle of a request, from its headers to its reply: the same steps in the same order for every dialect.
+//! The lifecycle of a request, from its headers to its reply: the same steps in the same order for every
+//! dialect.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, G
 use crate::telemetry::CallContext;
 
 use super::connection::Connection;
-use super::limits::{Limits, Permits};
+use super::limits::{LoadLimits, Permits};
 use super::unread::Unread;
 
 /// The header that names a request in the logs of caller and server.
@@ -35,10 +36,11 @@ const REQUEST_ID: &str = "x-request-id";
 /// The frames of a message: five bytes and the message. The decoder rejects a second frame.
 const FRAMES: usize = 16;
 
-/// How long the message of a call of health may take to arrive: the call has no permit meanwhile.
+/// The longest time that the message of a health check may take to arrive: the call has no permit meanwhile.
 const NAME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request whose body took longer than this to arrive is authenticated again: its key may have been revoked meanwhile.
+/// A request whose body took longer than this to arrive is authenticated again: its key may have been revoked
+/// meanwhile.
 const REAUTH_AFTER: Duration = Duration::from_millis(100);
 
 /// Takes requests to the RPCs.
@@ -47,7 +49,7 @@ pub(super) struct Pipeline {
     gateway: Gateway,
     authenticator: Authenticator,
     scope_of: fn(&str) -> Option<Scope>,
-    limits: Limits,
+    limits: LoadLimits,
     health_is_public: bool,
     reflection_is_public: bool,
     requests: AtomicU64,
@@ -55,8 +57,8 @@ pub(super) struct Pipeline {
     instance_id: u32,
 }
 
-/// Counts a call as abandoned when it is dropped with it: clients with a deadline often leave when it passes, and no other
-/// trace of the call is left.
+/// Counts a call as abandoned when it is dropped with it: clients with a deadline often leave when it passes,
+/// and no other trace of the call is left.
 struct Unanswered;
 
 impl Drop for Unanswered {
@@ -77,7 +79,7 @@ impl Pipeline {
             gateway,
             authenticator: Authenticator::new(config, keys),
             scope_of,
-            limits: Limits::new(config),
+            limits: LoadLimits::new(config),
             health_is_public: config.open.health,
             reflection_is_public: config.open.reflection,
             requests: AtomicU64::new(0),
@@ -85,7 +87,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &LoadLimits {
         &self.limits
     }
 
@@ -122,8 +124,8 @@ impl Pipeline {
         // No two replies have the same: HPACK's table is kept for what does repeat (RFC 7541 §7.1.3).
         id.set_sensitive(true);
         response.headers_mut().insert(REQUEST_ID, id);
-        unread.settle(&mut response).await;
-        gateway::holding(Arc::new(permits), response)
+        unread.finish(&mut response).await;
+        gateway::hold_permits(Arc::new(permits), response)
     }
 
     /// The steps. `permits` outlive them: the reply holds them until it is sent or dropped.
@@ -144,7 +146,8 @@ impl Pipeline {
             Ok(call) => &*located.insert(call),
             Err(response) => return Ok(*response),
         };
-        // 2. Authenticate and authorize, once. Unknown callers get nothing, not even memory for what they send.
+        // 2. Authenticate and authorize, once. Unknown callers get nothing, not even memory for what they
+        //    send.
         let admitted = self.admit(call, &head, peer);
         let named = admitted.as_ref().is_ok_and(|(principal, _)| !principal.is_anonymous());
         if let Some(response) = call.refuse_unnamed(named) {
@@ -153,8 +156,8 @@ impl Pipeline {
         let (principal, mut caller) = admitted?;
         // 3. The caller's permits, before anything is read.
         self.take_permits(call.target(), &principal, caller.as_ref(), connection, permits)?;
-        // 4. The whole message, before a permit of all calls: a client that opens calls and sends nothing must not hold up
-        //    others. A stream is read as it is worked on.
+        // 4. The whole message, before a permit of all calls: a client that opens calls and sends nothing
+        //    must not hold up others. A stream is read as it is worked on.
         let expected = match call.expects(&head, body.is_end_stream()) {
             Ok(expected) => expected,
             Err(response) => return Ok(*response),
@@ -274,7 +277,8 @@ async fn receive(
     })
 }
 
-/// When a stream has to end, if its client does not end it. Streams of health end by themselves when the server stops.
+/// When a stream has to end, if its client does not end it. Streams of health end by themselves when the
+/// server stops.
 fn end(target: Target<'_>, connection: &Connection, deadline: Option<Instant>) -> Option<End> {
     match target {
         Target::Reflection => {}

@@ -10,7 +10,7 @@ use crate::config::Config;
 use super::connection::Lifetimes;
 use super::frames::FrameLimits;
 
-/// What all connections have in common.
+/// The configuration of HTTP/1.1 and HTTP/2 that all connections share.
 #[derive(Clone)]
 pub(super) struct Protocol {
     pub(super) http: Arc<Builder<TokioExecutor>>,

@@ -15,7 +15,7 @@ use crate::pb::users_server::UsersServer;
 /// Longest message of reflection, which is a name.
 const MAX_NAME: usize = 4 * 1024;
 
-/// RPCs, what they need and how they are described.
+/// RPCs, with their scopes and descriptors.
 pub struct Services {
     /// An encoded `FileDescriptorSet` with their `google.api.http` options.
     pub descriptors: Vec<u8>,
@@ -37,10 +37,6 @@ impl Services {
     }
 
     /// The implementations, with health and reflection.
-    ///
-    /// # Errors
-    ///
-    /// If the descriptors cannot be served to clients.
     pub(super) fn into_rpcs(
         self,
         health: HealthServer<impl Health>,
@@ -54,11 +50,11 @@ impl Services {
     }
 }
 
-/// What grpcurl and the like learn the methods from.
+/// Reflection, from which clients such as grpcurl learn the methods.
 fn reflection_builder(descriptors: &[u8]) -> tonic_reflection::server::Builder<'_> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(descriptors)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // With these a client can show what the details of a status say.
+        // With these a client can decode the details of a status.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

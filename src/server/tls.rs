@@ -1,4 +1,5 @@
-//! TLS on the listener: certificates that are read again when they change, and callers that are known by theirs.
+//! TLS on the listener: certificates that are read again when they change, and callers that are known by
+//! theirs.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,19 +23,19 @@ use crate::config::{ClientAuth, Config};
 /// Why there can be no TLS, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file that is not there, or not what it should be.
+    /// A file that is missing or invalid.
     #[error("{setting} ({file}): {why}")]
     File {
         /// The setting that names it.
         setting: &'static str,
         /// Its path.
         file: String,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// The files are in order and do not fit together.
     #[error("tls: {0}")]
-    Together(String),
+    Mismatch(String),
 }
 
 /// The contents of the files, to see whether they have changed.
@@ -55,14 +56,10 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// How often the files are looked at.
+    /// The time between checks of the files.
     pub(super) const REFRESH: Duration = Duration::from_secs(1);
 
     /// As the settings say; `None` if they ask for no TLS.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`], as all functions here.
     pub fn open(config: &Config) -> Result<Option<Self>, TlsError> {
         if config.tls.cert.is_none() {
             return Ok(None);
@@ -70,7 +67,7 @@ impl Tls {
         let files = Files::read(config)?;
         let acceptor = acceptor(config, &files)?;
         let callers = config.tls.callers.iter().map(|caller| {
-            let known = Principal::new(&caller.san, caller.reach.clone(), caller.scopes);
+            let known = Principal::new(&caller.san, caller.namespaces.clone(), caller.scopes);
             (caller.san.clone(), Arc::new(known))
         });
         Ok(Some(Self {
@@ -81,10 +78,7 @@ impl Tls {
     }
 
     /// Uses the files as they are now for the connections to come.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`]; then nothing changes.
+    /// Fails with [`TlsError`]; then nothing changes.
     pub(super) fn refresh(&self) -> Result<(), TlsError> {
         let files = Files::read(&self.settings)?;
         if *self.now.read().unwrap_or_else(PoisonError::into_inner).0 == files {
@@ -92,15 +86,11 @@ impl Tls {
         }
         let acceptor = acceptor(&self.settings, &files)?;
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = (Arc::new(files), acceptor);
-        tracing::info!("read the changed certificates");
+        tracing::info!("TLS certificates reloaded");
         Ok(())
     }
 
     /// The handshake, and who the other end's certificate says it is.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the other end.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
@@ -112,7 +102,8 @@ impl Tls {
         Ok((stream, peer))
     }
 
-    /// The caller that one of the certificate's names stands for. A certificate with the names of two is nobody's.
+    /// The caller that one of the certificate's names stands for. A certificate with the names of two stands
+    /// for none.
     fn caller(&self, certificate: &CertificateDer<'_>) -> Option<Arc<Principal>> {
         let certificate = EndEntityCert::try_from(certificate).ok()?;
         // A URI has a colon and a DNS name none: one kind cannot pass for the other.
@@ -126,9 +117,7 @@ impl Tls {
             [one] => Some(Arc::clone(one)),
             [] => None,
             _ => {
-                tracing::warn!(
-                    "a client's certificate has the names of several callers, and is taken for none"
-                );
+                tracing::warn!("a client certificate names several callers and is ignored");
                 None
             }
         }
@@ -153,8 +142,8 @@ fn fault(setting: &'static str, path: &Path, why: impl std::fmt::Display) -> Tls
     TlsError::File { setting, file: path.display().to_string(), why: why.to_string() }
 }
 
-fn together(why: impl std::fmt::Display) -> TlsError {
-    TlsError::Together(why.to_string())
+fn mismatch(why: impl std::fmt::Display) -> TlsError {
+    TlsError::Mismatch(why.to_string())
 }
 
 fn acceptor(config: &Config, files: &Files) -> Result<TlsAcceptor, TlsError> {
@@ -164,14 +153,14 @@ fn acceptor(config: &Config, files: &Files) -> Result<TlsAcceptor, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(together)?;
+        .map_err(mismatch)?;
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(authorities) => {
             builder.with_client_cert_verifier(verifier(config, files, authorities, provider)?)
         }
     };
-    let mut tls = builder.with_single_cert(chain, key).map_err(together)?;
+    let mut tls = builder.with_single_cert(chain, key).map_err(mismatch)?;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if files.client_ca.is_some() {
         // A session that is taken up again is not checked again: its certificate may have expired since.
@@ -204,7 +193,7 @@ fn verifier(
     }
     verifier.build().map_err(|why| match &config.tls.client_crl {
         Some(file) => fault("tls.client_crl", file, why),
-        None => together(why),
+        None => mismatch(why),
     })
 }
 

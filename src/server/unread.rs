@@ -1,8 +1,8 @@
-//! Bodies that nobody read: what is refused early over HTTP/1.1 must not break the connection.
+//! Unread bodies: a request that is refused early over HTTP/1.1 must not break the connection.
 //!
-//! A client that still writes its request when the connection is closed sees a broken pipe, and often not the answer. So of
-//! every body that is left over when the answer is ready, a bounded rest is read; where there is more, the answer says that
-//! the connection closes (RFC 9112 §9.3 and §9.6). HTTP/2 needs none of it.
+//! A client that still writes its request when the connection is closed sees a broken pipe, and often not the
+//! answer. So of every body that is left over when the answer is ready, a bounded rest is read; where there
+//! is more, the answer says that the connection closes (RFC 9112 §9.3 and §9.6). HTTP/2 needs none of it.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tonic::body::Body;
 
-/// What is read of a rest, in bytes and in time.
+/// The most that is read of a rest, in bytes and in time.
 const MAX_REST: u64 = 256 * 1024;
 const MAX_TIME: Duration = Duration::from_secs(1);
 
@@ -27,7 +27,7 @@ pub(super) struct Unread(Option<Arc<Loan>>);
 
 struct Loan {
     returned: Mutex<Option<Incoming>>,
-    /// Whether the client waits for our leave to send the body, and nothing gave it.
+    /// True while the client waits for `100 Continue` before it sends the body.
     waits: AtomicBool,
 }
 
@@ -38,7 +38,7 @@ struct Lent {
 }
 
 impl Unread {
-    /// Lends the body to whoever answers the request.
+    /// Lends the body to the code that answers the request.
     pub(super) fn lend(request: Request<Incoming>) -> (Request<Body>, Self) {
         if request.version() >= Version::HTTP_2 || request.body().is_end_stream() {
             return (request.map(Body::new), Self(None));
@@ -50,7 +50,7 @@ impl Unread {
     }
 
     /// Reads what is left of the body, or has the response say that the connection closes.
-    pub(super) async fn settle(self, response: &mut Response<Body>) {
+    pub(super) async fn finish(self, response: &mut Response<Body>) {
         let Some(loan) = self.0 else { return };
         let returned = loan.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(body) = returned.filter(|body| !body.is_end_stream()) else { return };
@@ -60,7 +60,7 @@ impl Unread {
     }
 }
 
-/// Says whether it came to the end.
+/// Returns true if it came to the end.
 async fn read_rest(body: Incoming) -> bool {
     if body.size_hint().lower() > MAX_REST {
         return false;

@@ -1,12 +1,12 @@
-//! What clocks showed when housekeeping last trusted them.
+//! The clocks as they were when housekeeping last trusted them.
 
 use sea_orm::{ConnectionTrait, Statement, Value};
 
 use crate::domain::time::{Clocks, Timestamp};
 use crate::error::Result;
 
-/// The clocks of the machine start `boot_id` at the last round of housekeeping; where there was none, the newest round
-/// of any; where there was none at all, the newest event.
+/// The clocks of the machine start `boot_id` at the last round of housekeeping; where there was none, the
+/// newest round of any; where there was none at all, the newest event.
 pub async fn last(db: &impl ConnectionTrait, boot_id: &str) -> Result<Option<Clocks>> {
     let backend = db.get_database_backend();
     let select = "SELECT wall, boot, boot_id FROM housekeeping \
@@ -24,7 +24,8 @@ pub async fn last(db: &impl ConnectionTrait, boot_id: &str) -> Result<Option<Clo
     Ok(Some(Clocks { wall: Timestamp(row.try_get_by_index(0)?), boot: Timestamp(0), boot_id: String::new() }))
 }
 
-/// Notes what the clocks show. Those of machine starts whose last round is from before `forgotten` are removed.
+/// Records the clocks. Those of machine starts whose last round is from before `forgotten` are
+/// removed.
 pub async fn note(tx: &impl ConnectionTrait, clocks: &Clocks, forgotten: Timestamp) -> Result<()> {
     let backend = tx.get_database_backend();
     let insert = "INSERT INTO housekeeping (boot_id, wall, boot) VALUES ($1, $2, $3) \

@@ -15,24 +15,26 @@ use super::pool::Pool;
 use super::probe::{Address, Probe};
 use super::shared::{Shared, Single, Stop};
 use super::trust::Trust;
-use super::turns::{Limits, MAX_WAIT};
+use super::turns::{MAX_WAIT, TurnLimits};
 use super::{Kind, Reader, Store, fault};
 
-/// Steps of SQLite's virtual machine after which a reader looks whether its statement is still wanted: some microseconds.
-const STEPS: i32 = 1_000;
+/// Steps of SQLite's virtual machine after which a reader looks whether its statement is still wanted: some
+/// microseconds.
+const PROGRESS_STEPS: i32 = 1_000;
 
-/// Fewest and most connections that one namespace reads an SQLite file by at a time. Each has a thread that a read keeps busy for some microseconds: more than
-/// there are CPUs only take turns.
+/// Fewest and most connections that one namespace reads an SQLite file by at a time. Each has a thread that a
+/// read keeps busy for some microseconds: more than there are CPUs only take turns.
 const SQLITE_READERS: (usize, usize) = (2, 4);
 
-/// How long a call whose turn it is waits for its connection to be opened, or given back by the call before.
-pub(super) const ACQUIRE: Duration = MAX_WAIT;
+/// The longest time that a call whose turn it is waits for its connection to be opened, or given back by the
+/// call before.
+pub(super) const ACQUIRE_TIMEOUT: Duration = MAX_WAIT;
 
-/// How long connecting to PostgreSQL may take.
-const CONNECT: Duration = Duration::from_secs(5);
+/// The longest time that connecting to PostgreSQL may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an SQLite writer waits for another process's.
-const BUSY: Duration = Duration::from_secs(10);
+/// The longest time that an SQLite writer waits for another process's.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tries at the first connection while another process creates the same file: switching a new file to WAL
 /// reports `locked` without waiting.
@@ -44,12 +46,12 @@ pub enum ConnectError {
     /// The file cannot be made.
     #[error("cannot create the database file {path}: {cause}")]
     Create {
-        /// Where.
+        /// The file.
         path: String,
-        /// What the system says.
+        /// The error of the system.
         cause: std::io::Error,
     },
-    /// The file is not there and was not asked for.
+    /// The file does not exist and is not to be created.
     #[error("there is no database file {0}; add `?mode=rwc` to its address to create it")]
     Missing(String),
     /// The file is there and holds nothing.
@@ -100,15 +102,15 @@ impl From<&sqlx::Error> for ConnectError {
             .filter(|code| code.len() < 5);
         let shut = code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 14);
         if shut {
-            return Self::ReadOnly(told(error));
+            return Self::ReadOnly(message(error));
         }
-        if passes { Self::Unreachable(told(error)) } else { Self::Open(told(error)) }
+        if passes { Self::Unreachable(message(error)) } else { Self::Open(message(error)) }
     }
 }
 
-pub(super) fn told(error: &sqlx::Error) -> String {
+pub(super) fn message(error: &sqlx::Error) -> String {
     match error {
-        sqlx::Error::Database(told) => told.message().to_owned(),
+        sqlx::Error::Database(message) => message.message().to_owned(),
         other => other.to_string(),
     }
 }
@@ -124,11 +126,8 @@ impl Store {
         }
     }
 
-    /// Returns an error if the database is a file that cannot be written. Another process may be writing to it.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError::ReadOnly`]
+    /// Returns an error if the database is a file that cannot be written. Another process may be writing to
+    /// it.
     pub async fn check_writable(&self) -> Result<(), ConnectError> {
         if self.kind == Kind::Postgres {
             return Ok(());
@@ -149,7 +148,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     prepare_file(url)?;
     let trust = Arc::<Trust>::default();
     let options = sqlite_options(url, &trust);
-    let writer = patient_connect(options.clone()).await?;
+    let writer = connect_with_retry(options.clone()).await?;
     let single = |db: &DatabaseConnection, stop| Single { pool: pool_of(db, &trust), stop };
     let write = single(&writer, Stop::default());
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -165,8 +164,8 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     let address = Address::sqlite(url).map_err(|error| ConnectError::from(&error))?;
     Ok(Store {
         kind: Kind::Sqlite,
-        read: Shared::new(readers, Limits { most, slow: most / 2 }, None),
-        write: Shared::new(vec![write], Limits { most: 1, slow: 1 }, None),
+        read: Shared::new(readers, TurnLimits { most, slow: most / 2 }, None),
+        write: Shared::new(vec![write], TurnLimits { most: 1, slow: 1 }, None),
         server: Arc::new(Reader::new(pool_of(&server, &trust), None)),
         migrations: options,
         trust,
@@ -188,7 +187,10 @@ fn sqlite_reader(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
         trust.guard(pool).after_connect(move |connection, _| {
             let stop = stop.clone();
             Box::pin(async move {
-                connection.lock_handle().await?.set_progress_handler(STEPS, move || stop.may_go_on());
+                connection
+                    .lock_handle()
+                    .await?
+                    .set_progress_handler(PROGRESS_STEPS, move || stop.may_go_on());
                 Ok(())
             })
         })
@@ -204,7 +206,7 @@ fn sqlite_options(url: &str, trust: &Arc<Trust>) -> ConnectOptions {
         .sqlx_logging(false)
         .max_connections(1)
         .min_connections(1)
-        .acquire_timeout(ACQUIRE)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
         .map_sqlx_sqlite_opts(configure)
@@ -220,15 +222,16 @@ pub(super) fn configure(options: SqliteOptions) -> SqliteOptions {
         // In WAL mode NORMAL can lose the last commits at a power cut; FULL loses nothing acknowledged.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(BUSY)
-        // The file is read without a system call a page, up to the 2 GiB that SQLite maps at most; 16 MiB of pages are kept.
+        .busy_timeout(BUSY_TIMEOUT)
+        // The file is read without a system call a page, up to the 2 GiB that SQLite maps at most; 16 MiB of
+        // pages are kept.
         .pragma("mmap_size", "2147418112")
         .pragma("cache_size", "-16384")
         .statement_cache_capacity(200)
 }
 
-/// A file that SQLite itself created would be readable by everyone (0644); its `-wal` and `-shm` take over the
-/// mode of the file.
+/// A file that SQLite itself created would be readable by everyone (0644); its `-wal` and `-shm` take over
+/// the mode of the file.
 fn prepare_file(url: &str) -> Result<(), ConnectError> {
     // As the driver reads it.
     let rest = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
@@ -247,8 +250,8 @@ fn prepare_file(url: &str) -> Result<(), ConnectError> {
     }
 }
 
-/// An empty file is what a copy leaves that was cut short, or a volume's placeholder: a new database in it is open to
-/// everyone on this machine and holds nobody.
+/// An empty file is what a copy leaves that was cut short, or a volume's placeholder: a new database in it is
+/// open to every user of this machine and holds no data.
 fn check_file(path: String, file: &std::fs::Metadata, create: bool) -> Result<(), ConnectError> {
     if file.is_file() && file.len() == 0 {
         if !create {
@@ -264,7 +267,7 @@ fn check_file(path: String, file: &std::fs::Metadata, create: bool) -> Result<()
     Ok(())
 }
 
-async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
+async fn connect_with_retry(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
     for _ in 1..FIRST_TRIES {
         match Database::connect(options.clone()).await {
             Err(error) if error.to_string().contains("database is locked") => {
@@ -279,29 +282,31 @@ async fn patient_connect(options: ConnectOptions) -> Result<DatabaseConnection, 
 /// Of so many connections to PostgreSQL one is left for the other namespaces, and one at least.
 const POSTGRES_OTHERS: usize = 4;
 
-/// Of so many connections to PostgreSQL a namespace whose statements are slow has one while others are there, and one at
-/// least: each keeps a CPU of the database busy, which takes it from no statement for another.
+/// Of so many connections to PostgreSQL a namespace whose statements are slow has one while others are there,
+/// and one at least: each keeps a CPU of the database busy, which takes it from no statement for another.
 const POSTGRES_SLOW: usize = 8;
 
-/// What a session of ours on PostgreSQL never does: wait for a lock, work on a statement or sit in a transaction for
-/// longer than any caller waits; compile a statement that reads some rows, which takes longer than reading them; or read
-/// a table from its beginning. Each statement has an index that leads to one tenant's rows, but where most rows are
-/// alike, or statistics are old, the planner would rather meet them among everyone's. Nor does it start processes to share
-/// a count with: a plan is kept that was made for large tenants, and a small one's count takes a tenth of that.
+/// Settings of our sessions on PostgreSQL. They never wait for a lock, work on a statement or sit in a
+/// transaction for longer than any caller waits; compile a statement that reads some rows, which takes longer
+/// than reading them; or read a table from its beginning. Each statement has an index that leads to one
+/// tenant's rows, but where most rows are alike, or statistics are old, the planner would rather scan for
+/// them among those of all tenants. Nor does it start processes to share a count with: a plan is kept that
+/// was made for large tenants, and a small one's count takes a tenth of that.
 pub(super) const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
                        SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off; \
                        SET max_parallel_workers_per_gather = 0";
 
-/// Has the server end a statement whose connection we closed, which would otherwise wait on for its lock. Servers before
-/// version 14 cannot, nor can some systems.
+/// Has the server end a statement whose connection we closed, which would otherwise wait on for its lock.
+/// Servers before version 14 cannot, nor can some systems.
 const END_ABANDONED: &str = "SET client_connection_check_interval = '1s'";
 
 /// Gives up on a server that takes connections and says nothing.
 async fn patiently(
     connecting: impl Future<Output = Result<Store, ConnectError>>,
 ) -> Result<Store, ConnectError> {
-    let silent = || ConnectError::Unreachable(format!("nothing is heard within {} s", CONNECT.as_secs()));
-    tokio::time::timeout(CONNECT, connecting).await.unwrap_or_else(|_| Err(silent()))
+    let silent =
+        || ConnectError::Unreachable(format!("nothing is heard within {} s", CONNECT_TIMEOUT.as_secs()));
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(silent()))
 }
 
 async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
@@ -322,8 +327,10 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         shared.push(Single { pool: pool_of(&Database::connect(options).await?, &trust), stop });
     }
     let some = (connections / POSTGRES_OTHERS).max(1);
-    let limits =
-        Limits { most: connections.saturating_sub(some).max(1), slow: (connections / POSTGRES_SLOW).max(1) };
+    let limits = TurnLimits {
+        most: connections.saturating_sub(some).max(1),
+        slow: (connections / POSTGRES_SLOW).max(1),
+    };
     let server = pool_of(&server, &trust);
     let shared = Shared::new(shared, limits, Some(server.clone()));
     let address = Address::postgres(url).map_err(|error| ConnectError::from(&error))?;
@@ -346,7 +353,7 @@ fn postgres_options(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOption
         .sqlx_logging(false)
         .max_connections(1)
         .min_connections(1)
-        .acquire_timeout(ACQUIRE)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .set_application_name("usersd")
         .map_sqlx_postgres_pool_opts(move |pool| {
             let stop = stop.clone();

@@ -1,4 +1,4 @@
-//! What one call has of the database: a connection to read with, or a transaction.
+//! The database as one call has it: a connection to read with, or a transaction.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,7 +74,8 @@ impl Drop for Reader {
 #[derive(Debug)]
 pub struct Transaction {
     backend: DbBackend,
-    // A statement takes the connection and brings it back: one that was abandoned does not, nor does anything follow it.
+    // A statement takes the connection and brings it back: one that was abandoned does not, nor does anything
+    // follow it.
     lease: Mutex<Option<Lease>>,
     health: Health,
 }
@@ -98,20 +99,22 @@ impl Transaction {
         begun.map(|_| lease)
     }
 
-    /// Commits the changes. If the caller leaves, the database still gets to answer: a COMMIT is never cut in two.
+    /// Commits the changes. If the caller leaves, the database still gets to answer: a COMMIT is never cut in
+    /// two.
     ///
     /// # Errors
     ///
-    /// [`Error::OutcomeUnknown`] if the database may have made the changes; any other: it has not. One after a failed
-    /// statement: PostgreSQL answers COMMIT with a rollback then, and that is no error to the driver.
+    /// [`Error::OutcomeUnknown`] if the database may have made the changes; any other: it has not. One after
+    /// a failed statement: PostgreSQL answers COMMIT with a rollback then, and that is no error to the
+    /// driver.
     pub async fn commit(self) -> Result<()> {
         let lease = self.lease.into_inner().filter(Lease::is_sound).ok_or_else(|| {
             Error::internal("refused to commit: a statement of the transaction failed or was abandoned")
         })?;
-        let (tell, told) = oneshot::channel();
+        let (finish, finished) = oneshot::channel();
         let commit = async move {
             let (_lease, answer) = lease.run(Arc::new(Work::Commit)).await;
-            if let Err(Err(error)) = tell.send(answer) {
+            if let Err(Err(error)) = finish.send(answer) {
                 tracing::warn!(%error, "a COMMIT failed after its caller had left");
             }
         };
@@ -119,12 +122,12 @@ impl Transaction {
             Some(call) => tokio::spawn(call.scope(commit)),
             None => tokio::spawn(commit),
         };
-        let told = tokio::select! {
+        let finished = tokio::select! {
             biased;
-            told = told => told,
+            finished = finished => finished,
             cause = self.health.given_up() => return Err(Error::OutcomeUnknown(cause.to_string().into())),
         };
-        match told {
+        match finished {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(fault::at_commit(error)),
             Err(error) => Err(Error::OutcomeUnknown(error.into())),
@@ -132,11 +135,11 @@ impl Transaction {
     }
 
     async fn run(&self, work: Work) -> Result<Answer, DbErr> {
-        let mut place = self.lease.lock().await;
-        let lease = place.take().ok_or_else(abandoned)?;
+        let mut slot = self.lease.lock().await;
+        let lease = slot.take().ok_or_else(abandoned)?;
         let done = async { Ok::<_, DbErr>(lease.start(Arc::new(work)).await) };
         let (lease, answer) = self.health.bounded(done).await?;
-        *place = Some(lease);
+        *slot = Some(lease);
         answer
     }
 }
@@ -283,7 +286,7 @@ mod tests {
     use crate::store::Store;
 
     #[tokio::test]
-    async fn who_waits_for_a_connection_has_it_when_it_is_free() {
+    async fn a_waiter_gets_the_connection_when_it_is_free() {
         let folder = tempfile::TempDir::new().unwrap();
         let url = format!("sqlite://{}/usersd.db?mode=rwc", folder.path().display());
         let store = Store::connect(&url, 1).await.unwrap();

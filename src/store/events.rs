@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event, KeyLogFilter, LogFilter, LogRecord};
-use crate::domain::key::Reach;
+use crate::domain::key::AllowedNamespaces;
 use crate::domain::list::{Start, TimeRange};
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use super::entity::event::{self, ActiveModel, Column};
 use super::{count, device};
 
-/// Adds an event, in the transaction of what it tells of.
+/// Adds an event, in the transaction of the change.
 pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -> Result<()> {
     append_to(tx, caller.namespace.as_str(), caller, event).await
 }
@@ -27,11 +27,11 @@ pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -
 /// Adds an event about a key: those of a root key have a namespace of their own.
 pub async fn append_of_key(
     tx: &impl ConnectionTrait,
-    reach: &Reach,
+    namespaces: &AllowedNamespaces,
     caller: &Caller,
     event: &Event,
 ) -> Result<()> {
-    append_to(tx, reach.as_str(), caller, event).await
+    append_to(tx, namespaces.as_str(), caller, event).await
 }
 
 async fn append_to(tx: &impl ConnectionTrait, namespace: &str, caller: &Caller, event: &Event) -> Result<()> {
@@ -70,7 +70,7 @@ pub async fn of_user(
     rows.into_iter().map(LogRecord::try_from).collect()
 }
 
-/// How many events of the user `filter` fits.
+/// Counts the events of the user that match `filter`.
 pub async fn count_of_user(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -91,25 +91,25 @@ fn chosen(namespace: &Namespace, user: &UserId, filter: &LogFilter) -> Select<ev
 }
 
 fn during(select: Select<event::Entity>, span: &TimeRange) -> Select<event::Entity> {
-    // Kept from the index of ages, which is everyone's.
+    // Kept from the index of ages, which is not tenant-scoped.
     let at = || Column::At.into_expr().add(Expr::Constant(Value::from(0_i64)));
     let bounds = span.from.map(|from| at().gte(from.0)).into_iter();
     bounds.chain(span.to.map(|to| at().lt(to.0))).fold(select, Select::filter)
 }
 
-/// The condition of the index of keys' events, word for word: with values in place of the names neither database would
-/// see that it fits.
+/// The condition of the index of keys' events, word for word: with values in place of the names neither
+/// database would see that it fits.
 const OF_KEYS: &str = "action IN ('KEY_CREATED', 'KEY_EXPIRED', 'KEY_REVOKED')";
 
 /// Events of keys, the newest first: `limit` of them at most, from `start` on.
 pub async fn of_keys(
     db: &impl ConnectionTrait,
-    reach: &Reach,
+    namespaces: &AllowedNamespaces,
     filter: &KeyLogFilter,
     start: &Start<i64>,
     limit: u64,
 ) -> Result<Vec<LogRecord>> {
-    let mut select = chosen_of_keys(reach, filter).order_by_desc(Column::Seq);
+    let mut select = chosen_of_keys(namespaces, filter).order_by_desc(Column::Seq);
     if let Some(seq) = start.after() {
         select = select.filter(Column::Seq.lt(*seq));
     }
@@ -117,14 +117,18 @@ pub async fn of_keys(
     rows.into_iter().map(LogRecord::try_from).collect()
 }
 
-/// How many events of keys `filter` fits.
-pub async fn count_of_keys(db: &impl ConnectionTrait, reach: &Reach, filter: &KeyLogFilter) -> Result<u64> {
-    count(db, chosen_of_keys(reach, filter)).await
+/// Counts the events of keys that match `filter`.
+pub async fn count_of_keys(
+    db: &impl ConnectionTrait,
+    namespaces: &AllowedNamespaces,
+    filter: &KeyLogFilter,
+) -> Result<u64> {
+    count(db, chosen_of_keys(namespaces, filter)).await
 }
 
-fn chosen_of_keys(reach: &Reach, filter: &KeyLogFilter) -> Select<event::Entity> {
+fn chosen_of_keys(namespaces: &AllowedNamespaces, filter: &KeyLogFilter) -> Select<event::Entity> {
     let mut select =
-        event::Entity::find().filter(Column::Namespace.eq(reach.as_str())).filter(Expr::cust(OF_KEYS));
+        event::Entity::find().filter(Column::Namespace.eq(namespaces.as_str())).filter(Expr::cust(OF_KEYS));
     if let Some(key) = &filter.key {
         select = select.filter(Column::Session.eq(key.as_str()));
     }

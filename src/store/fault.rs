@@ -1,4 +1,4 @@
-//! What the database's errors mean.
+//! Classifies the errors of the database.
 
 use sea_orm::sqlx::error::ErrorKind;
 use sea_orm::sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -20,7 +20,7 @@ impl From<DbErr> for Error {
     }
 }
 
-/// What tells a statement that was given up since its list had no time left from other errors.
+/// The message of statements that were cancelled at the time limit of lists.
 const LIST_TOO_SLOW: &str = "the statement took longer than a list may";
 
 /// The error of a statement that was given up since its list had no time left.
@@ -35,12 +35,12 @@ fn is_list_too_slow(error: &DbErr) -> bool {
 /// SQLSTATE of a statement that took longer than `statement_timeout`.
 const QUERY_CANCELED: &str = "57014";
 
-/// SQLSTATE classes of PostgreSQL that trying again later can help: connection, transaction rollback (deadlock,
-/// serialisation failure), resources, locks, intervention of the operator.
+/// SQLSTATE classes of PostgreSQL that trying again later can help: connection, transaction rollback
+/// (deadlock, serialisation failure), resources, locks, intervention of the operator.
 const PASSING_CLASSES: [&str; 5] = ["08", "40", "53", "55", "57"];
 
-/// Further SQLSTATEs of that kind: a standby or a server whose disk is full (read-only transaction), and a transaction
-/// that the server ended because it was idle.
+/// Further SQLSTATEs of that kind: a standby or a server whose disk is full (read-only transaction), and a
+/// transaction that the server ended because it was idle.
 const PASSING_STATES: [&str; 2] = [READ_ONLY, "25P03"];
 
 const READ_ONLY: &str = "25006";
@@ -48,11 +48,12 @@ const READ_ONLY: &str = "25006";
 /// Primary result codes of SQLite that trying again later can help: BUSY, LOCKED, READONLY, IOERR, FULL.
 const PASSING_RESULTS: [u32; 5] = [5, 6, 8, 10, 13];
 
-/// Result codes of SQLite after which COMMIT has certainly not happened: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, FULL,
-/// CONSTRAINT.
+/// Result codes of SQLite after which COMMIT has certainly not happened: BUSY, LOCKED, NOMEM, READONLY,
+/// INTERRUPT, FULL, CONSTRAINT.
 const RESULTS_BEFORE_COMMIT: [u32; 7] = [5, 6, 7, 8, 9, 13, 19];
 
-/// Result codes of SQLite that may be the connection's fault rather than the statement's: IOERR, CORRUPT, NOTADB.
+/// Result codes of SQLite that may be the connection's fault rather than the statement's: IOERR, CORRUPT,
+/// NOTADB.
 const SPOILING_RESULTS: [u32; 3] = [10, 11, 26];
 
 fn cause(error: &DbErr) -> Option<&sqlx::Error> {
@@ -64,29 +65,29 @@ fn cause(error: &DbErr) -> Option<&sqlx::Error> {
     }
 }
 
-fn told(error: &DbErr) -> Option<&(dyn sqlx::error::DatabaseError + 'static)> {
+fn db_error(error: &DbErr) -> Option<&(dyn sqlx::error::DatabaseError + 'static)> {
     cause(error)?.as_database_error()
 }
 
 /// The database's own code: SQLSTATE, or SQLite's extended result code in decimal.
 fn code(error: &DbErr) -> Option<std::borrow::Cow<'_, str>> {
-    told(error)?.code()
+    db_error(error)?.code()
 }
 
 /// SQLite's primary result code.
 fn sqlite_result(error: &DbErr) -> Option<u32> {
-    let told = told(error)?;
-    told.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
-    told.code()?.parse::<u32>().ok().map(|code| code & 0xff)
+    let db_error = db_error(error)?;
+    db_error.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+    db_error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
 /// The severity that PostgreSQL gives an error.
 fn severity(error: &DbErr) -> Option<PgSeverity> {
-    Some(told(error)?.try_downcast_ref::<PgDatabaseError>()?.severity())
+    Some(db_error(error)?.try_downcast_ref::<PgDatabaseError>()?.severity())
 }
 
-/// Returns true if trying again later can help: no connection, a lost one, a lock that others hold, or a deadlock that
-/// the database broke up by ending this transaction.
+/// Returns true if trying again later can help: no connection, a lost one, a lock that others hold, or a
+/// deadlock that the database broke up by ending this transaction.
 fn is_unavailable(error: &DbErr) -> bool {
     if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_)) || is_connection_lost(error) {
         return true;
@@ -124,21 +125,21 @@ pub(super) fn is_read_only_file(error: &DbErr) -> bool {
     sqlite_result(error) == Some(8)
 }
 
-/// What the database says, without what the libraries wrap around it.
+/// The message of the database, without what the libraries wrap around it.
 pub(super) fn words(error: &DbErr) -> String {
-    told(error).map_or_else(|| error.to_string(), |told| told.message().to_owned())
+    db_error(error).map_or_else(|| error.to_string(), |db_error| db_error.message().to_owned())
 }
 
 /// Returns true if a constraint refused the statement: the transaction can be rolled back as usual.
 pub(super) fn is_constraint(error: &DbErr) -> bool {
-    told(error).is_some_and(|told| !matches!(told.kind(), ErrorKind::Other))
+    db_error(error).is_some_and(|db_error| !matches!(db_error.kind(), ErrorKind::Other))
 }
 
 /// Returns true if a statement outside of a transaction failed in a way that makes its connection suspect.
 pub(super) fn spoils_connection(error: &DbErr) -> bool {
     match sqlite_result(error) {
         Some(result) => SPOILING_RESULTS.contains(&result),
-        None => told(error).is_none() || is_connection_lost(error) || is_read_only_server(error),
+        None => db_error(error).is_none() || is_connection_lost(error) || is_read_only_server(error),
     }
 }
 
@@ -147,8 +148,8 @@ pub(super) fn is_deadlock(error: &DbErr) -> bool {
     code(error).is_some_and(|code| matches!(&*code, "40001" | "40P01"))
 }
 
-/// What a failed COMMIT means: not done, or not known. An error of I/O may have come after the last byte was written, and
-/// a broken connection says nothing at all.
+/// Classifies a failed COMMIT: not done, or not known. An error of I/O may have come after the last byte was
+/// written, and a broken connection says nothing at all.
 pub(super) fn at_commit(error: DbErr) -> Error {
     let not_done = match sqlite_result(&error) {
         Some(result) => RESULTS_BEFORE_COMMIT.contains(&result),
@@ -157,9 +158,9 @@ pub(super) fn at_commit(error: DbErr) -> Error {
     if not_done { error.into() } else { Error::OutcomeUnknown(error.into()) }
 }
 
-/// The field of a user in which an insert or update met another row.
+/// The field of a user in which an insert or update conflicts with another row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum UniqueViolation {
     /// The primary key.
     Id,
     /// Among live users.
@@ -170,14 +171,14 @@ pub(super) enum Taken {
 
 /// Which unique index refused, if one did. SQLite names its columns (`users.namespace, users.email`),
 /// PostgreSQL the index (`users_email_live`).
-pub(super) fn taken(error: &DbErr) -> Option<Taken> {
+pub(super) fn unique_violation(error: &DbErr) -> Option<UniqueViolation> {
     let Some(SqlErr::UniqueConstraintViolation(what)) = error.sql_err() else { return None };
     if what.contains("users.username") || what.contains("users_username_live") {
-        Some(Taken::Username)
+        Some(UniqueViolation::Username)
     } else if what.contains("users.email") || what.contains("users_email_live") {
-        Some(Taken::Email)
+        Some(UniqueViolation::Email)
     } else if what.contains("users.id") || what.contains("users_pkey") {
-        Some(Taken::Id)
+        Some(UniqueViolation::Id)
     } else {
         None
     }

@@ -1,4 +1,5 @@
-//! The state of the database as the probe sees it: one state for readiness, for refusing calls and for the log.
+//! The state of the database as the probe sees it: one state for readiness, for refusing calls and for the
+//! log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,13 +11,14 @@ use crate::error::{Error, Result, with_causes};
 
 use super::Store;
 
-/// How long calls in flight go on waiting for a database that does not answer: it may have been a moment's silence.
+/// The time for which calls in flight go on waiting for a database that does not answer: it may be a moment's
+/// silence.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How often a database that takes no writes is given one to try.
+/// The time between probes of a database that takes no writes.
 const RETRY_WRITE: Duration = Duration::from_millis(400);
 
-/// How long such a write may take.
+/// The longest time that such a write may take.
 const WRITE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Something that is wrong with the database.
@@ -28,12 +30,13 @@ pub struct Fault {
     pub cause: Arc<str>,
 }
 
-/// What is wrong with the database now, if anything is.
+/// The faults of the database now, if it has any.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// It does not answer.
     pub silent: Option<Fault>,
-    /// It answers, and a commit failed, and no write has succeeded since. SQLite alone: there is nothing else to ask.
+    /// It answers, and a commit failed, and no write has succeeded since. SQLite alone: there is nothing else
+    /// to ask.
     pub unwritable: Option<Fault>,
 }
 
@@ -61,11 +64,8 @@ impl Health {
         self.state.borrow().silent.is_none()
     }
 
-    /// Rejects immediately while the database does not answer: queueing for a connection would only add latency.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::DatabaseUnavailable`]
+    /// Rejects immediately while the database does not answer: queueing for a connection would only add
+    /// latency.
     pub fn check(&self) -> Result<()> {
         match &self.state.borrow().silent {
             Some(fault) => Err(unavailable(&fault.cause)),
@@ -115,8 +115,8 @@ impl Health {
         note(&self.state, |state| &mut state.silent, since, cause);
     }
 
-    /// A commit failed, so the database takes no writes until one has succeeded. For SQLite: PostgreSQL tells by itself
-    /// when it is in trouble.
+    /// A commit failed, so the database takes no writes until one has succeeded. For SQLite: PostgreSQL tells
+    /// by itself when it is in trouble.
     pub fn note_commit_failure(&self, cause: &str) {
         note(&self.state, |state| &mut state.unwritable, Instant::now(), cause);
     }
@@ -147,7 +147,7 @@ pub(super) fn away(cause: &str) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(cause.to_owned()))
 }
 
-/// What a call is refused with while the database is away, for `cause`.
+/// The error of calls while the database is away, for `cause`.
 pub(super) fn unavailable(cause: &str) -> Error {
     Error::DatabaseUnavailable(cause.into())
 }
@@ -165,8 +165,8 @@ impl Store {
             tokio::time::sleep(RETRY_WRITE).await;
             match tokio::time::timeout(WRITE_LIMIT, self.try_write()).await {
                 Ok(Ok(())) => self.health().note_write(),
-                Ok(Err(error)) => tracing::debug!(cause = with_causes(&error), "a write was tried in vain"),
-                Err(_) => tracing::debug!("a write was tried in vain: no answer"),
+                Ok(Err(error)) => tracing::debug!(cause = with_causes(&error), "the write probe failed"),
+                Err(_) => tracing::debug!("the write probe timed out"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The table of API keys, and the number that tells replicas of a change.
+//! The table of API keys, and the version that shows replicas a change.
 
 use sea_orm::sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query};
 use sea_orm::{
@@ -6,7 +6,7 @@ use sea_orm::{
     QueryOrder as _, QuerySelect as _, Statement,
 };
 
-use crate::domain::key::{Key, KeyName, Reach};
+use crate::domain::key::{AllowedNamespaces, Key, KeyName};
 use crate::domain::namespace::Namespace;
 use crate::domain::scope::Scopes;
 use crate::domain::secret::SecretDigest;
@@ -39,7 +39,7 @@ pub async fn rewrite_version(tx: &impl ConnectionTrait) -> Result<()> {
 /// Adds a key.
 pub async fn insert(tx: &impl ConnectionTrait, key: &Key, digest: SecretDigest) -> Result<()> {
     let row = ActiveModel {
-        namespace: Set(key.reach.as_str().to_owned()),
+        namespace: Set(key.namespaces.as_str().to_owned()),
         id: Set(key.id.clone()),
         digest: Set(digest.as_bytes().to_vec()),
         name: Set(key.name.as_str().to_owned()),
@@ -53,8 +53,8 @@ pub async fn insert(tx: &impl ConnectionTrait, key: &Key, digest: SecretDigest) 
     Ok(())
 }
 
-/// Every key there is, of every namespace, with the digest of its secret. One that cannot be read opens nothing, and
-/// does not keep the others from being read.
+/// Every key there is, of every namespace, with the digest of its secret. One that cannot be read opens
+/// nothing, and does not keep the others from being read.
 pub async fn all(db: &impl ConnectionTrait) -> Result<Vec<(SecretDigest, Key)>> {
     let rows = Entity::find().order_by_asc(Column::Namespace).order_by_asc(Column::Id).all(db).await?;
     Ok(readable(rows, |row| Ok((digest(&row)?, Key::try_from(row)?))))
@@ -64,30 +64,40 @@ pub async fn all(db: &impl ConnectionTrait) -> Result<Vec<(SecretDigest, Key)>> 
 fn readable<T>(rows: Vec<Model>, read: impl Fn(Model) -> Result<T>) -> Vec<T> {
     let read = |row: Model| {
         let id = row.id.clone();
-        let broken = |error: &Error| tracing::error!(key = id, cause = with_causes(error), "a key is broken");
+        let broken = |error: &Error| {
+            tracing::error!(key = id, cause = with_causes(error), "a stored key cannot be read");
+        };
         read(row).inspect_err(broken).ok()
     };
     rows.into_iter().filter_map(read).collect()
 }
 
 /// The keys of a namespace, in the order in which they were made.
-pub async fn of(db: &impl ConnectionTrait, reach: &Reach) -> Result<Vec<Key>> {
+pub async fn of(db: &impl ConnectionTrait, namespaces: &AllowedNamespaces) -> Result<Vec<Key>> {
     // Ids begin with the time.
-    let rows = Entity::find().filter(Column::Namespace.eq(reach.as_str())).order_by_asc(Column::Id);
+    let rows = Entity::find().filter(Column::Namespace.eq(namespaces.as_str())).order_by_asc(Column::Id);
     rows.all(db).await?.into_iter().map(Key::try_from).collect()
 }
 
 /// Counts the keys of a namespace that have not expired at `now`.
-pub async fn count_of(db: &impl ConnectionTrait, reach: &Reach, now: Timestamp) -> Result<u64> {
+pub async fn count_of(
+    db: &impl ConnectionTrait,
+    namespaces: &AllowedNamespaces,
+    now: Timestamp,
+) -> Result<u64> {
     let open = Condition::any().add(Column::Expires.eq(0)).add(Column::Expires.gt(now.0));
-    count(db, Entity::find().filter(Column::Namespace.eq(reach.as_str())).filter(open)).await
+    count(db, Entity::find().filter(Column::Namespace.eq(namespaces.as_str())).filter(open)).await
 }
 
 /// Finds the key with `id` of one namespace, or, without one, of any.
-pub async fn find(db: &impl ConnectionTrait, reach: Option<&Reach>, id: &str) -> Result<Option<Key>> {
+pub async fn find(
+    db: &impl ConnectionTrait,
+    namespaces: Option<&AllowedNamespaces>,
+    id: &str,
+) -> Result<Option<Key>> {
     let mut select = Entity::find().filter(Column::Id.eq(id));
-    if let Some(reach) = reach {
-        select = select.filter(Column::Namespace.eq(reach.as_str()));
+    if let Some(namespaces) = namespaces {
+        select = select.filter(Column::Namespace.eq(namespaces.as_str()));
     }
     select.one(db).await?.map(Key::try_from).transpose()
 }
@@ -98,16 +108,20 @@ pub async fn find_of_caller(
     namespace: &Namespace,
     id: &str,
 ) -> Result<Option<Key>> {
-    let reaches = [namespace.as_str(), Reach::EVERY];
-    let select = Entity::find().filter(Column::Namespace.is_in(reaches)).filter(Column::Id.eq(id));
+    let both = [namespace.as_str(), AllowedNamespaces::ALL];
+    let select = Entity::find().filter(Column::Namespace.is_in(both)).filter(Column::Id.eq(id));
     select.one(db).await?.map(Key::try_from).transpose()
 }
 
 /// Returns true if a key with `id` has ended, in one namespace, or, without one, in any.
-pub async fn has_ended(db: &impl ConnectionTrait, reach: Option<&Reach>, id: &str) -> Result<bool> {
+pub async fn has_ended(
+    db: &impl ConnectionTrait,
+    namespaces: Option<&AllowedNamespaces>,
+    id: &str,
+) -> Result<bool> {
     let mut select = ended::Entity::find().filter(ended::Column::Id.eq(id));
-    if let Some(reach) = reach {
-        select = select.filter(ended::Column::Namespace.eq(reach.as_str()));
+    if let Some(namespaces) = namespaces {
+        select = select.filter(ended::Column::Namespace.eq(namespaces.as_str()));
     }
     Ok(count(db, select.limit(1)).await? > 0)
 }
@@ -126,8 +140,8 @@ WITH RECURSIVE family (namespace, id) AS (
 SELECT keys.* FROM family JOIN keys ON keys.namespace = family.namespace AND keys.id = family.id
 ORDER BY keys.id";
 
-/// The keys that the key with `id` made, that those made, and so on, the oldest first. A key makes keys of its own
-/// namespace only, a root key those of any.
+/// The keys that the key with `id` made, that those made, and so on, the oldest first. A key makes keys of
+/// its own namespace only, a root key those of any.
 pub async fn descendants(db: &impl ConnectionTrait, id: &str) -> Result<Vec<Key>> {
     let select = Statement::from_sql_and_values(db.get_database_backend(), DESCENDANTS, [id.into()]);
     let rows = Entity::find().from_raw_sql(select).all(db).await?;
@@ -136,10 +150,10 @@ pub async fn descendants(db: &impl ConnectionTrait, id: &str) -> Result<Vec<Key>
 
 /// Removes a key, and remembers who made it.
 pub async fn end(tx: &impl ConnectionTrait, key: &Key, at: Timestamp) -> Result<()> {
-    let own = Column::Namespace.eq(key.reach.as_str()).and(Column::Id.eq(key.id.as_str()));
+    let own = Column::Namespace.eq(key.namespaces.as_str()).and(Column::Id.eq(key.id.as_str()));
     Entity::delete_many().filter(own).exec(tx).await?;
     let row = ended::ActiveModel {
-        namespace: Set(key.reach.as_str().to_owned()),
+        namespace: Set(key.namespaces.as_str().to_owned()),
         id: Set(key.id.clone()),
         created_by: Set(key.created_by.clone()),
         ended: Set(at.0),
@@ -171,8 +185,13 @@ pub async fn forget_ended(tx: &impl ConnectionTrait, cutoff: Timestamp, most: u6
 }
 
 /// Notes that a key was used, unless a later use is noted already.
-pub async fn touch(tx: &impl ConnectionTrait, reach: &Reach, id: &str, at: Timestamp) -> Result<()> {
-    let own = Column::Namespace.eq(reach.as_str()).and(Column::Id.eq(id));
+pub async fn touch(
+    tx: &impl ConnectionTrait,
+    namespaces: &AllowedNamespaces,
+    id: &str,
+    at: Timestamp,
+) -> Result<()> {
+    let own = Column::Namespace.eq(namespaces.as_str()).and(Column::Id.eq(id));
     let update = Entity::update_many().col_expr(Column::LastUsed, Expr::value(at.0));
     update.filter(own.and(Column::LastUsed.lt(at.0))).exec(tx).await?;
     Ok(())
@@ -189,7 +208,7 @@ impl TryFrom<Model> for Key {
         let time = |micros: i64| (micros > 0).then_some(Timestamp(micros));
         Ok(Self {
             id: row.id,
-            reach: Reach::parse(&row.namespace).map_err(Error::internal)?,
+            namespaces: AllowedNamespaces::parse(&row.namespace).map_err(Error::internal)?,
             name: KeyName::from_trusted(row.name),
             scopes: Scopes::from_trusted(&row.scopes),
             created: Timestamp(row.created),

@@ -13,15 +13,15 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::fault;
-use super::pool::{Connection, Held, Pool, on_either};
+use super::pool::{Connection, HeldConnection, Pool, on_either};
 use super::running::{MAX_ABANDONED, Running};
 use super::trust::MAX_PING;
 
-/// Longest that a statement may take. PostgreSQL itself ends one after 30 s (`statement_timeout`), so that only a
-/// connection that went silent gets here.
+/// Longest that a statement may take. PostgreSQL itself ends one after 30 s (`statement_timeout`), so that
+/// only a connection that went silent gets here.
 const MAX_STATEMENT: Duration = Duration::from_secs(35);
 
-/// What is known of a connection.
+/// The known state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// It is in no transaction.
@@ -30,11 +30,12 @@ enum State {
     Open,
     /// It is in a transaction in which a constraint refused a statement.
     Failed,
-    /// Nothing: a statement is under way, or has failed in a way that leaves it open what the connection is in.
+    /// Nothing: a statement is under way, or has failed in a way that leaves it open what the connection is
+    /// in.
     Unknown,
 }
 
-/// What a connection is asked to do.
+/// A request to a connection.
 #[derive(Debug)]
 pub(super) enum Work {
     Begin,
@@ -55,7 +56,7 @@ impl Work {
     }
 }
 
-/// What came of it.
+/// The result of a request.
 #[derive(Debug)]
 pub(super) enum Answer {
     Done(ExecResult),
@@ -80,23 +81,23 @@ impl Answer {
 
 /// A connection that only its owner uses.
 ///
-/// Transactions are begun and ended by statements of ours, and a connection goes back to its pool only when it is
-/// certain that it is in none: after an answered COMMIT or ROLLBACK, or outside of any. Every other one is closed. The
-/// driver's own transactions are not used: where SQLite rolls back by itself, as it does when a COMMIT meets a full disk,
-/// the driver goes on counting one as open, and the library opens savepoints in it that no COMMIT ever reaches
-/// (transact-rs/sqlx#3742).
+/// Transactions are begun and ended by statements of ours, and a connection goes back to its pool only when
+/// it is certain that it is in none: after an answered COMMIT or ROLLBACK, or outside of any. Every other one
+/// is closed. The driver's own transactions are not used: where SQLite rolls back by itself, as it does when
+/// a COMMIT fails on a full disk, the driver goes on counting one as open, and the library opens savepoints
+/// in it that no COMMIT ever reaches (transact-rs/sqlx#3742).
 ///
 /// Dropping one rolls its transaction back.
 #[derive(Debug)]
 pub(super) struct Lease {
-    held: Option<Held>,
+    held: Option<HeldConnection>,
     state: State,
     pool: Pool,
 }
 
 impl Lease {
     /// A connection of `pool`'s that is in no transaction.
-    pub(super) fn new(held: Held, pool: Pool) -> Self {
+    pub(super) fn new(held: HeldConnection, pool: Pool) -> Self {
         Self { held: Some(held), state: State::Idle, pool }
     }
 
@@ -146,7 +147,7 @@ impl Lease {
         (self, result)
     }
 
-    /// Notes what the connection is in after `work`.
+    /// Records the state of the connection after `work`.
     fn settle(&mut self, before: State, work: &Work, error: Option<&DbErr>) {
         self.state = match (error, work, before) {
             (None, Work::Begin, _) => State::Open,
@@ -165,7 +166,8 @@ impl Lease {
         }
     }
 
-    /// Sends the rows of `statement` as they come, until the receiver is gone. Gives the error back if no row was sent.
+    /// Sends the rows of `statement` as they come, until the receiver is gone. Gives the error back if no row
+    /// was sent.
     pub(super) async fn send_rows(
         &mut self,
         statement: &Statement,
@@ -226,8 +228,8 @@ impl Connection {
     async fn run(&mut self, work: &Work) -> Result<Answer, sqlx::Error> {
         match work {
             Work::Begin => {
-                // On SQLite it takes the write lock at once: one that read first and then could not get it would
-                // fail without waiting for it. In an open transaction it fails.
+                // On SQLite it takes the write lock at once: one that read first and then could not get it
+                // would fail without waiting for it. In an open transaction it fails.
                 let begin = if matches!(self, Self::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
                 self.control(begin).await
             }
@@ -260,7 +262,8 @@ impl Connection {
                 answers += usize::from(matches!(answer, Either::Left(_)));
             }
         });
-        // When the thread of an SQLite connection has ended, the driver reports an empty answer, not an error.
+        // When the thread of an SQLite connection has ended, the driver reports an empty answer, not an
+        // error.
         if answers == 1 { Ok(Answer::Nothing) } else { Err(sqlx::Error::WorkerCrashed) }
     }
 
@@ -283,8 +286,8 @@ impl Connection {
     }
 }
 
-/// Returns what `work` does, or `None` if PostgreSQL took too long. SQLite has no connection that could go silent, and a
-/// timer for each statement would be dear.
+/// Returns what `work` does, or `None` if PostgreSQL took too long. SQLite has no connection that could go
+/// silent, and a timer for each statement would be dear.
 async fn limited<T>(backend: DbBackend, work: impl Future<Output = T>) -> Option<T> {
     match backend {
         DbBackend::Sqlite => Some(work.await),

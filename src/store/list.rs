@@ -1,8 +1,8 @@
 //! Lists of users, a page at a time.
 //!
-//! A list can be read in two ways: along the index of its order, passing over those that do not fit, or by finding
-//! those that fit first and sorting them. The first is quick where many fit, the second where few do. Which it is, is
-//! found out by asking an index for a thousand of them.
+//! A list can be read in two ways: along the index of its order, passing over those that do not fit, or by
+//! finding those that fit first and sorting them. The first is quick where many fit, the second where few do.
+//! Which it is, is found out by asking an index for a thousand of them.
 
 mod conditions;
 
@@ -27,16 +27,17 @@ use super::users::{among, in_trash, list_columns, zero};
 
 use conditions::{after_cursor, after_prefix, conditions, order_of, prefixes, spans, within};
 
-/// Most users that are sorted rather than met on the way.
+/// Most matching users that are sorted rather than read along the index of the order.
 const SORT_THRESHOLD: u64 = 1_000;
 
-/// Most users that are passed over to meet some who fit, where an index could find them.
+/// Most users that are skipped along the index of the order where the search index could find those that
+/// match.
 const MAX_SCAN: u64 = 4_000;
 
-/// What narrowing queries call what they find.
+/// The name that candidate queries give to their result.
 const FOUND: &str = "found";
 
-/// Where the users of a list are found.
+/// The access path of a list.
 #[derive(Clone, Debug)]
 pub enum AccessPath {
     /// Along the index of its order: no other is of help.
@@ -52,12 +53,12 @@ pub enum AccessPath {
 pub struct Rows {
     /// As many as were asked for and fit in a reply.
     pub users: Vec<User>,
-    /// Whether others follow.
+    /// True if more rows follow.
     pub more: bool,
 }
 
-/// How the list is best read.
-pub async fn source(
+/// Chooses the access path by cost.
+pub async fn choose_path(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
     listing: &Listing,
@@ -76,9 +77,8 @@ pub async fn source(
         .map_or(AccessPath::Order, |found| AccessPath::Found(Box::new(found))))
 }
 
-/// How many are found, and who, as a JSON list; of one more than [`SORT_THRESHOLD`]. In one row: a row each would cost
-/// more than
-/// finding them.
+/// Counts the users that are found, and names them as a JSON list; of one more than [`SORT_THRESHOLD`]. In
+/// one row: a row each would cost more than finding them.
 fn some_of(backend: DbBackend, mut candidate: SelectStatement) -> SelectStatement {
     let list = if backend == DbBackend::Sqlite {
         "json_group_array(found)"
@@ -89,13 +89,13 @@ fn some_of(backend: DbBackend, mut candidate: SelectStatement) -> SelectStatemen
     Query::select().expr(Expr::cust("COUNT(*)")).expr(Expr::cust(list)).from_subquery(some, "some").take()
 }
 
-/// The queries that can find those who fit without reading all the others, the last of them best where they are many.
-/// None where the order's own index does.
+/// The queries that can find those who fit without reading all the others, the last of them best where they
+/// are many. None where the order's own index does.
 fn candidate_queries(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> Vec<SelectStatement> {
     let filters = &listing.filters;
     let index_ranges = index_ranges(filters);
-    // An index in order tells exactly who fits, so where one stretch is all that is asked for, the search index, which
-    // only tells who may, is of no use.
+    // An index in order finds exactly the matching users, so where one range is all that is asked for, the
+    // search index, which only finds candidates, is of no use.
     let is_only_range = index_ranges.len() == 1 && !listing.trash && {
         let rest = Filters { username: String::new(), email: String::new(), ..filters.clone() };
         probes(namespace, listing.trash, &rest).is_empty()
@@ -119,12 +119,12 @@ fn candidate_queries(backend: DbBackend, namespace: &Namespace, listing: &Listin
     queries
 }
 
-/// What an index finds users by: their numbers on SQLite, their ids on PostgreSQL.
+/// The column by which an index finds users: their numbers on SQLite, their ids on PostgreSQL.
 fn key_of(backend: DbBackend) -> Expr {
     Expr::cust(if backend == DbBackend::Sqlite { "num" } else { "id" })
 }
 
-/// Where in the indexes of orders all who fit lie side by side.
+/// Ranges of the order indexes in which all rows match.
 fn index_ranges(filters: &Filters) -> Vec<(Order, Vec<Expr>)> {
     let begun = prefixes(filters).into_iter().filter_map(|(order, column, prefix)| {
         let end = after_prefix(prefix)?;
@@ -153,7 +153,7 @@ pub async fn page(
     db: &(impl ConnectionTrait + StreamTrait),
     namespace: &Namespace,
     listing: &Listing,
-    source: &AccessPath,
+    path: &AccessPath,
     start: &Start<Position>,
     limit: u64,
     include_prefs: bool,
@@ -161,21 +161,22 @@ pub async fn page(
     if limit == 0 {
         return Ok(Rows { users: Vec::new(), more: false });
     }
-    // The extra row tells whether there are more.
-    let read = async |source: &AccessPath, until: Option<&Position>| {
+    // The extra row shows whether more follow.
+    let read = async |path: &AccessPath, until: Option<&Position>| {
         let range = KeysetRange { after: start.after(), until };
-        let select = ordered(list_columns(include_prefs), backend_of(db), namespace, listing, source, &range);
+        let select = ordered(list_columns(include_prefs), backend_of(db), namespace, listing, path, &range);
         collect(db, select.limit(limit + 1).offset(start.offset()), limit).await
     };
-    if matches!(source, AccessPath::Found(_)) {
-        // Many may fit, but perhaps not here: those that an index found are sorted rather than looking on for long.
+    if matches!(path, AccessPath::Found(_)) {
+        // Many may fit, but perhaps not here: those that an index found are sorted rather than looking on for
+        // long.
         let until = scan_limit_position(db, namespace, listing, start.after()).await?;
         let near = read(&AccessPath::Order, until.as_ref()).await?;
         if near.more || until.is_none() {
             return Ok(near);
         }
     }
-    read(source, None).await
+    read(path, None).await
 }
 
 fn backend_of(db: &impl ConnectionTrait) -> DbBackend {
@@ -195,14 +196,14 @@ fn ordered(
     backend: DbBackend,
     namespace: &Namespace,
     listing: &Listing,
-    source: &AccessPath,
+    path: &AccessPath,
     range: &KeysetRange<'_>,
 ) -> Select<user::Entity> {
     // What is sorted must not tempt the planner to range along an order and pass over nearly everyone.
-    let sorted = listing.trash || !matches!(source, AccessPath::Order);
+    let sorted = listing.trash || !matches!(path, AccessPath::Order);
     let (key, id) = order_of(listing.order, sorted);
     let direction = if listing.descending { Direction::Desc } else { Direction::Asc };
-    let mut select = chosen(select, backend, namespace, listing, source);
+    let mut select = chosen(select, backend, namespace, listing, path);
     if let Some(cursor) = range.after {
         select = select.filter(after_cursor(key.clone(), id.clone(), cursor, listing.descending));
     }
@@ -212,7 +213,8 @@ fn ordered(
     select.order_by(key.unwrap_or_else(|| id.clone()), direction.clone()).order_by(id, direction)
 }
 
-/// The cursor [`MAX_SCAN`] users behind `after` in the order of the list, whoever they are; `None` if it ends before.
+/// The cursor [`MAX_SCAN`] users after `after` in the order of the list, matching or not; `None` if it ends
+/// before.
 async fn scan_limit_position(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -227,17 +229,17 @@ async fn scan_limit_position(
     Ok(row.map(User::try_from).transpose()?.map(|user| Position::of(&user, listing.order)))
 }
 
-/// How many there are in all.
+/// Counts the users of a list.
 pub async fn total(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
     listing: &Listing,
-    source: &AccessPath,
+    path: &AccessPath,
 ) -> Result<u64> {
     if listing.filters == Filters::default() {
         return totals::total(db, namespace, listing.trash).await;
     }
-    count(db, chosen(user::Entity::find(), db.get_database_backend(), namespace, listing, source)).await
+    count(db, chosen(user::Entity::find(), db.get_database_backend(), namespace, listing, path)).await
 }
 
 /// Those of the list, in no order.
@@ -246,16 +248,16 @@ fn chosen(
     backend: DbBackend,
     namespace: &Namespace,
     listing: &Listing,
-    source: &AccessPath,
+    path: &AccessPath,
 ) -> Select<user::Entity> {
-    let own = match (source, backend) {
+    let own = match (path, backend) {
         // The plus keeps SQLite from reading the whole namespace where it is to look up some numbers.
         (AccessPath::Among(_) | AccessPath::Found(_), DbBackend::Sqlite) => {
             Expr::cust_with_values("+\"users\".\"namespace\" = ?", [namespace.as_str()])
         }
         _ => Column::Namespace.eq(namespace.as_str()),
     };
-    let select = match (source, backend) {
+    let select = match (path, backend) {
         (AccessPath::Order, _) => select,
         (AccessPath::Found(found), _) => select.filter(key_of(backend).in_subquery(found.as_ref().clone())),
         (AccessPath::Among(numbers), DbBackend::Sqlite) => {
@@ -265,7 +267,7 @@ fn chosen(
         (AccessPath::Among(ids), _) => select.filter(among(ids.clone())),
     };
     let state = if listing.trash { in_trash() } else { Column::Deleted.into_expr().eq(zero()) };
-    let walked = (matches!(source, AccessPath::Order) && !listing.trash).then_some(listing.order);
+    let walked = (matches!(path, AccessPath::Order) && !listing.trash).then_some(listing.order);
     conditions(backend, &listing.filters, walked)
         .into_iter()
         .fold(select.filter(own).filter(state), Select::filter)

@@ -47,7 +47,7 @@ const LOCK: i64 = 0x7573_6572_7364;
 pub struct Step {
     /// Its name.
     pub name: String,
-    /// Whether it was applied.
+    /// True if it was applied.
     pub applied: bool,
 }
 
@@ -59,12 +59,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What the database says; then nothing has changed.
+    /// Those of the database; then nothing has changed.
     pub async fn migrate(&self) -> Result<()> {
         self.migrate_to(None).await
     }
 
-    /// Applies so many steps. The library takes no transaction but its own, so it gets a connection of its own.
+    /// Applies so many steps. The library takes no transaction but its own, so it gets a connection of its
+    /// own.
     async fn migrate_to(&self, steps: Option<u32>) -> Result<()> {
         let library = Database::connect(self.migrations.clone()).await?;
         let done = apply(&library, steps).await;
@@ -153,7 +154,7 @@ mod tests {
     use crate::domain::list::{Filters, Listing};
     use crate::domain::namespace::Namespace;
     use crate::domain::session::SessionToken;
-    use crate::store::list::{AccessPath, source};
+    use crate::store::list::{AccessPath, choose_path};
     use crate::store::{sessions, totals, users};
 
     use super::*;
@@ -193,7 +194,7 @@ INSERT INTO events (namespace, user_id, at, action, caller, address, user_agent,
         {
             let filters = Filters { search: search.to_lowercase(), ..Filters::default() };
             let listing = Listing { trash, filters, ..Listing::default() };
-            let AccessPath::Among(list) = source(db, &namespace, &listing).await.unwrap() else {
+            let AccessPath::Among(list) = choose_path(db, &namespace, &listing).await.unwrap() else {
                 panic!("many")
             };
             assert_eq!(serde_json::from_str::<Vec<i64>>(&list).unwrap().len(), found, "{search}");

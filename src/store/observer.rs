@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sea_orm::Statement;
 
-/// A statement that takes longer is worth a line in the log: none of ours should, however many users there are.
+/// A statement that takes longer is worth a line in the log: none of ours should, however many users there
+/// are.
 const SLOW: Duration = Duration::from_secs(1);
 
 type See = dyn Fn(&Statement) + Send + Sync;

@@ -1,4 +1,4 @@
-//! What the log says of a database that fails: a line when it begins, one a minute with counts, and one when it ends.
+//! Log lines about a database that fails: one when it begins, one a minute with counts, and one when it ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +9,18 @@ use crate::error::tally::{Counts, FAILED};
 use super::Store;
 use super::health::State;
 
-/// How often the counts are looked at.
-const EVERY: Duration = Duration::from_secs(1);
+/// The time between looks at the counts.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often an outage that goes on is told again; and how long calls have to be well before it has ended where it shows
-/// by nothing else.
-const AGAIN: Duration = Duration::from_mins(1);
+/// The time between lines about an outage that goes on; and the time without failures after which it has
+/// ended where it shows by nothing else.
+const REPEAT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How long after an outage failures still belong to it: connections of before are found broken one by one.
+/// The time after an outage in which failures still belong to it: connections of before are found broken one
+/// by one.
 const AFTERMATH: Duration = Duration::from_secs(3);
 
-/// What can be wrong, the worst first.
+/// The kinds of outages, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Silent,
@@ -64,18 +65,18 @@ impl fmt::Display for Line {
     }
 }
 
-/// An outage that was told of and has not ended.
+/// An outage that was logged and has not ended.
 #[derive(Debug)]
 struct Outage {
     kind: Kind,
     since: Instant,
     before: Counts,
-    told: Instant,
+    last_logged: Instant,
     /// When the last call failed.
     failed: Instant,
 }
 
-/// From what is seen, what the log is told.
+/// Derives log lines from what is seen.
 #[derive(Debug)]
 struct Report {
     outage: Option<Outage>,
@@ -91,10 +92,10 @@ impl Report {
         Self { outage: None, calm: counts, seen: counts, ended: None }
     }
 
-    /// Looks at the state and at the counts, and returns what there is to tell.
+    /// Looks at the state and at the counts, and returns the lines to log.
     fn look(&mut self, now: Instant, state: &State, counts: Counts, cause: &str) -> Vec<Line> {
         let failed = counts.unavailable > self.seen.unavailable;
-        // Seen for a second time: what is silent is known to be so by then, and is told by its own name.
+        // Seen for a second time: what is silent is known to be so by then, and is logged by its own name.
         let failing = self.seen.unavailable > self.calm.unavailable;
         let mut lines = Vec::new();
         if let Some(outage) = &mut self.outage
@@ -117,11 +118,11 @@ impl Report {
         match (current, &mut self.outage) {
             (Some((kind, since, cause)), None) => {
                 lines.push(Line::Begun(kind, cause));
-                self.outage = Some(Outage { kind, since, before: self.calm, told: now, failed: now });
+                self.outage = Some(Outage { kind, since, before: self.calm, last_logged: now, failed: now });
             }
-            (Some((kind, since, cause)), Some(outage)) if now - outage.told >= AGAIN => {
+            (Some((kind, since, cause)), Some(outage)) if now - outage.last_logged >= REPEAT_INTERVAL => {
                 lines.push(Line::Lasts(kind, cause, now - since, counts.since(outage.before)));
-                outage.told = now;
+                outage.last_logged = now;
             }
             (None, _) if !failed || self.ended.is_some_and(|at| now - at < AFTERMATH) => self.calm = counts,
             _ => {}
@@ -134,7 +135,7 @@ impl Report {
     fn failing(&self, now: Instant, failing: bool) -> Option<Instant> {
         match &self.outage {
             Some(outage) if outage.kind == Kind::Failing => {
-                (now - outage.failed < AGAIN).then_some(outage.since)
+                (now - outage.failed < REPEAT_INTERVAL).then_some(outage.since)
             }
             Some(_) => None,
             None => failing.then_some(now),
@@ -147,7 +148,7 @@ impl Store {
     pub async fn report_outages(&self) {
         let mut state = self.health().subscribe();
         let mut report = Report::new(FAILED.counts());
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -175,16 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_told_when_it_begins_once_a_minute_and_when_it_ends() {
+    fn an_outage_is_logged_when_it_begins_once_a_minute_and_when_it_ends() {
         let begun = Instant::now();
         let mut report = Report::new(Counts::default());
         let fault = Some(Fault { since: begun, cause: "connection refused".into() });
         let (well, away) = (State::default(), State { silent: fault, unwritable: None });
-        let mut told = Vec::new();
+        let mut last_logged = Vec::new();
         let mut look = |second: u64, state: &State, count: u64| {
             let lines =
                 report.look(begun + Duration::from_secs(second), state, unavailable(count), "pool timed out");
-            told.extend(lines.iter().map(|line| format!("{second}: {line}")));
+            last_logged.extend(lines.iter().map(|line| format!("{second}: {line}")));
         };
         look(0, &well, 0);
         // Calls fail before the probe has seen it.
@@ -199,7 +200,7 @@ mod tests {
             look(second, &well, 504);
         }
         assert_eq!(
-            told,
+            last_logged,
             [
                 "2: database does not answer: connection refused",
                 "62: database has not answered for 62 s: connection refused; 310 calls failed: DATABASE_UNAVAILABLE 310",
@@ -209,10 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_fail_at_a_database_that_answers_are_told_once_a_minute() {
+    fn calls_that_fail_at_a_database_that_answers_are_logged_once_a_minute() {
         let begun = Instant::now();
         let mut report = Report::new(Counts::default());
-        let mut told = Vec::new();
+        let mut last_logged = Vec::new();
         for second in 0..200 {
             let count = unavailable(second.min(70) * 10);
             let lines = report.look(
@@ -221,10 +222,10 @@ mod tests {
                 count,
                 "database is locked",
             );
-            told.extend(lines.iter().map(|line| format!("{second}: {line}")));
+            last_logged.extend(lines.iter().map(|line| format!("{second}: {line}")));
         }
         assert_eq!(
-            told,
+            last_logged,
             [
                 "2: calls fail at the database: database is locked",
                 "62: calls have failed at the database for 60 s: database is locked; 620 calls failed: \

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use super::connect::ACQUIRE;
+use super::connect::ACQUIRE_TIMEOUT;
 use super::health::Health;
 use super::lease::Lease;
 use super::observer::Observer;
@@ -25,12 +25,14 @@ const MAX_AGE: Duration = Duration::from_mins(30);
 
 /// A pool of one connection. Cheap to clone.
 ///
-/// The library opens the connection, and opens another one after it was closed. In between it stays here: giving it back
-/// to the library's pool after each statement costs a ping, which is a second round trip, and a task.
+/// The library opens the connection, and opens another one after it was closed. In between it stays here:
+/// giving it back to the library's pool after each statement costs a ping, which is a second round trip, and
+/// a task.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     inner: Arc<Inner>,
-    /// The turn of the call that uses it, which lasts until its last statement has ended; the server needs none.
+    /// The turn of the call that uses it, which lasts until its last statement has ended; the server needs
+    /// none.
     turn: Option<Arc<Turn>>,
 }
 
@@ -66,7 +68,7 @@ macro_rules! on_either {
 }
 pub(super) use on_either;
 
-/// The connection while no statement uses it, in no transaction. Whoever has the lock has the connection.
+/// The connection while no statement uses it, in no transaction. The holder of the lock has the connection.
 #[derive(Debug, Default)]
 enum Slot {
     /// The library has it.
@@ -97,7 +99,7 @@ impl Drop for Idle {
 
 /// A connection in use, and the right to use it.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldConnection {
     pub(super) connection: Connection,
     /// When the library gave it out.
     acquired: Instant,
@@ -179,7 +181,7 @@ impl Pool {
                 (idle.acquired, self.trust().verdict(idle.acquired.elapsed(), idle.since.elapsed()));
             let Some(connection) = idle.connection.take() else { break };
             *slot = Slot::Empty;
-            let mut lease = Lease::new(Held { connection, acquired, slot }, self.clone());
+            let mut lease = Lease::new(HeldConnection { connection, acquired, slot }, self.clone());
             if verdict == Verdict::Use || verdict == Verdict::Ping && Box::pin(lease.answers_ping()).await {
                 return Ok(lease);
             }
@@ -197,19 +199,19 @@ impl Pool {
             sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
             error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
         })?;
-        Ok(Lease::new(Held { connection, acquired: Instant::now(), slot }, self.clone()))
+        Ok(Lease::new(HeldConnection { connection, acquired: Instant::now(), slot }, self.clone()))
     }
 
     async fn lock(&self) -> Result<OwnedMutexGuard<Slot>, DbErr> {
         if let Ok(slot) = Arc::clone(&self.inner.slot).try_lock_owned() {
             return Ok(slot);
         }
-        let slot = timeout(ACQUIRE, Arc::clone(&self.inner.slot).lock_owned()).await;
+        let slot = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.inner.slot).lock_owned()).await;
         slot.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
     }
 }
 
-impl Held {
+impl HeldConnection {
     /// Keeps a connection that is in no transaction for the next statement.
     pub(super) fn release(mut self, tasks: &Handle) {
         if self.acquired.elapsed() < MAX_AGE && matches!(*self.slot, Slot::Empty) {
@@ -223,13 +225,14 @@ impl Held {
 }
 
 impl Connection {
-    /// Gives the connection back to the library's pool. The driver pings it first, for which it has no limit of its own.
+    /// Gives the connection back to the library's pool. The driver pings it first, for which it has no limit
+    /// of its own.
     fn release(mut self, tasks: &Handle) {
         on_either!(&mut self, c => { tasks.spawn(timeout(MAX_ABANDONED, c.return_to_pool())); });
     }
 
-    /// Closes the connection without a word to the server, where there is no runtime for the task that the library would
-    /// start.
+    /// Closes the connection without telling the server, where there is no runtime for the task that the
+    /// library would start.
     pub(super) fn cut(self) {
         on_either!(self, c => drop(c.leak()));
     }

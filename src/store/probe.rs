@@ -1,5 +1,6 @@
-//! A connection of its own, apart from those that calls share: it asks for the version of the API keys, and shows by the
-//! answer that the database is there. Callers that take every other connection cannot keep it waiting.
+//! A connection of its own, apart from those that calls share: it asks for the version of the API keys, and
+//! shows by the answer that the database is there. Callers that take every other connection cannot keep it
+//! waiting.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -19,22 +20,23 @@ use crate::error::{Error, Result, with_causes};
 use super::health::{Health, unavailable};
 use super::{Store, connect, keys};
 
-/// How long the probe waits for its answer.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// The longest time that the probe waits for its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a new connection and its answer may take where there was none, or one that was closed.
-const CONNECT: Duration = Duration::from_secs(2);
+/// The longest time that a new connection and its answer may take where there was none, or one that was
+/// closed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// When it asks over a new connection too: the old one may lead nowhere.
-const HEDGE: Duration = Duration::from_millis(250);
+const HEDGE_DELAY: Duration = Duration::from_millis(250);
 
 /// Time is counted in such steps.
 const STEP: Duration = Duration::from_millis(50);
 
-/// How long reading all keys may take.
-const KEYS: Duration = Duration::from_secs(5);
+/// The longest time that reading all keys may take.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the database is.
+/// The address of the database.
 #[derive(Clone, Debug)]
 pub(super) enum Address {
     Sqlite(SqliteConnectOptions),
@@ -44,7 +46,7 @@ pub(super) enum Address {
 impl Address {
     pub(super) fn sqlite(url: &str) -> sqlx::Result<Self> {
         let options = SqliteConnectOptions::from_str(url)?;
-        // A file that is gone is not made anew.
+        // A file that is gone is not created again.
         let options = connect::configure(options).create_if_missing(false).pragma("query_only", "ON");
         Ok(Self::Sqlite(options.disable_statement_logging()))
     }
@@ -61,7 +63,7 @@ impl Address {
         }
     }
 
-    async fn connect(&self) -> Result<Line> {
+    async fn connect(&self) -> Result<ProbeConnection> {
         let connected = async {
             Ok::<_, sqlx::Error>(match self {
                 Self::Sqlite(options) => Connection::Sqlite(options.connect().await?),
@@ -73,8 +75,10 @@ impl Address {
             })
         };
         match connected.await {
-            Ok(connection) => Ok(Line { connection: Mutex::new(connection), backend: self.backend() }),
-            Err(error) => Err(unavailable(&connect::told(&error))),
+            Ok(connection) => {
+                Ok(ProbeConnection { connection: Mutex::new(connection), backend: self.backend() })
+            }
+            Err(error) => Err(unavailable(&connect::message(&error))),
         }
     }
 }
@@ -87,13 +91,13 @@ enum Connection {
 
 /// A connection that reads, and is closed when it is dropped.
 #[derive(Debug)]
-struct Line {
+struct ProbeConnection {
     connection: Mutex<Connection>,
     backend: DbBackend,
 }
 
 #[async_trait]
-impl ConnectionTrait for Line {
+impl ConnectionTrait for ProbeConnection {
     fn get_database_backend(&self) -> DbBackend {
         self.backend
     }
@@ -113,14 +117,14 @@ impl ConnectionTrait for Line {
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         // Values are the server's own, never a caller's, and are written into the text.
         let query = AssertSqlSafe(statement.to_string());
-        let told = |error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)));
+        let query_error = |error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)));
         Ok(match &mut *self.connection.lock().await {
             Connection::Sqlite(connection) => {
-                let rows = sqlx::query(query).fetch_all(connection).await.map_err(told)?;
+                let rows = sqlx::query(query).fetch_all(connection).await.map_err(query_error)?;
                 rows.into_iter().map(QueryResult::from).collect()
             }
             Connection::Postgres(connection) => {
-                let rows = sqlx::query(query).fetch_all(connection).await.map_err(told)?;
+                let rows = sqlx::query(query).fetch_all(connection).await.map_err(query_error)?;
                 rows.into_iter().map(QueryResult::from).collect()
             }
         })
@@ -132,7 +136,7 @@ impl ConnectionTrait for Line {
 pub(super) struct Probe {
     address: Address,
     /// Taken out while it is used: one that was left in the middle of a statement is closed.
-    line: Mutex<Option<Line>>,
+    line: Mutex<Option<ProbeConnection>>,
 }
 
 impl Probe {
@@ -156,20 +160,21 @@ impl Probe {
                 health.note_answer();
                 return Err(error);
             }
-            None => format!("no answer within {} ms", PATIENCE.as_millis()),
+            None => format!("no answer within {} ms", ANSWER_TIMEOUT.as_millis()),
         };
         health.note_silence(asked_at, &silence);
         Err(unavailable(&silence))
     }
 
-    /// The version, by the connection that there is, or by a new one where that is lost or slow. `None`: not in time.
-    async fn answer(&self, old: Option<Line>) -> Option<Result<(Line, i64)>> {
+    /// The version, by the connection that there is, or by a new one where that is lost or slow. `None`: not
+    /// in time.
+    async fn answer(&self, old: Option<ProbeConnection>) -> Option<Result<(ProbeConnection, i64)>> {
         let fresh = async { version(self.address.connect().await?).await };
-        let Some(old) = old else { return within(CONNECT, fresh).await };
+        let Some(old) = old else { return within(CONNECT_TIMEOUT, fresh).await };
         let mut known = std::pin::pin!(version(old));
-        match within(HEDGE, known.as_mut()).await {
+        match within(HEDGE_DELAY, known.as_mut()).await {
             // The connection is lost; the database may be well.
-            Some(Err(Error::DatabaseUnavailable(_))) => within(CONNECT, fresh).await,
+            Some(Err(Error::DatabaseUnavailable(_))) => within(CONNECT_TIMEOUT, fresh).await,
             Some(answered) => Some(answered),
             None => {
                 let first = async {
@@ -178,7 +183,7 @@ impl Probe {
                         answered = fresh => answered,
                     }
                 };
-                within(PATIENCE.saturating_sub(HEDGE), first).await
+                within(ANSWER_TIMEOUT.saturating_sub(HEDGE_DELAY), first).await
             }
         }
     }
@@ -186,20 +191,21 @@ impl Probe {
     async fn keys(&self) -> Result<Vec<(SecretDigest, Key)>> {
         let mut line = self.line.lock().await;
         let Some(taken) = line.take() else { return Err(unavailable("the connection was lost")) };
-        let all = tokio::time::timeout(KEYS, keys::all(&taken)).await;
+        let all = tokio::time::timeout(KEYS_TIMEOUT, keys::all(&taken)).await;
         let all = all.map_err(|_| Error::internal("reading all keys took too long"))??;
         *line = Some(taken);
         Ok(all)
     }
 }
 
-async fn version(line: Line) -> Result<(Line, i64)> {
+async fn version(line: ProbeConnection) -> Result<(ProbeConnection, i64)> {
     let version = keys::version(&line).await?;
     Ok((line, version))
 }
 
-/// What `work` gives, unless it takes longer than `limit` while this process runs. Time in which the process had no CPU is
-/// not counted: an answer could not have been seen, and a busy machine is no reason to refuse calls.
+/// Returns the result of `work`, unless it takes longer than `limit` while this process runs. Time in which
+/// the process had no CPU is not counted: an answer could not have been seen, and a busy machine is no reason
+/// to refuse calls.
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
     for _ in 0..limit.as_millis() / STEP.as_millis() {
@@ -211,12 +217,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 }
 
 impl Store {
-    /// Asks the database for the version of the keys, over the probe's own connection. Whether it answers becomes its
-    /// [`Health`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::DatabaseUnavailable`] if it does not.
+    /// Asks the database for the version of the keys, over the probe's own connection. Whether it answers
+    /// becomes its [`Health`].
     pub async fn keys_version(&self) -> Result<i64> {
         self.probe.ask(self.health()).await
     }
@@ -236,10 +238,10 @@ mod tests {
         // The one thread of this runtime does nothing else meanwhile, as if the machine had no CPU for it.
         let stalled = async {
             tokio::task::yield_now().await;
-            std::thread::sleep(PATIENCE * 2);
+            std::thread::sleep(ANSWER_TIMEOUT * 2);
             tokio::time::sleep(STEP).await;
         };
-        assert!(within(PATIENCE, stalled).await.is_some());
-        assert!(within(PATIENCE, std::future::pending::<()>()).await.is_none());
+        assert!(within(ANSWER_TIMEOUT, stalled).await.is_some());
+        assert!(within(ANSWER_TIMEOUT, std::future::pending::<()>()).await.is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! Users who were purged and whose events still say where the person was. They are cleared some hundred at a time, since a
-//! log may hold millions.
+//! Users who were purged and whose events still say where the person was. They are cleared some hundred at a
+//! time, since a log may hold millions.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 
@@ -60,15 +60,16 @@ pub async fn waiting(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<(Names
     rows.into_iter().map(read).collect()
 }
 
-/// The number up to which events with the id of `user` are of one that was purged, and may not be cleared yet.
+/// The number up to which events with the id of `user` are of one that was purged, and may not be cleared
+/// yet.
 pub async fn up_to(db: &impl ConnectionTrait, namespace: &Namespace, user: &UserId) -> Result<Option<i64>> {
     let select = "SELECT last FROM purged WHERE namespace = $1 AND user_id = $2";
     let row = db.query_one_raw(of_user(db, select, namespace, user, [])).await?;
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
 }
 
-/// Takes from the first events of a user between two numbers what says where the person was. Returns the number of the
-/// last one of them if there are more.
+/// Takes from the first events of a user between two numbers what says where the person was. Returns the
+/// number of the last one of them if there are more.
 async fn clear(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,

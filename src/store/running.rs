@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-/// Longest that a connection is kept busy with no caller waiting for it: by the rest of an abandoned statement, by
-/// ROLLBACK, or by the ping with which the driver takes it back into the pool.
+/// Longest that a connection is kept busy with no caller waiting for it: by the rest of an abandoned
+/// statement, by ROLLBACK, or by the ping with which the driver takes it back into the pool.
 pub(super) const MAX_ABANDONED: Duration = Duration::from_secs(1);
 
-/// Work on a connection. If its caller leaves, a task sees it through for as long as [`MAX_ABANDONED`], so that no
-/// statement is cut in two on a connection that others will use.
+/// Work on a connection. If its caller leaves, a task sees it through for as long as [`MAX_ABANDONED`], so
+/// that no statement is cut in two on a connection that others will use.
 pub(super) struct Running<T: Send + 'static> {
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
 }

@@ -88,16 +88,17 @@ pub(super) async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, id:
 /// Pages of 4 KB that one step of merging writes: other writers wait for some milliseconds.
 const STEP: i32 = 64;
 
-/// What a step of merging takes up.
+/// The segments that a step of merging takes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MergeMode {
-    /// What was begun, and trees that are alike.
+    /// The merge that was begun, and segments of the same size.
     Incremental,
-    /// All trees, to make one of them. Only the first step: another one would begin again with what was written since.
+    /// All segments, to make one of them. Only the first step: another one would begin again with what was
+    /// written since.
     Full,
 }
 
-/// How many trees the index consists of. One on PostgreSQL, which sorts in what is written at once.
+/// Counts the segments of the index. One on PostgreSQL, which sorts each write in at once.
 pub async fn segment_count(db: &impl ConnectionTrait) -> Result<u64> {
     let backend = db.get_database_backend();
     if backend != DbBackend::Sqlite {
@@ -106,7 +107,8 @@ pub async fn segment_count(db: &impl ConnectionTrait) -> Result<u64> {
     number(db, "SELECT COUNT(DISTINCT segid) FROM users_search_idx").await
 }
 
-/// Goes on merging the index's trees for one step, and gives whether there was anything to do. Never on PostgreSQL.
+/// Goes on merging the index's segments for one step, and returns whether there was anything to do. Never on
+/// PostgreSQL.
 pub async fn merge(tx: &impl ConnectionTrait, merging: MergeMode) -> Result<bool> {
     let backend = tx.get_database_backend();
     if backend != DbBackend::Sqlite {
@@ -123,7 +125,7 @@ pub async fn merge(tx: &impl ConnectionTrait, merging: MergeMode) -> Result<bool
     Ok(number(tx, CHANGES).await? > before + 1)
 }
 
-/// What tells whether a step did anything.
+/// Counts changes, to tell whether a step did anything.
 const CHANGES: &str = "SELECT total_changes()";
 
 async fn number(db: &impl ConnectionTrait, sql: &str) -> Result<u64> {
@@ -132,7 +134,7 @@ async fn number(db: &impl ConnectionTrait, sql: &str) -> Result<u64> {
     Ok(u64::try_from(row.try_get_by_index::<i64>(0)?).unwrap_or_default())
 }
 
-/// What the index is asked: a condition on `users_search` and its value. `terms` must not be empty.
+/// Returns a condition on `users_search` and its value. `terms` must not be empty.
 pub(super) fn index_condition(backend: DbBackend, terms: Vec<Term>) -> (&'static str, Value) {
     match backend {
         DbBackend::Sqlite => ("users_search MATCH ?", words(terms).into()),
@@ -140,8 +142,8 @@ pub(super) fn index_condition(backend: DbBackend, terms: Vec<Term>) -> (&'static
     }
 }
 
-/// Terms as FTS5 knows them: 48 bits in hexadecimal. More would only make the index larger. Side by side they are asked
-/// for all together.
+/// Terms as FTS5 knows them: 48 bits in hexadecimal. More would only make the index larger. Side by side they
+/// are asked for all together.
 fn words(terms: impl IntoIterator<Item = Term>) -> String {
     joined(terms, " ", |text, term| write!(text, "{:012x}", term >> 16))
 }

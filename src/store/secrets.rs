@@ -5,19 +5,12 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 use crate::error::{Error, Result};
 
 /// The key of page tokens.
-///
-/// # Errors
-///
-/// What the database says; [`Error::Internal`] if the key is not there.
 pub async fn page_token(db: &impl ConnectionTrait) -> Result<Vec<u8>> {
     read(db, "page_token").await
 }
 
-/// The key that the buckets of attempts are found by, and the hashes that stand in for users who do not exist.
-///
-/// # Errors
-///
-/// As [`page_token`].
+/// The key that the buckets of attempts are found by, and the hashes that stand in for users who do not
+/// exist.
 pub async fn bucket_key(db: &impl ConnectionTrait) -> Result<Vec<u8>> {
     read(db, "decoy").await
 }

@@ -39,13 +39,13 @@ pub async fn insert(
     Ok(())
 }
 
-/// Sessions of one user that are open at `now`, the oldest first: `limit` of them at most, behind the one that
-/// `after` names.
+/// Sessions of one user that are open at `now`, the oldest first: `limit` of them at most, after the one
+/// that `after` names.
 pub async fn of_user(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
-    open: Open,
+    open: OpenAt,
     after: Option<&str>,
     limit: u64,
 ) -> Result<Vec<StoredSession>> {
@@ -58,27 +58,27 @@ pub async fn of_user(
     Ok(select.all(db).await?.into_iter().map(StoredSession::from).collect())
 }
 
-/// How many sessions of the user are open.
+/// Counts the open sessions of the user.
 pub async fn count_of_user(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
-    open: Open,
+    open: OpenAt,
 ) -> Result<u64> {
     count(db, session::Entity::find().filter(open_of(namespace, user, open))).await
 }
 
-/// What tells an open session from one that has ended and is still there.
+/// The condition of sessions that are open, of those that are still stored.
 #[derive(Clone, Copy, Debug)]
-pub struct Open {
+pub struct OpenAt {
     /// It expires after this time.
     pub now: Timestamp,
     /// It was read after this time; `None`: at any time.
     pub idle_since: Option<Timestamp>,
 }
 
-fn open_of(namespace: &Namespace, user: &UserId, open: Open) -> Condition {
-    // Kept from the indexes of expiry, which are everyone's.
+fn open_of(namespace: &Namespace, user: &UserId, open: OpenAt) -> Condition {
+    // Kept from the indexes of expiry, which are not tenant-scoped.
     let plain = |column: Column| column.into_expr().add(Expr::Constant(Value::from(0_i64)));
     Condition::all()
         .add(Column::Namespace.eq(namespace.as_str()))
@@ -140,7 +140,7 @@ pub async fn find(
     }))
 }
 
-/// Notes that the session was read at `now`.
+/// Records that the session was read at `now`.
 pub async fn touch(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -172,22 +172,22 @@ pub async fn delete_open(
     namespace: &Namespace,
     user: &UserId,
     public_id: Option<&str>,
-    open: Open,
+    open: OpenAt,
 ) -> Result<u64> {
     let named = public_id.map(|name| Column::PublicId.eq(name));
     let these = open_of(namespace, user, open).add_option(named);
     Ok(session::Entity::delete_many().filter(these).exec(tx).await?.rows_affected)
 }
 
-/// Ends the oldest open sessions of a user who has more than `keep` of them, at most `most`. Returns their public ids, the
-/// oldest first.
+/// Ends the oldest open sessions of a user who has more than `keep` of them, at most `most`. Returns their
+/// public ids, the oldest first.
 ///
 /// Reads at most `keep` + 2 `most` rows, however many there are.
 pub async fn delete_oldest(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
-    open: Open,
+    open: OpenAt,
     keep: u64,
     most: u64,
 ) -> Result<Vec<String>> {

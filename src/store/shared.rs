@@ -12,9 +12,9 @@ use crate::error::Result;
 use super::lease::Work;
 use super::observer::Observer;
 use super::pool::Pool;
-use super::turns::{Limits, Permit, Turns};
+use super::turns::{Permit, TurnLimits, Turns};
 
-/// How a statement of a connection is stopped that no caller waits for any more. Cheap to clone.
+/// Stops a statement of a connection that no caller waits for any more. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stop(Arc<Flags>);
 
@@ -22,21 +22,22 @@ pub(super) struct Stop(Arc<Flags>);
 struct Flags {
     /// On SQLite: looked at by the thread of the connection every few microseconds of a statement.
     asked: AtomicBool,
-    /// How often it was looked at in this turn.
+    /// The number of checks in this turn.
     looks: AtomicU32,
     /// On PostgreSQL: the process that serves the connection; 0 while there is none.
     process: AtomicI32,
 }
 
 /// A statement at which its thread has looked so often takes a millisecond or more.
-const LONG: u32 = 50;
+const MAX_CHECKS: u32 = 50;
 
 impl Stop {
     /// Called by the thread of the connection between steps of a statement. Returns false if it is to end.
     ///
-    /// Long ones let other threads go first: a short statement must not wait for the kernel to take the CPU from them.
+    /// Long ones let other threads go first: a short statement must not wait for the kernel to take the CPU
+    /// from them.
     pub(super) fn may_go_on(&self) -> bool {
-        if self.0.looks.fetch_add(1, Ordering::Relaxed) >= LONG {
+        if self.0.looks.fetch_add(1, Ordering::Relaxed) >= MAX_CHECKS {
             std::thread::yield_now();
         }
         !self.0.asked.load(Ordering::Acquire)
@@ -68,17 +69,17 @@ pub(super) struct Shared(Arc<Inner>);
 struct Inner {
     connections: Vec<Single>,
     turns: Arc<Turns>,
-    /// Where PostgreSQL is told to cancel a statement; `None` on SQLite.
+    /// The connection on which PostgreSQL is asked to cancel a statement; `None` on SQLite.
     cancels: Option<Pool>,
 }
 
 impl Shared {
-    pub(super) fn new(connections: Vec<Single>, limits: Limits, cancels: Option<Pool>) -> Self {
+    pub(super) fn new(connections: Vec<Single>, limits: TurnLimits, cancels: Option<Pool>) -> Self {
         let turns = Arc::new(Turns::new(connections.len(), limits));
         Self(Arc::new(Inner { connections, turns, cancels }))
     }
 
-    /// The same with `observer` told of the statements.
+    /// The same; `observer` is called for each statement.
     pub(super) fn observed(&self, observer: &Observer) -> Self {
         let each =
             |single: &Single| Single { pool: single.pool.observed(observer), stop: single.stop.clone() };
@@ -90,10 +91,7 @@ impl Shared {
     }
 
     /// Waits for a turn. Its connection is that of the pool, until the last clone of that is dropped.
-    ///
-    /// # Errors
-    ///
-    /// `DatabaseUnavailable` if no connection comes free in time.
+    /// Fails with `DatabaseUnavailable` if no connection comes free in time.
     pub(super) async fn turn(&self, flow: &Flow) -> Result<Pool> {
         let permit = self.0.turns.acquire(flow).await?;
         let turn = Turn { shared: self.clone(), permit };
@@ -135,8 +133,8 @@ impl Turn {
     }
 }
 
-/// Cancels the statement of a PostgreSQL connection. The turn lasts until the server has sent the signal, which would hit
-/// the next one's statement otherwise; a process that is at no statement ignores it.
+/// Cancels the statement of a PostgreSQL connection. The turn lasts until the server has sent the signal,
+/// which would hit the next one's statement otherwise; a process that is at no statement ignores it.
 async fn cancel(pool: Pool, turn: Arc<Turn>) {
     let process = turn.single().stop.0.process.load(Ordering::Acquire);
     let cancel = Statement::from_string(DbBackend::Postgres, format!("SELECT pg_cancel_backend({process})"));

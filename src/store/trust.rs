@@ -17,14 +17,14 @@ const MAX_UNCHECKED: Duration = Duration::from_secs(2);
 /// Longest wait for the answer to a ping. A connection that takes longer is replaced.
 pub(super) const MAX_PING: Duration = Duration::from_secs(1);
 
-/// Errors that come faster than this outdate the connections once: a database that is read-only for a while is not
-/// connected to anew by every call.
+/// Errors that come faster than this outdate the connections once: a database that is read-only for a while
+/// is not reconnected to by every call.
 const MIN_BETWEEN: Duration = Duration::from_secs(1);
 
-/// What errors of one connection tell about the others of its pool.
+/// Decides from the errors of one connection which others of its pool must be pinged.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
-    /// What the probe's connection tells about them.
+    /// The health of the database as the probe sees it.
     pub(super) health: Health,
     since: Mutex<Since>,
 }
@@ -33,12 +33,12 @@ pub(super) struct Trust {
 struct Since {
     /// When a connection broke: those that were idle by then may be dead as well.
     broken: Option<Instant>,
-    /// Connections older than this are closed: they lead to a server that is no longer the primary, or it is not known
-    /// what they are in.
+    /// Connections older than this are closed: they lead to a server that is no longer the primary, or it is
+    /// not known what they are in.
     outdated: Option<Instant>,
 }
 
-/// What to do with an idle connection.
+/// The decision about an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Use,
@@ -69,7 +69,7 @@ impl Trust {
         }
     }
 
-    /// What to do with a connection of that age that was idle for so long.
+    /// Decides about a connection of that age that was idle for so long.
     pub(super) fn verdict(&self, age: Duration, idle: Duration) -> Verdict {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         if since.outdated.is_some_and(|outdated| age >= outdated.elapsed()) {

@@ -1,8 +1,8 @@
 //! Whose turn it is to have a connection to the database.
 //!
-//! Namespaces take turns by the time that they had connections for, and within each its keys do: next is the one that had
-//! least. One namespace never has all of them, so that a short read of another finds one free however long the statements
-//! of the first take: a database does not set a statement aside for another.
+//! Namespaces take turns by the time that they had connections for, and within each its keys do: next is the
+//! one that had least. One namespace never has all of them, so that a short read of another finds one free
+//! however long the statements of the first take: a database does not set a statement aside for another.
 //!
 //! Source: Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 
@@ -21,28 +21,28 @@ pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
 /// By how much a namespace can be ahead of others at most: what it did before counts no longer than this.
 const MAX_AHEAD: u64 = 1_000_000_000;
 
-/// A namespace is slow that has connections for longer than this on average, in nanoseconds, since most statements take a
-/// fraction of a millisecond; and for so many times as long as the quickest that are there: behind a slow disk or network
-/// all take long, and none is to have less for that.
+/// A namespace is slow that has connections for longer than this on average, in nanoseconds, since most
+/// statements take a fraction of a millisecond; and for so many times as long as the quickest that are there:
+/// behind a slow disk or network all take long, and none is to have less for that.
 const SLOW: u64 = 5_000_000;
 const SLOWER: u64 = 4;
 
 /// For how long another namespace counts as there after its last call.
-const COMPANY: Duration = Duration::from_secs(1);
+const SHARED_WINDOW: Duration = Duration::from_secs(1);
 
 /// From so many waiters of one key on, those that have left are looked for from time to time.
-const MANY: usize = 64;
+const CLEANUP_THRESHOLD: usize = 64;
 
 /// Permits for connections, each known by its number.
 #[derive(Debug)]
 pub(super) struct Turns {
     state: Mutex<State>,
-    limits: Limits,
+    limits: TurnLimits,
 }
 
 /// Most permits that one namespace has at a time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct TurnLimits {
     /// In any case.
     pub(super) most: usize,
     /// While others are there and its statements take long: they use the CPUs that the others' need.
@@ -60,17 +60,17 @@ pub(super) struct Permit {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Free connections. The one that was released last is used next: its caches are warm, and those that a low load does
-    /// not need are not even opened.
+    /// Free connections. The one that was released last is used next: its caches are warm, and those that a
+    /// low load does not need are not even opened.
     free: Vec<usize>,
     tenants: HashMap<Arc<str>, Tenant>,
-    /// What the namespace that was served last had had by then, in nanoseconds.
+    /// The time that the namespace served last had been given by then, in nanoseconds.
     served: u64,
     /// The namespace that was served last, and when it was last another one than before.
     last: Option<Arc<str>>,
     changed: Option<Instant>,
-    /// How long the quickest namespaces have connections for, in nanoseconds; 0: not known yet. Rises by and by if there is
-    /// none as quick any more.
+    /// The time for which the quickest namespaces hold connections, in nanoseconds; 0: not known yet. Rises
+    /// slowly if there is none as quick any more.
     quickest: u64,
 }
 
@@ -81,31 +81,28 @@ struct Tenant {
     used: u64,
     /// Permits that it has now.
     held: usize,
-    /// How long it has had each lately, in nanoseconds.
+    /// The mean time that it held a connection lately, in nanoseconds.
     mean: u64,
     /// The keys that wait; the next to be served stands first.
-    lines: VecDeque<Line>,
+    queues: VecDeque<WaitQueue>,
 }
 
 /// The calls of one key that wait.
 #[derive(Debug)]
-struct Line {
+struct WaitQueue {
     key: Arc<str>,
     waiters: VecDeque<oneshot::Sender<Permit>>,
 }
 
 impl Turns {
     /// For connections with the numbers from 0 on.
-    pub(super) fn new(connections: usize, limits: Limits) -> Self {
+    pub(super) fn new(connections: usize, limits: TurnLimits) -> Self {
         let free = (0..connections).rev().collect();
         Self { state: Mutex::new(State { free, ..State::default() }), limits }
     }
 
     /// Waits for a connection. Leaving gives the turn up.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::DatabaseUnavailable`] if none came free within [`MAX_WAIT`].
+    /// Fails with [`Error::DatabaseUnavailable`] if none came free within [`MAX_WAIT`].
     pub(super) async fn acquire(self: &Arc<Self>, flow: &Flow) -> Result<Permit> {
         self.acquire_within(flow, MAX_WAIT).await
     }
@@ -123,12 +120,13 @@ impl Turns {
 
     /// Takes a free connection, or joins those that wait.
     ///
-    /// While a connection is free, every namespace that waits has as many as it may have: one that has fewer takes it.
+    /// While a connection is free, every namespace that waits has as many as it may have: one that has fewer
+    /// takes it.
     fn enter(self: &Arc<Self>, flow: &Flow, now: Instant) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.lock();
         let (served, limits, slow) = (state.served, state.limits(self.limits, now), state.slow());
         let tenant = state.tenant(&flow.namespace);
-        if tenant.lines.is_empty()
+        if tenant.queues.is_empty()
             && tenant.may(limits, slow)
             && let Some(connection) = state.free.pop()
         {
@@ -136,7 +134,7 @@ impl Turns {
             return Ok(self.permit(&flow.namespace, connection, now));
         }
         let tenant = state.tenant(&flow.namespace);
-        if tenant.held == 0 && tenant.lines.is_empty() {
+        if tenant.held == 0 && tenant.queues.is_empty() {
             tenant.used = tenant.used.max(served);
         }
         Err(tenant.wait(&flow.key))
@@ -171,9 +169,10 @@ impl Turns {
 
 impl State {
     /// A namespace that is alone has nothing to leave to others but what `most` does.
-    fn limits(&self, limits: Limits, now: Instant) -> Limits {
-        let company = self.changed.is_some_and(|changed| now.saturating_duration_since(changed) < COMPANY);
-        if company { limits } else { Limits { slow: limits.most, ..limits } }
+    fn limits(&self, limits: TurnLimits, now: Instant) -> TurnLimits {
+        let company =
+            self.changed.is_some_and(|changed| now.saturating_duration_since(changed) < SHARED_WINDOW);
+        if company { limits } else { TurnLimits { slow: limits.most, ..limits } }
     }
 
     /// From how long on average a namespace is slow, in nanoseconds.
@@ -212,8 +211,8 @@ impl State {
         tenant.used = tenant.used.saturating_add(span).min(served.saturating_add(MAX_AHEAD));
         tenant.held = tenant.held.saturating_sub(1);
         tenant.mean = tenant.mean - tenant.mean / 8 + span / 8;
-        let many = self.tenants.len() > MANY;
-        if self.tenants.values().all(|tenant| tenant.lines.is_empty()) {
+        let many = self.tenants.len() > CLEANUP_THRESHOLD;
+        if self.tenants.values().all(|tenant| tenant.queues.is_empty()) {
             // No namespace waits, so none has fallen behind. That one is slow is remembered.
             self.tenants.retain(|_, tenant| {
                 tenant.used = tenant.used.min(served);
@@ -221,18 +220,22 @@ impl State {
             });
         } else if many {
             self.tenants
-                .retain(|_, tenant| tenant.held > 0 || !tenant.lines.is_empty() || tenant.used > served);
+                .retain(|_, tenant| tenant.held > 0 || !tenant.queues.is_empty() || tenant.used > served);
         }
     }
 
     /// The waiter that is next, if a connection is free for it.
-    fn next(&mut self, limits: Limits, now: Instant) -> Option<(oneshot::Sender<Permit>, Arc<str>, usize)> {
+    fn next(
+        &mut self,
+        limits: TurnLimits,
+        now: Instant,
+    ) -> Option<(oneshot::Sender<Permit>, Arc<str>, usize)> {
         if self.free.is_empty() {
             return None;
         }
         let slow = self.slow();
         loop {
-            let waiting = self.tenants.iter_mut().filter(|(_, tenant)| !tenant.lines.is_empty());
+            let waiting = self.tenants.iter_mut().filter(|(_, tenant)| !tenant.queues.is_empty());
             let may = waiting.filter(|(_, tenant)| tenant.may(limits, slow));
             let (namespace, tenant) = may.min_by_key(|(_, tenant)| (tenant.used, tenant.held))?;
             if let Some(waiter) = tenant.next() {
@@ -245,18 +248,18 @@ impl State {
 }
 
 impl Tenant {
-    fn may(&self, limits: Limits, slow: u64) -> bool {
+    fn may(&self, limits: TurnLimits, slow: u64) -> bool {
         self.held < if self.mean > slow { limits.slow } else { limits.most }
     }
 
     fn wait(&mut self, key: &Arc<str>) -> oneshot::Receiver<Permit> {
         let (waiter, permit) = oneshot::channel();
-        let at = self.lines.iter().position(|line| line.key == *key).unwrap_or_else(|| {
-            self.lines.push_back(Line { key: Arc::clone(key), waiters: VecDeque::new() });
-            self.lines.len() - 1
+        let at = self.queues.iter().position(|line| line.key == *key).unwrap_or_else(|| {
+            self.queues.push_back(WaitQueue { key: Arc::clone(key), waiters: VecDeque::new() });
+            self.queues.len() - 1
         });
-        let waiters = &mut self.lines[at].waiters;
-        if waiters.len() >= MANY && waiters.len().is_power_of_two() {
+        let waiters = &mut self.queues[at].waiters;
+        if waiters.len() >= CLEANUP_THRESHOLD && waiters.len().is_power_of_two() {
             waiters.retain(|waiter| !waiter.is_closed());
         }
         waiters.push_back(waiter);
@@ -265,11 +268,11 @@ impl Tenant {
 
     /// The first waiter of the key whose turn it is, which then goes to the end. `None` if all have left.
     fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
-        while let Some(mut line) = self.lines.pop_front() {
+        while let Some(mut line) = self.queues.pop_front() {
             while let Some(waiter) = line.waiters.pop_front() {
                 if !waiter.is_closed() {
                     if !line.waiters.is_empty() {
-                        self.lines.push_back(line);
+                        self.queues.push_back(line);
                     }
                     return Some(waiter);
                 }

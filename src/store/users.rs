@@ -20,7 +20,7 @@ use crate::domain::username::Username;
 use crate::error::{Error, Result};
 
 use super::entity::user::{self, Column};
-use super::fault::{Taken, taken};
+use super::fault::{UniqueViolation, unique_violation};
 use super::search::{self, Folded};
 use super::unique;
 use row::{account, parsed, row, trashed};
@@ -47,8 +47,8 @@ pub(super) fn zero() -> Expr {
 
 /// The live user with `id`. One query, by primary key.
 ///
-/// Whether it lives is looked at here and not in the query: with the condition in it, PostgreSQL may take a partial
-/// index of live users that has the namespace in front, and read all of it.
+/// The row is checked for `deleted` here and not in the query: with the condition in it, PostgreSQL may take
+/// a partial index of live users that has the namespace in front, and read all of it.
 pub async fn find(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<Option<Account>> {
     account(unique(db, within(namespace).filter(Column::Id.eq(id.as_str()))).await?)
 }
@@ -80,12 +80,12 @@ async fn find_named(
     account(unique(db, live(namespace).filter(column.eq(text)).filter(named(column))).await?)
 }
 
-/// What the unique indexes are limited to, in the words they use.
+/// The condition of the partial unique indexes, in their own words.
 fn named(column: Column) -> Expr {
     column.into_expr().ne(Expr::Constant(Value::from("")))
 }
 
-/// Writes another hash of the same password. The user is as it was: nobody who reads it sees a change.
+/// Writes another hash of the same password. The user's version stays: readers see no change.
 pub async fn renew_password(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -101,8 +101,8 @@ pub async fn renew_password(
     Ok(())
 }
 
-/// The hash of a live user drawn by `number`, if any user has one: each with about the same chance, and always the same
-/// for a number while the users are the same.
+/// The hash of a live user drawn by `number`, if any user has one: each with about the same chance, and
+/// always the same for a number while the users are the same.
 pub async fn sample_password_hash(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -144,12 +144,9 @@ pub async fn lock_in_trash(
     trashed(unique(tx, within(namespace).filter(Column::Id.eq(id.as_str())).lock_exclusive()).await?)
 }
 
-/// Adds a user. The unique indexes are the only judges of what is taken.
-///
-/// # Errors
-///
-/// [`Error::IdTaken`], [`Error::UsernameTaken`] or [`Error::EmailTaken`], without the holder: on PostgreSQL the
-/// transaction is dead by then and answers no question.
+/// Adds a user. The unique indexes are the only judges of what is taken. Fails with [`Error::IdTaken`],
+/// [`Error::UsernameTaken`] or [`Error::EmailTaken`], without the holder: on PostgreSQL the transaction is
+/// dead by then and answers no question.
 pub async fn insert(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -165,10 +162,6 @@ pub async fn insert(
 }
 
 /// Adds many users at once, at a small part of what they cost one by one.
-///
-/// # Errors
-///
-/// As [`insert`], of any of them.
 pub async fn insert_all(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -190,10 +183,6 @@ pub async fn insert_all(
 const INSERT_BATCH: usize = 500;
 
 /// Writes the user as it is after a change, with a new password if one is given.
-///
-/// # Errors
-///
-/// As [`insert`].
 pub async fn update(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -244,7 +233,7 @@ pub(super) fn among(ids: String) -> Expr {
     Expr::cust_with_values(sql, [ids])
 }
 
-/// What lists show of users: no password, and `prefs` only if asked for.
+/// The columns of users in lists: no password, and `prefs` only if asked for.
 pub(super) fn list_columns(include_prefs: bool) -> Select<user::Entity> {
     let left_out = |column: &Column| match column {
         Column::PasswordHash => Some(""),
@@ -278,13 +267,13 @@ pub async fn newest_in_trash(
     Ok(id.map(UserId::from_trusted))
 }
 
-/// Whether there is a user with `id`, alive or in the trash.
+/// Returns true if there is a user with `id`, live or in the trash.
 pub async fn exists(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<bool> {
     let key = within(namespace).filter(Column::Id.eq(id.as_str()));
     Ok(unique(db, key).await?.is_some())
 }
 
-/// Users of any namespace that lie in the trash since before `cutoff`, oldest first, at most `most`.
+/// Users of any namespace that are in the trash since before `cutoff`, oldest first, at most `most`.
 pub async fn trashed_before(
     db: &impl ConnectionTrait,
     cutoff: Timestamp,
@@ -318,10 +307,10 @@ pub async fn purge(tx: &impl ConnectionTrait, namespace: &Namespace, id: &UserId
 }
 
 fn conflict(error: DbErr) -> Error {
-    match taken(&error) {
-        Some(Taken::Id) => Error::IdTaken,
-        Some(Taken::Username) => Error::UsernameTaken { holder: None },
-        Some(Taken::Email) => Error::EmailTaken { holder: None },
+    match unique_violation(&error) {
+        Some(UniqueViolation::Id) => Error::IdTaken,
+        Some(UniqueViolation::Username) => Error::UsernameTaken { holder: None },
+        Some(UniqueViolation::Email) => Error::EmailTaken { holder: None },
         None => error.into(),
     }
 }

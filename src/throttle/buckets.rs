@@ -1,4 +1,5 @@
-//! The buckets of an attempt: those of the name that was used, of the account, of the IP address and of the caller.
+//! The buckets of an attempt: those of the name that was used, of the account, of the IP address and of the
+//! caller.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ pub(super) struct Bucket {
     pub(super) account: Option<BucketKey>,
 }
 
-/// The names of the user that an attempt is about, each in its canonical form: another spelling counts in the same bucket.
+/// The names of the user that an attempt is about, each in its canonical form: another spelling counts in the
+/// same bucket.
 #[derive(Clone, Debug)]
 pub(crate) struct LoginIdentifier(Vec<String>);
 
@@ -59,12 +61,13 @@ impl LoginIdentifier {
     }
 }
 
-/// Where an attempt comes from, as far as that is known.
+/// The origin of an attempt, as far as that is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin<'a> {
     /// The end user's address.
     pub(crate) ip: Option<IpAddr>,
-    /// The public id of an open session of the same user that the end user holds. It is as good as a known IP.
+    /// The public id of an open session of the same user that the end user holds. It is as good as a known
+    /// IP.
     pub(crate) session: Option<&'a str>,
 }
 
@@ -172,7 +175,8 @@ impl BucketKeyer {
         self.key("account", &[user.as_str().as_bytes()])
     }
 
-    /// The bucket of an address. The holder of an IPv6 network has all of its addresses, at least 2^64 of them.
+    /// The bucket of an address. The holder of an IPv6 network has all of its addresses, at least 2^64 of
+    /// them.
     fn ip(&self, address: IpAddr) -> BucketKey {
         match address.to_canonical() {
             IpAddr::V4(address) => self.key("address", &[&address.octets()]),

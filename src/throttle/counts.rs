@@ -1,6 +1,7 @@
 //! The counts of attempts, in the table `attempts`.
 //!
-//! Written as SQL: what matters is that each count is one statement. Rows are locked in the order of their keys.
+//! Written as SQL: what matters is that each count is one statement. Rows are locked in the order of their
+//! keys.
 
 use std::collections::HashMap;
 
@@ -45,10 +46,10 @@ impl Params {
     }
 }
 
-/// What a row counts at a given hour and window: SQL expressions over `attempts`.
+/// SQL expressions over `attempts` for the counts of a row at a given hour and window.
 ///
-/// A replica whose clock is behind counts in the hour and the window that the others are in. What lies more than an hour
-/// ahead was written by a clock that was wrong, and counts nothing.
+/// A replica whose clock is slow counts in the hour and the window that the others are in. What lies more
+/// than an hour ahead was written by a clock that was wrong, and counts nothing.
 struct Current {
     hour: String,
     used: String,
@@ -92,7 +93,7 @@ impl Current {
     }
 }
 
-/// What a row counts, and its window.
+/// The counts of a row, and its window.
 struct Row {
     count: Count,
     window: i64,
@@ -115,7 +116,8 @@ async fn rows(db: &impl ConnectionTrait, statement: Statement) -> Result<HashMap
     db.query_all_raw(statement).await?.into_iter().map(read).collect()
 }
 
-/// What the bucket of each of `keys` would count with one more pending attempt, in their order. Counts nothing.
+/// Returns what the bucket of each of `keys` would count with one more pending attempt, in their order.
+/// Counts nothing.
 pub(super) async fn preview(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -144,7 +146,7 @@ pub(super) async fn preview(
     Ok(keys.iter().map(of).collect())
 }
 
-/// What a statement adds to a bucket, and the row that it inserts if there is none.
+/// The increments of a bucket, and the row that is inserted if there is none.
 struct Addition {
     bucket: Bucket,
     window: i64,
@@ -154,7 +156,8 @@ struct Addition {
     pending: i64,
 }
 
-/// Adds to buckets, with `set` for the columns of streaks and of pending attempts. Returns what they count then, by key.
+/// Adds to buckets, with `set` for the columns of streaks and of pending attempts. Returns what they count
+/// then, by key.
 ///
 /// The rows stay locked until the transaction ends.
 async fn add(
@@ -190,8 +193,9 @@ async fn add(
     rows(tx, params.statement(tx, sql)).await
 }
 
-/// Counts one more pending attempt in each bucket, and returns each count with it, in the order of `buckets`. The hour
-/// before counts too: within any sixty minutes there are no more failures than a limit on both allows.
+/// Counts one more pending attempt in each bucket, and returns each count with it, in the order of `buckets`.
+/// The hour before counts too: within any sixty minutes there are no more failures than a limit on both
+/// allows.
 pub(super) async fn reserve(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -275,8 +279,8 @@ pub(super) async fn record_failure(
     Ok(rows.into_iter().map(|(key, row)| (key, row.count)).collect())
 }
 
-/// Takes pending attempts back, and resets the failures in a row in the bucket `streak`, if any. A row that counts nothing
-/// then is removed: it was written before any work was done, and would be kept for hours.
+/// Takes pending attempts back, and resets the failures in a row in the bucket `streak`, if any. A row that
+/// counts nothing then is removed: it was written before any work was done, and would be kept for hours.
 pub(super) async fn refund(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -338,7 +342,7 @@ pub(super) async fn reset(
     Ok(())
 }
 
-/// What is too old to count, or too far ahead to be true.
+/// The limits beyond which rows are too old to count, or too far ahead to be true.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outdated {
     /// Counts of hours before this one.

@@ -9,7 +9,8 @@ use crate::error::Result;
 
 use super::buckets::BucketKey;
 
-/// Returns true if the user signed in from there before. Asked for users who do not exist too, so that both cost the same.
+/// Returns true if the user signed in from there before. Asked for users who do not exist too, so that both
+/// cost the same.
 pub(super) async fn is_known_ip(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -22,7 +23,7 @@ pub(super) async fn is_known_ip(
     Ok(db.query_one_raw(statement).await?.is_some())
 }
 
-/// Remembers that the user signed in from there.
+/// Remembers that the user logged in from the address.
 pub(super) async fn remember_ip(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -41,7 +42,8 @@ pub(super) async fn remember_ip(
 /// The most addresses that are remembered of a user.
 const MAX_KNOWN_IPS: i64 = 100;
 
-/// The most addresses beyond those that one sign-in forgets: a database from before there was a limit may have many.
+/// The most addresses beyond those that one sign-in forgets: a database from before there was a limit may
+/// have many.
 const MAX_FORGOTTEN: i64 = 1_000;
 
 /// Forgets the addresses of the user beyond `MAX_KNOWN_IPS`, the oldest first.

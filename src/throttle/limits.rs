@@ -1,11 +1,11 @@
-//! How many failures a bucket may count, and how long those who reach a limit wait.
+//! The limits: how many failures a bucket may count, and the waits after too many.
 
 use std::time::Duration;
 
 use crate::config::ThrottleLimits;
 use crate::domain::time::Timestamp;
 
-/// What a bucket counts.
+/// The counts of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Count {
     /// Failures of this hour.
@@ -26,7 +26,7 @@ impl Count {
         Self { used: 0, used_before: 0, pending: 0, streak: 0, last_failure: Timestamp(0) };
 }
 
-/// What a limit leaves for an attempt that is counted already.
+/// The room that a limit leaves for an attempt that is counted already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Headroom {
     /// It fits.
@@ -38,8 +38,8 @@ pub(super) enum Headroom {
 }
 
 impl Headroom {
-    /// What `limit` leaves for an attempt that `count` has among the pending ones. What is refused is not counted, so at
-    /// the end of this hour its failures are those of the hour before.
+    /// Returns the room that `limit` leaves for an attempt that `count` has among the pending ones. A refused
+    /// one is not counted, so at the end of this hour its failures are those of the hour before.
     pub(super) fn of(count: &Count, limit: u32, now: Timestamp) -> Self {
         let (limit, failures) = (i64::from(limit), count.used + count.used_before);
         if failures + count.pending <= limit {
@@ -64,8 +64,9 @@ impl Headroom {
     }
 }
 
-/// The limits that failures alone have filled, for an attempt from an unknown origin. It is made nevertheless, and no
-/// password is right: to refuse it would tell that two names are one user's, or who signed in from an address.
+/// The limits that failures alone have filled, for an attempt from an unknown origin. It is made
+/// nevertheless, and no password is right: to refuse it would tell that two names are one user's, or who
+/// signed in from an address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Exhausted {
     /// True if the account's limit is filled, under several names.
@@ -77,8 +78,8 @@ pub(super) struct Exhausted {
 /// Failures are counted by the hour.
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Pending attempts are counted by windows of this length. An attempt whose process died counts until the window after its
-/// own has ended: two to four minutes.
+/// Pending attempts are counted by windows of this length. An attempt whose process died counts until the
+/// window after its own has ended: two to four minutes.
 const WINDOW: Duration = Duration::from_mins(2);
 
 /// Windows in an hour. Counts from further ahead come from a clock that was wrong, and start again.
@@ -102,7 +103,7 @@ pub(super) fn hour(now: Timestamp) -> i64 {
     now.0.div_euclid(HOUR_MICROS)
 }
 
-/// What is left of the hour that `now` is in.
+/// Returns the rest of the hour that `now` is in.
 pub fn rest_of_hour(now: Timestamp) -> Duration {
     Duration::from_micros((HOUR_MICROS - now.0.rem_euclid(HOUR_MICROS)).unsigned_abs())
 }
@@ -114,35 +115,36 @@ const HOUR_MICROS: i64 = HOUR.as_micros() as i64;
 const WINDOW_MICROS: i64 = WINDOW.as_micros() as i64;
 
 impl ThrottleLimits {
-    /// The failures that an account may have in an hour. From unknown origins it is a tenth less, which stays for known ones:
-    /// both together keep to the limit.
+    /// The failures that an account may have in an hour. From unknown origins it is a tenth less, which stays
+    /// for known ones: both together keep to the limit.
     pub(super) fn account_limit(&self, known: bool) -> u32 {
         if known { self.account } else { self.account - self.account / 10 }
     }
 
-    /// How long to wait still after failures in a row; zero: no longer. Never longer than the longest wait.
+    /// Returns the wait that is left after failures in a row, at most the longest wait; zero if it is over.
     pub(super) fn remaining_wait(&self, count: &Count, now: Timestamp) -> Duration {
-        let over = self.current_streak(count, now) - i64::from(self.free);
-        if over < 0 {
+        let excess = self.current_streak(count, now) - i64::from(self.free);
+        if excess < 0 {
             return Duration::ZERO;
         }
-        let factor = 2_u32.saturating_pow(u32::try_from(over).unwrap_or(u32::MAX));
+        let factor = 2_u32.saturating_pow(u32::try_from(excess).unwrap_or(u32::MAX));
         let wait = self.first_wait.saturating_mul(factor).min(self.longest_wait);
         let end = count.last_failure.plus(wait);
         let left = Duration::from_micros(u64::try_from(end.0.saturating_sub(now.0)).unwrap_or(0));
         left.min(self.longest_wait)
     }
 
-    /// Returns true if the pending attempts would exceed the failures in a row that cost no wait, were all of them to fail.
-    /// Only from the first failure on: right passwords at the same time are no guesses.
+    /// Returns true if the pending attempts would exceed the failures in a row that cost no wait, were all of
+    /// them to fail. Only from the first failure on: right passwords at the same time are no guesses.
     pub(super) fn is_crowded(&self, count: &Count, now: Timestamp) -> bool {
         let streak = self.current_streak(count, now);
         streak > 0 && count.pending > 1 && streak + count.pending > i64::from(self.free)
     }
 
-    /// Returns true if a lockout begins with the failure that `streak` and `account` now count: a wait, or `limit` failures
-    /// that fill the hour. `streak_before` was the streak when the attempt was reserved: of guesses at the same time the one
-    /// that reaches the limit begins the wait; after a wait, the one that follows it.
+    /// Returns true if a lockout begins with the failure that `streak` and `account` now count: a wait, or
+    /// `limit` failures that fill the hour. `streak_before` was the streak when the attempt was reserved: of
+    /// guesses at the same time the one that reaches the limit begins the wait; after a wait, the one that
+    /// follows it.
     pub(super) fn begins_lockout(
         &self,
         streak: &Count,
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_is_full_until_its_hour_no_longer_counts() {
+    fn an_exhausted_limit_stays_so_until_its_hour_no_longer_counts() {
         let now = Timestamp(600_000_000);
         let room = |used_before, used, pending| {
             let count = Count { used, used_before, pending, ..Count::NONE };

@@ -8,6 +8,7 @@ use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
 use crate::domain::session::Device;
 use crate::domain::time::Timestamp;
+use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
 use crate::store::{self, Transaction};
 
@@ -18,8 +19,8 @@ use super::{Throttle, known_ips};
 
 /// A pending attempt. Its verdict is stored by [`succeed`](Self::succeed) or [`fail`](Self::fail).
 ///
-/// Dropped before that, it is refunded: if the caller leaves, the hasher is busy or the database is away, no password was
-/// guessed. If the process dies, the attempt counts until its window has passed.
+/// Dropped before that, it is refunded: if the caller leaves, the hasher is busy or the database is away, no
+/// password was guessed. If the process dies, the attempt counts until its window has passed.
 pub(crate) struct AttemptReservation {
     pub(super) throttle: Throttle,
     pub(super) caller: Caller,
@@ -33,19 +34,20 @@ pub(crate) struct AttemptReservation {
 }
 
 impl AttemptReservation {
-    /// Returns true if a password that is `right` proves anything. To be asked after the check, which takes as long as any.
+    /// Returns true if a password that is `right` proves anything. To be asked after the check, which takes
+    /// as long as any.
     pub(crate) fn accepts(&self, right: bool) -> bool {
         right && !self.exhausted.account && self.counts()
     }
 
-    /// Returns true if a wrong password counts. Beyond the limit of an address or a caller nothing is proven to unknown
-    /// origins, and so nothing is guessed.
+    /// Returns true if a wrong password counts. Beyond the limit of an address or a caller nothing is proven
+    /// to unknown origins, and so nothing is guessed.
     fn counts(&self) -> bool {
         self.buckets.is_known || self.exhausted.shared.is_none()
     }
 
-    /// Stores the success and commits `tx`, the changes that the password was proven for. The streak ends, and the address
-    /// becomes a known IP.
+    /// Stores the success and commits `tx`, the changes that the password was proven for. The streak ends,
+    /// and the address becomes a known IP.
     ///
     /// # Errors
     ///
@@ -53,8 +55,9 @@ impl AttemptReservation {
     ///
     /// # Cancel safety
     ///
-    /// A COMMIT that has begun is carried to its end without the caller, and refunds the attempt: dropping it must not do so
-    /// once more, and take another attempt's count. If that COMMIT fails, the attempt counts until its window has passed.
+    /// A COMMIT that has begun is carried to its end without the caller, and refunds the attempt: dropping it
+    /// must not do so once more, and take another attempt's count. If that COMMIT fails, the attempt counts
+    /// until its window has passed.
     pub(crate) async fn succeed(&mut self, tx: Transaction) -> Result<()> {
         let (namespace, buckets) = (&self.caller.namespace, &self.buckets);
         counts::refund(&tx, namespace, &self.reserved, Some(&buckets.streak)).await?;
@@ -70,14 +73,15 @@ impl AttemptReservation {
         committed
     }
 
-    /// Stores a refusal and the failure, and returns what the caller is told: the same rows whether the user exists or not.
-    /// The right password of a blocked user is no failure.
+    /// Stores a refusal and the failure, and returns the error for the caller: the same rows whether the user
+    /// exists or not. The right password of a blocked user is no failure.
     ///
     /// Written in a task of its own: a caller that leaves at the verdict changes nothing.
     pub(crate) async fn fail(self, action: Action, device: Device, verdict: Error) -> Error {
         let right = matches!(verdict, Error::UserBlocked);
         let answer = match (verdict, self.exhausted.shared) {
-            // A known origin gets the answer of unknown ones: it must not tell who signed in from an address before.
+            // A known origin gets the answer of unknown ones: it must not tell who signed in from an address
+            // before.
             (Error::BadCredentials, Some(retry_after)) => Error::TooManyAttempts { retry_after },
             (verdict, _) => verdict,
         };
@@ -116,7 +120,8 @@ impl AttemptReservation {
         Ok(limits.begins_lockout(&streak, self.streak, account, limit, now))
     }
 
-    /// Refunds an attempt that has no verdict, so that the next one does not meet it. If that takes long it goes on by itself.
+    /// Refunds an attempt that has no verdict, so that the next one is not counted beside it. If that takes
+    /// long it goes on by itself.
     pub(crate) async fn release(mut self) {
         if let Some(refund) = self.start_refund() {
             let _ = tokio::time::timeout(REFUND_PATIENCE, refund).await;
@@ -141,15 +146,27 @@ impl Drop for AttemptReservation {
         if !self.refund_on_drop {
             return;
         }
-        if let Some(attempts) = self.throttle.notices.dropped.count() {
+        if let Some(attempts) = DROPPED.count() {
             let (namespace, caller) = (self.caller.namespace.as_str(), &*self.caller.name);
-            tracing::warn!(attempts, namespace, caller, "callers leave before their password is checked");
+            tracing::warn!(
+                attempts,
+                namespace,
+                caller,
+                "callers cancelled before their password was checked"
+            );
         }
         self.start_refund();
     }
 }
 
-/// How long a call waits for its refund.
+/// Limits the log line about attempts that were dropped without a verdict. Some callers always leave: that is
+/// no news.
+static DROPPED: LogLimiter = LogLimiter::after(20);
+
+/// Limits the log line about refunds that failed.
+static NOT_REFUNDED: LogLimiter = LogLimiter::after(1);
+
+/// The longest time that a call waits for its refund.
 const REFUND_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The pauses before a refund is tried again. After the last one the window has soon passed.
@@ -166,8 +183,9 @@ impl Throttle {
     async fn refund(&self, caller: &Caller, reserved: &[Reserved]) {
         let mut done = self.try_refund(caller, reserved).await;
         for pause in REFUND_BACKOFF {
-            // Once more after every error that left it undone, such as that of a statement that PostgreSQL cancelled. After
-            // a COMMIT with an unknown outcome it may be done, and would take another attempt's count.
+            // Once more after every error that left it undone, such as that of a statement that PostgreSQL
+            // cancelled. After a COMMIT with an unknown outcome it may be done, and would take another
+            // attempt's count.
             if matches!(done, Ok(()) | Err(Error::OutcomeUnknown(_))) {
                 break;
             }
@@ -175,7 +193,7 @@ impl Throttle {
             done = self.try_refund(caller, reserved).await;
         }
         if let Err(error) = done
-            && let Some(attempts) = self.notices.not_refunded.count()
+            && let Some(attempts) = NOT_REFUNDED.count()
         {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(

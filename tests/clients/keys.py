@@ -25,7 +25,7 @@ def reason(transport, method="List", **request):
 def by_command_line(kind):
     """Made, used, listed and revoked while a server runs, which nobody tells."""
     with database(kind) as db, Server(db.url) as server:
-        true(any("no API key was ever made" in line for line in server.lines), f"open mode is said in:\n{server.log()}")
+        true(any("no API key was ever created" in line for line in server.lines), f"open mode is said in:\n{server.log()}")
         nobody = Canonical(server, "shop")
         equal(reason(nobody), None, "a call without a key, while there is none")
         out, said = run("key", "create", "--database", db.url, "--namespace", "shop", "--scopes",

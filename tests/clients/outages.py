@@ -271,7 +271,7 @@ def stopped_while_waiting():
             began = time.monotonic()
             server.stop()
             print(f"     frozen database: ended {time.monotonic() - began:.2f} s after SIGTERM")
-            true("stopped before it was up" in server.log(), server.log())
+            true("stopped during startup" in server.log(), server.log())
         finally:
             server.kill()
 

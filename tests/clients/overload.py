@@ -169,7 +169,7 @@ def resets_of_calls():
                 except OSError:
                     cut += 1
         true(cut > 2, f"connections that were cut off: {cut}")
-        true(any("was cut off" in line and "127.0.0.1" in line for line in server.lines), f"it is told in:\n{server.log()[-900:]}")
+        true(any("connection closed: " in line and "127.0.0.1" in line for line in server.lines), f"it is told in:\n{server.log()[-900:]}")
 
 
 def answered(stream):

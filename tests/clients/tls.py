@@ -228,7 +228,7 @@ def renewed():
                 cert, _ = made["server"]
                 whole = cert.read_bytes()
                 cert.write_text("half a certificate")
-                until(lambda: "certificates stay as they were" in server.log(), 10, "a broken file is told")
+                until(lambda: "certificates cannot be reloaded" in server.log(), 10, "a broken file is told")
                 equal(serial(server, made), first, "the certificate while the file is broken")
                 cert.write_bytes(whole)
                 made["ours"].sign("server", "DNS:localhost,IP:127.0.0.1", "serverAuth")
@@ -247,7 +247,7 @@ def revoked():
             until(lambda: secured.curl("known") == (None, None), 10, "the certificate is refused")
             equal(secured.curl("root", namespace="other"), (200, None), "another certificate")
             crl.write_text("half a list")
-            until(lambda: "certificates stay as they were" in server.log(), 10, "a broken list is told")
+            until(lambda: "the old ones stay in use" in server.log(), 10, "a broken list is told")
             equal((secured.curl("known"), secured.curl("root", namespace="other")), ((None, None), (200, None)), "meanwhile")
 
 
@@ -299,8 +299,8 @@ def tests():
     """Name, function, arguments."""
     yield "tls / every client, with a key", served
     yield "tls / certificates of clients stand for callers", mutual
-    yield "tls / certificates alone end open mode", certificates_alone
-    yield "tls / certificates are read again", renewed
+    yield "tls / certificates alone end local mode", certificates_alone
+    yield "tls / certificates are reloaded", renewed
     yield "tls / a revoked certificate is refused", revoked
     yield "tls / a slow handshake holds nothing", slow_handshakes
     yield "tls / what cannot be used is 64", faults

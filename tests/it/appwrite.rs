@@ -234,14 +234,14 @@ async fn sessions_are_shown_in_full_and_all_of_them(service: &Service) {
         assert_eq!(session["$id"], **public_id);
         assert_eq!(session["expire"], START + n + 7 * 24 * 3600);
         assert_eq!(session["userId"], *id);
-        is_in_full(session);
+        assert_in_full(session);
     }
     service.clock.advance(std::time::Duration::from_hours(8 * 24));
     assert_eq!(get(service, &path).await["sum"], 0, "expired ones are not listed");
 }
 
 /// A session of Ada's from 203.0.113.9.
-fn is_in_full(session: &Value) {
+fn assert_in_full(session: &Value) {
     for (field, value) in [
         ("provider", json!("email")),
         ("providerUid", json!("ada@example.com")),

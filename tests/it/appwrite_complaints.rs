@@ -1,4 +1,5 @@
-//! What people complained about in the Users API of Appwrite, by the numbers of the issues, each with the better way.
+//! What people complained about in the Users API of Appwrite, by the numbers of the issues, each with the
+//! better way.
 
 use std::time::Duration;
 
@@ -9,27 +10,27 @@ use crate::appwrite::{call, failure, get, operations, raw, send, user};
 use crate::support::{PASSWORD, START, Service, ada, create, login, nth};
 
 crate::on_every_backend!(
-    search_takes_an_at_sign_as_it_is_issues_2394_and_2496,
-    search_of_an_address_finds_that_user_alone_issues_3173_and_2834,
-    search_sees_a_changed_name_and_email_at_once_issue_2974,
-    search_has_no_stop_words_issue_4623,
-    search_takes_an_underscore_as_it_is_issue_5546,
-    search_finds_any_part_and_short_words_issues_3319_and_5001,
-    offsets_and_sums_have_no_maximum_issues_2494_5864_and_5105,
-    page_two_follows_page_one_issue_6178,
-    one_address_makes_one_user_however_many_ask_at_once_issue_301,
-    an_address_that_was_given_up_is_free_issues_1295_and_1104,
-    the_address_of_a_deleted_user_is_free_issues_744_2411_3013_3109_and_5490,
-    prefs_are_merged_issue_2424,
+    search_takes_an_at_sign_as_it_is,
+    search_of_an_address_finds_that_user_alone,
+    search_sees_a_changed_name_and_email_at_once,
+    search_has_no_stop_words,
+    search_takes_an_underscore_as_it_is,
+    search_finds_any_part_and_short_words,
+    offsets_and_sums_have_no_maximum,
+    page_two_follows_page_one,
+    one_address_makes_one_user_however_many_ask_at_once,
+    an_address_that_was_given_up_is_free,
+    the_address_of_a_deleted_user_is_free,
+    prefs_are_merged,
     prefs_are_replaced_where_the_operator_says_so,
-    an_empty_object_stays_one_issues_4628_and_6360,
-    a_duplicate_is_called_one_issue_6041,
-    what_happened_is_listed_issues_7109_7174_and_7559,
-    logs_of_a_user_without_any_are_not_404_issue_12768,
-    an_empty_password_is_no_password_issue_12797,
-    a_blocked_user_gets_no_session_issue_12797,
-    blocking_ends_every_session_issues_4637_and_6061,
-    nothing_of_a_deleted_user_is_left_over_issue_9110,
+    an_empty_object_stays_one,
+    a_duplicate_is_called_one,
+    what_happened_is_listed,
+    logs_of_a_user_without_any_are_not_404,
+    an_empty_password_is_no_password,
+    a_blocked_user_gets_no_session,
+    blocking_ends_every_session,
+    nothing_of_a_deleted_user_is_left_over,
 );
 
 /// The e-mail addresses that a search finds, sorted: users of one moment come in no order that a test knows.
@@ -42,7 +43,8 @@ async fn found(service: &Service, search: &str) -> Vec<String> {
     found
 }
 
-async fn search_takes_an_at_sign_as_it_is_issues_2394_and_2496(service: &Service) {
+/// (Issues 2394 and 2496)
+async fn search_takes_an_at_sign_as_it_is(service: &Service) {
     user(service, "ada@example.com").await;
     user(service, "bob@example.org").await;
     assert_eq!(found(service, "ada@example.com").await, ["ada@example.com"]);
@@ -55,7 +57,8 @@ async fn search_takes_an_at_sign_as_it_is_issues_2394_and_2496(service: &Service
     }
 }
 
-async fn search_of_an_address_finds_that_user_alone_issues_3173_and_2834(service: &Service) {
+/// (Issues 3173 and 2834)
+async fn search_of_an_address_finds_that_user_alone(service: &Service) {
     for n in 0..5 {
         user(service, &format!("user{n}@example.com")).await;
     }
@@ -64,7 +67,8 @@ async fn search_of_an_address_finds_that_user_alone_issues_3173_and_2834(service
     assert_eq!(found(service, "nobody@example.com").await, [""; 0]);
 }
 
-async fn search_sees_a_changed_name_and_email_at_once_issue_2974(service: &Service) {
+/// (Issue 2974)
+async fn search_sees_a_changed_name_and_email_at_once(service: &Service) {
     let id = user(service, "ada@example.com").await;
     call(service, "PATCH", &format!("/users/{id}/name"), json!({"name": "Augusta King"})).await;
     assert_eq!(found(service, "augusta").await, ["ada@example.com"]);
@@ -77,7 +81,8 @@ async fn search_sees_a_changed_name_and_email_at_once_issue_2974(service: &Servi
     assert_eq!(found(service, "countess").await, [""; 0]);
 }
 
-async fn search_has_no_stop_words_issue_4623(service: &Service) {
+/// (Issue 4623)
+async fn search_has_no_stop_words(service: &Service) {
     user(service, "www@example.org").await;
     user(service, "ada@what.com").await;
     assert_eq!(found(service, "www").await, ["www@example.org"]);
@@ -85,7 +90,8 @@ async fn search_has_no_stop_words_issue_4623(service: &Service) {
     assert_eq!(found(service, "what").await, ["ada@what.com"]);
 }
 
-async fn search_takes_an_underscore_as_it_is_issue_5546(service: &Service) {
+/// (Issue 5546)
+async fn search_takes_an_underscore_as_it_is(service: &Service) {
     user(service, "ada_lovelace@example.com").await;
     user(service, "adaxlovelace@example.com").await;
     for search in ["ada_lovelace@example.com", "a_l", "_love"] {
@@ -93,7 +99,8 @@ async fn search_takes_an_underscore_as_it_is_issue_5546(service: &Service) {
     }
 }
 
-async fn search_finds_any_part_and_short_words_issues_3319_and_5001(service: &Service) {
+/// (Issues 3319 and 5001)
+async fn search_finds_any_part_and_short_words(service: &Service) {
     let new = json!({"email": "ada@example.com", "password": PASSWORD, "name": "Xi Wallenstein 数学者"});
     call(service, "POST", "/users", new).await;
     for search in
@@ -104,7 +111,8 @@ async fn search_finds_any_part_and_short_words_issues_3319_and_5001(service: &Se
     }
 }
 
-async fn offsets_and_sums_have_no_maximum_issues_2494_5864_and_5105(service: &Service) {
+/// (Issues 2494, 5864 and 5105)
+async fn offsets_and_sums_have_no_maximum(service: &Service) {
     const MANY: i64 = 10_020;
     let numbers = format!(
         "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {MANY})"
@@ -135,7 +143,8 @@ async fn offsets_and_sums_have_no_maximum_issues_2494_5864_and_5105(service: &Se
     }
 }
 
-async fn page_two_follows_page_one_issue_6178(service: &Service) {
+/// (Issue 6178)
+async fn page_two_follows_page_one(service: &Service) {
     let mut want = Vec::new();
     for n in 0..25 {
         // All in the same second.
@@ -157,7 +166,8 @@ async fn page_two_follows_page_one_issue_6178(service: &Service) {
     }
 }
 
-async fn one_address_makes_one_user_however_many_ask_at_once_issue_301(service: &Service) {
+/// (Issue 301)
+async fn one_address_makes_one_user_however_many_ask_at_once(service: &Service) {
     let new = json!({"email": "ada@example.com", "password": PASSWORD});
     let all = (0..12).map(|_| call(service, "POST", "/users", new.clone()));
     let mut answers = futures_util::future::join_all(all).await;
@@ -178,7 +188,8 @@ async fn one_address_makes_one_user_however_many_ask_at_once_issue_301(service: 
     assert_eq!(answers[1], failure(400, "User already registered"));
 }
 
-async fn an_address_that_was_given_up_is_free_issues_1295_and_1104(service: &Service) {
+/// (Issues 1295 and 1104)
+async fn an_address_that_was_given_up_is_free(service: &Service) {
     let first = user(service, "ada@example.com").await;
     let change = |email: &str| json!({ "email": email });
     let (status, _) = call(service, "PATCH", &format!("/users/{first}/email"), change("b@example.com")).await;
@@ -191,7 +202,8 @@ async fn an_address_that_was_given_up_is_free_issues_1295_and_1104(service: &Ser
     assert_eq!((status, &body["email"]), (200, &json!("ada@example.com")));
 }
 
-async fn the_address_of_a_deleted_user_is_free_issues_744_2411_3013_3109_and_5490(service: &Service) {
+/// (Issues 744, 2411, 3013, 3109 and 5490)
+async fn the_address_of_a_deleted_user_is_free(service: &Service) {
     for _ in 0..3 {
         let id = user(service, "ada@example.com").await;
         assert_eq!(call(service, "DELETE", &format!("/users/{id}"), json!({})).await.0, 204);
@@ -202,7 +214,8 @@ async fn the_address_of_a_deleted_user_is_free_issues_744_2411_3013_3109_and_549
     assert_eq!(status, 200);
 }
 
-async fn prefs_are_merged_issue_2424(service: &Service) {
+/// (Issue 2424)
+async fn prefs_are_merged(service: &Service) {
     let id = user(service, "ada@example.com").await;
     let path = format!("/users/{id}/prefs");
     let steps = [
@@ -231,7 +244,8 @@ async fn prefs_are_replaced_where_the_operator_says_so(service: &Service) {
     }
 }
 
-async fn an_empty_object_stays_one_issues_4628_and_6360(service: &Service) {
+/// (Issues 4628 and 6360)
+async fn an_empty_object_stays_one(service: &Service) {
     let id = user(service, "ada@example.com").await;
     let path = format!("/users/{id}/prefs");
     let prefs = json!({"a": {}, "b": {"c": {}}, "d": [], "e": [{}]});
@@ -254,7 +268,8 @@ async fn an_empty_object_stays_one_issues_4628_and_6360(service: &Service) {
     assert_eq!(body["prefs"], json!({}));
 }
 
-async fn a_duplicate_is_called_one_issue_6041(service: &Service) {
+/// (Issue 6041)
+async fn a_duplicate_is_called_one(service: &Service) {
     let taken = failure(409, "User already registered");
     let new = json!({"email": "ada@example.com", "password": PASSWORD});
     let id = user(service, "ada@example.com").await;
@@ -264,7 +279,8 @@ async fn a_duplicate_is_called_one_issue_6041(service: &Service) {
     assert_eq!(call(service, "POST", "/users", new).await, taken);
 }
 
-async fn what_happened_is_listed_issues_7109_7174_and_7559(service: &Service) {
+/// (Issues 7109, 7174 and 7559)
+async fn what_happened_is_listed(service: &Service) {
     let id = create(service, ada()).await.id;
     login(service, "ada").await;
     call(service, "PATCH", &format!("/users/{id}/prefs"), json!({"prefs": {"a": 1}})).await;
@@ -274,14 +290,16 @@ async fn what_happened_is_listed_issues_7109_7174_and_7559(service: &Service) {
     assert_eq!(events, ["account.update.prefs", "account.sessions.create", "account.create"]);
 }
 
-async fn logs_of_a_user_without_any_are_not_404_issue_12768(service: &Service) {
+/// (Issue 12768)
+async fn logs_of_a_user_without_any_are_not_404(service: &Service) {
     let id = user(service, "ada@example.com").await;
     let path = format!("/users/{id}/logs");
     service.execute("DELETE FROM events").await;
     assert_eq!(get(service, &path).await, json!({"logs": []}));
 }
 
-async fn an_empty_password_is_no_password_issue_12797(service: &Service) {
+/// (Issue 12797)
+async fn an_empty_password_is_no_password(service: &Service) {
     let id = user(service, "ada@example.com").await;
     let counts = service.counts().await;
     let missing = failure(400, "Param \"password\" is not optional.");
@@ -296,7 +314,8 @@ async fn an_empty_password_is_no_password_issue_12797(service: &Service) {
     service.users().login(attempt).await.unwrap_err();
 }
 
-async fn a_blocked_user_gets_no_session_issue_12797(service: &Service) {
+/// (Issue 12797)
+async fn a_blocked_user_gets_no_session(service: &Service) {
     let id = create(service, ada()).await.id;
     call(service, "PATCH", &format!("/users/{id}/status"), json!({"status": 2})).await;
     let attempt =
@@ -305,7 +324,8 @@ async fn a_blocked_user_gets_no_session_issue_12797(service: &Service) {
     assert_eq!(get(service, &format!("/users/{id}/sessions")).await["sum"], 0);
 }
 
-async fn blocking_ends_every_session_issues_4637_and_6061(service: &Service) {
+/// (Issues 4637 and 6061)
+async fn blocking_ends_every_session(service: &Service) {
     let id = create(service, ada()).await.id;
     let sessions = [login(service, "ada").await, login(service, "ada").await];
     let path = format!("/users/{id}");
@@ -321,7 +341,8 @@ async fn blocking_ends_every_session_issues_4637_and_6061(service: &Service) {
     assert_eq!(get(service, &format!("{path}/sessions")).await["sum"], 1, "and do not stand in the way");
 }
 
-async fn nothing_of_a_deleted_user_is_left_over_issue_9110(service: &Service) {
+/// (Issue 9110)
+async fn nothing_of_a_deleted_user_is_left_over(service: &Service) {
     let id = create(service, ada()).await.id;
     login(service, "ada").await;
     service.clock.advance(Duration::from_secs(1));

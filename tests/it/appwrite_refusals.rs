@@ -19,15 +19,15 @@ crate::on_every_backend!(
     a_request_without_a_project_or_a_key_is_400,
     the_project_may_come_in_the_query,
     a_web_page_is_told_that_its_host_is_not_registered,
-    a_refusal_of_the_gate_wins_over_bad_parameters,
-    trap_1_a_get_has_a_body,
-    trap_2_a_delete_has_a_body,
-    trap_3_a_204_has_a_type_that_is_not_json,
-    trap_4_header_names_come_in_any_case,
-    trap_5_a_plus_is_a_space,
-    trap_6_errors_are_json_and_say_so,
-    trap_7_text_comes_escaped_and_raw,
-    trap_8_ids_come_unescaped,
+    authorization_is_refused_before_bad_parameters,
+    a_get_has_a_body,
+    a_delete_has_a_body,
+    a_204_has_a_type_that_is_not_json,
+    header_names_come_in_any_case,
+    a_plus_is_a_space,
+    errors_are_json_and_say_so,
+    text_comes_escaped_and_raw,
+    ids_come_unescaped,
     options_tells_the_verbs_and_head_has_no_body,
     other_headers_of_its_sdks_do_not_matter,
 );
@@ -322,7 +322,7 @@ async fn a_web_page_is_told_that_its_host_is_not_registered(service: &Service) {
     assert_eq!((status, answer), told("evil.example"));
 }
 
-async fn a_refusal_of_the_gate_wins_over_bad_parameters(service: &Service) {
+async fn authorization_is_refused_before_bad_parameters(service: &Service) {
     let id = user(service, "ada@example.com").await;
     let counts = service.counts().await;
     let headers = [PROJECT, ("origin", "https://evil.example"), ("content-type", "application/json")];
@@ -342,7 +342,8 @@ async fn a_refusal_of_the_gate_wins_over_bad_parameters(service: &Service) {
     assert_eq!(service.counts().await, counts);
 }
 
-async fn trap_1_a_get_has_a_body(service: &Service) {
+/// (Trap 1)
+async fn a_get_has_a_body(service: &Service) {
     let id = user(service, "ada@example.com").await;
     let headers = [PROJECT, ("content-type", "application/json")];
     for path in [
@@ -358,7 +359,8 @@ async fn trap_1_a_get_has_a_body(service: &Service) {
     }
 }
 
-async fn trap_2_a_delete_has_a_body(service: &Service) {
+/// (Trap 2)
+async fn a_delete_has_a_body(service: &Service) {
     for body in ["{}", "null", "{not json", ""] {
         let id = user(service, "ada@example.com").await;
         let headers = [PROJECT, ("content-type", "application/json")];
@@ -371,7 +373,8 @@ async fn trap_2_a_delete_has_a_body(service: &Service) {
     }
 }
 
-async fn trap_3_a_204_has_a_type_that_is_not_json(service: &Service) {
+/// (Trap 3)
+async fn a_204_has_a_type_that_is_not_json(service: &Service) {
     let id = user(service, "ada@example.com").await;
     for path in [format!("/users/{id}/sessions/x"), format!("/users/{id}/sessions"), format!("/users/{id}")] {
         let (status, headers, body) = raw(&service.replica, "DELETE", &path, "{}", &[PROJECT]).await;
@@ -381,7 +384,8 @@ async fn trap_3_a_204_has_a_type_that_is_not_json(service: &Service) {
     }
 }
 
-async fn trap_4_header_names_come_in_any_case(service: &Service) {
+/// (Trap 4)
+async fn header_names_come_in_any_case(service: &Service) {
     let id = user(service, "ada@example.com").await;
     for name in ["x-appwrite-project", "X-Appwrite-Project", "X-APPWRITE-PROJECT"] {
         let (status, _, _) =
@@ -390,7 +394,8 @@ async fn trap_4_header_names_come_in_any_case(service: &Service) {
     }
 }
 
-async fn trap_5_a_plus_is_a_space(service: &Service) {
+/// (Trap 5)
+async fn a_plus_is_a_space(service: &Service) {
     let name = "Jo hn&x + y";
     let id = create(service, CreateRequest { name: name.into(), ..ada() }).await.id;
     create(service, nth(1)).await;
@@ -400,13 +405,14 @@ async fn trap_5_a_plus_is_a_space(service: &Service) {
     }
 }
 
-fn is_json(headers: &HeaderMap) {
+fn assert_json_error(headers: &HeaderMap) {
     assert_eq!(headers["content-type"], "application/json; charset=UTF-8");
     assert_eq!(headers["cache-control"], "no-store");
     assert_eq!(headers["x-content-type-options"], "nosniff");
 }
 
-async fn trap_6_errors_are_json_and_say_so(service: &Service) {
+/// (Trap 6)
+async fn errors_are_json_and_say_so(service: &Service) {
     for (verb, path, headers) in [
         ("GET", "/users/nobody", vec![PROJECT]),
         ("GET", "/nothing", vec![PROJECT]),
@@ -417,16 +423,17 @@ async fn trap_6_errors_are_json_and_say_so(service: &Service) {
     ] {
         let (status, headers, body) = raw(&service.replica, verb, path, "", &headers).await;
         assert!(status >= 400);
-        is_json(&headers);
+        assert_json_error(&headers);
         assert_eq!((&body["code"], &body["version"]), (&json!(status), &json!("0.9.4")), "{verb} {path}");
         assert_eq!(body.as_object().unwrap().len(), 3, "{verb} {path}");
     }
     let (status, headers, _) = raw(&service.replica, "GET", "/users", "", &[PROJECT]).await;
     assert_eq!(status, 200);
-    is_json(&headers);
+    assert_json_error(&headers);
 }
 
-async fn trap_7_text_comes_escaped_and_raw(service: &Service) {
+/// (Trap 7)
+async fn text_comes_escaped_and_raw(service: &Service) {
     let headers = [PROJECT, ("content-type", "application/json")];
     for (n, name) in [r"J\u00f6rg \ud83d\ude00 a\/b", "Jörg 😀 a/b"].into_iter().enumerate() {
         let body = format!(r#"{{"email":"{n}@example.com","password":"correct horse","name":"{name}"}}"#);
@@ -436,7 +443,8 @@ async fn trap_7_text_comes_escaped_and_raw(service: &Service) {
 }
 
 /// An SDK pastes them into the path.
-async fn trap_8_ids_come_unescaped(service: &Service) {
+/// (Trap 8)
+async fn ids_come_unescaped(service: &Service) {
     for id in ["a|b@c.d-e_F", "7"] {
         create(
             service,
@@ -472,7 +480,7 @@ async fn options_tells_the_verbs_and_head_has_no_body(service: &Service) {
     {
         let (status, headers, body) = raw(&service.replica, "HEAD", &path, "", &[PROJECT]).await;
         assert_eq!((status, body), (want, Value::Null), "{path}");
-        is_json(&headers);
+        assert_json_error(&headers);
     }
 }
 

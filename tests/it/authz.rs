@@ -1,5 +1,5 @@
-//! Nobody does what their key does not allow: every method of the proto and every route of every dialect, with every
-//! kind of key that is not the right one.
+//! Nobody does what their key does not allow: every method of the proto and every route of every dialect,
+//! with every kind of key that is not the right one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use usersd::auth::policy::scope_of;
-use usersd::domain::key::{KeyName, NewKey, Reach};
+use usersd::domain::key::{AllowedNamespaces, KeyName, NewKey};
 use usersd::domain::scope::{Scope, Scopes};
 use usersd::ops::keys;
 use usersd::pb::DeleteRequest;
@@ -20,9 +20,9 @@ use crate::support::{PASSWORD, Service, create, login, nth, raw_with, reason};
 use crate::{appwrite, meiro};
 
 crate::on_every_backend!(
-    another_tenants_rows_are_as_good_as_none,
-    no_method_lets_in_who_may_not_call_it,
-    no_dialect_lets_in_who_may_not_call_it,
+    rows_of_another_tenant_are_not_found,
+    every_method_rejects_unauthorized_callers,
+    every_dialect_rejects_unauthorized_callers,
     each_scope_is_enough_for_its_methods,
     a_password_in_an_update_needs_more_than_the_update,
 );
@@ -156,7 +156,7 @@ struct Intruder {
     reason: &'static str,
 }
 
-/// Those whom no call lets in, and those whom only calls of one scope do not.
+/// Callers that every call rejects, and callers that only calls of one scope reject.
 struct Intruders {
     all: Vec<Intruder>,
     without: Vec<(Scope, Intruder)>,
@@ -208,7 +208,7 @@ async fn ended(service: &Service) -> (String, String) {
     keys::revoke(&service.replica.store, &service.clock, &id, false).await.unwrap();
     let minute = Duration::from_mins(1);
     let short = NewKey {
-        reach: Reach::parse("default").unwrap(),
+        namespaces: AllowedNamespaces::parse("default").unwrap(),
         name: KeyName::parse("short").unwrap(),
         scopes: Scopes::ALL,
         expires: Some(service.clock.now().plus(minute)),
@@ -273,7 +273,7 @@ async fn state(service: &Service) -> ([i64; 4], i64, i64) {
 }
 
 #[track_caller]
-fn is_refused(what: &str, status: &Status, intruder: &Intruder, scope: Scope) {
+fn assert_rejected(what: &str, status: &Status, intruder: &Intruder, scope: Scope) {
     let told = (status.code(), reason(status));
     assert_eq!(told, (intruder.code, intruder.reason.to_owned()), "{what}, {}: {status:?}", intruder.what);
     if intruder.reason == "SCOPE_MISSING" {
@@ -282,7 +282,7 @@ fn is_refused(what: &str, status: &Status, intruder: &Intruder, scope: Scope) {
     }
 }
 
-async fn another_tenants_rows_are_as_good_as_none(service: &Service) {
+async fn rows_of_another_tenant_are_not_found(service: &Service) {
     let scene = scene(service).await;
     let (_, mine) = service.key("default", Scopes::ALL).await;
     let (theirs, _) = service.key("other", Scopes::ALL).await;
@@ -324,7 +324,7 @@ async fn as_another(service: &Service, call: &Call, bearer: &str) -> (StatusCode
     (answer.0, answer.2.to_string(), own.collect())
 }
 
-async fn no_method_lets_in_who_may_not_call_it(service: &Service) {
+async fn every_method_rejects_unauthorized_callers(service: &Service) {
     let scene = scene(service).await;
     let intruders = intruders(service).await;
     let calls = calls(&scene, &intruders.good.1);
@@ -346,20 +346,20 @@ async fn no_method_lets_in_who_may_not_call_it(service: &Service) {
             let headers = borrowed(&intruder.headers);
             let status =
                 raw_with(&service.replica, &call.grpc_path(), message.clone(), &headers).await.unwrap_err();
-            is_refused(call.rpc, &status, intruder, call.scope());
-            // What is no message is refused the same: strangers are not read.
+            assert_rejected(call.rpc, &status, intruder, call.scope());
+            // Bytes that are no message are refused the same: nothing is read without authentication.
             let status =
                 raw_with(&service.replica, &call.grpc_path(), vec![0xFF], &headers).await.unwrap_err();
-            is_refused(call.rpc, &status, intruder, call.scope());
-            over_http(service, call, intruder).await;
-            in_other_frames(service, call, &message, intruder).await;
+            assert_rejected(call.rpc, &status, intruder, call.scope());
+            assert_rejected_over_http(service, call, intruder).await;
+            assert_rejected_in_other_frames(service, call, &message, intruder).await;
         }
     }
     assert_eq!(state(service).await, before);
 }
 
 /// The canonical path, and that of the first service.
-async fn over_http(service: &Service, call: &Call, intruder: &Intruder) {
+async fn assert_rejected_over_http(service: &Service, call: &Call, intruder: &Intruder) {
     let mut headers = borrowed(&intruder.headers);
     headers.push(("content-type", "application/json"));
     let (status, told, body) =
@@ -387,7 +387,12 @@ async fn over_http(service: &Service, call: &Call, intruder: &Intruder) {
 }
 
 /// gRPC-Web, and JSON in gRPC's frames: their refusals have the status in the headers.
-async fn in_other_frames(service: &Service, call: &Call, message: &[u8], intruder: &Intruder) {
+async fn assert_rejected_in_other_frames(
+    service: &Service,
+    call: &Call,
+    message: &[u8],
+    intruder: &Intruder,
+) {
     let json = call.message.to_string();
     for (media, message) in [
         ("application/grpc-web+proto", message),
@@ -405,7 +410,7 @@ async fn in_other_frames(service: &Service, call: &Call, message: &[u8], intrude
     }
 }
 
-async fn no_dialect_lets_in_who_may_not_call_it(service: &Service) {
+async fn every_dialect_rejects_unauthorized_callers(service: &Service) {
     let scene = scene(service).await;
     let intruders = intruders(service).await;
     let before = state(service).await;

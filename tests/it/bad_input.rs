@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use tonic::Code;
 
-use crate::support::{Service, ada, create, raw, refused};
+use crate::support::{Service, ada, assert_refused, create, raw};
 
 crate::on_every_backend!(
     messages_that_do_not_decode_are_refused,
@@ -61,7 +61,7 @@ async fn messages_that_do_not_decode_are_refused(service: &Service) {
     ];
     for message in messages {
         let status = raw(service, CREATE, message.clone()).await.unwrap_err();
-        refused(&status, Code::InvalidArgument, "MALFORMED");
+        assert_refused(&status, Code::InvalidArgument, "MALFORMED");
     }
     assert_eq!(service.counts().await, [0; 4]);
 }
@@ -88,7 +88,7 @@ async fn bodies_over_the_limit_are_refused(service: &Service) {
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{path}: {body}");
     }
     let status = raw(service, CREATE, field(2, &vec![b'a'; 10 * 1024 * 1024])).await.unwrap_err();
-    refused(&status, Code::OutOfRange, "TOO_LARGE");
+    assert_refused(&status, Code::OutOfRange, "TOO_LARGE");
     assert_eq!(service.counts().await, [0; 4]);
 }
 

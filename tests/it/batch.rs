@@ -12,9 +12,9 @@ use crate::support::{Service, ada, create, fields, from, nth};
 crate::on_every_backend!(
     another_namespace_sees_nothing,
     users_come_in_the_order_of_the_request,
-    who_is_in_the_trash_is_missing,
-    a_thousand_and_no_more,
-    every_bad_id_is_named_by_its_place,
+    users_in_the_trash_are_missing,
+    at_most_a_thousand_ids_are_read,
+    every_bad_id_is_named_by_its_index,
     a_reply_stays_under_3_mib_and_says_what_is_left,
     long_prefs_fit_a_few_at_a_time,
     it_has_its_path,
@@ -63,7 +63,7 @@ async fn users_come_in_the_order_of_the_request(service: &Service) {
     assert_eq!(read_all(service, batch([""; 0])).await, BatchReadResponse::default());
 }
 
-async fn who_is_in_the_trash_is_missing(service: &Service) {
+async fn users_in_the_trash_are_missing(service: &Service) {
     sso(service, "a", 1).await;
     sso(service, "b", 2).await;
     delete(service, "a").await;
@@ -73,7 +73,7 @@ async fn who_is_in_the_trash_is_missing(service: &Service) {
     assert_eq!(named(&read_all(service, batch(["a", "b"])).await.users), ["a", "b"]);
 }
 
-async fn a_thousand_and_no_more(service: &Service) {
+async fn at_most_a_thousand_ids_are_read(service: &Service) {
     sso(service, "user0007", 7).await;
     let ids = |count: usize| batch((0..count).map(|n| format!("user{n:04}")));
     let reply = read_all(service, ids(1000)).await;
@@ -87,7 +87,7 @@ async fn a_thousand_and_no_more(service: &Service) {
     assert_eq!((reply.users.len(), reply.missing.len()), (1, 0));
 }
 
-async fn every_bad_id_is_named_by_its_place(service: &Service) {
+async fn every_bad_id_is_named_by_its_index(service: &Service) {
     sso(service, "a", 1).await;
     let long = "x".repeat(65);
     let bad = batch(["a", "", "a", "no id", "b", &long, "\0"]);

@@ -28,7 +28,7 @@ async fn a_listed_password_is_refused_wherever_one_is_chosen(service: &Service) 
         file.write_all(content.as_bytes()).unwrap();
         let path = file.path().to_owned();
         let replica = service.another(|config| config.passwords.blocklist = Some(path)).await;
-        refuses_everywhere(service, &replica, n).await;
+        assert_refused_everywhere(service, &replica, n).await;
         replica.stop.cancel();
     }
     // Without the setting it is a password like others.
@@ -36,7 +36,7 @@ async fn a_listed_password_is_refused_wherever_one_is_chosen(service: &Service) 
     create(service, plain).await;
 }
 
-async fn refuses_everywhere(service: &Service, replica: &Replica, n: usize) {
+async fn assert_refused_everywhere(service: &Service, replica: &Replica, n: usize) {
     let mut users = replica.users.clone();
     let listed = || LISTED.to_owned();
     let status = users.create(CreateRequest { password: listed(), ..nth(n) }).await.unwrap_err();

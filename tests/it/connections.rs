@@ -18,7 +18,8 @@ crate::on_every_backend!(
     an_address_has_so_many_connections_with_a_key,
 );
 
-/// Long enough for what comes within a second or two on a slow machine, and shorter than any time-out of the server.
+/// Long enough for what comes within a second or two on a slow machine, and shorter than any time-out of the
+/// server.
 const SOON: Duration = Duration::from_secs(20);
 
 /// A connection of HTTP/2, and its end.
@@ -49,7 +50,7 @@ async fn pings_do_not_keep_an_idle_connection(service: &Service) {
         }
     };
     tokio::time::timeout(SOON, pinging).await.unwrap();
-    // It was told to go, and not cut off.
+    // It was sent GOAWAY, and not cut off.
     let end = ended.await.unwrap();
     assert!(end.is_ok(), "{end:?}");
     short.stop.cancel();

@@ -13,18 +13,18 @@ use crate::steps::{
     RIVAL, delete, deletion, events, happened, ids, is_open, prefer, read, restore, set_status, structure,
     try_login,
 };
-use crate::support::{PASSWORD, START, Service, ada, create, fields, from, login, nth, refused};
+use crate::support::{PASSWORD, START, Service, ada, assert_refused, create, fields, from, login, nth};
 
 crate::on_every_backend!(
     another_namespace_sees_and_changes_nothing,
-    nobody_with_the_address_is_a_new_user,
+    an_unused_address_creates_a_new_user,
     the_one_deleted_last_comes_back_with_the_new_password,
     what_is_given_is_written_and_the_rest_stays,
     what_is_only_for_a_new_user_is_not_written,
     a_blocked_user_comes_back_blocked,
-    a_live_user_with_the_address_is_in_the_way,
-    a_username_taken_meanwhile_is_in_the_way,
-    the_password_must_not_hold_the_names_of_who_comes_back,
+    a_live_user_with_the_address_is_a_conflict,
+    a_username_taken_meanwhile_is_a_conflict,
+    the_password_must_not_contain_the_names_of_the_restored_user,
     every_bad_field_is_named_at_once,
     an_address_changed_during_the_hash_is_looked_up_again,
     it_has_its_path,
@@ -43,7 +43,7 @@ async fn call(service: &Service, request: CreateOrRestoreRequest) -> Result<Crea
     Ok(service.users().create_or_restore(request).await?.into_inner())
 }
 
-async fn restored(service: &Service, request: CreateOrRestoreRequest) -> User {
+async fn assert_restored(service: &Service, request: CreateOrRestoreRequest) -> User {
     let reply = call(service, request).await.unwrap();
     assert!(reply.restored);
     reply.user.unwrap()
@@ -58,7 +58,7 @@ async fn another_namespace_sees_and_changes_nothing(service: &Service) {
     let theirs = reply.user.unwrap();
     assert_ne!(theirs.etag, user.etag);
     let status = service.users().create_or_restore(from(RIVAL, request.clone())).await.unwrap_err();
-    refused(&status, Code::AlreadyExists, "EMAIL_TAKEN");
+    assert_refused(&status, Code::AlreadyExists, "EMAIL_TAKEN");
     service.users().delete(from(RIVAL, deletion("twin"))).await.unwrap();
     service.clock.advance(Duration::from_secs(1));
     let reply = service.users().create_or_restore(from(RIVAL, request)).await.unwrap().into_inner();
@@ -70,7 +70,7 @@ async fn another_namespace_sees_and_changes_nothing(service: &Service) {
     login(service, "ada").await; // with her own password
 }
 
-async fn nobody_with_the_address_is_a_new_user(service: &Service) {
+async fn an_unused_address_creates_a_new_user(service: &Service) {
     let other = create(service, nth(1)).await;
     delete(service, &other.id).await;
     let request = CreateOrRestoreRequest {
@@ -92,7 +92,7 @@ async fn nobody_with_the_address_is_a_new_user(service: &Service) {
     assert_eq!(events(service, "chosen").await, [LogEvent::UserCreated]);
     try_login(service, "ada", "another horse").await.unwrap();
     let taken = CreateOrRestoreRequest { id: "chosen".into(), email: "new@example.com".into(), ..again() };
-    refused(&call(service, taken).await.unwrap_err(), Code::AlreadyExists, "ID_TAKEN");
+    assert_refused(&call(service, taken).await.unwrap_err(), Code::AlreadyExists, "ID_TAKEN");
 }
 
 async fn the_one_deleted_last_comes_back_with_the_new_password(service: &Service) {
@@ -112,7 +112,7 @@ async fn the_one_deleted_last_comes_back_with_the_new_password(service: &Service
     let trashed = delete(service, "c").await;
     service.clock.advance(Duration::from_secs(1));
 
-    let user = restored(service, again()).await;
+    let user = assert_restored(service, again()).await;
 
     let now = START + 5;
     let expected = User {
@@ -129,7 +129,7 @@ async fn the_one_deleted_last_comes_back_with_the_new_password(service: &Service
     assert_eq!(read(service, "c").await, user);
     assert!(!is_open(service, &session.id).await);
     let status = try_login(service, "ada", PASSWORD).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     try_login(service, "ada", "another horse").await.unwrap();
     assert_eq!(happened(service, LogEvent::UserRestored).await, 2);
     assert_eq!(happened(service, LogEvent::UserCreated).await, 3);
@@ -147,7 +147,7 @@ async fn what_is_given_is_written_and_the_rest_stays(service: &Service) {
     };
     create(service, request).await;
     let trashed = delete(service, "x").await;
-    let user = restored(service, again()).await;
+    let user = assert_restored(service, again()).await;
     let kept = |user: &User| {
         (
             user.username.clone(),
@@ -168,7 +168,7 @@ async fn what_is_given_is_written_and_the_rest_stays(service: &Service) {
         sso_enabled: Some(false),
         ..again()
     };
-    let user = restored(service, request.clone()).await;
+    let user = assert_restored(service, request.clone()).await;
     let given = (request.username, request.name, request.labels, request.metadata, false);
     assert_eq!(kept(&user), given);
     assert_eq!(read(service, "x").await, user);
@@ -177,10 +177,10 @@ async fn what_is_given_is_written_and_the_rest_stays(service: &Service) {
 
     // Who signs in elsewhere needs no password.
     let sso = CreateOrRestoreRequest { password: String::new(), sso_enabled: Some(true), ..again() };
-    let user = restored(service, sso).await;
+    let user = assert_restored(service, sso).await;
     assert!(user.sso_enabled);
     let status = try_login(service, "countess", "another horse").await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
 }
 
 async fn what_is_only_for_a_new_user_is_not_written(service: &Service) {
@@ -188,7 +188,7 @@ async fn what_is_only_for_a_new_user_is_not_written(service: &Service) {
     create(service, CreateRequest { id: "y".into(), ..nth(1) }).await;
     delete(service, "x").await;
     let request = CreateOrRestoreRequest { id: "y".into(), status: UserStatus::Pending.into(), ..again() };
-    let user = restored(service, request).await;
+    let user = assert_restored(service, request).await;
     assert_eq!((user.id.as_str(), user.status()), ("x", UserStatus::Active));
 }
 
@@ -197,47 +197,47 @@ async fn a_blocked_user_comes_back_blocked(service: &Service) {
     set_status(service, &user.id, UserStatus::Blocked).await;
     delete(service, &user.id).await;
     let request = CreateOrRestoreRequest { status: UserStatus::Active.into(), ..again() };
-    assert_eq!(restored(service, request).await.status(), UserStatus::Blocked);
+    assert_eq!(assert_restored(service, request).await.status(), UserStatus::Blocked);
     let status = try_login(service, "ada", "another horse").await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "USER_BLOCKED");
+    assert_refused(&status, Code::PermissionDenied, "USER_BLOCKED");
 }
 
 #[track_caller]
-fn held(status: &Status, reason: &str, holder: &str) {
-    refused(status, Code::AlreadyExists, reason);
+fn assert_holder(status: &Status, reason: &str, holder: &str) {
+    assert_refused(status, Code::AlreadyExists, reason);
     assert_eq!(status.get_details_error_info().unwrap().metadata["holder"], holder);
 }
 
-async fn a_live_user_with_the_address_is_in_the_way(service: &Service) {
+async fn a_live_user_with_the_address_is_a_conflict(service: &Service) {
     let first = create(service, ada()).await;
     let before = service.counts().await;
-    held(&call(service, again()).await.unwrap_err(), "EMAIL_TAKEN", &first.id);
+    assert_holder(&call(service, again()).await.unwrap_err(), "EMAIL_TAKEN", &first.id);
     assert_eq!(service.counts().await, before);
-    // Also where one of the address lies in the trash.
+    // Also where a user with the address is in the trash.
     delete(service, &first.id).await;
     let second = create(service, ada()).await;
     let before = service.counts().await;
-    held(&call(service, again()).await.unwrap_err(), "EMAIL_TAKEN", &second.id);
+    assert_holder(&call(service, again()).await.unwrap_err(), "EMAIL_TAKEN", &second.id);
     assert_eq!(service.counts().await, before);
     login(service, "ada").await;
 }
 
-async fn a_username_taken_meanwhile_is_in_the_way(service: &Service) {
+async fn a_username_taken_meanwhile_is_a_conflict(service: &Service) {
     let user = create(service, ada()).await;
     let trashed = delete(service, &user.id).await;
     let thief = create(service, CreateRequest { email: "other@example.com".into(), ..ada() }).await;
     let before = service.counts().await;
-    held(&call(service, again()).await.unwrap_err(), "USERNAME_TAKEN", &thief.id);
+    assert_holder(&call(service, again()).await.unwrap_err(), "USERNAME_TAKEN", &thief.id);
     let named = CreateOrRestoreRequest { username: "Ada".into(), ..again() };
-    held(&call(service, named).await.unwrap_err(), "USERNAME_TAKEN", &thief.id);
+    assert_holder(&call(service, named).await.unwrap_err(), "USERNAME_TAKEN", &thief.id);
     assert_eq!(service.counts().await, before);
     // By another name there is a way.
     let renamed = CreateOrRestoreRequest { username: "countess".into(), ..again() };
-    let user = restored(service, renamed).await;
+    let user = assert_restored(service, renamed).await;
     assert_eq!((&user.id, user.username.as_str()), (&trashed.id, "countess"));
 }
 
-async fn the_password_must_not_hold_the_names_of_who_comes_back(service: &Service) {
+async fn the_password_must_not_contain_the_names_of_the_restored_user(service: &Service) {
     let user = create(service, CreateRequest { username: "lovelace".into(), ..ada() }).await;
     delete(service, &user.id).await;
     let before = service.counts().await;
@@ -245,7 +245,7 @@ async fn the_password_must_not_hold_the_names_of_who_comes_back(service: &Servic
     assert_eq!(fields(&call(service, request.clone()).await.unwrap_err()), ["password"]);
     assert_eq!(service.counts().await, before);
     let renamed = CreateOrRestoreRequest { username: "countess".into(), ..request };
-    restored(service, renamed).await;
+    assert_restored(service, renamed).await;
 }
 
 async fn every_bad_field_is_named_at_once(service: &Service) {

@@ -1,4 +1,4 @@
-//! What callers are told when the database cannot do what it is asked, and what becomes of its connections.
+//! Errors of callers when the database fails, and the fate of its connections.
 
 use std::pin::pin;
 
@@ -126,8 +126,8 @@ async fn a_change_that_was_undone_to_end_a_deadlock_is_done_all_the_same(service
     // It waits whether the rival keeps the name ...
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     until(async || service.number(waiting).await == 1).await;
-    // ... who then waits for the user that it holds: after a second PostgreSQL ends one of the two, the first to wait.
-    // (On a machine so slow that the rival began to wait only after that second, it is the rival.)
+    // ... who then waits for the user that it holds: after a second PostgreSQL ends one of the two, the first
+    // to wait. (On a machine so slow that the rival began to wait only after that second, it is the rival.)
     let wait = format!("UPDATE users SET version = version WHERE id = '{}'", mine.id);
     let _ = rival.execute_unprepared(&wait).await;
     drop(rival);

@@ -4,7 +4,7 @@ use tonic::{Code, Request, Status};
 use usersd::domain::scope::Scopes;
 use usersd::pb::{CreateRequest, LoginRequest, UpdatePasswordRequest};
 
-use crate::support::{PASSWORD, Service, create, fields, login, refused};
+use crate::support::{PASSWORD, Service, assert_refused, create, fields, login};
 
 crate::on_every_backend!(
     each_logs_in_and_its_hash_becomes_ours,
@@ -12,8 +12,8 @@ crate::on_every_backend!(
     a_password_is_changed_though_a_log_in_renews_its_hash_meanwhile,
     a_hash_of_ours_is_renewed_when_the_cost_was_raised,
     a_password_is_checked_as_it_was_typed_until_the_hash_is_ours,
-    an_unknown_user_costs_what_one_of_those_stored_costs,
-    an_account_whose_failures_are_spent_costs_what_it_did,
+    an_unknown_user_costs_the_same_work_as_a_stored_one,
+    an_exhausted_account_costs_the_same_work,
     what_is_no_hash_or_costs_too_much_is_refused_before_any_work,
     a_hash_needs_the_scope_of_administrators,
     a_password_and_a_hash_are_one_too_many,
@@ -68,7 +68,7 @@ async fn each_logs_in_and_its_hash_becomes_ours(service: &Service) {
         let ours = i64::try_from(n).unwrap();
         assert_eq!(stored(service, "$2b$04$").await, ours, "{username} is kept as it came");
         let status = service.users().login(attempt(username, "wrong")).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
         assert_eq!(stored(service, "$2b$04$").await, ours, "{username}");
         login(service, username).await;
         assert_eq!(stored(service, "$2b$04$").await, ours + 1, "{username} is ours");
@@ -125,13 +125,13 @@ async fn a_password_is_checked_as_it_was_typed_until_the_hash_is_ours(service: &
     // Of "pa", a combining diaeresis and "ssword": in NFC it is another text.
     create(service, bringing("ada", "$2b$04$abcdefghijklmnopqrstuuCcPcT8wQe8gRMAxacxslyiZUiep/f2u")).await;
     let status = service.users().login(attempt("ada", "p\u{e4}ssword")).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     service.users().login(attempt("ada", "pa\u{308}ssword")).await.unwrap();
     service.users().login(attempt("ada", "p\u{e4}ssword")).await.unwrap();
 }
 
 /// (3) The cost of a decoy is that of a stored hash, and not always ours.
-async fn an_unknown_user_costs_what_one_of_those_stored_costs(service: &Service) {
+async fn an_unknown_user_costs_the_same_work_as_a_stored_one(service: &Service) {
     create(service, bringing("ada", "$2b$06$abcdefghijklmnopqrstuu174eFeoTj0DHmtuueFaS3Wde4P7wHG.")).await;
     let rounds = || service.replica.hasher.work().rounds_done;
     let other = service.another(|_| {}).await;
@@ -145,22 +145,30 @@ async fn an_unknown_user_costs_what_one_of_those_stored_costs(service: &Service)
 }
 
 /// Or else the time would tell that two names are one user's.
-async fn an_account_whose_failures_are_spent_costs_what_it_did(service: &Service) {
+async fn an_exhausted_account_costs_the_same_work(service: &Service) {
     let dear = "$2b$06$abcdefghijklmnopqrstuu174eFeoTj0DHmtuueFaS3Wde4P7wHG.";
     create(service, CreateRequest { email: "ada@example.com".into(), ..bringing("ada", dear) }).await;
     for n in 0..8 {
         create(service, crate::support::nth(n)).await; // whose hashes are cheap
     }
-    let few = service.another(|config| config.guard.account = 3).await;
+    let few = service.another(|config| config.throttle.account = 3).await;
     for name in ["ada", "", "ada", "", ""] {
         let before = few.hasher.work().rounds_done;
         let email = if name.is_empty() { "ada@example.com" } else { "" };
         let guess = LoginRequest { email: email.into(), ..attempt(name, "wrong") };
-        refused(&few.users.clone().login(guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(
+            &few.users.clone().login(guess).await.unwrap_err(),
+            Code::Unauthenticated,
+            "BAD_CREDENTIALS",
+        );
         assert_eq!(few.hasher.work().rounds_done - before, 64);
     }
     let right = LoginRequest { email: "ada@example.com".into(), ..attempt("ada", PASSWORD) };
-    refused(&few.users.clone().login(right).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(
+        &few.users.clone().login(right).await.unwrap_err(),
+        Code::Unauthenticated,
+        "BAD_CREDENTIALS",
+    );
 }
 
 /// (14)
@@ -187,7 +195,7 @@ async fn a_hash_needs_the_scope_of_administrators(service: &Service) {
     let mut request = Request::new(bringing("ada", HASHES[0].1));
     request.metadata_mut().insert("authorization", format!("Bearer {secret}").parse().unwrap());
     let status = service.users().create(request).await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "SCOPE_MISSING");
+    assert_refused(&status, Code::PermissionDenied, "SCOPE_MISSING");
 }
 
 async fn a_password_and_a_hash_are_one_too_many(service: &Service) {

@@ -8,16 +8,16 @@ use crate::support::{PASSWORD, START, Service, ada, create, login};
 crate::on_every_backend!(
     every_call_has_its_canonical_path,
     errors_have_code_message_and_details,
-    a_path_that_is_none_is_404_and_a_wrong_verb_405_with_allow,
+    an_unknown_path_is_404_and_a_wrong_verb_405_with_allow,
     a_body_of_another_type_is_415,
     get_and_delete_ignore_a_body,
     both_spellings_are_read_and_lower_camel_is_written,
     a_mask_is_a_text_in_json,
-    replies_are_not_to_be_stored,
+    replies_are_not_cacheable,
     the_request_id_comes_back,
     a_form_content_type_is_json_for_micro,
     micro_errors_have_its_body,
-    namespaces_are_told_apart_on_every_path,
+    namespaces_are_separate_on_every_path,
 );
 
 async fn every_call_has_its_canonical_path(service: &Service) {
@@ -78,7 +78,7 @@ async fn errors_have_code_message_and_details(service: &Service) {
     assert_eq!((status, headers["www-authenticate"].to_str().unwrap()), (StatusCode::UNAUTHORIZED, "Bearer"));
 }
 
-async fn a_path_that_is_none_is_404_and_a_wrong_verb_405_with_allow(service: &Service) {
+async fn an_unknown_path_is_404_and_a_wrong_verb_405_with_allow(service: &Service) {
     let http = &service.replica;
     for path in
         ["/", "/v1", "/v1/", "/v1/users/", "/v1//users", "/v1/users/7/", "/v2/users", "/v1/users:nothing"]
@@ -96,6 +96,8 @@ async fn a_path_that_is_none_is_404_and_a_wrong_verb_405_with_allow(service: &Se
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
         assert_eq!(headers["allow"].to_str().unwrap(), allowed, "{path}");
     }
+    let (_, body) = http.json(Method::PUT, "/v1/users", "").await;
+    assert_eq!(body["message"], "method not allowed; allowed: GET, POST, HEAD, OPTIONS");
 }
 
 async fn a_body_of_another_type_is_415(service: &Service) {
@@ -148,7 +150,7 @@ async fn a_mask_is_a_text_in_json(service: &Service) {
     assert_eq!((&answer["user"]["email"], &answer["user"]["ssoEnabled"]), (&json!(""), &json!(true)));
 }
 
-async fn replies_are_not_to_be_stored(service: &Service) {
+async fn replies_are_not_cacheable(service: &Service) {
     create(service, ada()).await;
     for path in ["/v1/users:lookup?username=ada", "/v1/users/nobody", "/nothing"] {
         let (_, headers, _) = service.replica.request(Method::GET, path, "", &[]).await;
@@ -209,7 +211,7 @@ async fn micro_errors_have_its_body(service: &Service) {
     assert_eq!((status, &answer["id"]), (StatusCode::BAD_REQUEST, &json!("users.Read")));
 }
 
-async fn namespaces_are_told_apart_on_every_path(service: &Service) {
+async fn namespaces_are_separate_on_every_path(service: &Service) {
     let user = create(service, ada()).await;
     let read = json!({"id": user.id}).to_string();
     for header in ["usersd-namespace", "micro-namespace", "x-appwrite-project"] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tonic::Code;
 use tonic_types::StatusExt as _;
-use usersd::domain::key::{KeyName, NewKey, Reach};
+use usersd::domain::key::{AllowedNamespaces, KeyName, NewKey};
 use usersd::domain::scope::Scopes;
 use usersd::domain::time::Timestamp;
 use usersd::ops::keys;
@@ -14,17 +14,17 @@ use usersd::pb::{
 };
 
 use crate::keys::{gone, make, new, read, with_key};
-use crate::support::{START, Service, ada, create, fields, refused};
+use crate::support::{START, Service, ada, assert_refused, create, fields};
 
 crate::on_every_backend!(
-    another_tenants_keys_and_their_log_are_as_good_as_none,
+    keys_of_another_tenant_and_their_log_are_not_found,
     a_key_makes_none_that_lives_longer_than_itself,
     revoking_a_key_with_its_descendants_leaves_none,
     a_root_keys_descendants_are_found_in_every_namespace,
     a_key_that_is_revoked_makes_nothing_meanwhile,
     how_keys_begin_and_end_is_logged,
     only_root_callers_see_what_happened_to_root_keys,
-    expired_keys_do_not_count_and_are_noted_once,
+    expired_keys_do_not_count_and_are_logged_once,
     an_id_that_cannot_be_one_is_not_found,
     a_key_from_the_command_line_leaves_an_older_database_as_it_is,
 );
@@ -38,14 +38,14 @@ async fn logs(service: &Service, key: &str, request: ListKeyLogsRequest) -> Vec<
     service.replica.keys_client().list_logs(with_key(key, request)).await.unwrap().into_inner().logs
 }
 
-async fn another_tenants_keys_and_their_log_are_as_good_as_none(service: &Service) {
+async fn keys_of_another_tenant_and_their_log_are_not_found(service: &Service) {
     let (one, _) = service.key("one", Scopes::ALL).await;
     let (two, two_id) = service.key("two", Scopes::ALL).await;
     let (_, child_id) = make(&service.replica, &two, &["users.read"]).await;
     let mut keys = service.replica.keys_client();
     for id in [&two_id, &child_id] {
         let status = keys.delete(with_key(&one, family(id))).await.unwrap_err();
-        refused(&status, Code::NotFound, "KEY_NOT_FOUND");
+        assert_refused(&status, Code::NotFound, "KEY_NOT_FOUND");
         let about = ListKeyLogsRequest { key_id: id.clone(), ..Default::default() };
         assert_eq!(logs(service, &one, about).await, []);
     }
@@ -66,7 +66,7 @@ async fn another_tenants_keys_and_their_log_are_as_good_as_none(service: &Servic
 async fn a_key_makes_none_that_lives_longer_than_itself(service: &Service) {
     create(service, ada()).await;
     let short = NewKey {
-        reach: Reach::parse("default").unwrap(),
+        namespaces: AllowedNamespaces::parse("default").unwrap(),
         name: KeyName::parse("short").unwrap(),
         scopes: Scopes::ALL,
         expires: Some(Timestamp((START + 60) * 1_000_000)),
@@ -87,7 +87,7 @@ async fn a_key_makes_none_that_lives_longer_than_itself(service: &Service) {
     // It outlives its maker, and may replace itself by one like it.
     service.clock.advance(Duration::from_secs(30));
     let status = keys.create(with_key(&short, lasting(START + 61))).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     service.users().read(with_key(&made.secret, read("ada"))).await.unwrap();
     keys.create(with_key(&made.secret, lasting(START + 120))).await.unwrap();
     let status = keys.create(with_key(&made.secret, lasting(START + 121))).await.unwrap_err();
@@ -119,14 +119,14 @@ async fn revoking_a_key_with_its_descendants_leaves_none(service: &Service) {
     assert_eq!((status, &answer["revoked"]), (StatusCode::OK, &"3".into()), "{answer}");
     for key in [&stolen, &grandchild, &second] {
         let status = service.users().read(with_key(key, read("ada"))).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+        assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     }
     for key in [&admin, &other] {
         service.users().read(with_key(key, read("ada"))).await.unwrap();
     }
     // It is known as long as its events; only those that it made can still be revoked.
     let status = keys.delete(with_key(&admin, gone(&stolen_id))).await.unwrap_err();
-    refused(&status, Code::NotFound, "KEY_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "KEY_NOT_FOUND");
     assert_eq!(keys.delete(with_key(&admin, family(&stolen_id))).await.unwrap().into_inner().revoked, 0);
     assert_eq!(keys.delete(with_key(&other, family(&admin_id))).await.unwrap().into_inner().revoked, 2);
     service.clock.advance(Duration::from_hours(24 * 366));
@@ -147,7 +147,7 @@ async fn a_root_keys_descendants_are_found_in_every_namespace(service: &Service)
     }
     // A tenant sees who made its keys, and cannot reach beyond them by that.
     let status = keys.delete(with_key(&own, family(&root_id))).await.unwrap_err();
-    refused(&status, Code::NotFound, "KEY_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "KEY_NOT_FOUND");
     let revoked = keys::revoke(&service.replica.store, &service.clock, &root_id, true).await.unwrap();
     assert_eq!(revoked, 5);
     assert_eq!(service.number("SELECT count(*) FROM keys").await, 1);
@@ -228,7 +228,7 @@ async fn only_root_callers_see_what_happened_to_root_keys(service: &Service) {
     let of_roots = ListKeyLogsRequest { root: true, ..Default::default() };
     let mut keys = service.replica.keys_client();
     let status = keys.list_logs(with_key(&tenant, of_roots.clone())).await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "NAMESPACE_MISMATCH");
+    assert_refused(&status, Code::PermissionDenied, "NAMESPACE_MISMATCH");
     for (request, id) in [(of_roots, &root_id), (ListKeyLogsRequest::default(), &tenant_id)] {
         let mut request = with_key(&root, request);
         request.metadata_mut().insert("usersd-namespace", "one".parse().unwrap());
@@ -238,7 +238,7 @@ async fn only_root_callers_see_what_happened_to_root_keys(service: &Service) {
 }
 
 /// L10: hourly keys ended in `TOO_MANY_KEYS` after six weeks.
-async fn expired_keys_do_not_count_and_are_noted_once(service: &Service) {
+async fn expired_keys_do_not_count_and_are_logged_once(service: &Service) {
     let (admin, id) = service.key("default", Scopes::ALL).await;
     let until = (START + 60) * 1_000_000;
     service
@@ -250,7 +250,7 @@ async fn expired_keys_do_not_count_and_are_noted_once(service: &Service) {
         .await;
     let mut keys = service.replica.keys_client();
     let status = keys.create(with_key(&admin, new(&["users.read"]))).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_KEYS");
+    assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_KEYS");
     service.clock.advance(Duration::from_mins(1));
     make(&service.replica, &admin, &["users.read"]).await;
     let listed = keys.list(with_key(&admin, ListKeysRequest {})).await.unwrap().into_inner().keys;

@@ -16,29 +16,29 @@ use usersd::pb::{
     ReadSessionRequest,
 };
 
-use crate::support::{PASSWORD, Replica, START, Service, ada, create, fields, nth, refused, until};
+use crate::support::{PASSWORD, Replica, START, Service, ada, assert_refused, create, fields, nth, until};
 
 crate::on_every_backend!(
     tenants_manage_their_own_keys_only,
     the_first_key_ends_open_mode_for_good,
     the_first_key_ends_open_mode_also_by_the_command_line,
     a_key_gives_no_scope_that_it_lacks,
-    a_bad_key_is_told_all_its_faults,
+    every_fault_of_a_new_key_is_named,
     keys_reach_other_replicas_by_themselves,
     two_keys_are_good_side_by_side,
     a_key_ends_when_it_expires,
-    last_use_is_noted_and_shown,
+    last_use_is_recorded_and_shown,
     a_root_key_works_where_it_says,
     a_namespace_has_so_many_keys_and_no_more,
     a_log_names_the_key,
-    one_caller_cannot_take_all_places,
+    one_caller_cannot_take_all_permits,
     callers_have_a_rate,
     health_and_reflection_can_be_closed,
     a_caller_cannot_make_itself_known,
     open_mode_does_not_come_back_with_an_old_database,
     a_broken_key_keeps_no_other_from_being_read,
-    a_caller_who_sends_slowly_holds_only_its_own_places,
-    who_is_let_in_is_asked_again_after_a_slow_message,
+    a_caller_who_sends_slowly_holds_only_its_own_permits,
+    a_request_with_a_slow_message_is_authenticated_again,
     secrets_are_written_nowhere,
 );
 
@@ -78,7 +78,7 @@ async fn tenants_manage_their_own_keys_only(service: &Service) {
     );
     for id in [two_id.as_str(), "nothing"] {
         let status = keys.delete(with_key(&one, gone(id))).await.unwrap_err();
-        refused(&status, Code::NotFound, "KEY_NOT_FOUND");
+        assert_refused(&status, Code::NotFound, "KEY_NOT_FOUND");
     }
     service.clock.advance(Duration::from_millis(1));
     let (_, third) = make(&service.replica, &two, &["users.read"]).await;
@@ -98,7 +98,7 @@ async fn the_first_key_ends_open_mode_for_good(service: &Service) {
     assert_eq!(made["key"]["created"], START.to_string());
     // At once, on the replica that made it.
     let status = service.users().read(read("ada")).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     service.users().read(with_key(secret, read("ada"))).await.unwrap();
     // Keys may be used from anywhere, by any name of this machine.
     let headers = [
@@ -114,27 +114,27 @@ async fn the_first_key_ends_open_mode_for_good(service: &Service) {
     assert_eq!(service.number("SELECT count(*) FROM keys").await, 0);
     for request in [with_key(secret, read("ada")), Request::new(read("ada"))] {
         let status = service.users().read(request).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+        assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     }
     let another = service.another(|_| {}).await;
-    assert!(!another.server.is_open());
+    assert!(!another.server.is_local_mode());
     another.stop.cancel();
 }
 
 async fn the_first_key_ends_open_mode_also_by_the_command_line(service: &Service) {
     create(service, ada()).await;
-    assert!(service.replica.server.is_open());
+    assert!(service.replica.server.is_local_mode());
     let new = usersd::domain::key::NewKey {
-        reach: usersd::domain::key::Reach::Every,
+        namespaces: usersd::domain::key::AllowedNamespaces::All,
         name: usersd::domain::key::KeyName::parse("root").unwrap(),
         scopes: Scopes::ALL,
         expires: None,
     };
     keys::create(&service.replica.store, &service.clock, new).await.unwrap();
     // Nobody tells the server: it finds out.
-    until(async || !service.replica.server.is_open()).await;
+    until(async || !service.replica.server.is_local_mode()).await;
     let status = service.users().read(read("ada")).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
 }
 
 async fn a_key_gives_no_scope_that_it_lacks(service: &Service) {
@@ -143,16 +143,16 @@ async fn a_key_gives_no_scope_that_it_lacks(service: &Service) {
     let mut keys = service.replica.keys_client();
     let version = service.number("SELECT version FROM keys_version").await;
     let status = keys.create(with_key(&admin, new(&["users.read", "users.admin"]))).await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "SCOPE_MISSING");
+    assert_refused(&status, Code::PermissionDenied, "SCOPE_MISSING");
     assert!(status.message().contains("users.admin"), "{status:?}");
     assert_eq!(service.number("SELECT version FROM keys_version").await, version);
     let (reader, _) = make(&service.replica, &admin, &["users.read"]).await;
     let status = keys.create(with_key(&reader, new(&["users.read"]))).await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "SCOPE_MISSING");
+    assert_refused(&status, Code::PermissionDenied, "SCOPE_MISSING");
     make(&service.replica, &admin, &own).await;
 }
 
-async fn a_bad_key_is_told_all_its_faults(service: &Service) {
+async fn every_fault_of_a_new_key_is_named(service: &Service) {
     let (admin, _) = service.key("default", Scopes::ALL).await;
     let bad = CreateKeyRequest { name: " ".into(), scopes: vec!["users.reed".into()], expires: -1 };
     let status = service.replica.keys_client().create(with_key(&admin, bad)).await.unwrap_err();
@@ -180,7 +180,7 @@ async fn keys_reach_other_replicas_by_themselves(service: &Service) {
     until(async || there.clone().read(with_key(&key, read("ada"))).await.is_ok()).await;
     service.replica.keys_client().delete(with_key(&admin, gone(&id))).await.unwrap();
     let status = service.users().read(with_key(&key, read("ada"))).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     until(async || there.clone().read(with_key(&key, read("ada"))).await.is_err()).await;
     another.stop.cancel();
 }
@@ -195,7 +195,7 @@ async fn two_keys_are_good_side_by_side(service: &Service) {
     service.replica.keys_client().delete(with_key(&young, gone(&old_id))).await.unwrap();
     service.users().read(with_key(&young, read("ada"))).await.unwrap();
     let status = service.users().read(with_key(&old, read("ada"))).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
 }
 
 async fn a_key_ends_when_it_expires(service: &Service) {
@@ -208,12 +208,12 @@ async fn a_key_ends_when_it_expires(service: &Service) {
     service.users().read(with_key(&made.secret, read("ada"))).await.unwrap();
     service.clock.advance(Duration::from_secs(1));
     let status = service.users().read(with_key(&made.secret, read("ada"))).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     let listed = service.replica.keys_client().list(with_key(&admin, ListKeysRequest {})).await.unwrap();
     assert_eq!(listed.into_inner().keys.len(), 1);
 }
 
-async fn last_use_is_noted_and_shown(service: &Service) {
+async fn last_use_is_recorded_and_shown(service: &Service) {
     create(service, ada()).await;
     let (admin, _) = service.key("default", Scopes::ALL).await;
     let (used, used_id) = make(&service.replica, &admin, &["users.read"]).await;
@@ -247,11 +247,11 @@ async fn a_root_key_works_where_it_says(service: &Service) {
     service.users().create(with_key(&one, ada())).await.unwrap();
     service.users().read(in_one(with_key(&root, read("ada")))).await.unwrap();
     let status = service.users().read(with_key(&root, read("ada"))).await.unwrap_err();
-    refused(&status, Code::InvalidArgument, "NAMESPACE_MISSING");
+    assert_refused(&status, Code::InvalidArgument, "NAMESPACE_MISSING");
     let mut elsewhere = with_key(&root, read("ada"));
     elsewhere.metadata_mut().insert("usersd-namespace", "two".parse().unwrap());
     let status = service.users().read(elsewhere).await.unwrap_err();
-    refused(&status, Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
     // It makes keys of the namespace that it names, and none like itself.
     let mut request = with_key(&root, new(&["users.read"]));
     request.metadata_mut().insert("usersd-namespace", "two".parse().unwrap());
@@ -269,12 +269,12 @@ async fn a_namespace_has_so_many_keys_and_no_more(service: &Service) {
         "WITH RECURSIVE numbers (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers WHERE n < {}) \
          INSERT INTO keys SELECT namespace, CAST(n AS TEXT), digest, name, scopes, created, expires, last_used, \
          created_by FROM keys CROSS JOIN numbers WHERE id = '{id}'",
-        Key::MOST
+        Key::MAX_PER_NAMESPACE
     );
     service.execute(&copies).await;
     let status =
         service.replica.keys_client().create(with_key(&admin, new(&["users.read"]))).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_KEYS");
+    assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_KEYS");
     service.key("other", Scopes::ALL).await;
     service.execute("DELETE FROM keys WHERE id = '2'").await;
     make(&service.replica, &admin, &["users.read"]).await;
@@ -288,7 +288,7 @@ async fn a_log_names_the_key(service: &Service) {
     assert_eq!(logs[0].caller, id);
 }
 
-async fn one_caller_cannot_take_all_places(service: &Service) {
+async fn one_caller_cannot_take_all_permits(service: &Service) {
     create(service, ada()).await;
     let small = service.another(|config| config.limits.calls_per_caller = 1).await;
     let (greedy, _) = service.key("default", Scopes::ALL).await;
@@ -305,7 +305,7 @@ async fn one_caller_cannot_take_all_places(service: &Service) {
         tokio::task::yield_now().await;
     }
     let status = small.users.clone().read(with_key(&greedy, read("ada"))).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
+    assert_refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
     small.users.clone().read(with_key(&modest, read("ada"))).await.unwrap();
     drop(tx);
     held.await.unwrap().unwrap();
@@ -329,7 +329,7 @@ async fn callers_have_a_rate(service: &Service) {
             status = users.read(with_key(&one, read("ada"))).await.map(|_| ());
         }
         let status = status.unwrap_err();
-        refused(&status, Code::ResourceExhausted, reason);
+        assert_refused(&status, Code::ResourceExhausted, reason);
         let wait = tonic_types::StatusExt::get_details_retry_info(&status).unwrap().retry_delay.unwrap();
         assert!(wait <= Duration::from_secs(1), "{wait:?}");
         if other_is_free {
@@ -352,7 +352,7 @@ async fn health_and_reflection_can_be_closed(service: &Service) {
     ] {
         crate::support::raw_with(&service.replica, path, message.clone(), &[]).await.unwrap();
         let status = crate::support::raw_with(&closed, path, message.clone(), &[]).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+        assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
         let headers = [("authorization", bearer.as_str())];
         crate::support::raw_with(&closed, path, message, &headers).await.unwrap();
     }
@@ -416,7 +416,7 @@ async fn open_mode_does_not_come_back_with_an_old_database(service: &Service) {
     service.replica.keys.refresh().await.unwrap();
     for request in [with_key(&old, read("ada")), Request::new(read("ada"))] {
         let status = service.users().read(request).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+        assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     }
 }
 
@@ -428,7 +428,8 @@ async fn a_broken_key_keeps_no_other_from_being_read(service: &Service) {
     service.users().read(with_key(&good, read("ada"))).await.unwrap();
 }
 
-/// The head of a call whose message is announced and does not come. It is let in: the server asks for the message.
+/// The head of a call whose message is announced and does not come. It is let in: the server asks for the
+/// message.
 async fn half_a_call(replica: &Replica, key: &str, path: &str, media: &str) -> TcpStream {
     let mut stream = TcpStream::connect(&replica.address).await.unwrap();
     let head = format!(
@@ -443,7 +444,7 @@ async fn half_a_call(replica: &Replica, key: &str, path: &str, media: &str) -> T
     stream
 }
 
-async fn a_caller_who_sends_slowly_holds_only_its_own_places(service: &Service) {
+async fn a_caller_who_sends_slowly_holds_only_its_own_permits(service: &Service) {
     create(service, ada()).await;
     let small =
         service.another(|config| (config.limits.calls, config.limits.calls_per_caller) = (1, 1)).await;
@@ -453,12 +454,12 @@ async fn a_caller_who_sends_slowly_holds_only_its_own_places(service: &Service) 
     let _held = half_a_call(&small, &slow, "/v1/keys", "application/json").await;
     let mut users = small.users.clone();
     let status = users.read(with_key(&slow, read("ada"))).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
+    assert_refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
     users.read(with_key(&quick, read("ada"))).await.unwrap();
     small.stop.cancel();
 }
 
-async fn who_is_let_in_is_asked_again_after_a_slow_message(service: &Service) {
+async fn a_request_with_a_slow_message_is_authenticated_again(service: &Service) {
     let (other, _) = service.key("default", Scopes::ALL).await;
     let message = CreateKeyRequest { name: "n".repeat(24), ..new(&["users.read"]) }.encode_to_vec();
     let framed = [&[0, 0, 0, 0, 38], &message[..]].concat();

@@ -73,7 +73,8 @@ impl Dice {
         }
     }
 
-    /// A list that somebody could ask for. Its searches are parts of what users have, and now and then of nobody's.
+    /// A random list. Its searches are parts of what users have, and now and then of
+    /// nobody's.
     fn question(&mut self, users: &[User]) -> ListRequest {
         let mut request = ListRequest { limit: Some(self.pick(&[1, 7, 25, 400])), ..ListRequest::default() };
         if !self.chance(4) {
@@ -169,12 +170,12 @@ async fn a_list_is_the_same_however_it_is_found(service: &Service) {
             want.reverse();
         }
         let want: Vec<&str> = want.into_iter().map(|user| user.id.as_str()).collect();
-        check(service, trash, &request, &want, dice.roll(want.len() + 2)).await;
+        assert_pages(service, trash, &request, &want, dice.roll(want.len() + 2)).await;
     }
 }
 
 /// A page at some offset, and the two pages that follow it by token.
-async fn check(service: &Service, trash: bool, request: &ListRequest, want: &[&str], offset: usize) {
+async fn assert_pages(service: &Service, trash: bool, request: &ListRequest, want: &[&str], offset: usize) {
     let mut users = service.users();
     let limit = usize::try_from(request.limit.unwrap()).unwrap();
     let mut request = ListRequest { offset: i64::try_from(offset).unwrap(), ..request.clone() };

@@ -9,7 +9,7 @@ use usersd::pb::{
     UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest, User, UserStatus,
 };
 
-use crate::support::{START, Service, ada, create, fields, from, nth, refused};
+use crate::support::{START, Service, ada, assert_refused, create, fields, from, nth};
 
 crate::on_every_backend!(
     another_namespace_is_not_listed,
@@ -19,8 +19,8 @@ crate::on_every_backend!(
     filters_must_all_fit,
     ranges_take_their_beginning_and_not_their_end,
     every_order_goes_both_ways_and_breaks_ties_by_id,
-    a_page_by_token_misses_and_repeats_nobody_while_users_come_and_go,
-    a_token_is_good_for_its_own_list_alone,
+    pages_by_token_skip_and_repeat_no_user_while_users_come_and_go,
+    a_page_token_is_valid_for_its_own_list_only,
     a_limit_may_be_none_and_an_offset_any,
     every_bad_field_of_a_list_is_named_at_once,
     a_page_stays_under_the_size_of_a_reply_and_leads_on,
@@ -304,12 +304,12 @@ async fn every_order_goes_both_ways_and_breaks_ties_by_id(service: &Service) {
         ("id", ["D", "a", "b", "c"]),
     ];
     for (order, want) in cases {
-        check_order(service, order, &want).await;
+        assert_order(service, order, &want).await;
     }
 }
 
 /// The list in one piece, page by page, and both the other way round.
-async fn check_order(service: &Service, order: &str, want: &[&str]) {
+async fn assert_order(service: &Service, order: &str, want: &[&str]) {
     let ids = |users: &[User]| users.iter().map(|user| user.id.clone()).collect::<Vec<_>>();
     for direction in ["", "asc", "DESC"] {
         let mut want = want.to_vec();
@@ -336,7 +336,7 @@ async fn check_order(service: &Service, order: &str, want: &[&str]) {
     }
 }
 
-async fn a_page_by_token_misses_and_repeats_nobody_while_users_come_and_go(service: &Service) {
+async fn pages_by_token_skip_and_repeat_no_user_while_users_come_and_go(service: &Service) {
     let mut users = service.users();
     for n in 0..20 {
         create(service, named(&format!("user{:02}", 2 * n))).await;
@@ -366,7 +366,7 @@ async fn a_page_by_token_misses_and_repeats_nobody_while_users_come_and_go(servi
     }
 }
 
-async fn a_token_is_good_for_its_own_list_alone(service: &Service) {
+async fn a_page_token_is_valid_for_its_own_list_only(service: &Service) {
     let mut users = service.users();
     for n in 0..3 {
         create(service, CreateRequest { labels: vec!["x".into()], ..named(&format!("user{n}")) }).await;
@@ -453,7 +453,11 @@ async fn every_bad_field_of_a_list_is_named_at_once(service: &Service) {
     assert_eq!(fields(&service.users().list_trash(request).await.unwrap_err()), all);
     for request in [searching("a\0b"), searching("\u{7f}"), ListRequest { limit: Some(-1), ..searching("") }]
     {
-        refused(&service.users().list(request).await.unwrap_err(), Code::InvalidArgument, "FIELD_INVALID");
+        assert_refused(
+            &service.users().list(request).await.unwrap_err(),
+            Code::InvalidArgument,
+            "FIELD_INVALID",
+        );
     }
     list(service, searching(&"ä".repeat(256))).await;
 }

@@ -11,19 +11,19 @@ use usersd::pb::{
 };
 
 use crate::steps::{
-    RIVAL, delete, deletion, events, hidden, log, prefer, purge, restore, set_status, try_login,
+    RIVAL, assert_hidden, delete, deletion, events, log, prefer, purge, restore, set_status, try_login,
 };
-use crate::support::{PASSWORD, START, Service, ada, create, fields, from, login, nth, refused};
+use crate::support::{PASSWORD, START, Service, ada, assert_refused, create, fields, from, login, nth};
 
 crate::on_every_backend!(
     another_namespace_sees_nothing,
     twins_in_two_namespaces_have_a_log_each,
-    every_change_is_there_once_the_newest_first,
+    every_change_is_logged_once_the_newest_first,
     an_entry_says_who_what_when_and_from_where,
-    what_is_refused_is_in_the_log_of_who_is_known,
+    refused_attempts_are_in_the_log_of_the_user,
     filters_leave_only_what_fits,
     pages_follow_each_other_while_more_happens,
-    offsets_pass_over_entries,
+    offsets_skip_entries,
     a_page_token_is_of_one_log_with_these_filters,
     a_trashed_user_has_a_log_and_a_purged_one_has_none,
     every_bad_field_is_named_at_once,
@@ -59,11 +59,12 @@ async fn rename(service: &Service, name: &str) {
 
 async fn another_namespace_sees_nothing(service: &Service) {
     let user = create(service, ada()).await;
-    hidden(service, &user.id, of, async |request| service.users().list_logs(request).await).await;
+    assert_hidden(service, &user.id, of, async |request| service.users().list_logs(request).await).await;
     let filtered = |id: &str| ListLogsRequest { events: vec![1], offset: 7, limit: Some(0), ..of(id) };
-    hidden(service, &user.id, filtered, async |request| service.users().list_logs(request).await).await;
+    assert_hidden(service, &user.id, filtered, async |request| service.users().list_logs(request).await)
+        .await;
     delete(service, &user.id).await;
-    hidden(service, &user.id, of, async |request| service.users().list_logs(request).await).await;
+    assert_hidden(service, &user.id, of, async |request| service.users().list_logs(request).await).await;
 }
 
 async fn twins_in_two_namespaces_have_a_log_each(service: &Service) {
@@ -81,7 +82,7 @@ async fn twins_in_two_namespaces_have_a_log_each(service: &Service) {
     assert_eq!((named(&own.logs), own.total), (vec![LogEvent::UserCreated], Some(1)));
 }
 
-async fn every_change_is_there_once_the_newest_first(service: &Service) {
+async fn every_change_is_logged_once_the_newest_first(service: &Service) {
     let id = create(service, ada()).await.id;
     create(service, nth(1)).await;
     change_all(service, &id).await;
@@ -201,7 +202,7 @@ async fn an_entry_says_who_what_when_and_from_where(service: &Service) {
     assert!(entries[6].device.as_ref().unwrap().user_agent.starts_with("tonic/"));
 }
 
-async fn what_is_refused_is_in_the_log_of_who_is_known(service: &Service) {
+async fn refused_attempts_are_in_the_log_of_the_user(service: &Service) {
     let user = create(service, ada()).await;
     let other = create(service, nth(1)).await;
     try_login(service, "ada", "wrong").await.unwrap_err();
@@ -275,7 +276,7 @@ async fn pages_follow_each_other_while_more_happens(service: &Service) {
     assert_eq!((exact.logs.len(), exact.next_page_token.as_str()), (9, ""));
 }
 
-async fn offsets_pass_over_entries(service: &Service) {
+async fn offsets_skip_entries(service: &Service) {
     let id = renamed(service, 4).await;
     let all = log(service, &id).await;
     for (offset, limit, rows) in [(0, 2, 0..2), (2, 2, 2..4), (4, 25, 4..5), (5, 25, 5..5)] {
@@ -337,7 +338,7 @@ async fn a_trashed_user_has_a_log_and_a_purged_one_has_none(service: &Service) {
     purge(service, &id).await;
     for id in [&id, "nobody"] {
         let status = service.users().list_logs(of(id)).await.unwrap_err();
-        refused(&status, Code::NotFound, "USER_NOT_FOUND");
+        assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
     }
 }
 

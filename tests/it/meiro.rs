@@ -15,7 +15,7 @@ crate::on_every_backend!(
     the_trash_is_listed_and_emptied_one_by_one,
     create_or_restore_brings_back_the_newest_or_makes_a_new_one,
     words_are_not_ids,
-    an_unknown_user_is_404_wherever_it_is_not,
+    an_unknown_user_is_404_on_every_path,
     a_taken_email_is_409,
     every_bad_field_is_named,
     a_bad_page_is_named,
@@ -86,7 +86,7 @@ async fn signs_in(service: &Service, email: &str, password: &str) -> bool {
     service.users().login(attempt).await.is_ok()
 }
 
-/// Every operation on one user, with its body, and what a user who is not there answers.
+/// Every operation on one user, with its body, and the answer for an unknown user.
 pub(crate) fn operations(user: &str) -> Vec<(&'static str, String, Value, u16)> {
     let change = json!({"old_password": PASSWORD, "new_password": "battery staple"});
     vec![
@@ -307,7 +307,7 @@ async fn words_are_not_ids(service: &Service) {
     assert_eq!(body["message"], "no such user", "below the word there are ids");
 }
 
-async fn an_unknown_user_is_404_wherever_it_is_not(service: &Service) {
+async fn an_unknown_user_is_404_on_every_path(service: &Service) {
     let gone = user(service, "ada@example.com").await;
     delete(service, &gone).await;
     for id in ["nobody", &gone] {
@@ -480,7 +480,7 @@ async fn other_verbs_are_405_with_allow(service: &Service) {
         "/users//change_password",
     ] {
         let (status, _, answer) = raw(service, "GET", path, "", &[]).await;
-        assert_eq!((status, answer), failure(404, "there is nothing at this path"), "{path}");
+        assert_eq!((status, answer), failure(404, "not found"), "{path}");
     }
     let id = user(service, "ada@example.com").await;
     let (status, headers, body) = raw(service, "HEAD", &format!("/users/{id}"), "", &[]).await;

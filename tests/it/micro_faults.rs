@@ -8,28 +8,29 @@ use usersd::pb::{
     SearchRequest, UpdatePasswordRequest, UpdateRequest,
 };
 
-use crate::support::{PASSWORD, START, Service, ada, create, fields, login, nth, reason, refused};
+use crate::support::{PASSWORD, START, Service, ada, assert_refused, create, fields, login, nth, reason};
 
 crate::on_every_backend!(
-    fault_01_no_prefix_of_a_name_or_a_token_is_enough,
-    fault_02_an_empty_id_deletes_nobody_and_ends_nothing,
-    fault_03_a_session_carries_the_users_own_names,
-    fault_04_an_id_in_use_takes_no_account_over,
-    fault_05_of_64_creates_of_one_name_exactly_one_wins,
-    fault_06_an_update_keeps_the_rest_and_creates_nobody,
-    fault_07_search_heeds_limit_offset_and_case,
-    fault_10_an_empty_new_password_is_refused,
-    fault_11_bytes_after_the_48th_count,
-    fault_12_unknown_user_and_wrong_password_are_one_answer,
-    fault_13_client_mistakes_are_not_ours,
-    fault_15_guesses_leave_a_trace,
+    no_prefix_of_a_name_or_a_token_is_enough,
+    an_empty_id_deletes_nobody_and_ends_nothing,
+    a_session_carries_the_users_own_names,
+    an_id_in_use_takes_no_account_over,
+    of_64_creates_of_one_name_exactly_one_wins,
+    an_update_keeps_the_rest_and_creates_nobody,
+    search_heeds_limit_offset_and_case,
+    an_empty_new_password_is_refused,
+    bytes_after_the_48th_count,
+    unknown_user_and_wrong_password_are_one_answer,
+    client_mistakes_are_not_ours,
+    guesses_leave_a_trace,
 );
 
 fn attempt(username: &str, password: &str) -> LoginRequest {
     LoginRequest { username: username.into(), password: password.into(), ..LoginRequest::default() }
 }
 
-async fn fault_01_no_prefix_of_a_name_or_a_token_is_enough(service: &Service) {
+/// (Fault 1)
+async fn no_prefix_of_a_name_or_a_token_is_enough(service: &Service) {
     let named = |name: &str, password: &str| CreateRequest {
         username: name.into(),
         email: format!("{name}@example.com"),
@@ -42,7 +43,7 @@ async fn fault_01_no_prefix_of_a_name_or_a_token_is_enough(service: &Service) {
         [("admin", "the first horse"), ("admin1", "the other horse"), ("adm", "the other horse")]
     {
         let status = service.users().login(attempt(name, password)).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     let session = service.users().login(attempt("admin", "the other horse")).await.unwrap().into_inner();
     let token = session.session.unwrap().id;
@@ -51,10 +52,11 @@ async fn fault_01_no_prefix_of_a_name_or_a_token_is_enough(service: &Service) {
         service.users().read_session(prefix).await.unwrap_err();
     }
     let prefix = ReadRequest { username: "adm".into(), ..ReadRequest::default() };
-    refused(&service.users().read(prefix).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&service.users().read(prefix).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
 }
 
-async fn fault_02_an_empty_id_deletes_nobody_and_ends_nothing(service: &Service) {
+/// (Fault 2)
+async fn an_empty_id_deletes_nobody_and_ends_nothing(service: &Service) {
     create(service, ada()).await;
     login(service, "ada").await;
     let before = service.counts().await;
@@ -67,24 +69,31 @@ async fn fault_02_an_empty_id_deletes_nobody_and_ends_nothing(service: &Service)
     assert_eq!(service.counts().await, before);
 }
 
-async fn fault_03_a_session_carries_the_users_own_names(service: &Service) {
+/// (Fault 3)
+async fn a_session_carries_the_users_own_names(service: &Service) {
     create(service, ada()).await;
     create(service, nth(1)).await;
     let request = LoginRequest { email: "user1@example.com".into(), ..attempt("ada", PASSWORD) };
-    refused(&service.users().login(request).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(
+        &service.users().login(request).await.unwrap_err(),
+        Code::Unauthenticated,
+        "BAD_CREDENTIALS",
+    );
     let session = login(service, "ADA").await;
     assert_eq!((session.username.as_str(), session.email.as_str()), ("ada", "ada@example.com"));
 }
 
-async fn fault_04_an_id_in_use_takes_no_account_over(service: &Service) {
+/// (Fault 4)
+async fn an_id_in_use_takes_no_account_over(service: &Service) {
     let user = create(service, ada()).await;
     let request = CreateRequest { id: user.id.clone(), password: "a rival horse".into(), ..nth(1) };
-    refused(&service.users().create(request).await.unwrap_err(), Code::AlreadyExists, "ID_TAKEN");
+    assert_refused(&service.users().create(request).await.unwrap_err(), Code::AlreadyExists, "ID_TAKEN");
     login(service, "ada").await;
     service.users().login(attempt("ada", "a rival horse")).await.unwrap_err();
 }
 
-async fn fault_05_of_64_creates_of_one_name_exactly_one_wins(service: &Service) {
+/// (Fault 5)
+async fn of_64_creates_of_one_name_exactly_one_wins(service: &Service) {
     let creates = (0..64).map(|n| {
         let mut users = service.users();
         let request = CreateRequest { email: format!("ada{n}@example.com"), ..ada() };
@@ -94,7 +103,7 @@ async fn fault_05_of_64_creates_of_one_name_exactly_one_wins(service: &Service) 
     for create in creates.collect::<Vec<_>>() {
         match create.await.unwrap() {
             Ok(_) => won += 1,
-            Err(status) => refused(&status, Code::AlreadyExists, "USERNAME_TAKEN"),
+            Err(status) => assert_refused(&status, Code::AlreadyExists, "USERNAME_TAKEN"),
         }
     }
     assert_eq!(won, 1);
@@ -102,7 +111,8 @@ async fn fault_05_of_64_creates_of_one_name_exactly_one_wins(service: &Service) 
     assert_eq!(service.number("SELECT count(*) FROM events").await, 1);
 }
 
-async fn fault_06_an_update_keeps_the_rest_and_creates_nobody(service: &Service) {
+/// (Fault 6)
+async fn an_update_keeps_the_rest_and_creates_nobody(service: &Service) {
     let user = create(service, ada()).await;
     service.clock.advance(std::time::Duration::from_mins(1));
     let same_name = UpdateRequest {
@@ -114,11 +124,12 @@ async fn fault_06_an_update_keeps_the_rest_and_creates_nobody(service: &Service)
     let updated = service.users().update(same_name).await.unwrap().into_inner().user.unwrap();
     assert_eq!((updated.created, updated.updated), (START, START + 60));
     let unknown = UpdateRequest { id: "nobody".into(), name: Some("x".into()), ..UpdateRequest::default() };
-    refused(&service.users().update(unknown).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&service.users().update(unknown).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     assert_eq!(service.number("SELECT count(*) FROM users").await, 1);
 }
 
-async fn fault_07_search_heeds_limit_offset_and_case(service: &Service) {
+/// (Fault 7)
+async fn search_heeds_limit_offset_and_case(service: &Service) {
     for n in 1..=4 {
         create(service, nth(n)).await;
     }
@@ -127,7 +138,8 @@ async fn fault_07_search_heeds_limit_offset_and_case(service: &Service) {
     assert_eq!(users.into_iter().map(|user| user.username).collect::<Vec<_>>(), ["user2", "user3"]);
 }
 
-async fn fault_10_an_empty_new_password_is_refused(service: &Service) {
+/// (Fault 10)
+async fn an_empty_new_password_is_refused(service: &Service) {
     let user = create(service, ada()).await;
     let request = UpdatePasswordRequest {
         user_id: user.id,
@@ -139,7 +151,8 @@ async fn fault_10_an_empty_new_password_is_refused(service: &Service) {
     login(service, "ada").await;
 }
 
-async fn fault_11_bytes_after_the_48th_count(service: &Service) {
+/// (Fault 11)
+async fn bytes_after_the_48th_count(service: &Service) {
     for (n, length) in [49, 72, 73, 100].into_iter().enumerate() {
         let password = "x".repeat(length);
         create(service, CreateRequest { password: password.clone(), ..nth(n) }).await;
@@ -152,7 +165,8 @@ async fn fault_11_bytes_after_the_48th_count(service: &Service) {
 }
 
 /// The same text, code and rows; that time tells nothing either, the hasher's decoy sees to.
-async fn fault_12_unknown_user_and_wrong_password_are_one_answer(service: &Service) {
+/// (Fault 12)
+async fn unknown_user_and_wrong_password_are_one_answer(service: &Service) {
     create(service, ada()).await;
     let passwordless = CreateRequest { sso_enabled: true, password: String::new(), ..nth(1) };
     create(service, passwordless).await;
@@ -171,7 +185,7 @@ async fn fault_12_unknown_user_and_wrong_password_are_one_answer(service: &Servi
     for request in attempts {
         let before = service.number("SELECT count(*) FROM events").await;
         let status = service.users().login(request).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
         answers.push((status.message().to_owned(), status.details().to_vec()));
         assert_eq!(service.number("SELECT count(*) FROM events").await, before + 1);
     }
@@ -179,7 +193,8 @@ async fn fault_12_unknown_user_and_wrong_password_are_one_answer(service: &Servi
     assert_eq!(answers.len(), 1);
 }
 
-async fn fault_13_client_mistakes_are_not_ours(service: &Service) {
+/// (Fault 13)
+async fn client_mistakes_are_not_ours(service: &Service) {
     create(service, ada()).await;
     let mut users = service.users();
     let mistakes = [
@@ -197,7 +212,8 @@ async fn fault_13_client_mistakes_are_not_ours(service: &Service) {
 }
 
 /// The trace is what a limit on attempts counts.
-async fn fault_15_guesses_leave_a_trace(service: &Service) {
+/// (Fault 15)
+async fn guesses_leave_a_trace(service: &Service) {
     let user = create(service, ada()).await;
     for _ in 0..3 {
         service.users().login(attempt("ada", "guess")).await.unwrap_err();

@@ -1,5 +1,5 @@
-//! What the service does while its database does not answer, refuses writes, or cannot be asked for the keys; and what
-//! housekeeping does by a clock that is wrong.
+//! What the service does while its database does not answer, refuses writes, or cannot be asked for the keys;
+//! and what housekeeping does by a clock that is wrong.
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,13 @@ use usersd::store::{ConnectError, Store};
 
 use crate::proxy::{Mode, Proxy};
 use crate::steps::{delete, deletion, ids, log, purge};
-use crate::support::{Backend, Replica, START, Service, ada, create, login, nth, refused};
+use crate::support::{Backend, Replica, START, Service, ada, assert_refused, create, login, nth};
 
 crate::on_every_backend!(
     a_silent_database_refuses_calls_at_once_and_shows_in_health,
     a_database_that_refuses_connections_costs_no_caller_its_time,
     after_a_failed_commit_sqlite_is_not_ready_until_a_write_succeeds,
-    keys_that_cannot_be_confirmed_open_nothing_and_are_not_called_wrong,
+    keys_that_cannot_be_confirmed_are_unavailable_not_unknown,
     a_revoked_key_is_refused_while_others_hold_every_connection,
     nothing_is_removed_for_an_hour_after_the_clock_jumped,
     the_log_of_a_purged_user_is_cleared_in_batches_and_shows_nothing_meanwhile,
@@ -63,8 +63,8 @@ async fn until_ready(replica: &Replica, ready: bool) -> Duration {
 }
 
 #[track_caller]
-fn unavailable(status: &Status) {
-    refused(status, Code::Unavailable, "DATABASE_UNAVAILABLE");
+fn assert_unavailable(status: &Status) {
+    assert_refused(status, Code::Unavailable, "DATABASE_UNAVAILABLE");
     assert!(status.get_details_retry_info().is_some(), "{status:?}");
 }
 
@@ -91,12 +91,12 @@ async fn a_silent_database_refuses_calls_at_once_and_shows_in_health(service: &S
     proxy.set(Mode::Silent);
     let begun = Instant::now();
     // In flight, and it would wait for as long as the connection stays open.
-    unavailable(&read(&replica).await.unwrap_err());
+    assert_unavailable(&read(&replica).await.unwrap_err());
     let in_flight = begun.elapsed();
     let down = until_ready(&replica, false).await;
     let begun = Instant::now();
     for _ in 0..20 {
-        unavailable(&read(&replica).await.unwrap_err());
+        assert_unavailable(&read(&replica).await.unwrap_err());
     }
     let (status, headers, _) = replica.request(Method::GET, "/v1/users/x", "", &[]).await;
     assert_eq!((status, headers["retry-after"].to_str().unwrap()), (StatusCode::SERVICE_UNAVAILABLE, "1"));
@@ -124,7 +124,7 @@ async fn a_database_that_refuses_connections_costs_no_caller_its_time(service: &
         let down = until_ready(&replica, false).await;
         let begun = Instant::now();
         for _ in 0..20 {
-            unavailable(&read(&replica).await.unwrap_err());
+            assert_unavailable(&read(&replica).await.unwrap_err());
         }
         assert!(begun.elapsed() < SOON / 2, "20 calls that could not be served took {:?}", begun.elapsed());
         proxy.set(Mode::Forward);
@@ -175,12 +175,12 @@ fn reads() -> Scopes {
 }
 
 /// H4: a key that may have been revoked is not good, and one that may have been made meanwhile is not wrong.
-async fn keys_that_cannot_be_confirmed_open_nothing_and_are_not_called_wrong(service: &Service) {
+async fn keys_that_cannot_be_confirmed_are_unavailable_not_unknown(service: &Service) {
     let (key, _) = service.key("default", reads()).await;
     let unknown = format!("usk_{}", "0".repeat(64));
     let replica = &service.replica;
-    refused(&call_with(replica, &key).await, Code::PermissionDenied, "SCOPE_MISSING");
-    refused(&call_with(replica, &unknown).await, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    assert_refused(&call_with(replica, &key).await, Code::PermissionDenied, "SCOPE_MISSING");
+    assert_refused(&call_with(replica, &unknown).await, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
     service.execute("ALTER TABLE keys_version RENAME TO keys_version_away").await;
     until("keys are no longer trusted", async || {
         let status = call_with(replica, &key).await;
@@ -188,19 +188,19 @@ async fn keys_that_cannot_be_confirmed_open_nothing_and_are_not_called_wrong(ser
         status.code() == Code::Unavailable
     })
     .await;
-    unavailable(&call_with(replica, &key).await);
-    unavailable(&call_with(replica, &unknown).await);
+    assert_unavailable(&call_with(replica, &key).await);
+    assert_unavailable(&call_with(replica, &unknown).await);
     service.execute("ALTER TABLE keys_version_away RENAME TO keys_version").await;
     until("keys are trusted", async || call_with(replica, &key).await.code() == Code::PermissionDenied).await;
-    refused(&call_with(replica, &unknown).await, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
+    assert_refused(&call_with(replica, &unknown).await, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");
 }
 
-/// H4: whoever has a stolen key and floods the server does not decide how long it lives.
+/// H4: flooding the server with a stolen key does not delay its revocation.
 async fn a_revoked_key_is_refused_while_others_hold_every_connection(service: &Service) {
     let replica = service.another(|config| config.pool.connections = 4).await;
     let (key, id) = service.key("default", reads()).await;
     replica.keys.refresh().await.unwrap();
-    refused(&call_with(&replica, &key).await, Code::PermissionDenied, "SCOPE_MISSING");
+    assert_refused(&call_with(&replica, &key).await, Code::PermissionDenied, "SCOPE_MISSING");
     // Readers of many namespaces, none of which lets go.
     let mut held = Vec::new();
     for n in 0..100 {
@@ -248,8 +248,8 @@ async fn nothing_is_removed_for_an_hour_after_the_clock_jumped(service: &Service
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, 0);
 }
 
-/// M4: one statement over all events of a user held SQLite's only writer for seconds, and ran into PostgreSQL's limit
-/// for ever.
+/// M4: one statement over all events of a user held SQLite's only writer for seconds, and ran into
+/// PostgreSQL's limit for ever.
 async fn the_log_of_a_purged_user_is_cleared_in_batches_and_shows_nothing_meanwhile(service: &Service) {
     let user = || CreateRequest { id: "x".into(), ..ada() };
     create(service, user()).await;

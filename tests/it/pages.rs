@@ -1,4 +1,4 @@
-//! What web pages send, where no key says who calls; and whom HTTP names.
+//! Requests of web pages without a key, and the hosts that requests name.
 
 use http::StatusCode;
 use serde_json::Value;

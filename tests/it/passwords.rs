@@ -10,20 +10,20 @@ use usersd::pb::{
     CreateRequest, LoginRequest, ReadSessionRequest, UpdatePasswordRequest, UpdateRequest, User,
 };
 
-use crate::support::{PASSWORD, START, Service, ada, create, fields, line, login, refused};
+use crate::support::{PASSWORD, START, Service, ada, assert_refused, create, fields, line, login};
 
 crate::on_every_backend!(
     a_new_password_replaces_the_old_one_and_ends_the_sessions,
     the_named_session_stays_open,
     a_wrong_old_password_and_an_unknown_user_are_one_answer,
-    what_is_wrong_with_a_change_is_named_and_changes_nothing,
+    every_fault_of_a_change_is_named_and_changes_nothing,
     a_password_in_an_update_ends_all_sessions,
     long_passwords_count_to_their_last_byte,
     a_password_is_the_same_however_it_is_composed,
     a_password_must_not_hold_the_users_names,
-    what_cannot_be_hashed_in_time_is_refused_at_once,
+    a_hash_that_would_wait_too_long_is_refused_at_once,
     a_password_changed_during_the_hash_is_not_replaced,
-    what_would_be_late_for_the_caller_is_refused_at_once,
+    a_hash_that_would_miss_the_deadline_is_refused_at_once,
     every_refusal_costs_the_same_work,
 );
 
@@ -42,7 +42,7 @@ async fn signs_in(service: &Service, password: &str) -> bool {
     match service.users().login(request).await {
         Ok(_) => true,
         Err(status) => {
-            refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+            assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
             false
         }
     }
@@ -87,7 +87,7 @@ async fn a_wrong_old_password_and_an_unknown_user_are_one_answer(service: &Servi
         UpdatePasswordRequest { user_id: "nobody".into(), ..change(&user) },
     ] {
         let status = service.users().update_password(request).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
         answers.push((status.message().to_owned(), status.details().to_vec()));
     }
     assert_eq!(answers[0], answers[1]);
@@ -96,7 +96,7 @@ async fn a_wrong_old_password_and_an_unknown_user_are_one_answer(service: &Servi
     assert!(signs_in(service, PASSWORD).await);
 }
 
-async fn what_is_wrong_with_a_change_is_named_and_changes_nothing(service: &Service) {
+async fn every_fault_of_a_change_is_named_and_changes_nothing(service: &Service) {
     let user = create(service, ada()).await;
     let before = service.counts().await;
     let cases = [
@@ -177,7 +177,7 @@ async fn a_password_must_not_hold_the_users_names(service: &Service) {
     // One who does not know the old password learns nothing of the names.
     let guess = UpdatePasswordRequest { old_password: "wrong".into(), ..request };
     let status = service.users().update_password(guess).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     let both = UpdateRequest {
         id: user.id.clone(),
         username: Some("countess".into()),
@@ -197,7 +197,7 @@ async fn a_password_must_not_hold_the_users_names(service: &Service) {
 }
 
 /// (15)
-async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
+async fn a_hash_that_would_wait_too_long_is_refused_at_once(service: &Service) {
     create(service, ada()).await;
     let before = service.counts().await;
     let busy = service.another(|config| config.passwords.max_wait = Duration::from_millis(1)).await;
@@ -210,11 +210,11 @@ async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
     let calls = async {
         let mut users = busy.users.clone();
         let status = users.create(crate::support::nth(1)).await.unwrap_err();
-        refused(&status, Code::ResourceExhausted, "HASHER_BUSY");
+        assert_refused(&status, Code::ResourceExhausted, "HASHER_BUSY");
         assert!(status.get_details_retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
         let login =
             LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
-        refused(&users.login(login).await.unwrap_err(), Code::ResourceExhausted, "HASHER_BUSY");
+        assert_refused(&users.login(login).await.unwrap_err(), Code::ResourceExhausted, "HASHER_BUSY");
         let body = r#"{"username":"ada","password":"x"}"#;
         let json = [("content-type", "application/json")];
         let (status, headers, _) = busy.request(Method::POST, "/v1/sessions", body, &json).await;
@@ -229,14 +229,14 @@ async fn what_cannot_be_hashed_in_time_is_refused_at_once(service: &Service) {
     assert_eq!(service.counts().await, before);
 }
 
-async fn what_would_be_late_for_the_caller_is_refused_at_once(service: &Service) {
+async fn a_hash_that_would_miss_the_deadline_is_refused_at_once(service: &Service) {
     let slow = service.another(|config| config.passwords.cost = 15).await;
     let mut request = tonic::Request::new(ada());
     // Long enough to be let in, and too short for a hash of the cost that the server makes.
     request.set_timeout(Duration::from_millis(500));
     let status = slow.users.clone().create(request).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
-    refused(&status, Code::ResourceExhausted, "HASHER_BUSY");
+    assert_refused(&status, Code::ResourceExhausted, "HASHER_BUSY");
     assert_eq!(slow.hasher.work().taken_on, 0);
 }
 
@@ -248,7 +248,7 @@ async fn a_password_changed_during_the_hash_is_not_replaced(service: &Service) {
     let first = UpdatePasswordRequest { new_password: "the first horse".into(), ..change(&user) };
     let meanwhile = async { drop(other.users.update_password(first).await.unwrap()) };
     let status = crate::support::during_the_hash(service, late, meanwhile).await;
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     assert!(signs_in(service, "the first horse").await);
     assert!(!signs_in(service, "another horse").await);
 }

@@ -1,4 +1,5 @@
-//! Permits are held until replies are sent, in every form, so that no client that does not read fills the memory.
+//! Permits are held until replies are sent, in every form, so that no client that does not read fills the
+//! memory.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use usersd::config::Auth;
 use usersd::domain::scope::Scopes;
 use usersd::pb::CreateRequest;
 
-use crate::support::{Replica, Service, ada, create, fields, nth, refused, until};
+use crate::support::{Replica, Service, ada, assert_refused, create, fields, nth, until};
 
 crate::on_every_backend!(
     a_request_authenticates_once_and_takes_one_permit_in_every_form,
@@ -26,7 +27,7 @@ crate::on_every_backend!(
     without_keys_replies_that_are_not_read_hold_the_permits_of_all,
     slow_readers_of_http_1_hold_their_permits,
     an_admitted_call_is_not_refused_for_its_callers_other_calls,
-    streams_without_an_end_are_bounded_and_keep_out_nobody_with_a_key,
+    endless_streams_are_bounded_and_leave_room_for_callers_with_a_key,
     reflection_ends_when_the_server_does,
     metadata_with_control_characters_is_refused_by_every_key,
 );
@@ -230,7 +231,7 @@ async fn watch(health: &mut HealthClient<tonic::transport::Channel>) -> Result<W
     Ok(watched)
 }
 
-async fn streams_without_an_end_are_bounded_and_keep_out_nobody_with_a_key(service: &Service) {
+async fn endless_streams_are_bounded_and_leave_room_for_callers_with_a_key(service: &Service) {
     let (key, _) = service.key("default", Scopes::ALL).await;
     let address = format!("http://{}", service.replica.address);
     let connect =
@@ -242,11 +243,11 @@ async fn streams_without_an_end_are_bounded_and_keep_out_nobody_with_a_key(servi
             held.push(watch(&mut health).await.unwrap());
         }
         let status = watch(&mut health).await.unwrap_err();
-        refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
+        assert_refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
     }
     let mut health = connect().await;
     let status = watch(&mut health).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
+    assert_refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
     health.check(HealthCheckRequest::default()).await.unwrap();
     // The connection of the service's own client, once it showed a key.
     let headers = [("authorization", &*format!("Bearer {key}"))];

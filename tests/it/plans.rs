@@ -25,7 +25,8 @@ const ROWS: i64 = 100_000;
 /// More users than a list sorts.
 const MANY: i64 = 2_000;
 
-/// Most rows that a statement may look at, unless it counts: what a page passes over where few users fit is bounded.
+/// Most rows that a statement may look at, unless it counts: what a page passes over where few users fit is
+/// bounded.
 const MOST: f64 = 5_000.0;
 
 async fn no_statement_reads_a_whole_table(service: &Service) {
@@ -52,8 +53,8 @@ async fn no_statement_reads_a_whole_table(service: &Service) {
     assert!(wrong.is_empty(), "{} plans:\n\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
-/// Rows like ours, nine of ten of one tenant, but for the search index: it holds little beside what is asked for. On
-/// SQLite its plan is always the same, so there it is only long enough to find many.
+/// Rows like ours, nine of ten of one tenant, but for the search index: it holds little beside what is asked
+/// for. On SQLite its plan is always the same, so there it is only long enough to find many.
 async fn seed(service: &Service) {
     let words = Words::of(service.backend);
     for statement in [words.users(), words.index(service.backend), words.sessions(), words.events()] {
@@ -282,7 +283,8 @@ async fn sessions_and_logs(service: &Service) {
     service.replica.keys_client().list_logs(of_keys).await.unwrap();
 }
 
-/// The plan, a line each. What only reads is run on PostgreSQL: its guesses alone do not show what it looks at.
+/// The plan, a line each. What only reads is run on PostgreSQL: its guesses alone do not show what it looks
+/// at.
 async fn explain(service: &Service, statement: &Statement) -> Vec<String> {
     let how = match service.backend {
         Backend::Sqlite => "EXPLAIN QUERY PLAN",
@@ -329,8 +331,8 @@ fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'s
     None
 }
 
-/// The rows that a line of PostgreSQL's plan tells of: what came of a step, times the times it was done, and what it
-/// threw away.
+/// The rows that a line of PostgreSQL's plan tells of: what came of a step, times the times it was done, and
+/// what it threw away.
 fn looked_at(line: &str) -> f64 {
     let number = |text: &str| {
         let digits: String = text.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();

@@ -9,18 +9,18 @@ use usersd::pb::{
     BatchReadRequest, ListRequest, LogEvent, ReadPrefsRequest, SearchRequest, UpdatePrefsRequest, User,
 };
 
-use crate::steps::{RIVAL, delete, events, hidden, log, prefer, preferring, read, restore, structure};
-use crate::support::{Service, ada, create, fields, from, refused};
+use crate::steps::{RIVAL, assert_hidden, delete, events, log, prefer, preferring, read, restore, structure};
+use crate::support::{Service, ada, assert_refused, create, fields, from};
 
 crate::on_every_backend!(
     another_namespace_sees_and_changes_nothing,
     twins_in_two_namespaces_never_touch,
     keys_are_written_removed_and_left_alone,
     a_replacement_leaves_nothing_else,
-    what_is_stored_comes_back_as_it_was,
+    stored_prefs_come_back_unchanged,
     numbers_keep_every_bit,
     what_json_cannot_hold_is_refused,
-    thirty_two_levels_and_no_more,
+    at_most_thirty_two_levels_are_stored,
     all_together_have_at_most_64_kib,
     what_is_missing_is_named,
     a_stale_etag_changes_nothing,
@@ -38,12 +38,15 @@ async fn another_namespace_sees_and_changes_nothing(service: &Service) {
     let user = create(service, ada()).await;
     let prefs = prefer(service, &user.id, &json!({"theme": "dark"})).await;
     let reading = |id: &str| ReadPrefsRequest { id: id.into() };
-    hidden(service, &user.id, reading, async |request| service.users().read_prefs(request).await).await;
+    assert_hidden(service, &user.id, reading, async |request| service.users().read_prefs(request).await)
+        .await;
     let changes = json!({"theme": "light"});
     let writing = |id: &str| preferring(id, &changes);
-    hidden(service, &user.id, writing, async |request| service.users().update_prefs(request).await).await;
+    assert_hidden(service, &user.id, writing, async |request| service.users().update_prefs(request).await)
+        .await;
     let replacing = |id: &str| UpdatePrefsRequest { replace: true, etag: "\"x\"".into(), ..writing(id) };
-    hidden(service, &user.id, replacing, async |request| service.users().update_prefs(request).await).await;
+    assert_hidden(service, &user.id, replacing, async |request| service.users().update_prefs(request).await)
+        .await;
     assert_eq!(stored(service, &user.id).await, prefs);
 }
 
@@ -73,7 +76,7 @@ async fn keys_are_written_removed_and_left_alone(service: &Service) {
     assert_eq!(all, expected);
     assert_eq!(stored(service, &user.id).await, expected);
     assert_eq!(read(service, &user.id).await.prefs, Some(expected.clone()));
-    // They lie in the trash with the user, and come back.
+    // They are in the trash with the user, and come back.
     assert_eq!(delete(service, &user.id).await.prefs, Some(expected.clone()));
     assert_eq!(restore(service, &user.id).await.prefs, Some(expected));
 }
@@ -92,7 +95,7 @@ async fn a_replacement_leaves_nothing_else(service: &Service) {
     }
 }
 
-async fn what_is_stored_comes_back_as_it_was(service: &Service) {
+async fn stored_prefs_come_back_unchanged(service: &Service) {
     let user = create(service, ada()).await;
     let prefs = json!({
         "whole": 3, "negative": -7, "fraction": 0.1, "huge": 1e300, "tiny": 5e-324, "yes": true, "no": false,
@@ -171,7 +174,7 @@ fn nested_lists(levels: usize) -> Value {
     json!({ "a": (2..levels).fold(json!([]), |inner, _| json!([inner])) })
 }
 
-async fn thirty_two_levels_and_no_more(service: &Service) {
+async fn at_most_thirty_two_levels_are_stored(service: &Service) {
     let user = create(service, ada()).await;
     let path = format!("/v1/users/{}/prefs", user.id);
     let before = service.counts().await;
@@ -235,9 +238,9 @@ async fn what_is_missing_is_named(service: &Service) {
         assert_eq!(fields(&users.update_prefs(write).await.unwrap_err()), ["id", "prefs"]);
     }
     let nobody = ReadPrefsRequest { id: "nobody".into() };
-    refused(&users.read_prefs(nobody).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.read_prefs(nobody).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     let nobody = preferring("nobody", &json!({}));
-    refused(&users.update_prefs(nobody).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.update_prefs(nobody).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
 }
 
 async fn a_stale_etag_changes_nothing(service: &Service) {
@@ -253,7 +256,7 @@ async fn a_stale_etag_changes_nothing(service: &Service) {
         // Also where nothing would change.
         for n in [1, 2] {
             let status = users.update_prefs(write(n, stale)).await.unwrap_err();
-            refused(&status, Code::Aborted, "ETAG_MISMATCH");
+            assert_refused(&status, Code::Aborted, "ETAG_MISMATCH");
         }
     }
     assert_eq!(service.counts().await, before);

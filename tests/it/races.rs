@@ -7,13 +7,13 @@ use tonic::{Code, Status};
 use usersd::pb::{CreateOrRestoreRequest, CreateRequest, LoginRequest, UserStatus};
 
 use crate::steps::{RIVAL, deletion, ids, purging, restoring, set_status};
-use crate::support::{PASSWORD, Service, ada, create, from, reason, refused};
+use crate::support::{PASSWORD, Service, ada, assert_refused, create, from, reason};
 
 crate::on_every_backend!(
-    of_many_who_sign_up_with_one_address_one_does,
-    an_address_is_never_two_peoples_and_nothing_is_forgotten,
+    of_many_sign_ups_with_one_address_one_succeeds,
+    an_address_has_at_most_one_user_and_no_change_is_lost,
     a_user_is_restored_and_purged_by_one_caller_each,
-    blocking_and_signing_in_leave_no_session_behind,
+    blocking_during_a_log_in_leaves_no_session,
 );
 
 const ADDRESS: &str = "ada@example.com";
@@ -40,7 +40,7 @@ async fn live(service: &Service) -> i64 {
     service.number("SELECT count(*) FROM users WHERE deleted = 0 AND namespace = 'default'").await
 }
 
-async fn of_many_who_sign_up_with_one_address_one_does(service: &Service) {
+async fn of_many_sign_ups_with_one_address_one_succeeds(service: &Service) {
     let other = service.another(|_| {}).await; // the databases decide, not a server
     let creating = (0..64).map(|n| {
         let mut users = if n % 2 == 0 { service.users() } else { other.users.clone() };
@@ -50,7 +50,7 @@ async fn of_many_who_sign_up_with_one_address_one_does(service: &Service) {
     for done in join_all(creating.collect::<Vec<_>>()).await {
         match done.unwrap() {
             Ok(_) => created += 1,
-            Err(status) => refused(&status, Code::AlreadyExists, "EMAIL_TAKEN"),
+            Err(status) => assert_refused(&status, Code::AlreadyExists, "EMAIL_TAKEN"),
         }
     }
     assert_eq!((created, live(service).await), (1, 1));
@@ -88,7 +88,7 @@ async fn act(service: &Service, n: usize) -> Vec<&'static str> {
     acknowledged
 }
 
-async fn an_address_is_never_two_peoples_and_nothing_is_forgotten(service: &Service) {
+async fn an_address_has_at_most_one_user_and_no_change_is_lost(service: &Service) {
     let acts = join_all((0..64).map(|n| act(service, n))).await;
     let mut acknowledged = BTreeMap::<&str, i64>::new();
     for event in acts.into_iter().flatten() {
@@ -151,7 +151,7 @@ async fn a_user_is_restored_and_purged_by_one_caller_each(service: &Service) {
     assert_eq!(service.number("SELECT count(*) FROM users").await, 8 - count("USER_PURGED"));
 }
 
-async fn blocking_and_signing_in_leave_no_session_behind(service: &Service) {
+async fn blocking_during_a_log_in_leaves_no_session(service: &Service) {
     let user = create(service, ada()).await;
     let signing_in = (0..16).map(|_| {
         let mut users = service.users();
@@ -163,7 +163,7 @@ async fn blocking_and_signing_in_leave_no_session_behind(service: &Service) {
     set_status(service, &user.id, UserStatus::Blocked).await;
     for done in join_all(signing_in).await {
         if let Err(status) = done.unwrap() {
-            refused(&status, Code::PermissionDenied, "USER_BLOCKED");
+            assert_refused(&status, Code::PermissionDenied, "USER_BLOCKED");
         }
     }
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, 0);

@@ -16,17 +16,17 @@ use tonic_reflection::pb::v1alpha;
 use usersd::pb::users_client::UsersClient;
 use usersd::pb::{LoginRequest, ReadRequest};
 
-use crate::support::{PASSWORD, Service, ada, create, raw, refused};
+use crate::support::{PASSWORD, Service, ada, assert_refused, create, raw};
 
 crate::on_every_backend!(
     health_is_answered_for_the_server_and_the_service,
     reflection_lists_the_service_in_both_versions,
     a_method_that_does_not_exist_is_said_so,
-    what_does_not_fit_is_refused_at_once,
+    calls_beyond_the_limit_are_refused_at_once,
     a_deadline_that_passed_is_said_so,
     a_call_in_flight_ends_before_the_server_does,
     a_request_over_the_header_limits_is_refused,
-    callers_that_leave_leave_no_transaction_behind,
+    cancelled_calls_leave_no_open_transaction,
     a_full_server_still_hears_the_signal_to_stop,
     a_compressed_message_is_refused_with_a_reason,
 );
@@ -73,11 +73,11 @@ async fn reflection_lists_the_service_in_both_versions(service: &Service) {
 async fn a_method_that_does_not_exist_is_said_so(service: &Service) {
     for path in ["/users.Users/Nothing", "/users.Nobody/Read", "/nothing"] {
         let status = raw(service, path, Vec::new()).await.unwrap_err();
-        refused(&status, Code::Unimplemented, "METHOD_UNKNOWN");
+        assert_refused(&status, Code::Unimplemented, "METHOD_UNKNOWN");
     }
 }
 
-async fn what_does_not_fit_is_refused_at_once(service: &Service) {
+async fn calls_beyond_the_limit_are_refused_at_once(service: &Service) {
     create(service, ada()).await;
     let small = service.another(|config| config.limits.calls = 1).await;
     // A lock on the user holds the one call that fits.
@@ -97,7 +97,7 @@ async fn what_does_not_fit_is_refused_at_once(service: &Service) {
     let mut users = small.users.clone();
     let read = ReadRequest { username: "ada".into(), ..ReadRequest::default() };
     let status = users.read(read).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "OVERLOADED");
+    assert_refused(&status, Code::ResourceExhausted, "OVERLOADED");
     let (code, headers, _) = small.request(Method::GET, "/v1/users/x", "", &[]).await;
     assert_eq!((code, headers["retry-after"].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "1"));
     // Health is asked most urgently when the server is full.
@@ -163,7 +163,7 @@ async fn a_request_over_the_header_limits_is_refused(service: &Service) {
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 }
 
-async fn callers_that_leave_leave_no_transaction_behind(service: &Service) {
+async fn cancelled_calls_leave_no_open_transaction(service: &Service) {
     create(service, ada()).await;
     let body = r#"{"username":"nobody","password":"x"}"#;
     for micros in 0..200 {
@@ -171,7 +171,8 @@ async fn callers_that_leave_leave_no_transaction_behind(service: &Service) {
         let headers = [("grpc-timeout", timeout.as_str()), ("content-type", json)];
         service.replica.request(Method::POST, "/v1/sessions", body, &headers).await;
     }
-    // Whatever was begun is over or rolled back: a writer gets through at once, and nobody sits in a transaction.
+    // Whatever was begun is over or rolled back: a writer gets through at once, and nobody sits in a
+    // transaction.
     let tx = service.replica.store.begin_as_server().await.unwrap();
     sea_orm::ConnectionTrait::execute_unprepared(&tx, "UPDATE users SET name = 'x'").await.unwrap();
     tx.commit().await.unwrap();

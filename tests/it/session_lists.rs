@@ -9,22 +9,24 @@ use usersd::pb::{
     ListSessionsResponse, LogEvent, LoginRequest, LogoutRequest, ReadSessionRequest, Session, SessionInfo,
 };
 
-use crate::steps::{RIVAL, delete, events, happened, hidden, is_open, log, restore};
-use crate::support::{Backend, PASSWORD, START, Service, ada, create, fields, from, login, nth, refused};
+use crate::steps::{RIVAL, assert_hidden, delete, events, happened, is_open, log, restore};
+use crate::support::{
+    Backend, PASSWORD, START, Service, ada, assert_refused, create, fields, from, login, nth,
+};
 
 crate::on_every_backend!(
     another_namespace_sees_and_ends_nothing,
     twins_in_two_namespaces_never_touch,
     sessions_are_listed_oldest_first_without_their_tokens,
     a_public_id_ends_a_session_and_opens_none,
-    a_session_of_somebody_else_is_none,
+    a_session_of_another_user_is_not_found,
     all_end_at_once_and_are_counted,
     pages_follow_each_other,
     a_page_token_is_of_one_list,
-    what_has_expired_is_not_there,
-    what_is_idle_is_not_there,
-    a_sign_in_beyond_the_most_ends_the_oldest,
-    a_user_with_far_too_many_sessions_loses_some_at_each_sign_in,
+    expired_sessions_are_not_listed,
+    idle_sessions_are_not_listed,
+    a_log_in_beyond_the_maximum_ends_the_oldest_session,
+    a_user_with_far_too_many_sessions_loses_some_at_each_log_in,
     every_bad_field_is_named_at_once,
     they_have_their_paths,
 );
@@ -74,15 +76,17 @@ async fn sign_in(service: &Service, username: &str, times: usize) -> Vec<Session
 async fn another_namespace_sees_and_ends_nothing(service: &Service) {
     let user = create(service, ada()).await;
     let session = login(service, "ada").await;
-    hidden(service, &user.id, of, async |request| service.users().list_sessions(request).await).await;
-    hidden(service, &user.id, all_of, async |request| service.users().delete_sessions(request).await).await;
+    assert_hidden(service, &user.id, of, async |request| service.users().list_sessions(request).await).await;
+    assert_hidden(service, &user.id, all_of, async |request| service.users().delete_sessions(request).await)
+        .await;
     let ending = |id: &str| ending(id, &session.public_id);
-    hidden(service, &user.id, ending, async |request| service.users().delete_session(request).await).await;
+    assert_hidden(service, &user.id, ending, async |request| service.users().delete_session(request).await)
+        .await;
     assert!(is_open(service, &session.id).await);
     // A user of its own opens no door to them either.
     service.users().create(from(RIVAL, CreateRequest { id: user.id.clone(), ..ada() })).await.unwrap();
     let status = service.users().delete_session(from(RIVAL, ending(&user.id))).await.unwrap_err();
-    refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     let theirs = service.users().list_sessions(from(RIVAL, of(&user.id))).await.unwrap().into_inner();
     assert_eq!((theirs.sessions.len(), theirs.total), (0, Some(0)));
     assert!(is_open(service, &session.id).await);
@@ -99,7 +103,11 @@ async fn twins_in_two_namespaces_never_touch(service: &Service) {
     assert_eq!(before.total, Some(1));
     let theirs = users.list_sessions(from(RIVAL, of("twin"))).await.unwrap().into_inner().sessions;
     assert_eq!(theirs.len(), 1);
-    refused(&end(service, "twin", &theirs[0].id).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(
+        &end(service, "twin", &theirs[0].id).await.unwrap_err(),
+        Code::NotFound,
+        "SESSION_NOT_FOUND",
+    );
     let ended = users.delete_sessions(from(RIVAL, all_of("twin"))).await.unwrap().into_inner();
     assert_eq!(ended.deleted, 1);
     assert_eq!(list(service, of("twin")).await, before);
@@ -147,38 +155,38 @@ async fn a_public_id_ends_a_session_and_opens_none(service: &Service) {
     let before = service.counts().await;
     let read = ReadSessionRequest { session_id: name.clone() };
     let status = service.users().read_session(read).await.unwrap_err();
-    refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     let logout = LogoutRequest { session_id: name.clone() };
-    refused(&service.users().logout(logout).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&service.users().logout(logout).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
     // And a token is not the name of a session.
     let status = end(service, &user.id, &sessions[0].id).await.unwrap_err();
-    refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     assert_eq!(service.counts().await, before);
 
     end(service, &user.id, &name).await.unwrap();
     assert!(!is_open(service, &sessions[0].id).await);
     assert!(is_open(service, &sessions[1].id).await);
     let status = end(service, &user.id, &name).await.unwrap_err();
-    refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     let entries = log(service, &user.id).await;
     assert_eq!((entries[0].event(), &entries[0].session_id), (LogEvent::SessionDeleted, &name));
     assert_eq!(happened(service, LogEvent::SessionDeleted).await, 1);
 }
 
-async fn a_session_of_somebody_else_is_none(service: &Service) {
+async fn a_session_of_another_user_is_not_found(service: &Service) {
     let ada_id = create(service, ada()).await.id;
     let other = create(service, nth(1)).await.id;
     let session = login(service, "ada").await;
     let before = service.counts().await;
     let foreign = end(service, &other, &session.public_id).await.unwrap_err();
-    refused(&foreign, Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&foreign, Code::NotFound, "SESSION_NOT_FOUND");
     let nil = uuid::Uuid::nil().to_string();
     for nothing in [nil.as_str(), "x", "%", "'", "\0", &"x".repeat(1000)] {
         let status = end(service, &ada_id, nothing).await.unwrap_err();
-        crate::steps::alike(&status, &foreign);
+        crate::steps::assert_alike(&status, &foreign);
     }
     let status = end(service, "nobody", &session.public_id).await.unwrap_err();
-    refused(&status, Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
     assert_eq!(service.counts().await, before);
     assert!(is_open(service, &session.id).await);
 }
@@ -253,7 +261,7 @@ async fn a_page_token_is_of_one_list(service: &Service) {
     assert_eq!(list(service, paged(&user.id, token)).await.sessions.len(), 1);
 }
 
-async fn what_has_expired_is_not_there(service: &Service) {
+async fn expired_sessions_are_not_listed(service: &Service) {
     let user = create(service, ada()).await;
     let old = login(service, "ada").await;
     service.clock.advance(Duration::from_hours(6 * 24));
@@ -264,14 +272,14 @@ async fn what_has_expired_is_not_there(service: &Service) {
     assert_eq!((named(&reply.sessions), reply.total), (vec![young.public_id.as_str()], Some(1)));
     let before = service.counts().await;
     let status = end(service, &user.id, &old.public_id).await.unwrap_err();
-    refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     assert_eq!(service.counts().await, before);
     assert_eq!(end_all(service, &user.id).await, 1, "only what was open was ended");
     assert_eq!(end_all(service, &user.id).await, 0);
     assert_eq!(happened(service, LogEvent::SessionsDeleted).await, 1);
 }
 
-async fn what_is_idle_is_not_there(service: &Service) {
+async fn idle_sessions_are_not_listed(service: &Service) {
     let user = create(service, ada()).await;
     let idle = login(service, "ada").await;
     let read = login(service, "ada").await;
@@ -282,7 +290,7 @@ async fn what_is_idle_is_not_there(service: &Service) {
     let reply = strict.users.list_sessions(of(&user.id)).await.unwrap().into_inner();
     assert_eq!((named(&reply.sessions), reply.total), (vec![read.public_id.as_str()], Some(1)));
     let status = strict.users.delete_session(ending(&user.id, &idle.public_id)).await.unwrap_err();
-    refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     let ended = strict.users.delete_sessions(all_of(&user.id)).await.unwrap().into_inner().deleted;
     assert_eq!(ended, 1);
     // Whoever wants them all gone has them gone, also for a server without the limit.
@@ -290,7 +298,7 @@ async fn what_is_idle_is_not_there(service: &Service) {
 }
 
 /// (M11)
-async fn a_sign_in_beyond_the_most_ends_the_oldest(service: &Service) {
+async fn a_log_in_beyond_the_maximum_ends_the_oldest_session(service: &Service) {
     let user = create(service, ada()).await;
     let twin = service.users().create(from(RIVAL, ada())).await.unwrap().into_inner().user.unwrap();
     let elsewhere =
@@ -327,7 +335,7 @@ async fn a_sign_in_beyond_the_most_ends_the_oldest(service: &Service) {
 }
 
 /// (M11)
-async fn a_user_with_far_too_many_sessions_loses_some_at_each_sign_in(service: &Service) {
+async fn a_user_with_far_too_many_sessions_loses_some_at_each_log_in(service: &Service) {
     let user = create(service, ada()).await;
     open_by_sql(service, &user.id, 1_000).await;
     for left in [901, 802, 703] {
@@ -372,7 +380,7 @@ async fn every_bad_field_is_named_at_once(service: &Service) {
         users.list_sessions(of("nobody")).await.unwrap_err(),
         users.delete_sessions(all_of("nobody")).await.unwrap_err(),
     ] {
-        refused(&status, Code::NotFound, "USER_NOT_FOUND");
+        assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
     }
 }
 

@@ -8,7 +8,7 @@ use usersd::pb::{
     UpdateRequest,
 };
 
-use crate::support::{PASSWORD, START, Service, ada, create, fields, login, nth, refused};
+use crate::support::{PASSWORD, START, Service, ada, assert_refused, create, fields, login, nth};
 
 crate::on_every_backend!(
     a_session_shows_the_user_as_it_is_now,
@@ -79,7 +79,7 @@ async fn username_and_email_of_two_users_open_nothing(service: &Service) {
     for email in ["user1@example.com", "nobody@example.com", "not an address"] {
         let request = LoginRequest { email: email.into(), ..by_name("ada") };
         let status = service.users().login(request).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, before);
 }
@@ -90,8 +90,8 @@ async fn a_user_has_many_sessions_and_ends_each_alone(service: &Service) {
     assert_ne!(one.id, two.id);
     let logout = LogoutRequest { session_id: one.id.clone() };
     service.users().logout(logout.clone()).await.unwrap();
-    refused(&read(service, &one.id).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
-    refused(&service.users().logout(logout).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&read(service, &one.id).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&service.users().logout(logout).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
     read(service, &two.id).await.unwrap();
 }
 
@@ -101,9 +101,9 @@ async fn a_session_ends_at_its_time(service: &Service) {
     service.clock.advance(Duration::from_hours(7 * 24).saturating_sub(Duration::from_micros(1)));
     read(service, &session.id).await.unwrap();
     service.clock.advance(Duration::from_micros(1));
-    refused(&read(service, &session.id).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&read(service, &session.id).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
     let logout = LogoutRequest { session_id: session.id };
-    refused(&service.users().logout(logout).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&service.users().logout(logout).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
 }
 
 async fn an_unread_session_ends_at_the_idle_limit(service: &Service) {
@@ -112,15 +112,15 @@ async fn an_unread_session_ends_at_the_idle_limit(service: &Service) {
     let mut strict = service.another(|config| config.sessions.idle = Some(Duration::from_hours(1))).await;
     let request = ReadSessionRequest { session_id: session.id.clone() };
     for _ in 0..5 {
-        service.clock.advance(Duration::from_mins(50)); // each read begins the hour anew
+        service.clock.advance(Duration::from_mins(50)); // each read starts the hour again
         strict.users.read_session(request.clone()).await.unwrap();
     }
     service.clock.advance(Duration::from_hours(1));
     let status = strict.users.read_session(request).await.unwrap_err();
-    refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     read(service, &session.id).await.unwrap(); // without the limit it is alive
     strict.ops.clean_up().await.unwrap();
-    refused(&read(service, &session.id).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&read(service, &session.id).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
 }
 
 async fn ended_sessions_are_removed_in_the_background(service: &Service) {
@@ -155,9 +155,13 @@ async fn only_the_exact_token_opens_a_session(service: &Service) {
     ];
     for wrong in wrong {
         let status = read(service, &wrong).await.unwrap_err();
-        refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+        assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
         let logout = LogoutRequest { session_id: wrong };
-        refused(&service.users().logout(logout).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+        assert_refused(
+            &service.users().logout(logout).await.unwrap_err(),
+            Code::NotFound,
+            "SESSION_NOT_FOUND",
+        );
     }
     assert_eq!(fields(&read(service, "").await.unwrap_err()), ["session_id"]);
     read(service, &token).await.unwrap();
@@ -193,10 +197,10 @@ async fn a_blocked_user_learns_of_it_only_with_the_right_password(service: &Serv
     create(service, ada()).await;
     set_status(service, 3).await;
     let status = service.users().login(by_name("ada")).await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "USER_BLOCKED");
+    assert_refused(&status, Code::PermissionDenied, "USER_BLOCKED");
     let wrong = LoginRequest { password: "wrong".into(), ..by_name("ada") };
     let status = service.users().login(wrong).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     assert_eq!(service.number("SELECT count(*) FROM events WHERE action = 'LOGIN_REFUSED'").await, 2);
     set_status(service, 1).await;
     login(service, "ada").await; // PENDING may
@@ -208,7 +212,7 @@ async fn password_log_in_is_refused_under_sso_as_a_wrong_password(service: &Serv
         |sso: bool| UpdateRequest { id: user.id.clone(), sso_enabled: Some(sso), ..UpdateRequest::default() };
     service.users().update(set(true)).await.unwrap();
     let status = service.users().login(by_name("ada")).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     service.users().update(set(false)).await.unwrap();
     login(service, "ada").await; // the password was kept
 }
@@ -243,7 +247,7 @@ async fn a_user_deleted_during_the_hash_gets_no_session(service: &Service) {
         service.users().delete(DeleteRequest { id: user.id, ..DeleteRequest::default() }).await.unwrap();
     };
     let status = during_the_hash(service, delete).await;
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, 0);
     assert_eq!(service.number("SELECT count(*) FROM events WHERE action = 'LOGIN_REFUSED'").await, 1);
 }
@@ -261,6 +265,6 @@ async fn a_password_changed_during_the_hash_opens_no_session(service: &Service) 
         other.users.update_password(request).await.unwrap();
     };
     let status = during_the_hash(service, change).await;
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, 0);
 }

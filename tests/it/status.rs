@@ -8,8 +8,8 @@ use usersd::pb::{
     UpdateVerificationRequest, User, UserStatus,
 };
 
-use crate::steps::{RIVAL, becoming, events, hidden, is_open, log, read, set_status, try_login};
-use crate::support::{PASSWORD, START, Service, ada, create, fields, from, login, refused};
+use crate::steps::{RIVAL, assert_hidden, becoming, events, is_open, log, read, set_status, try_login};
+use crate::support::{PASSWORD, START, Service, ada, assert_refused, create, fields, from, login};
 
 crate::on_every_backend!(
     another_namespace_sees_and_changes_nothing,
@@ -18,8 +18,8 @@ crate::on_every_backend!(
     a_stale_etag_changes_nothing,
     each_change_is_one_event_and_no_change_is_none,
     blocking_ends_all_sessions_for_good,
-    a_pending_user_may_sign_in_and_keeps_its_sessions,
-    only_the_right_password_tells_of_a_block,
+    a_pending_user_may_log_in_and_keeps_its_sessions,
+    only_the_right_password_reveals_a_block,
     an_address_counts_as_proven_until_it_changes,
     without_an_address_nothing_is_proven,
     only_the_address_that_was_proven_counts_as_proven,
@@ -53,17 +53,24 @@ fn blocking(id: &str) -> UpdateStatusRequest {
 async fn another_namespace_sees_and_changes_nothing(service: &Service) {
     let user = create(service, ada()).await;
     let session = login(service, "ada").await;
-    hidden(service, &user.id, blocking, async |request| service.users().update_status(request).await).await;
-    hidden(service, &user.id, setting, async |request| service.users().set_password(request).await).await;
+    assert_hidden(service, &user.id, blocking, async |request| service.users().update_status(request).await)
+        .await;
+    assert_hidden(service, &user.id, setting, async |request| service.users().set_password(request).await)
+        .await;
     let call = async |request| service.users().update_verification(request).await;
-    hidden(service, &user.id, verifying, call).await;
+    assert_hidden(service, &user.id, verifying, call).await;
     // The right etag does not help, and a wrong one does not tell.
     for etag in [user.etag.as_str(), "\"stale\""] {
         let request = |id: &str| UpdateStatusRequest { etag: etag.into(), ..blocking(id) };
-        hidden(service, &user.id, request, async |request| service.users().update_status(request).await)
-            .await;
+        assert_hidden(service, &user.id, request, async |request| {
+            service.users().update_status(request).await
+        })
+        .await;
         let request = |id: &str| SetPasswordRequest { etag: etag.into(), ..setting(id) };
-        hidden(service, &user.id, request, async |request| service.users().set_password(request).await).await;
+        assert_hidden(service, &user.id, request, async |request| {
+            service.users().set_password(request).await
+        })
+        .await;
     }
     assert_eq!(read(service, &user.id).await, user);
     assert!(is_open(service, &session.id).await);
@@ -108,7 +115,7 @@ async fn every_bad_field_is_named_at_once(service: &Service) {
         users.update_verification(verifying("nobody")).await.unwrap_err(),
         users.set_password(setting("nobody")).await.unwrap_err(),
     ] {
-        refused(&status, Code::NotFound, "USER_NOT_FOUND");
+        assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
     }
 }
 
@@ -130,7 +137,7 @@ async fn a_stale_etag_changes_nothing(service: &Service) {
                 .await
                 .err(),
         ] {
-            refused(&status.unwrap(), Code::Aborted, "ETAG_MISMATCH");
+            assert_refused(&status.unwrap(), Code::Aborted, "ETAG_MISMATCH");
         }
     }
     assert_eq!(service.counts().await, before);
@@ -186,7 +193,7 @@ async fn blocking_ends_all_sessions_for_good(service: &Service) {
     login(service, "ada").await;
 }
 
-async fn a_pending_user_may_sign_in_and_keeps_its_sessions(service: &Service) {
+async fn a_pending_user_may_log_in_and_keeps_its_sessions(service: &Service) {
     let user = create(service, ada()).await;
     let session = login(service, "ada").await;
     set_status(service, &user.id, UserStatus::Pending).await;
@@ -195,18 +202,18 @@ async fn a_pending_user_may_sign_in_and_keeps_its_sessions(service: &Service) {
     assert!(is_open(service, &session.id).await);
 }
 
-async fn only_the_right_password_tells_of_a_block(service: &Service) {
+async fn only_the_right_password_reveals_a_block(service: &Service) {
     let user = create(service, ada()).await;
     set_status(service, &user.id, UserStatus::Blocked).await;
     let status = try_login(service, "ada", PASSWORD).await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "USER_BLOCKED");
+    assert_refused(&status, Code::PermissionDenied, "USER_BLOCKED");
     let wrong = try_login(service, "ada", "wrong").await.unwrap_err();
-    refused(&wrong, Code::Unauthenticated, "BAD_CREDENTIALS");
-    crate::steps::alike(&wrong, &try_login(service, "nobody", "wrong").await.unwrap_err());
+    assert_refused(&wrong, Code::Unauthenticated, "BAD_CREDENTIALS");
+    crate::steps::assert_alike(&wrong, &try_login(service, "nobody", "wrong").await.unwrap_err());
     // Blocked users can be given passwords; they stay blocked.
     set_password(service, setting(&user.id)).await;
     let status = try_login(service, "ada", "another horse").await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "USER_BLOCKED");
+    assert_refused(&status, Code::PermissionDenied, "USER_BLOCKED");
 }
 
 async fn an_address_counts_as_proven_until_it_changes(service: &Service) {
@@ -237,7 +244,7 @@ async fn without_an_address_nothing_is_proven(service: &Service) {
     assert_eq!(service.counts().await, before);
 }
 
-/// (M12) Between the click on a code and the call somebody may change the address.
+/// (M12) The address may change between the click on a code and the call.
 async fn only_the_address_that_was_proven_counts_as_proven(service: &Service) {
     let user = create(service, ada()).await;
     let of = |email: &str| UpdateVerificationRequest { email: email.into(), ..verifying(&user.id) };
@@ -246,7 +253,7 @@ async fn only_the_address_that_was_proven_counts_as_proven(service: &Service) {
     service.users().update(change).await.unwrap();
     let before = service.counts().await;
     let status = service.users().update_verification(of("ada@example.com")).await.unwrap_err();
-    refused(&status, Code::Aborted, "EMAIL_MISMATCH");
+    assert_refused(&status, Code::Aborted, "EMAIL_MISMATCH");
     let status = service.users().update_verification(of("no address")).await.unwrap_err();
     assert_eq!(fields(&status), ["email"]);
     assert_eq!(service.counts().await, before);
@@ -267,7 +274,7 @@ async fn a_set_password_replaces_the_old_one_and_ends_all_sessions(service: &Ser
         assert!(!is_open(service, &session.id).await);
     }
     let status = try_login(service, "ada", PASSWORD).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     try_login(service, "ada", "another horse").await.unwrap();
     // The same once more is a new password all the same.
     assert_ne!(set_password(service, setting(&user.id)).await.etag, changed.etag);
@@ -291,7 +298,7 @@ async fn a_first_password_can_be_set(service: &Service) {
     assert_eq!(user.password_updated, 0);
     assert_eq!(set_password(service, setting(&user.id)).await.password_updated, START);
     let status = try_login(service, "ada", "another horse").await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     let off = UpdateRequest { id: user.id, sso_enabled: Some(false), ..UpdateRequest::default() };
     service.users().update(off).await.unwrap();
     try_login(service, "ada", "another horse").await.unwrap();
@@ -304,7 +311,7 @@ async fn a_user_who_changed_during_the_hash_keeps_its_password(service: &Service
     let late = async move { users.set_password(request).await.map(|_| ()) };
     let meanwhile = async { drop(verify(service, &user.id).await) };
     let status = crate::support::during_the_hash(service, late, meanwhile).await;
-    refused(&status, Code::Aborted, "ETAG_MISMATCH");
+    assert_refused(&status, Code::Aborted, "ETAG_MISMATCH");
     login(service, "ada").await;
 }
 

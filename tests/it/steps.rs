@@ -11,14 +11,14 @@ use usersd::pb::{
     ReadSessionRequest, RestoreRequest, UpdatePrefsRequest, UpdateStatusRequest, User, UserStatus,
 };
 
-use crate::support::{Service, from, refused};
+use crate::support::{Service, assert_refused, from};
 
 /// The other namespace.
 pub(crate) const RIVAL: &str = "rival";
 
-/// Fails unless a caller of the other namespace is answered about `id` as about a user who does not exist, to the
-/// byte, and nothing has changed.
-pub(crate) async fn hidden<M, T>(
+/// Fails unless a caller of the other namespace is answered about `id` as about a user who does not exist, to
+/// the byte, and nothing has changed.
+pub(crate) async fn assert_hidden<M, T>(
     service: &Service,
     id: &str,
     request: impl Fn(&str) -> M,
@@ -27,14 +27,14 @@ pub(crate) async fn hidden<M, T>(
     let before = service.counts().await;
     let there = call(from(RIVAL, request(id))).await.err().unwrap();
     let nowhere = call(from(RIVAL, request("nobody"))).await.err().unwrap();
-    refused(&there, Code::NotFound, "USER_NOT_FOUND");
-    alike(&there, &nowhere);
+    assert_refused(&there, Code::NotFound, "USER_NOT_FOUND");
+    assert_alike(&there, &nowhere);
     assert_eq!(service.counts().await, before);
 }
 
 /// Fails unless two refusals are the same to the byte.
 #[track_caller]
-pub(crate) fn alike(one: &Status, other: &Status) {
+pub(crate) fn assert_alike(one: &Status, other: &Status) {
     assert_eq!((one.code(), one.message()), (other.code(), other.message()));
     assert_eq!(one.details(), other.details());
 }
@@ -91,7 +91,7 @@ pub(crate) async fn is_open(service: &Service, token: &str) -> bool {
     match service.users().read_session(ReadSessionRequest { session_id: token.into() }).await {
         Ok(_) => true,
         Err(status) => {
-            refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+            assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
             false
         }
     }

@@ -11,19 +11,19 @@ use crate::support::{Backend, Service, ada, create, login, nth};
 crate::on_every_backend!(
     sqlite_is_set_up_to_lose_nothing_and_to_be_private,
     old_events_go_and_new_ones_stay,
-    users_long_in_the_trash_are_purged_and_their_events_forget_where_they_were,
+    users_long_in_the_trash_are_purged_and_their_events_lose_addresses,
     two_replicas_see_each_others_changes,
     migrations_are_applied_once,
     a_database_of_the_first_schema_keeps_everything,
     a_compacted_file_is_searched_as_before,
-    what_writes_leave_of_the_search_index_is_merged_in_time,
+    search_index_segments_are_merged_in_time,
 );
 
 async fn sqlite_is_set_up_to_lose_nothing_and_to_be_private(service: &Service) {
     if service.backend == Backend::Postgres {
         return;
     }
-    // Without this every `LIMIT ?` is planned anew at each execution (see .cargo/config.toml).
+    // Without this every `LIMIT ?` is planned again at each execution (see .cargo/config.toml).
     assert_eq!(service.number("SELECT sqlite_compileoption_used('ENABLE_QPSG')").await, 1);
     assert_eq!(service.number("SELECT synchronous FROM pragma_synchronous").await, 2);
     assert_eq!(service.number("SELECT foreign_keys FROM pragma_foreign_keys").await, 1);
@@ -53,7 +53,7 @@ async fn old_events_go_and_new_ones_stay(service: &Service) {
     assert_eq!(service.number("SELECT max(seq) FROM events").await, 4);
 }
 
-async fn users_long_in_the_trash_are_purged_and_their_events_forget_where_they_were(service: &Service) {
+async fn users_long_in_the_trash_are_purged_and_their_events_lose_addresses(service: &Service) {
     let (old, young) = (create(service, nth(1)).await, create(service, nth(2)).await);
     let delete = |id: &str| DeleteRequest { id: id.into(), ..DeleteRequest::default() };
     service.users().delete(delete(&old.id)).await.unwrap();
@@ -100,7 +100,7 @@ async fn migrations_are_applied_once(service: &Service) {
 
 async fn a_database_of_the_first_schema_keeps_everything(service: &Service) {
     if service.backend == Backend::Sqlite {
-        return; // where the table of users is made anew, the migration's own test looks at more than this one
+        return; // where the table of users is created again, the migration's own test looks at more than this one
     }
     let user = create(service, ada()).await;
     service.users().delete(DeleteRequest { id: user.id.clone(), ..DeleteRequest::default() }).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_compacted_file_is_searched_as_before(service: &Service) {
     assert_eq!(service.number(index).await, 2);
 }
 
-async fn what_writes_leave_of_the_search_index_is_merged_in_time(service: &Service) {
+async fn search_index_segments_are_merged_in_time(service: &Service) {
     let (mut users, ops) = (service.users(), &service.replica.ops);
     let trees = async || store::search::segment_count(service.replica.store.reader()).await.unwrap();
     let found = async |search: &str| {

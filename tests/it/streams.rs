@@ -1,5 +1,5 @@
-//! Streams pass through the lifecycle of every request, over gRPC, gRPC-Web and JSON. The product's proto has none yet: the
-//! server is started with the services of `tests/proto/everything.proto`.
+//! Streams pass through the lifecycle of every request, over gRPC, gRPC-Web and JSON. The product's proto has
+//! none yet: the server is started with the services of `tests/proto/everything.proto`.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tonic_prost::ProstCodec;
 use usersd::domain::scope::Scopes;
 
 use crate::everything::{FileReply, FileRequest, services};
-use crate::support::{Replica, Service, refused, until};
+use crate::support::{Replica, Service, assert_refused, until};
 
 crate::on_every_backend!(
     a_server_stream_comes_over_grpc_grpc_web_and_json,
@@ -198,7 +198,7 @@ async fn a_stream_needs_its_key_and_its_scope(service: &Service) {
     }
     // Declared, and without a scope.
     let status = crate::support::raw_with(&replica, "/everything.Everything/Echo", Vec::new(), &[]).await;
-    refused(&status.unwrap_err(), Code::Unimplemented, "METHOD_UNKNOWN");
+    assert_refused(&status.unwrap_err(), Code::Unimplemented, "METHOD_UNKNOWN");
     replica.stop.cancel();
 }
 
@@ -230,9 +230,9 @@ async fn each_message_of_a_stream_has_the_limit_of_a_body(service: &Service) {
     let long = asked(&"x".repeat(65 * 1024), 0);
     let messages = stream::iter([asked("a", 0), long.clone()]);
     let status = collect(&replica, with_key(&key, messages)).await.unwrap_err();
-    refused(&status, Code::OutOfRange, "TOO_LARGE");
+    assert_refused(&status, Code::OutOfRange, "TOO_LARGE");
     let status = watch(&replica, with_key(&key, long)).await.unwrap_err();
-    refused(&status, Code::OutOfRange, "TOO_LARGE");
+    assert_refused(&status, Code::OutOfRange, "TOO_LARGE");
     replica.stop.cancel();
 }
 
@@ -249,7 +249,7 @@ async fn a_stream_takes_no_permit_of_a_call_but_one_of_a_stream(service: &Servic
         open.push(stream);
     }
     let status = watch(&replica, with_key(&key, asked("endless", 1))).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
+    assert_refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
     let (status, lines) = lines(&replica, &key, "name=endless").await;
     assert_eq!((status, &lines[0]["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!(8)));
     // A call is still served, and another caller's stream.

@@ -27,7 +27,7 @@ use usersd::clock::Clock;
 use usersd::config::Config;
 use usersd::devices::Devices;
 use usersd::domain::caller::Flow;
-use usersd::domain::key::{KeyName, NewKey, Reach};
+use usersd::domain::key::{AllowedNamespaces, KeyName, NewKey};
 use usersd::domain::password::{Password, PasswordHash};
 use usersd::domain::scope::Scopes;
 use usersd::domain::time::Timestamp;
@@ -136,7 +136,7 @@ pub(crate) struct Replica {
     client: Client<HttpConnector, Full<bytes::Bytes>>,
 }
 
-/// Where statements are noted, if somebody wants them.
+/// Where statements are recorded, for tests that ask.
 pub(crate) type Statements = Arc<Mutex<Option<Vec<Statement>>>>;
 
 impl Service {
@@ -191,9 +191,9 @@ impl Service {
     }
 
     /// A new key, good for every replica that is asked: its secret and its id.
-    pub(crate) async fn key(&self, reach: &str, scopes: Scopes) -> (String, String) {
-        let reach = Reach::parse(reach).unwrap();
-        let new = NewKey { reach, name: KeyName::parse("a test").unwrap(), scopes, expires: None };
+    pub(crate) async fn key(&self, namespaces: &str, scopes: Scopes) -> (String, String) {
+        let namespaces = AllowedNamespaces::parse(namespaces).unwrap();
+        let new = NewKey { namespaces, name: KeyName::parse("a test").unwrap(), scopes, expires: None };
         self.key_like(new).await
     }
 
@@ -392,7 +392,7 @@ pub(crate) async fn login(service: &Service, username: &str) -> Session {
 
 /// Fails unless the status has that code and reason.
 #[track_caller]
-pub(crate) fn refused(status: &Status, code: Code, reason: &str) {
+pub(crate) fn assert_refused(status: &Status, code: Code, reason: &str) {
     assert_eq!(status.code(), code, "{status:?}");
     assert_eq!(self::reason(status), reason, "{status:?}");
 }
@@ -407,7 +407,7 @@ pub(crate) fn reason(status: &Status) -> String {
 /// The fields that the status names, in order.
 #[track_caller]
 pub(crate) fn fields(status: &Status) -> Vec<String> {
-    refused(status, Code::InvalidArgument, "FIELD_INVALID");
+    assert_refused(status, Code::InvalidArgument, "FIELD_INVALID");
     let named = status.get_details_bad_request().unwrap().field_violations;
     named.into_iter().map(|violation| violation.field).collect()
 }
@@ -494,8 +494,8 @@ pub(crate) fn line() -> Flow {
 
 /// Lets `meanwhile` happen while `call` waits for its first hash, and gives the call's refusal.
 ///
-/// Every worker is kept busy until then by hashes that are given up afterwards, so that however slow the machine
-/// is, the call has read what it checks the password against before, and checks it after.
+/// Every worker is kept busy until then by hashes that are given up afterwards, so that however slow the
+/// machine is, the call has read what it checks the password against before, and checks it after.
 pub(crate) async fn during_the_hash(
     service: &Service,
     call: impl Future<Output = Result<(), Status>> + Send + 'static,

@@ -21,7 +21,7 @@ use usersd::pb::{
 };
 use usersd::store::Reader;
 
-use crate::support::{Backend, PASSWORD, Replica, Service, ada, refused, until};
+use crate::support::{Backend, PASSWORD, Replica, Service, ada, assert_refused, until};
 
 crate::on_every_backend!(
     many_keys_of_one_tenant_take_no_more_of_the_hasher_than_one,
@@ -92,7 +92,8 @@ impl Flood {
     }
 }
 
-/// Log-ins of the victim that succeed, six at a time, within `span` or until there are `enough`; and how long that took.
+/// Log-ins of the victim that succeed, six at a time, within `span` or until there are `enough`; and how long
+/// that took.
 async fn log_ins(replica: &Replica, key: &str, span: Duration, enough: usize) -> (usize, Duration) {
     let (begun, done) = (Instant::now(), AtomicUsize::new(0));
     let one = || async {
@@ -303,7 +304,7 @@ async fn two_keys_of_one_tenant_do_not_take_all_calls(service: &Service) {
     until(async || replica.server.calls_in_flight() == 4).await;
     for number in 4..6 {
         let status = create(number).await.unwrap().unwrap_err();
-        refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
+        assert_refused(&status, Code::ResourceExhausted, "CALLER_LIMITED");
     }
     let read = with(&key, ReadRequest { id, ..ReadRequest::default() });
     replica.users.clone().read(read).await.unwrap();
@@ -321,7 +322,7 @@ async fn a_list_that_takes_too_long_is_refused_and_says_what_to_do(service: &Ser
     let total = ListRequest { limit: Some(0), offset: 0, ..deep() };
     for request in [deep_page, total] {
         let status = users.list(with(&key, request)).await.unwrap_err();
-        refused(&status, Code::ResourceExhausted, "LIST_TOO_SLOW");
+        assert_refused(&status, Code::ResourceExhausted, "LIST_TOO_SLOW");
         assert!(status.message().contains("page_token") && status.message().contains("skip_total"));
     }
     let search = SearchRequest { username: "user0000001".into(), ..SearchRequest::default() };
@@ -425,7 +426,7 @@ async fn no_call_holds_one_connection_while_it_waits_for_another(service: &Servi
             users.login(with(&key, attempt)).await?;
             let taken = CreateRequest { email: format!("other{number}@example.com"), ..ada() };
             let status = users.create(with(&key, taken)).await.unwrap_err();
-            refused(&status, Code::AlreadyExists, "USERNAME_TAKEN");
+            assert_refused(&status, Code::AlreadyExists, "USERNAME_TAKEN");
             Ok::<_, Status>(())
         }
     });

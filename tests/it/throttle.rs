@@ -1,5 +1,5 @@
-//! What the limits of attempts must not do: keep out those who are right, count what was never tried, or tell who exists.
-//! The letters in brackets are those of the review that found each.
+//! The side effects that limits on attempts must not have: right passwords locked out, untried attempts
+//! counted, users revealed. The letters in brackets are those of the review that found each.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -17,15 +17,15 @@ use usersd::error::Error;
 use usersd::ops::sessions::Login;
 use usersd::pb::{Device, LogEvent, LoginRequest, UnlockRequest, UpdatePasswordRequest, User};
 
-use crate::guard::{attempt, tries, waits, wrong};
 use crate::steps::{RIVAL, events, happened, log};
 use crate::support::{
-    Backend, PASSWORD, Replica, START, Service, ada, create, during_the_hash, fields, from, login, nth,
-    refused, until,
+    Backend, PASSWORD, Replica, START, Service, ada, assert_refused, create, during_the_hash, fields, from,
+    login, nth, until,
 };
+use crate::throttle_limits::{assert_waits, assert_wrong, attempt, tries};
 
 crate::on_every_backend!(
-    a_lockout_in_one_namespace_is_none_in_another,
+    a_lockout_does_not_reach_other_namespaces,
     a_caller_that_leaves_at_any_moment_leaves_nothing_counted,
     calls_that_hang_up_leave_nothing_counted,
     a_verdict_counts_and_is_logged_though_its_caller_left,
@@ -33,16 +33,16 @@ crate::on_every_backend!(
     attempts_in_flight_are_no_failures,
     right_passwords_by_the_hundred_wait_for_seconds_at_most,
     after_a_failure_those_in_flight_count_as_failures_in_a_row,
-    a_password_is_changed_from_a_known_address_while_strangers_fail,
-    a_password_is_changed_with_an_open_session_while_strangers_fail,
-    a_session_of_somebody_else_makes_nobody_known,
+    a_password_is_changed_from_a_known_address_during_an_attack,
+    a_password_is_changed_with_an_open_session_during_an_attack,
+    a_session_of_another_user_makes_no_address_known,
     a_trusted_proxy_names_the_address_of_the_end_user,
     the_address_of_a_program_is_no_end_users,
-    counts_of_a_clock_that_was_ahead_begin_anew,
+    counts_of_a_clock_that_was_ahead_start_again,
     a_lockout_is_one_event,
     a_full_hour_is_one_event,
     a_password_with_a_nul_is_never_right,
-    a_spent_address_does_not_tell_who_signed_in_from_it,
+    an_exhausted_address_does_not_reveal_who_logged_in_from_it,
     unlock_ends_waits_under_former_names_and_from_every_address,
     a_hundred_addresses_are_remembered,
 );
@@ -87,7 +87,7 @@ async fn refused_for(replica: &Replica, request: LoginRequest) -> u64 {
 
 #[track_caller]
 fn retry_of(status: &Status) -> u64 {
-    refused(status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_refused(status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     status.get_details_retry_info().unwrap().retry_delay.unwrap().as_secs()
 }
 
@@ -100,28 +100,28 @@ fn change(user: &User, old: &str) -> UpdatePasswordRequest {
     }
 }
 
-async fn a_lockout_in_one_namespace_is_none_in_another(service: &Service) {
+async fn a_lockout_does_not_reach_other_namespaces(service: &Service) {
     let user = create(service, ada()).await;
     service.users().create(from(RIVAL, ada())).await.unwrap();
     let theirs = || from(RIVAL, attempt("ada", PASSWORD, ""));
     service.users().login(from(RIVAL, attempt("ada", "wrong", ""))).await.unwrap_err();
     for _ in 0..5 {
-        wrong(service, attempt("ada", "wrong", "")).await;
+        assert_wrong(service, attempt("ada", "wrong", "")).await;
     }
-    waits(service, attempt("ada", PASSWORD, "")).await;
+    assert_waits(service, attempt("ada", PASSWORD, "")).await;
     let before = service.number("SELECT count(*) FROM attempts WHERE namespace = 'default'").await;
     // A right password and an Unlock there change nothing here.
     service.users().login(theirs()).await.unwrap();
     let elsewhere = service.users().unlock(from(RIVAL, UnlockRequest { id: user.id })).await.unwrap_err();
-    refused(&elsewhere, Code::NotFound, "USER_NOT_FOUND");
-    waits(service, attempt("ada", PASSWORD, "")).await;
+    assert_refused(&elsewhere, Code::NotFound, "USER_NOT_FOUND");
+    assert_waits(service, attempt("ada", PASSWORD, "")).await;
     assert_eq!(service.number("SELECT count(*) FROM attempts WHERE namespace = 'default'").await, before);
     let locked = "SELECT count(*) FROM events WHERE action = 'LOCKED_OUT' AND namespace <> 'default'";
     assert_eq!(service.number(locked).await, 0);
 }
 
-/// (H1, L5) At each of its awaits: the operation is polled once, twice and so on, until it comes to its end. Several times: an
-/// await that is over at once the one time takes a poll the other.
+/// (H1, L5) At each of its awaits: the operation is polled once, twice and so on, until it comes to its end.
+/// Several times: an await that is over at once the one time takes a poll the other.
 async fn a_caller_that_leaves_at_any_moment_leaves_nothing_counted(service: &Service) {
     create(service, ada()).await;
     let ops = &service.replica.ops;
@@ -150,10 +150,11 @@ async fn calls_that_hang_up_leave_nothing_counted(service: &Service) {
     tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap();
 }
 
-/// (L4) A failure is counted and logged, or neither; and once its verdict is being stored it is, whoever waits for it.
+/// (L4) A failure is counted and logged, or neither; and once its verdict is being stored it is, whoever
+/// waits for it.
 async fn a_verdict_counts_and_is_logged_though_its_caller_left(service: &Service) {
     create(service, ada()).await;
-    let patient = service.another(|config| config.guard.free = 1_000).await;
+    let patient = service.another(|config| config.throttle.free = 1_000).await;
     *patient.statements.lock().unwrap() = Some(Vec::new());
     let begun = || {
         let noted = patient.statements.lock().unwrap();
@@ -180,9 +181,9 @@ async fn a_verdict_counts_and_is_logged_though_its_caller_left(service: &Service
 /// What it had reserved is as it would be when the process was killed.
 async fn an_attempt_whose_process_died_counts_for_some_minutes(service: &Service) {
     create(service, ada()).await;
-    wrong(service, attempt("ada", "wrong", "")).await;
+    assert_wrong(service, attempt("ada", "wrong", "")).await;
     service.execute("UPDATE attempts SET pending = 90, streak = 0").await;
-    assert_eq!(waits(service, attempt("ada", PASSWORD, "")).await, 1);
+    assert_eq!(assert_waits(service, attempt("ada", PASSWORD, "")).await, 1);
     service.clock.advance(Duration::from_mins(4));
     tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap();
 }
@@ -190,7 +191,7 @@ async fn an_attempt_whose_process_died_counts_for_some_minutes(service: &Service
 /// (M3)
 async fn attempts_in_flight_are_no_failures(service: &Service) {
     create(service, ada()).await;
-    let one = service.another(|config| config.guard.account = 1).await;
+    let one = service.another(|config| config.throttle.account = 1).await;
     let replica = service.replica.users.clone();
     let call = async move {
         replica.clone().login(attempt("ada", PASSWORD, "")).await?;
@@ -206,7 +207,7 @@ async fn attempts_in_flight_are_no_failures(service: &Service) {
     assert_eq!(during_the_hash(service, call, meanwhile).await.message(), "signed in");
     tries(&one, attempt("ada", PASSWORD, "")).await.unwrap();
     // One that failed is a failure.
-    refused(
+    assert_refused(
         &tries(&one, attempt("ada", "wrong", "")).await.unwrap_err(),
         Code::Unauthenticated,
         "BAD_CREDENTIALS",
@@ -221,7 +222,7 @@ async fn right_passwords_by_the_hundred_wait_for_seconds_at_most(service: &Servi
     for answer in futures_util::future::join_all(logins).await {
         match answer {
             Err(busy) if busy.code() == Code::Unavailable => {
-                refused(&busy, busy.code(), "DATABASE_UNAVAILABLE");
+                assert_refused(&busy, busy.code(), "DATABASE_UNAVAILABLE");
             }
             Err(status) => assert!(retry_of(&status) <= 5, "{status:?}"),
             Ok(()) => {}
@@ -234,32 +235,33 @@ async fn right_passwords_by_the_hundred_wait_for_seconds_at_most(service: &Servi
 /// (L3) Guesses side by side do not pass the waits that those one after the other have.
 async fn after_a_failure_those_in_flight_count_as_failures_in_a_row(service: &Service) {
     create(service, ada()).await;
-    let two = service.another(|config| config.guard.free = 2).await;
-    wrong(service, attempt("ada", "wrong", "")).await;
+    let two = service.another(|config| config.throttle.free = 2).await;
+    assert_wrong(service, attempt("ada", "wrong", "")).await;
     let mut users = service.users();
     let call = async move { users.login(attempt("ada", "wrong", "")).await.map(|_| ()) };
     let meanwhile = async {
         assert_eq!(refused_for(&two, attempt("ada", "wrong", "")).await, 1);
     };
     let status = during_the_hash(service, call, meanwhile).await;
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     assert_eq!(refused_for(&two, attempt("ada", PASSWORD, "")).await, 30);
 }
 
 /// Strangers spend what they may of an account's failures.
 async fn strangers_fail(service: &Service, user: &User) -> Replica {
-    let patient = service.another(|config| (config.guard.free, config.guard.account) = (1_000, 20)).await;
+    let patient =
+        service.another(|config| (config.throttle.free, config.throttle.account) = (1_000, 20)).await;
     for _ in 0..18 {
         let status = patient.users.clone().update_password(change(user, "wrong")).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     let stranger = patient.users.clone().update_password(change(user, PASSWORD)).await.unwrap_err();
-    refused(&stranger, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_refused(&stranger, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     patient
 }
 
 /// (M1, R12)
-async fn a_password_is_changed_from_a_known_address_while_strangers_fail(service: &Service) {
+async fn a_password_is_changed_from_a_known_address_during_an_attack(service: &Service) {
     let user = create(service, ada()).await;
     tries(&service.replica, attempt("ada", PASSWORD, HOME)).await.unwrap();
     let patient = strangers_fail(service, &user).await;
@@ -275,19 +277,19 @@ async fn a_password_is_changed_from_a_known_address_while_strangers_fail(service
 }
 
 /// (M1)
-async fn a_password_is_changed_with_an_open_session_while_strangers_fail(service: &Service) {
+async fn a_password_is_changed_with_an_open_session_during_an_attack(service: &Service) {
     let user = create(service, ada()).await;
     let session = login(service, "ada").await;
     let patient = strangers_fail(service, &user).await;
     let kept = |old| UpdatePasswordRequest { keep_session: session.id.clone(), ..change(&user, old) };
     // It has waits of its own, and counts for the account.
     let status = patient.users.clone().update_password(kept("wrong")).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     patient.users.clone().update_password(kept(PASSWORD)).await.unwrap();
     assert!(crate::steps::is_open(service, &session.id).await);
 }
 
-async fn a_session_of_somebody_else_makes_nobody_known(service: &Service) {
+async fn a_session_of_another_user_makes_no_address_known(service: &Service) {
     let user = create(service, ada()).await;
     create(service, nth(1)).await;
     let others = login(service, "user1").await;
@@ -298,7 +300,7 @@ async fn a_session_of_somebody_else_makes_nobody_known(service: &Service) {
     for token in [others.id, ended.id] {
         let request = UpdatePasswordRequest { keep_session: token, ..change(&user, PASSWORD) };
         let status = patient.users.clone().update_password(request).await.unwrap_err();
-        refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     }
 }
 
@@ -331,7 +333,7 @@ async fn a_trusted_proxy_names_the_address_of_the_end_user(service: &Service) {
 /// (M2) It calls for many users: its failures would be everyone's.
 async fn the_address_of_a_program_is_no_end_users(service: &Service) {
     create(service, ada()).await;
-    let few = service.another(|config| (config.guard.address, config.guard.free) = (2, 1_000)).await;
+    let few = service.another(|config| (config.throttle.address, config.throttle.free) = (2, 1_000)).await;
     for _ in 0..5 {
         assert_eq!(forwarded(&few, "wrong", HOME).await, 401, "not from a proxy that is trusted");
     }
@@ -340,24 +342,28 @@ async fn the_address_of_a_program_is_no_end_users(service: &Service) {
 }
 
 /// (M9)
-async fn counts_of_a_clock_that_was_ahead_begin_anew(service: &Service) {
+async fn counts_of_a_clock_that_was_ahead_start_again(service: &Service) {
     create(service, ada()).await;
     let address = "203.0.113.1";
     let ahead = "UPDATE attempts SET hour = hour + 8760, spent = 1000, streak = 12, pending = 1000, \
                  pending_window = pending_window + 262800, failed = failed + 31536000000000";
-    wrong(service, attempt("ada", "wrong", address)).await;
+    assert_wrong(service, attempt("ada", "wrong", address)).await;
     service.execute(ahead).await;
-    wrong(service, attempt("ada", "wrong", address)).await;
+    assert_wrong(service, attempt("ada", "wrong", address)).await;
     assert_eq!(sum(service, "spent").await, 3, "name, account and address");
     assert_eq!(sum(service, "streak").await, 1);
     assert_eq!(sum(service, "pending").await, 0);
     tries(&service.replica, attempt("ada", PASSWORD, address)).await.unwrap();
     // An hour ahead may be another replica's.
     for _ in 0..5 {
-        wrong(service, attempt("ada", "wrong", "203.0.113.2")).await;
+        assert_wrong(service, attempt("ada", "wrong", "203.0.113.2")).await;
     }
     service.execute("UPDATE attempts SET hour = hour + 1, failed = failed + 3600000000, streak = 12").await;
-    assert_eq!(waits(service, attempt("ada", PASSWORD, "203.0.113.2")).await, 3600, "the longest wait");
+    assert_eq!(
+        assert_waits(service, attempt("ada", PASSWORD, "203.0.113.2")).await,
+        3600,
+        "the longest wait"
+    );
     service.execute(ahead).await;
     service.replica.ops.clean_up().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM attempts").await, 0);
@@ -368,25 +374,25 @@ async fn a_lockout_is_one_event(service: &Service) {
     let user = create(service, ada()).await;
     for name in ["ada", "nobody"] {
         for _ in 0..5 {
-            wrong(service, attempt(name, "wrong", HOME)).await;
+            assert_wrong(service, attempt(name, "wrong", HOME)).await;
         }
         for _ in 0..3 {
-            waits(service, attempt(name, "wrong", HOME)).await;
+            assert_waits(service, attempt(name, "wrong", HOME)).await;
         }
     }
     assert_eq!(happened(service, LogEvent::LockedOut).await, 2);
     let entry = log(service, &user.id).await.remove(0);
     assert_eq!((entry.event(), entry.device.unwrap().address), (LogEvent::LockedOut, HOME.to_owned()));
     service.clock.advance(Duration::from_secs(30));
-    wrong(service, attempt("ada", "wrong", HOME)).await;
-    waits(service, attempt("ada", "wrong", HOME)).await;
+    assert_wrong(service, attempt("ada", "wrong", HOME)).await;
+    assert_waits(service, attempt("ada", "wrong", HOME)).await;
     assert_eq!(happened(service, LogEvent::LockedOut).await, 3, "the next wait");
 }
 
 /// A burst of guesses begins a wait and an hour that is full, whichever comes first, once each.
 async fn a_full_hour_is_one_event(service: &Service) {
     let user = create(service, ada()).await;
-    let few = service.another(|config| (config.guard.account, config.guard.free) = (6, 1_000)).await;
+    let few = service.another(|config| (config.throttle.account, config.throttle.free) = (6, 1_000)).await;
     let guesses = (0..20).map(|_| tries(&few, attempt("ada", "wrong", "")));
     futures_util::future::join_all(guesses).await;
     while let Err(status) = tries(&few, attempt("ada", "wrong", "")).await {
@@ -404,19 +410,19 @@ async fn a_password_with_a_nul_is_never_right(service: &Service) {
     create(service, ada()).await;
     let cyclic = format!("{PASSWORD}\0{PASSWORD}");
     let rounds = service.replica.hasher.work().rounds_done;
-    wrong(service, attempt("ada", &cyclic, "")).await;
+    assert_wrong(service, attempt("ada", &cyclic, "")).await;
     assert_eq!(service.replica.hasher.work().rounds_done - rounds, 16, "after the same work");
 }
 
 /// (L2)
-async fn a_spent_address_does_not_tell_who_signed_in_from_it(service: &Service) {
-    let few = service.another(|config| config.guard.address = 3).await;
+async fn an_exhausted_address_does_not_reveal_who_logged_in_from_it(service: &Service) {
+    let few = service.another(|config| config.throttle.address = 3).await;
     create(service, ada()).await;
     create(service, nth(1)).await;
     tries(&few, attempt("ada", PASSWORD, HOME)).await.unwrap();
     for n in 0..3 {
         let guess = attempt(&format!("nobody{n}"), "wrong", HOME);
-        refused(&tries(&few, guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&tries(&few, guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     let rounds = few.hasher.work().rounds_done;
     let names = ["ada", "user1", "nobody"];
@@ -427,7 +433,7 @@ async fn a_spent_address_does_not_tell_who_signed_in_from_it(service: &Service) 
     }
     assert_eq!(few.hasher.work().rounds_done - rounds, 3 * 16, "the same work");
     assert!(answers.iter().all(|answer| *answer == answers[0]));
-    // The right password helps who is known there, and nobody else: that would tell that it is right.
+    // The right password helps users who are known there, and no others: that would reveal that it is right.
     assert_eq!(refused_for(&few, attempt("user1", PASSWORD, HOME)).await, answers[0].0);
     tries(&few, attempt("ada", PASSWORD, HOME)).await.unwrap();
     // What is refused counts nothing.
@@ -442,11 +448,11 @@ async fn unlock_ends_waits_under_former_names_and_from_every_address(service: &S
         let address = format!("198.51.100.{n}");
         tries(&service.replica, attempt("ada", PASSWORD, &address)).await.unwrap();
         for _ in 0..5 {
-            wrong(service, attempt("ada", "wrong", &address)).await;
+            assert_wrong(service, attempt("ada", "wrong", &address)).await;
         }
     }
     for _ in 0..5 {
-        wrong(service, attempt("ada", "wrong", "")).await;
+        assert_wrong(service, attempt("ada", "wrong", "")).await;
     }
     service.execute("DELETE FROM familiar_places").await;
     let rename = usersd::pb::UpdateRequest {
@@ -478,7 +484,7 @@ async fn a_hundred_addresses_are_remembered(service: &Service) {
     let oldest = service.number("SELECT min(seen) FROM familiar_places").await;
     assert_eq!(oldest - before, 52, "the oldest are out");
     for _ in 0..5 {
-        wrong(service, attempt("ada", "wrong", "")).await;
+        assert_wrong(service, attempt("ada", "wrong", "")).await;
     }
     tries(&service.replica, attempt("ada", PASSWORD, HOME)).await.unwrap();
 }

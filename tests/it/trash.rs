@@ -14,23 +14,23 @@ use usersd::pb::{
 };
 
 use crate::steps::{
-    RIVAL, becoming, by_id, delete, deletion, events, happened, hidden, ids, is_open, prefer, preferring,
-    purge, purging, read, restore, restoring, structure, try_login,
+    RIVAL, assert_hidden, becoming, by_id, delete, deletion, events, happened, ids, is_open, prefer,
+    preferring, purge, purging, read, restore, restoring, structure, try_login,
 };
-use crate::support::{PASSWORD, START, Service, ada, create, fields, from, login, nth, refused};
+use crate::support::{PASSWORD, START, Service, ada, assert_refused, create, fields, from, login, nth};
 
 crate::on_every_backend!(
     another_namespace_sees_and_changes_nothing,
     twins_in_the_trash_never_touch,
-    a_trashed_user_is_none_to_every_other_call,
+    a_trashed_user_is_not_found_by_other_calls,
     a_restored_user_has_everything_but_its_sessions,
     a_name_taken_meanwhile_keeps_a_user_in_the_trash,
     a_purged_user_leaves_nothing_of_the_person,
     only_the_trash_is_restored_and_purged,
     a_stale_etag_changes_nothing,
-    what_is_no_id_is_named,
+    invalid_ids_are_named,
     the_trash_is_listed_as_live_users_are,
-    who_was_restored_in_time_is_not_purged_by_age,
+    a_user_restored_in_time_is_not_purged_by_age,
     a_restore_and_the_purge_by_age_exclude_each_other,
     the_trash_has_its_paths,
 );
@@ -46,13 +46,15 @@ async fn read_trash(service: &Service, id: &str) -> User {
 async fn another_namespace_sees_and_changes_nothing(service: &Service) {
     let user = create(service, ada()).await;
     let trashed = delete(service, &user.id).await;
-    hidden(service, &user.id, in_trash, async |request| service.users().read_trash(request).await).await;
-    hidden(service, &user.id, restoring, async |request| service.users().restore(request).await).await;
-    hidden(service, &user.id, purging, async |request| service.users().purge(request).await).await;
+    assert_hidden(service, &user.id, in_trash, async |request| service.users().read_trash(request).await)
+        .await;
+    assert_hidden(service, &user.id, restoring, async |request| service.users().restore(request).await).await;
+    assert_hidden(service, &user.id, purging, async |request| service.users().purge(request).await).await;
     // An etag does not tell either.
     for etag in [&trashed.etag, "\"stale\""] {
         let restoring = |id: &str| RestoreRequest { id: id.into(), etag: etag.into() };
-        hidden(service, &user.id, restoring, async |request| service.users().restore(request).await).await;
+        assert_hidden(service, &user.id, restoring, async |request| service.users().restore(request).await)
+            .await;
     }
     let list = service.users().list_trash(from(RIVAL, ListRequest::default())).await.unwrap().into_inner();
     assert_eq!((list.users.len(), list.total), (0, Some(0)));
@@ -73,7 +75,7 @@ async fn twins_in_the_trash_never_touch(service: &Service) {
     users.delete(from(RIVAL, deletion("twin"))).await.unwrap();
     users.purge(from(RIVAL, purging("twin"))).await.unwrap();
     let gone = users.read_trash(from(RIVAL, in_trash("twin"))).await.unwrap_err();
-    refused(&gone, Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&gone, Code::NotFound, "USER_NOT_FOUND");
 
     assert_eq!(read_trash(service, "twin").await, before);
     assert_eq!(events(service, "twin").await, log);
@@ -82,24 +84,28 @@ async fn twins_in_the_trash_never_touch(service: &Service) {
     assert_eq!(restore(service, "twin").await.username, "ada");
 }
 
-async fn a_trashed_user_is_none_to_every_other_call(service: &Service) {
+async fn a_trashed_user_is_not_found_by_other_calls(service: &Service) {
     let mut users = service.users();
     let user = create(service, ada()).await;
     delete(service, &user.id).await;
     let before = service.counts().await;
     for (n, status) in calls_by_id(service, &user.id).await.into_iter().enumerate() {
-        refused(&status.unwrap_or_else(|| panic!("call {n} found it")), Code::NotFound, "USER_NOT_FOUND");
+        assert_refused(
+            &status.unwrap_or_else(|| panic!("call {n} found it")),
+            Code::NotFound,
+            "USER_NOT_FOUND",
+        );
     }
     let named = ReadRequest { username: "ada".into(), ..ReadRequest::default() };
-    refused(&users.read(named).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.read(named).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     let addressed = ReadRequest { email: "ada@example.com".into(), ..ReadRequest::default() };
-    refused(&users.read(addressed).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.read(addressed).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     assert_eq!(ids(service, false).await, [""; 0]);
     assert_eq!(users.search(SearchRequest::default()).await.unwrap().into_inner().users, []);
     let batch = BatchReadRequest { ids: vec![user.id.clone()], include_prefs: true };
     assert_eq!(users.batch_read(batch).await.unwrap().into_inner().missing, [user.id.as_str()]);
     let taken = users.create(CreateRequest { id: user.id.clone(), ..nth(1) }).await.unwrap_err();
-    refused(&taken, Code::AlreadyExists, "ID_TAKEN");
+    assert_refused(&taken, Code::AlreadyExists, "ID_TAKEN");
     assert_eq!(service.counts().await, before);
     // As for anyone who does not exist.
     let change = UpdatePasswordRequest {
@@ -109,9 +115,9 @@ async fn a_trashed_user_is_none_to_every_other_call(service: &Service) {
         ..UpdatePasswordRequest::default()
     };
     let status = users.update_password(change).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     let status = try_login(service, "ada", PASSWORD).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
 }
 
 /// What every call that takes the id of a live user is refused with, if it is.
@@ -178,7 +184,7 @@ async fn a_restored_user_has_everything_but_its_sessions(service: &Service) {
     login(service, "ada").await;
     assert_eq!(happened(service, LogEvent::UserRestored).await, 1);
     let status = service.users().read_trash(in_trash(&id)).await.unwrap_err();
-    refused(&status, Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
 }
 
 async fn a_name_taken_meanwhile_keeps_a_user_in_the_trash(service: &Service) {
@@ -193,7 +199,7 @@ async fn a_name_taken_meanwhile_keeps_a_user_in_the_trash(service: &Service) {
         let thief = create(service, thief).await;
         let before = service.counts().await;
         let status = service.users().restore(restoring(&user.id)).await.unwrap_err();
-        refused(&status, Code::AlreadyExists, reason);
+        assert_refused(&status, Code::AlreadyExists, reason);
         let metadata = status.get_details_error_info().unwrap().metadata;
         assert_eq!((metadata["field"].as_str(), &metadata["holder"]), (field, &thief.id));
         assert_eq!(service.counts().await, before);
@@ -235,7 +241,7 @@ async fn a_purged_user_leaves_nothing_of_the_person(service: &Service) {
         users.restore(restoring("x")).await.unwrap_err(),
         users.purge(purging("x")).await.unwrap_err(),
     ] {
-        refused(&status, Code::NotFound, "USER_NOT_FOUND");
+        assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
     }
     // Her id is free, and no etag of hers fits who has it now.
     let again = create(service, CreateRequest { id: "x".into(), ..ada() }).await;
@@ -253,7 +259,7 @@ async fn only_the_trash_is_restored_and_purged(service: &Service) {
         users.restore(restoring(&user.id)).await.unwrap_err(),
         users.purge(purging(&user.id)).await.unwrap_err(),
     ] {
-        refused(&status, Code::NotFound, "USER_NOT_FOUND");
+        assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
     }
     assert_eq!(service.counts().await, before);
     assert!(is_open(service, &session.id).await);
@@ -266,15 +272,15 @@ async fn a_stale_etag_changes_nothing(service: &Service) {
     let before = service.counts().await;
     for stale in [&user.etag, "\"nonsense\"", "*"] {
         let restore = RestoreRequest { id: user.id.clone(), etag: stale.into() };
-        refused(&users.restore(restore).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
+        assert_refused(&users.restore(restore).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
         let purge = PurgeRequest { id: user.id.clone(), etag: stale.into() };
-        refused(&users.purge(purge).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
+        assert_refused(&users.purge(purge).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
     }
     assert_eq!(service.counts().await, before);
     users.purge(PurgeRequest { id: user.id, etag: trashed.etag }).await.unwrap();
 }
 
-async fn what_is_no_id_is_named(service: &Service) {
+async fn invalid_ids_are_named(service: &Service) {
     let mut users = service.users();
     for id in ["", "no id", "\0", &"x".repeat(65)] {
         assert_eq!(fields(&users.read_trash(in_trash(id)).await.unwrap_err()), ["id"]);
@@ -319,7 +325,7 @@ async fn the_trash_is_listed_as_live_users_are(service: &Service) {
     assert_eq!((ids(service, true).await, ids(service, false).await.len()), (vec!["2".to_owned()], 2));
 }
 
-async fn who_was_restored_in_time_is_not_purged_by_age(service: &Service) {
+async fn a_user_restored_in_time_is_not_purged_by_age(service: &Service) {
     for n in 1..=3 {
         create(service, CreateRequest { id: n.to_string(), ..nth(n) }).await;
         delete(service, &n.to_string()).await;
@@ -327,13 +333,14 @@ async fn who_was_restored_in_time_is_not_purged_by_age(service: &Service) {
     service.clock.advance(Duration::from_hours(31 * 24));
     restore(service, "1").await;
     restore(service, "2").await;
-    delete(service, "2").await; // its time begins anew
+    delete(service, "2").await; // its time starts again
     service.replica.ops.clean_up().await.unwrap();
     assert_eq!((ids(service, false).await, ids(service, true).await), (vec!["1".into()], vec!["2".into()]));
     assert_eq!(happened(service, LogEvent::UserPurged).await, 1);
 }
 
-/// Whoever comes first: a user who was given back to its caller is there afterwards, and one who was not is gone.
+/// Whoever comes first: a user who was given back to its caller is there afterwards, and one who was not is
+/// gone.
 async fn a_restore_and_the_purge_by_age_exclude_each_other(service: &Service) {
     let sso = |n: usize| CreateRequest { sso_enabled: true, password: String::new(), ..nth(n) };
     let mut users = Vec::new();
@@ -353,7 +360,7 @@ async fn a_restore_and_the_purge_by_age_exclude_each_other(service: &Service) {
     for (restored, id) in restoring.collect::<Vec<_>>().into_iter().zip(users.iter().rev()) {
         match restored.await.unwrap() {
             Ok(_) => back.push(id.clone()),
-            Err(status) => refused(&status, Code::NotFound, "USER_NOT_FOUND"),
+            Err(status) => assert_refused(&status, Code::NotFound, "USER_NOT_FOUND"),
         }
     }
     for cleaned in cleaning {

@@ -10,13 +10,13 @@ use usersd::pb::{
     SearchRequest, UpdatePasswordRequest, UpdateRequest, User, UserStatus,
 };
 
-use crate::support::{PASSWORD, START, Service, ada, create, fields, from, login, nth, refused};
+use crate::support::{PASSWORD, START, Service, ada, assert_refused, create, fields, from, login, nth};
 
 crate::on_every_backend!(
     another_namespace_sees_nothing,
     twins_in_two_namespaces_never_touch,
     a_created_user_can_be_read_back,
-    what_the_caller_leaves_out_is_made_or_empty,
+    omitted_fields_are_generated_or_empty,
     names_are_folded_and_found_in_any_case,
     a_taken_name_changes_nothing_and_names_its_holder,
     every_bad_field_is_named_at_once,
@@ -54,26 +54,38 @@ async fn another_namespace_sees_nothing(service: &Service) {
     let rival = "rival";
 
     let missing = users.read(from(rival, by_id(&id))).await.unwrap_err();
-    refused(&missing, Code::NotFound, "USER_NOT_FOUND"); // PERMISSION_DENIED would confirm the id
+    assert_refused(&missing, Code::NotFound, "USER_NOT_FOUND"); // PERMISSION_DENIED would confirm the id
     let unknown = users.read(from(rival, by_id("nobody"))).await.unwrap_err();
     assert_eq!(missing.message(), unknown.message());
     assert_eq!(missing.details(), unknown.details());
     let named = ReadRequest { username: "ada".into(), ..ReadRequest::default() };
-    refused(&users.read(from(rival, named)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.read(from(rival, named)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     let update = UpdateRequest { id: id.clone(), name: Some("x".into()), ..UpdateRequest::default() };
-    refused(&users.update(from(rival, update)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.update(from(rival, update)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     let delete = DeleteRequest { id: id.clone(), ..DeleteRequest::default() };
-    refused(&users.delete(from(rival, delete)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.delete(from(rival, delete)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     let found = users.search(from(rival, SearchRequest::default())).await.unwrap().into_inner();
     assert_eq!(found.users, []);
     let read = ReadSessionRequest { session_id: session.id.clone() };
-    refused(&users.read_session(from(rival, read)).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(
+        &users.read_session(from(rival, read)).await.unwrap_err(),
+        Code::NotFound,
+        "SESSION_NOT_FOUND",
+    );
     let logout = LogoutRequest { session_id: session.id.clone() };
-    refused(&users.logout(from(rival, logout)).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(
+        &users.logout(from(rival, logout)).await.unwrap_err(),
+        Code::NotFound,
+        "SESSION_NOT_FOUND",
+    );
     assert_eq!(service.counts().await, before);
 
     let login = LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
-    refused(&users.login(from(rival, login)).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(
+        &users.login(from(rival, login)).await.unwrap_err(),
+        Code::Unauthenticated,
+        "BAD_CREDENTIALS",
+    );
     let change = UpdatePasswordRequest {
         user_id: id.clone(),
         old_password: PASSWORD.into(),
@@ -81,7 +93,7 @@ async fn another_namespace_sees_nothing(service: &Service) {
         ..UpdatePasswordRequest::default()
     };
     let status = users.update_password(from(rival, change)).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
 
     // And its names and ids are its own.
     users.create(from(rival, CreateRequest { id: id.clone(), ..ada() })).await.unwrap();
@@ -129,7 +141,7 @@ async fn twins_in_two_namespaces_never_touch(service: &Service) {
         UpdateRequest { id: "twin".into(), email: Some("b@example.com".into()), ..UpdateRequest::default() };
     users.update(from("one", rename)).await.unwrap();
     let gone = ReadRequest { email: "ada@example.com".into(), ..ReadRequest::default() };
-    refused(&users.read(from("one", gone)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.read(from("one", gone)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     users.delete(from("one", DeleteRequest { id: "twin".into(), ..DeleteRequest::default() })).await.unwrap();
     assert_eq!(seen().await, before);
 
@@ -175,7 +187,7 @@ async fn a_created_user_can_be_read_back(service: &Service) {
     assert_eq!(read(service, "auth0|7").await, expected);
 }
 
-async fn what_the_caller_leaves_out_is_made_or_empty(service: &Service) {
+async fn omitted_fields_are_generated_or_empty(service: &Service) {
     let request = CreateRequest { username: "solo".into(), sso_enabled: true, ..CreateRequest::default() };
     let user = create(service, request).await;
     let id = uuid::Uuid::parse_str(&user.id).unwrap();
@@ -207,7 +219,7 @@ async fn names_are_folded_and_found_in_any_case(service: &Service) {
     // Ids are compared byte for byte.
     create(service, CreateRequest { id: "x".into(), ..nth(1) }).await;
     let status = service.users().read(by_id("X")).await.unwrap_err();
-    refused(&status, Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&status, Code::NotFound, "USER_NOT_FOUND");
 }
 
 async fn a_taken_name_changes_nothing_and_names_its_holder(service: &Service) {
@@ -222,15 +234,15 @@ async fn a_taken_name_changes_nothing_and_names_its_holder(service: &Service) {
     ];
     for (request, reason) in cases {
         let status = users.create(request).await.unwrap_err();
-        refused(&status, Code::AlreadyExists, reason);
+        assert_refused(&status, Code::AlreadyExists, reason);
         assert_eq!(status.get_details_error_info().unwrap().metadata["holder"], first.id);
     }
     let request = CreateRequest { id: first.id.clone(), ..nth(2) };
-    refused(&users.create(request).await.unwrap_err(), Code::AlreadyExists, "ID_TAKEN");
+    assert_refused(&users.create(request).await.unwrap_err(), Code::AlreadyExists, "ID_TAKEN");
     let rename =
         UpdateRequest { id: other.id.clone(), username: Some("ADA".into()), ..UpdateRequest::default() };
     let status = users.update(rename).await.unwrap_err();
-    refused(&status, Code::AlreadyExists, "USERNAME_TAKEN");
+    assert_refused(&status, Code::AlreadyExists, "USERNAME_TAKEN");
     assert_eq!(status.get_details_error_info().unwrap().metadata["holder"], first.id);
 
     assert_eq!(service.counts().await, before); // the events went with the users
@@ -418,9 +430,9 @@ async fn a_stale_etag_changes_nothing(service: &Service) {
     let second = users.update(rename("b", &user.etag)).await.unwrap().into_inner().user.unwrap();
     let before = service.counts().await;
     for stale in [&user.etag, "\"nonsense\"", "*"] {
-        refused(&users.update(rename("c", stale)).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
+        assert_refused(&users.update(rename("c", stale)).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
         let delete = DeleteRequest { id: user.id.clone(), etag: stale.into() };
-        refused(&users.delete(delete).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
+        assert_refused(&users.delete(delete).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
         let change = UpdatePasswordRequest {
             user_id: user.id.clone(),
             old_password: PASSWORD.into(),
@@ -428,7 +440,7 @@ async fn a_stale_etag_changes_nothing(service: &Service) {
             etag: stale.into(),
             ..UpdatePasswordRequest::default()
         };
-        refused(&users.update_password(change).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
+        assert_refused(&users.update_password(change).await.unwrap_err(), Code::Aborted, "ETAG_MISMATCH");
     }
     assert_eq!(service.counts().await, before);
     users.delete(DeleteRequest { id: user.id.clone(), etag: second.etag }).await.unwrap();
@@ -461,15 +473,15 @@ async fn a_deleted_user_is_gone_and_its_names_are_free(service: &Service) {
     assert_eq!((trashed.deleted, trashed.updated), (START + 5, START + 5));
     assert_ne!(trashed.etag, user.etag);
 
-    refused(&users.read(by_id(&user.id)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
-    refused(&users.delete(delete).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.read(by_id(&user.id)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.delete(delete).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     let update = UpdateRequest { id: user.id, name: Some("x".into()), ..UpdateRequest::default() };
-    refused(&users.update(update).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+    assert_refused(&users.update(update).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     assert_eq!(users.search(SearchRequest::default()).await.unwrap().into_inner().users, []);
     let read = ReadSessionRequest { session_id: session.id };
-    refused(&users.read_session(read).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
+    assert_refused(&users.read_session(read).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
     let again = LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
-    refused(&users.login(again).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&users.login(again).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
 
     create(service, ada()).await;
 }
@@ -478,7 +490,7 @@ async fn a_deleted_id_stays_taken(service: &Service) {
     let user = create(service, CreateRequest { id: "x".into(), ..ada() }).await;
     service.users().delete(DeleteRequest { id: user.id, ..DeleteRequest::default() }).await.unwrap();
     let status = service.users().create(CreateRequest { id: "x".into(), ..nth(1) }).await.unwrap_err();
-    refused(&status, Code::AlreadyExists, "ID_TAKEN");
+    assert_refused(&status, Code::AlreadyExists, "ID_TAKEN");
 }
 
 async fn search_finds_prefixes_in_order_and_pages(service: &Service) {

@@ -1,13 +1,13 @@
-//! Writes databases in MaxMind's format, from its specification (MaxMind DB File Format, version 2.0): a binary tree
-//! of address bits, the records, and what the database says of itself.
+//! Writes databases in MaxMind's format, from its specification (MaxMind DB File Format, version 2.0): a
+//! binary tree of address bits, the records, and what the database says of itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What a record is made of.
+/// A value of a record.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Text(&'static str),
-    /// How wide it is declared to be, in bits, and the number.
+    /// The width in bits that it is declared to have, and the number.
     Number(u16, u16),
     Map(Vec<(&'static str, Value)>),
     List(Vec<Value>),
@@ -21,7 +21,7 @@ const GAP: usize = 16;
 /// Before what the database says of itself.
 const MARKER: &[u8] = b"\xab\xcd\xefMaxMind.com";
 
-/// Where a bit leads.
+/// The node that a bit leads to.
 #[derive(Clone, Copy)]
 enum Next {
     Nowhere,

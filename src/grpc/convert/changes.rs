@@ -1,7 +1,7 @@
 //! An Update: which fields it writes, and what.
 
 use crate::domain::email::Email;
-use crate::domain::password::Policy;
+use crate::domain::password::PasswordPolicy;
 use crate::domain::user::{Changes, Name};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
@@ -62,7 +62,7 @@ impl Mask {
 
 pub(in crate::grpc) fn changes(
     request: pb::UpdateRequest,
-    policy: &Policy,
+    policy: &PasswordPolicy,
 ) -> Result<(UserId, String, Changes)> {
     let mut fields = Fields::default();
     let id = fields.check("id", UserId::parse(&request.id));

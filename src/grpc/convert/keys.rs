@@ -11,11 +11,7 @@ use crate::pb;
 
 use super::list::{count, device, event, page, span};
 
-/// What a new key is to be.
-///
-/// # Errors
-///
-/// [`Error::Invalid`] with every field at fault.
+/// Reads a new key.
 pub(in crate::grpc) fn new_key(
     request: &pb::CreateKeyRequest,
 ) -> Result<(KeyName, Scopes, Option<Timestamp>)> {
@@ -38,7 +34,7 @@ impl From<Key> for pb::Key {
         Self {
             id: key.id,
             name: key.name.as_str().to_owned(),
-            namespace: key.reach.as_str().to_owned(),
+            namespace: key.namespaces.as_str().to_owned(),
             scopes: key.scopes.names().map(str::to_owned).collect(),
             created: key.created.seconds(),
             expires: seconds(key.expires),
@@ -49,10 +45,6 @@ impl From<Key> for pb::Key {
 }
 
 /// The id of a key to revoke, and whether its descendants go with it.
-///
-/// # Errors
-///
-/// [`Error::Invalid`] without an id.
 pub(in crate::grpc) fn key_to_delete(request: pb::DeleteKeyRequest) -> Result<(String, bool)> {
     if request.id.is_empty() {
         return Err(Error::invalid("id", "is required"));
@@ -61,10 +53,6 @@ pub(in crate::grpc) fn key_to_delete(request: pb::DeleteKeyRequest) -> Result<(S
 }
 
 /// Which events of keys are asked for.
-///
-/// # Errors
-///
-/// [`Error::Invalid`] with every field at fault.
 pub(in crate::grpc) fn parse_key_logs(
     request: pb::ListKeyLogsRequest,
 ) -> Result<(KeyLogFilter, PageRequest)> {

@@ -1,4 +1,4 @@
-//! Lists: what they show, where they begin, what they answer.
+//! Lists: filters, pages and replies.
 
 use crate::domain::device::Details;
 use crate::domain::event::{Action, LogFilter, LogRecord};
@@ -53,7 +53,7 @@ fn order(raw: &str, fields: &mut Fields) -> Option<Order> {
     }
 }
 
-/// Whether the order is turned round.
+/// Reads a direction: true for descending.
 fn direction(raw: &str, fields: &mut Fields) -> Option<bool> {
     match raw.to_ascii_lowercase().as_str() {
         "" | "asc" => Some(false),
@@ -76,7 +76,7 @@ pub(super) fn page(limit: Option<i64>, offset: i64, token: String, fields: &mut 
     Some(Page { limit: limit?, offset: offset?, token })
 }
 
-/// What the first contract's Search asks for: the prefixes and the page.
+/// Reads a search of the first contract: the prefixes and the page.
 pub(in crate::grpc) fn search(request: &pb::SearchRequest) -> Result<(String, String, Page)> {
     let mut fields = Fields::default();
     let username = prefix("username", &request.username, super::Username::MAX, &mut fields);
@@ -90,7 +90,7 @@ pub(in crate::grpc) fn search(request: &pb::SearchRequest) -> Result<(String, St
     }
 }
 
-/// What a name begins with, folded as names are.
+/// Reads a prefix of a name, folded as names are.
 fn prefix(field: &str, raw: &str, most: usize, fields: &mut Fields) -> Option<String> {
     if raw.len() > most {
         fields.add(field, format!("must have at most {most} bytes"));

@@ -20,7 +20,7 @@ pub(in crate::grpc) fn prefs_change(request: pb::UpdatePrefsRequest) -> Result<(
     let user = fields.check("id", UserId::parse(&request.id));
     let prefs = match request.prefs.map(object) {
         Some(Some(map)) => fields.check("prefs", PrefsChanges::parse(map)),
-        Some(None) => fields.check("prefs", Err("has a number that JSON cannot hold")),
+        Some(None) => fields.check("prefs", Err("has a number that JSON cannot represent")),
         None => fields.check("prefs", Err("is required")),
     };
     user.zip(prefs).ok_or(Error::Invalid(fields))

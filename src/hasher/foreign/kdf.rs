@@ -18,7 +18,8 @@ const LARGE: u64 = 16 * 1024;
 /// Iterations of PBKDF2: what RFC 8018 §4.2 asks for at least, and twice what is advised now.
 const ITERATIONS: std::ops::RangeInclusive<u64> = 1_000..=2_000_000;
 
-/// Least logarithm of scrypt's cost: fewer blocks than a browser's log-in took when it was made (RFC 7914 §2).
+/// Least logarithm of scrypt's cost: fewer blocks than a browser's log-in took when it was made (RFC 7914
+/// §2).
 const MIN_SCRYPT: u32 = 10;
 
 /// PBKDF2 with one digest: password, salt, iterations, output.
@@ -32,7 +33,7 @@ enum Scheme {
         params: argon2::Params,
     },
     Scrypt(scrypt::Params),
-    /// What comes out of scrypt encrypts the project's key.
+    /// The output of scrypt encrypts the project's key.
     Firebase {
         params: scrypt::Params,
         key: Vec<u8>,
@@ -146,7 +147,8 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.replace('.', "+")).ok()
 }
 
-/// The values of `names`, all of which must be there, and no others: one that is not known may change the hash.
+/// The values of `names`, all of which must be there, and no others: one that is not known may change the
+/// hash.
 fn numbers<const N: usize>(params: &str, names: [&str; N]) -> Option<[u32; N]> {
     let mut values = [0; N];
     if params.split(',').count() != N {

@@ -1,4 +1,4 @@
-//! What `/etc/shadow` and PHP applications hold: sha-crypt, md5-crypt and phpass.
+//! Hashes of `/etc/shadow` and of PHP applications: sha-crypt, md5-crypt and phpass.
 //!
 //! Sources: the manual of crypt(5); Kamp's md5-crypt as FreeBSD published it; Openwall's phpass.
 

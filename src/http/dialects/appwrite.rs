@@ -24,10 +24,11 @@ use project::Origin;
 use refusal::{Failure, Refusal};
 use route::Operation;
 
-/// Its SDKs tell JSON by the beginning.
+/// Its SDKs recognize JSON by the beginning.
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=UTF-8");
 
-/// On answers without a body: the Python SDK looks at the type in any case, and would parse what is called JSON.
+/// On answers without a body: the Python SDK looks at the type in any case, and would parse what is called
+/// JSON.
 const EMPTY: HeaderValue = HeaderValue::from_static("text/html; charset=UTF-8");
 
 const VERBS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
@@ -51,7 +52,7 @@ pub(super) struct Appwrite {
     user: String,
     session: String,
     origin: Origin,
-    /// Whether the request names no project and carries no key.
+    /// True if the request names no project and carries no key.
     is_unnamed: bool,
 }
 
@@ -79,7 +80,7 @@ impl Appwrite {
     }
 
     pub(super) fn expects(&self, head: &Parts, max: usize) -> Expected {
-        // Any other body is one without parameters, as it was there.
+        // Any other body is one without parameters, as in Appwrite.
         let is_json =
             media_type(&head.headers).is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
         if self.operation.has_body() && is_json { Expected::Plain(max) } else { Expected::Nothing }

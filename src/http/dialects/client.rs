@@ -65,8 +65,8 @@ impl<'g> Client<'g> {
         Ok(Reply::decode(reply).map_err(Error::internal)?)
     }
 
-    /// A page of `List` or `ListTrash` in its full length: one reply has a limit in bytes, too, and these dialects take a
-    /// short page for the last one.
+    /// A page of `List` or `ListTrash` in its full length: one reply has a limit in bytes, too, and these
+    /// dialects take a short page for the last one.
     pub(super) async fn list(&self, mut request: pb::ListRequest) -> Result<pb::ListResponse, Status> {
         let mut listed: pb::ListResponse = self.call(&request).await?;
         let wanted = request.limit.unwrap_or_default();
@@ -88,10 +88,6 @@ impl<'g> Client<'g> {
 }
 
 /// The user of a reply, which every reply about one has.
-///
-/// # Errors
-///
-/// `INTERNAL` if it has none.
 pub(super) fn user(user: Option<pb::User>) -> Result<pb::User, Status> {
     user.ok_or_else(|| Error::internal("a reply without its user").into())
 }

@@ -33,7 +33,8 @@ pub(super) fn target<'g>(schema: &'g Schema, path: &str) -> Option<Target<'g>> {
 }
 
 pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(Target<'g>, Grpc)> {
-    // The micro framework's client names the content type once more, whatever that is, and no other client does.
+    // The micro framework's client names the content type once more, whatever that is, and no other client
+    // does.
     let grpc = Grpc { micro: head.headers.contains_key("x-content-type") };
     if let Some(target) = target(schema, head.uri.path()) {
         return Ok((target, grpc));
@@ -69,7 +70,8 @@ impl Grpc {
     }
 }
 
-/// Generated clients of micro read the first detail of a status as the error where there is one, and cannot read ours.
+/// Generated clients of micro read the first detail of a status as the error where there is one, and cannot
+/// read ours.
 fn in_words_of_micro(id: &str, response: Response<Body>) -> Response<Body> {
     let status = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok);
     let Some(status) = status else { return response };

@@ -23,7 +23,7 @@ pub(super) const MEDIA_TYPE: &str = "application/grpc+json";
 pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<&'g Method> {
     let method = schema.method(head.uri.path()).filter(|method| !method.is_stream());
     method.ok_or_else(|| {
-        let unknown = refusal(Code::Unimplemented, ErrorReason::MethodUnknown, "there is no such method");
+        let unknown = refusal(Code::Unimplemented, ErrorReason::MethodUnknown, "no such method");
         Box::new(refuse("users", &unknown))
     })
 }
@@ -41,7 +41,7 @@ pub(super) async fn answer(client: Client<'_>, content: Bytes) -> Response<Body>
 fn unframe(body: Bytes) -> Result<Bytes, Status> {
     match body.first() {
         None => Ok(body),
-        Some(0) => single(body).ok_or_else(|| Error::Malformed("the frame is cut".to_owned()).into()),
+        Some(0) => single(body).ok_or_else(|| Error::Malformed("the frame is incomplete".to_owned()).into()),
         Some(1) => Err(refusal(Code::Unimplemented, ErrorReason::Malformed, "compression is not supported")),
         Some(_) => Err(Error::Malformed("the body is not a gRPC frame".to_owned()).into()),
     }

@@ -22,7 +22,7 @@ pub(super) fn owns(path: &str) -> bool {
     path.starts_with("/meiro/")
 }
 
-/// What a path names.
+/// The resource that a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resource {
     Users,
@@ -34,7 +34,8 @@ enum Resource {
 }
 
 impl Resource {
-    /// The resource, and the id in its path, empty where it has none. `trash` and `create_or_restore` are words, not ids.
+    /// The resource, and the id in its path, empty where it has none. `trash` and `create_or_restore` are
+    /// words, not ids.
     fn find(path: &str) -> Option<(Self, &str)> {
         let segments: Vec<&str> = path.strip_prefix("/meiro/")?.split('/').collect();
         match *segments {
@@ -48,18 +49,18 @@ impl Resource {
         }
     }
 
-    fn verbs(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
+    fn verbs(self) -> &'static str {
+        match self {
             Self::Users => "GET, POST, HEAD, OPTIONS",
             Self::User => "DELETE, GET, PATCH, HEAD, OPTIONS",
             Self::Password | Self::CreateOrRestore => "POST, OPTIONS",
             Self::Trash => "GET, HEAD, OPTIONS",
             Self::Trashed => "PATCH, OPTIONS",
-        })
+        }
     }
 
     fn has(self, verb: &Verb) -> bool {
-        self.verbs().to_str().unwrap_or_default().split(", ").any(|known| known == verb.as_str())
+        self.verbs().split(", ").any(|known| known == verb.as_str())
     }
 
     /// The RPC that does it.
@@ -77,7 +78,7 @@ impl Resource {
         }
     }
 
-    /// Whether its fields come in the body.
+    /// Returns true if its fields come in the body.
     fn has_body(self, verb: &Verb) -> bool {
         match self {
             Self::Users | Self::Password | Self::CreateOrRestore => verb == Verb::POST,
@@ -98,7 +99,7 @@ pub(super) struct Meiro {
 
 pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(&'g Method, Meiro)> {
     let not_found = || {
-        let (code, status) = reply::not_found("there is nothing at this path");
+        let (code, status) = reply::not_found("not found");
         Box::new(failed(code, &status))
     };
     let (resource, id) = Resource::find(head.uri.path()).ok_or_else(not_found)?;
@@ -138,7 +139,7 @@ impl Meiro {
         self.verb == Verb::POST && matches!(self.resource, Resource::Users | Resource::CreateOrRestore)
     }
 
-    /// Does what is about one user.
+    /// Handles the operations on one user.
     async fn one(&self, client: &Client<'_>, text: &[u8]) -> Result<Vec<u8>, Status> {
         let id = self.id.clone();
         let user = match (self.resource, &self.verb) {
@@ -226,10 +227,10 @@ fn other_verb(verb: &Verb, resource: Resource) -> Response<Body> {
     let mut response = if verb == Verb::OPTIONS {
         reply::no_content()
     } else {
-        let (code, status) = reply::wrong_verb("the path has other verbs");
+        let (code, status) = reply::wrong_verb(&format!("method not allowed; allowed: {}", resource.verbs()));
         failed(code, &status)
     };
-    response.headers_mut().insert(header::ALLOW, resource.verbs());
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(resource.verbs()));
     response
 }
 

@@ -1,5 +1,5 @@
-//! The JSON of the first `users` service (micro): `POST /users/Users/<Method>` and `POST /users/<method>`, its error
-//! body, its replies that were empty.
+//! The JSON of the first `users` service (micro): `POST /users/Users/<Method>` and `POST /users/<method>`,
+//! its error body, its replies that were empty.
 
 use http::request::Parts;
 use http::{HeaderValue, Method as Verb, Response, StatusCode, header};
@@ -27,7 +27,7 @@ pub(super) fn owns(path: &str) -> bool {
 
 pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<&'g Method> {
     let Some(method) = find(schema, head.uri.path()) else {
-        let (code, status) = reply::not_found("there is no such method");
+        let (code, status) = reply::not_found("no such method");
         return Err(Box::new(failed("users", &status, code)));
     };
     if head.method != Verb::POST {
@@ -61,10 +61,6 @@ pub(super) async fn answer(client: Client<'_>, content: &[u8]) -> Response<Body>
 }
 
 /// Calls an RPC in the dialect's JSON; no content stands for `{}`.
-///
-/// # Errors
-///
-/// The status of the call, or what is wrong with the JSON.
 pub(super) async fn call(client: Client<'_>, content: &[u8]) -> Result<Vec<u8>, Status> {
     let (schema, method) = (client.schema(), client.method);
     let content = if content.is_empty() { b"{}" } else { content };

@@ -1,4 +1,4 @@
-//! What the dialects share whose JSON is not proto3's: the fields at fault, query parameters, objects.
+//! Helpers of the dialects whose JSON is not proto3's: the fields at fault, query parameters, objects.
 
 use std::borrow::Cow;
 
@@ -16,10 +16,6 @@ pub(super) fn violations(status: &Status) -> Vec<(String, String)> {
 }
 
 /// The value of a query parameter; of several, the last one.
-///
-/// # Errors
-///
-/// [`BadEscape`] if its value is not percent-encoded UTF-8.
 pub(super) fn parameter(head: &Parts, name: &str) -> Result<Option<String>, BadEscape> {
     let pairs = head.uri.query().unwrap_or_default().split('&');
     let mut values = pairs.filter_map(|pair| {

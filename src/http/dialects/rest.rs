@@ -44,7 +44,7 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(&'g Metho
         }
         Ok(RouteMatch::OtherVerbs(verbs)) => other_verb(&head.method, &verbs),
         Ok(RouteMatch::Nothing) => {
-            let (code, status) = reply::not_found("there is nothing at this path");
+            let (code, status) = reply::not_found("not found");
             reply::error_as(code, &status)
         }
         Err(_) => {
@@ -61,13 +61,14 @@ fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
         allowed.push("HEAD");
     }
     allowed.push("OPTIONS");
+    let allowed = allowed.join(", ");
     let mut response = if verb == Verb::OPTIONS {
         reply::no_content()
     } else {
-        let (code, status) = reply::wrong_verb("the path has other verbs");
+        let (code, status) = reply::wrong_verb(&format!("method not allowed; allowed: {allowed}"));
         reply::error_as(code, &status)
     };
-    if let Ok(allowed) = allowed.join(", ").parse() {
+    if let Ok(allowed) = allowed.parse() {
         response.headers_mut().insert(header::ALLOW, allowed);
     }
     response
@@ -149,8 +150,8 @@ fn write(
     .map_err(Error::internal)
 }
 
-/// A stream of gRPC messages as lines of JSON: `{"result": ...}` for each message, and `{"error": ...}` as the last line of a
-/// stream that fails.
+/// A stream of gRPC messages as lines of JSON: `{"result": ...}` for each message, and `{"error": ...}` as
+/// the last line of a stream that fails.
 struct Lines {
     body: Body,
     messages: Messages,

@@ -16,7 +16,7 @@ use crate::http::body::End;
 use crate::http::transcode::schema::Schema;
 use crate::http::upstream::Upstream;
 
-/// A call in gRPC-Web: what the form of its reply depends on.
+/// A call in gRPC-Web, with what the form of its reply depends on.
 #[derive(Debug)]
 pub(super) struct Web {
     verb: Verb,

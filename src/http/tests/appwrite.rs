@@ -1,5 +1,5 @@
-//! The Appwrite dialect before RPCs that says what the real one seldom does: refuses callers, fails, ends pages
-//! early.
+//! The Appwrite dialect before RPCs that says what the real one seldom does: refuses callers, fails, ends
+//! pages early.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{Front, Got, Seen, USERS, failing, front, request, send};
+use super::{Got, Seen, TestGateway, USERS, failing, front, request, send};
 use crate::error::Error;
 use crate::pb;
 
@@ -25,7 +25,7 @@ fn as_sdk(verb: &str, path: &str, body: &str) -> Request<Body> {
     request
 }
 
-fn refusing(code: Code, reason: &'static str) -> Front {
+fn refusing(code: Code, reason: &'static str) -> TestGateway {
     failing(move || {
         let mut details = ErrorDetails::with_error_info(reason, "usersd", []);
         details.set_retry_info(Some(Duration::from_millis(100)));
@@ -145,7 +145,7 @@ fn numbered(n: i64) -> pb::User {
 }
 
 /// Ends each page after two, as one that is full of prefs would. A page token is where the next one begins.
-fn short_pages(total: i64) -> Front {
+fn short_pages(total: i64) -> TestGateway {
     let reply = move |seen: Seen| {
         assert_eq!(seen.path, "/users.Users/List");
         let request = pb::ListRequest::decode(seen.message).unwrap();

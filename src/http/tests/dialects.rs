@@ -5,12 +5,12 @@ use serde_json::json;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::{Front, Got, MAX_BODY, USERS, failing, framed, front, request, send};
+use super::{Got, MAX_BODY, TestGateway, USERS, failing, framed, front, request, send};
 use crate::error::Error;
 use crate::pb;
 
 /// Answers as `users` would: a user to everything, a session for tokens.
-fn users() -> Front {
+fn users() -> TestGateway {
     let reply = |seen: super::Seen| {
         let user = pb::User {
             id: "u-1".into(),
@@ -87,7 +87,7 @@ async fn micro_errors_have_their_form() {
     assert_eq!(got.json()["status"], "Bad Request");
 }
 
-async fn grpc_json(front: &Front, path: &str, media: &str, body: Vec<u8>) -> Got {
+async fn grpc_json(front: &TestGateway, path: &str, media: &str, body: Vec<u8>) -> Got {
     let body = Body::new(http_body_util::Full::from(body));
     let request = http::Request::builder().method("POST").uri(path).header("content-type", media);
     send(front, request.body(body).unwrap()).await

@@ -1,4 +1,5 @@
-//! The rules of `google/api/http.proto`, by the names they have in the notes: P paths, B bodies, Q queries, M verbs.
+//! The rules of `google/api/http.proto`, by the names they have in the notes: P paths, B bodies, Q queries, M
+//! verbs.
 
 use serde_json::{Value, json};
 
@@ -6,7 +7,8 @@ use crate::http::transcode::route::{Body, RouteError, Router, Rule};
 
 use super::{Got, MAX_BODY, echo, request, send};
 
-/// What the echo shows of a request's message; a `FileReply`, so `title` is the name and `tags` have no place there.
+/// The message of a request as the echo returns it; a `FileReply`, so `title` is the name and `tags` are left
+/// out.
 async fn file(verb: &str, path: &str) -> Got {
     send(&echo(), request(verb, path, "")).await
 }

@@ -8,13 +8,13 @@ use crate::domain::list::{Filters, Order, Position, SortValue, TimeRange};
 use super::super::entity::user::Column;
 use super::super::users::zero;
 
-/// What the rows must be like. Only the column of the order that is walked along may lead to an index.
+/// The conditions of the rows. Only the column of the order that is walked along may lead to an index.
 pub(super) fn conditions(backend: DbBackend, filters: &Filters, walked: Option<Order>) -> Vec<Expr> {
     let mut all = Vec::new();
     if !filters.search.is_empty() {
         let texts = [Column::IdFolded, Column::Username, Column::Email, Column::NameFolded];
         let found = texts.map(|text| {
-            if filters.searches_beginnings() {
+            if filters.searches_prefix() {
                 starts_with(text, &filters.search)
             } else {
                 contains(backend, text, &filters.search)
@@ -78,7 +78,8 @@ fn labelled(backend: DbBackend, label: &str) -> Expr {
     Expr::cust_with_values(sql, [label])
 }
 
-/// What a list is ordered by, `None` for the id, and the id. `sorted`: in a form that no index has.
+/// The expression that a list is ordered by, `None` for the id, and the id. `sorted`: in a form that no index
+/// has.
 pub(super) fn order_of(order: Order, sorted: bool) -> (Option<Expr>, Expr) {
     let text = |column: Column| {
         let plain = column.into_expr();
@@ -110,7 +111,7 @@ pub(super) fn after_cursor(key: Option<Expr>, id: Expr, cursor: &Position, desce
     if descending { here.lt(there) } else { here.gt(there) }
 }
 
-/// The first text that sorts behind all that begin with `prefix`; `None` if it is not ASCII.
+/// The first text that sorts after all that begin with `prefix`; `None` if it is not ASCII.
 pub(super) fn after_prefix(prefix: &str) -> Option<String> {
     let (last, rest) = prefix.as_bytes().split_last()?;
     let end = char::from(last.checked_add(1)?);

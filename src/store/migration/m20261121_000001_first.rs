@@ -39,8 +39,8 @@ impl MigrationTrait for Migration {
 }
 
 /// An absent username, e-mail address or password is the empty text, so that rows sort and page alike on both
-/// databases; an absent time is 0. `id_folded` and `name_folded` are what searches compare (see `text::fold`);
-/// username and e-mail address are folded already.
+/// databases; an absent time is 0. `id_folded` and `name_folded` are what searches compare (see
+/// `text::fold`); username and e-mail address are folded already.
 pub(super) const USERS: &str = "
 CREATE TABLE users (
   namespace {text},

@@ -1,4 +1,4 @@
-//! What lists and searches need: orders, the search index, the session that an event is about.
+//! Columns and indexes of lists and searches: orders, the search index, the session that an event is about.
 
 use std::fmt::Display;
 
@@ -51,8 +51,9 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// The index of a user has her row's number; what it knows her by is not kept beside it. A search looks into each of
-/// the trees that the index consists of: two alike are merged, not four as usual, by writes and by housekeeping.
+/// The index of a user has her row's number; what it knows her by is not kept beside it. A search looks into
+/// each of the segments that the index consists of: two alike are merged, not four as usual, by writes and by
+/// housekeeping.
 const SQLITE_SEARCH: &str = "
 CREATE VIRTUAL TABLE users_search USING fts5
   (terms, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii');
@@ -68,8 +69,8 @@ CREATE TABLE users_search (
   FOREIGN KEY (namespace, id) REFERENCES users (namespace, id) ON DELETE CASCADE
 )";
 
-/// New terms are sorted in at once: else some search would look through those that are not, and some write sort in
-/// those of many others.
+/// New terms are sorted in at once: else some search would look through those that are not, and some write
+/// sort in those of many others.
 const POSTGRES_TERMS: &str =
     "CREATE INDEX users_search_terms ON users_search USING gin (terms) WITH (fastupdate = off)";
 
@@ -83,10 +84,10 @@ CREATE INDEX users_in_trash_by_email ON users (namespace, email, deleted, id) WH
 
 const EVENTS: &str = "ALTER TABLE events ADD COLUMN session {text} DEFAULT ''";
 
-/// Gives users a number on SQLite, which the search index knows them by. Rows have one there anyway, but only one that
-/// is declared stays the same when the file is compacted.
+/// Gives users a number on SQLite, which the search index knows them by. Rows have one there anyway, but only
+/// one that is declared stays the same when the file is compacted.
 ///
-/// A table that others refer to cannot be dropped without their rows: sessions step aside meanwhile.
+/// A table that others refer to cannot be dropped without their rows: sessions are moved away meanwhile.
 async fn number_users(db: &SchemaManagerConnection<'_>) -> Result<(), DbErr> {
     let columns = "namespace, id, generation, version, username, email, email_verified, name, status, sso_enabled, \
                    password_hash, password_updated, prefs, labels, metadata, created, updated, deleted, \
@@ -112,8 +113,8 @@ async fn number_users(db: &SchemaManagerConnection<'_>) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// Users read at a time, in the order of their key: what the search index holds of them. Named one by one and not by
-/// their entity, which will have columns that are not there yet.
+/// Users read at a time, in the order of their key: what the search index holds of them. Named one by one and
+/// not by their entity, which will have columns that are not there yet.
 const BATCH: &str = "
 SELECT namespace, id, username, email, email_verified, name, status, labels, deleted FROM users
 WHERE (namespace, id) > ($1, $2) ORDER BY namespace, id LIMIT 500";

@@ -4,8 +4,8 @@ use super::Sql;
 
 pub(super) const MIGRATION: Sql = Sql { name: "m20261121_000003_keys", statements: &[KEYS, VERSION, FIRST] };
 
-/// An absent time is 0. Keys are looked up in memory, where every replica has all of them, so there is no index of
-/// digests.
+/// An absent time is 0. Keys are looked up in memory, where every replica has all of them, so there is no
+/// index of digests.
 const KEYS: &str = "
 CREATE TABLE keys (
   namespace {text},

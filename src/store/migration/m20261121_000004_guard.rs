@@ -1,12 +1,12 @@
-//! What guards passwords: counts of attempts, familiar places, and users drawn by chance.
+//! Tables of the throttle: counts of attempts, known IP addresses, and random numbers of users.
 
 use super::Sql;
 
 pub(super) const MIGRATION: Sql =
     Sql { name: "m20261121_000004_guard", statements: &[ATTEMPTS, FAMILIAR_PLACES, USERS_BY_CHANCE] };
 
-/// `mark` is a keyed digest of whom the row counts for. `spent` are attempts of the `hour` that did not succeed,
-/// `spent_before` those of the hour before; `streak` failures in a row, the last at `failed`.
+/// `mark` is the bucket key, a keyed digest. `spent` are attempts of the `hour` that did not
+/// succeed, `spent_before` those of the hour before; `streak` failures in a row, the last at `failed`.
 const ATTEMPTS: &str = "
 CREATE TABLE attempts (
   namespace {text},
@@ -31,6 +31,6 @@ CREATE TABLE familiar_places (
 );
 CREATE INDEX familiar_places_by_age ON familiar_places (seen)";
 
-/// Generations are random, so the next one behind a random number is any user's.
+/// Generations are random, so the next one after a random number is a random user's.
 const USERS_BY_CHANCE: &str = "
 CREATE INDEX users_by_chance ON users (namespace, generation) WHERE deleted = 0 AND password_hash <> ''";

@@ -1,4 +1,4 @@
-//! What housekeeping remembers: the clocks by which it removes, and purged users whose events are not cleared yet.
+//! Tables of housekeeping: the clocks by which it removes, and purged users whose events are not cleared yet.
 
 use super::Sql;
 
@@ -15,8 +15,8 @@ CREATE TABLE housekeeping (
   PRIMARY KEY (boot_id)
 )";
 
-/// Events with the user's id up to number `last` are of one who was purged; those up to `cleared` say no more where the
-/// person was.
+/// Events with the user's id up to number `last` are of one who was purged; those up to `cleared` say no more
+/// where the person was.
 const PURGED: &str = "
 CREATE TABLE purged (
   namespace {text},

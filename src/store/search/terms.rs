@@ -1,13 +1,12 @@
-//! What the search index holds of a user, and what it is asked for.
+//! The terms of the search index: those of a user, and those of a search.
 //!
-//! The index knows numbers and which users have them. A number stands for three or four characters that follow each
-//! other in one of the user's texts, for what a text begins with, for a label, or for another thing that lists are
-//! filtered by.
-//! The namespace and whether the user lives are part of each number: the index of one tenant is apart from all
-//! others, and a search costs by the tenant's own users.
+//! The index knows numbers and which users have them. A number stands for three or four characters that
+//! follow each other in one of the user's texts, for what a text begins with, for a label, or for another
+//! thing that lists are filtered by. The namespace and whether the user lives are part of each number: the
+//! index of one tenant is apart from all others, and a search costs by the tenant's own users.
 //!
-//! Numbers can coincide, and a text can have all parts of a searched one without having it: what the index finds is
-//! looked at once more in the user's row.
+//! Numbers can coincide, and a text can have all parts of a searched one without having it: what the index
+//! finds is looked at once more in the user's row.
 
 use std::collections::BTreeSet;
 
@@ -20,26 +19,28 @@ use crate::domain::text::fold;
 use crate::domain::user::{Status, User};
 use crate::domain::username::Username;
 
-/// What the index knows users by.
+/// A number by which the index finds users.
 pub type Term = u64;
 
-/// Characters of a long n-gram. Among a million users many have the same three in a row, and what they have in common
-/// with others is all read by a search: fewer have four.
+/// Characters of a long n-gram. Among a million users many have the same three in a row, and what they have
+/// in common with others is all read by a search: fewer have four.
 const NGRAM: usize = 4;
 
-/// Of so many long n-grams in a row the index holds at least one, that with the smallest number. So a text that has
-/// another in it has all the long n-grams that are held of that other, and a third of them need not be held.
+/// Of so many long n-grams in a row the index holds at least one, that with the smallest number. So a text
+/// that has another in it has all the long n-grams that are held of that other, and a third of them need not
+/// be held.
 ///
 /// Source: Schleimer, Wilkerson and Aiken, "Winnowing", SIGMOD 2003.
 const WINDOW: usize = 2;
 
-/// Most parts of a searched text that the index is asked for; those of a longer one are taken at even distances.
+/// Most parts of a searched text that the index is asked for; those of a longer one are taken at even
+/// distances.
 const MAX_PROBES: usize = 12;
 
 /// As many are asked for at first: each is a list to look into, and few suffice where some are rare.
 const FIRST_PROBES: usize = 3;
 
-/// What a number stands for. Stored in every number: never change one.
+/// The kind of a term. Hashed into every number: never change one.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum TermKind {
@@ -88,8 +89,8 @@ impl TermHasher {
         smallest
     }
 
-    /// What a text is found by that has `text` in it: up to `most` of its long n-grams, or as few short ones as have all
-    /// of its characters.
+    /// Returns terms of every text that contains `text`: up to `most` of its long n-grams, or as few short
+    /// ones as have all of its characters.
     fn ngrams_for(&self, text: &str, most: usize) -> Vec<Term> {
         let long = self.winnowed_ngrams(text);
         let (all, distance) = if long.is_empty() {
@@ -157,7 +158,7 @@ pub(in super::super) fn terms_of(namespace: &Namespace, user: &User, folded: &Fo
     terms
 }
 
-/// Whether the index holds the same of both, which are one user before and after a change.
+/// Returns true if a change of a user leaves its terms as they are.
 pub(in super::super) fn same_terms(before: &User, after: &User) -> bool {
     before.deleted.is_some() == after.deleted.is_some()
         && before.status == after.status
@@ -168,8 +169,9 @@ pub(in super::super) fn same_terms(before: &User, after: &User) -> bool {
         && before.labels == after.labels
 }
 
-/// What to ask the index for, one after the other until few are found: what few of those that fit `filters` may share
-/// with others, then all that they have. Nothing if the index is of no help.
+/// Returns the probes of the index, to try one after the other until few users are found: terms that few of
+/// those that match `filters` may share with others, then all that they have. Nothing if the index is of no
+/// help.
 pub fn probes(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Vec<Term>> {
     let hasher = TermHasher::new(namespace, trash);
     let (mut rare, mut all) = (BTreeSet::new(), BTreeSet::new());
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nearly_all_have_is_asked_for_last() {
+    fn common_terms_are_probed_last() {
         let ask = |filters: Filters| probes(&Namespace::default(), false, &filters);
         let search = |text: &str| Filters { search: text.into(), ..Filters::default() };
         let name = ask(search("lovela"));
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn beginnings_are_one_and_two_characters() {
+    fn prefixes_are_one_and_two_characters() {
         let hasher = hasher("default");
         let of = |text: &str| hasher.prefixes(text).collect::<Vec<_>>();
         let term = |text: &str| hasher.term(TermKind::Prefix, text);

@@ -2,7 +2,7 @@ use super::*;
 
 const MILLI: Duration = Duration::from_millis(1);
 
-const ONE: Limits = Limits { most: 1, slow: 1 };
+const ONE: TurnLimits = TurnLimits { most: 1, slow: 1 };
 
 /// The calls of a tenant's key: `tenant`, or `tenant/key`.
 fn flow(name: &str) -> Flow {
@@ -19,7 +19,7 @@ struct World {
 
 impl World {
     fn new(connections: usize, most: usize) -> Self {
-        let turns = Arc::new(Turns::new(connections, Limits { most, slow: 1 }));
+        let turns = Arc::new(Turns::new(connections, TurnLimits { most, slow: 1 }));
         Self { turns, now: Instant::now(), waiting: Vec::new() }
     }
 
@@ -128,7 +128,7 @@ fn a_slow_namespace_has_fewer_connections_while_others_are_there() {
     let (_, permit) = alone.remove(0);
     let (_, permit) = world.pass(permit, MILLI).unwrap();
     assert_eq!(world.free(), 3, "it has one");
-    let _next = world.pass(permit, COMPANY).unwrap();
+    let _next = world.pass(permit, SHARED_WINDOW).unwrap();
     assert_eq!(world.free(), 1, "it is alone again");
 }
 
@@ -219,6 +219,6 @@ fn those_who_left_take_no_room() {
         drop(turns.enter(&flow("one"), Instant::now()));
     }
     let waiters: usize =
-        turns.lock().tenants[&Arc::from("one")].lines.iter().map(|line| line.waiters.len()).sum();
-    assert!(waiters <= 2 * MANY, "{waiters}");
+        turns.lock().tenants[&Arc::from("one")].queues.iter().map(|line| line.waiters.len()).sum();
+    assert!(waiters <= 2 * CLEANUP_THRESHOLD, "{waiters}");
 }

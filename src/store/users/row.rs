@@ -43,12 +43,12 @@ pub(super) fn row(
     })
 }
 
-/// The account in a row, unless it lies in the trash.
+/// The account in a row, unless it is in the trash.
 pub(super) fn account(row: Option<user::Model>) -> Result<Option<Account>> {
     row.filter(|row| row.deleted == 0).map(Account::try_from).transpose()
 }
 
-/// The account in a row, if it lies in the trash.
+/// The account in a row, if it is in the trash.
 pub(super) fn trashed(row: Option<user::Model>) -> Result<Option<Account>> {
     row.filter(|row| row.deleted != 0).map(Account::try_from).transpose()
 }

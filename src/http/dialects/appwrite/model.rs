@@ -199,8 +199,8 @@ pub(super) const EVENTS: [LogEvent; 10] = [
     LogEvent::SessionsDeleted,
 ];
 
-/// The events of one of our entries: none if Appwrite has no such event, several if it changed several things at once, which
-/// took as many calls there.
+/// The events of one of our entries: none if Appwrite has no such event, several if it changed several things
+/// at once, which took as many calls there.
 pub(super) fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
     let event = match entry.event() {
         LogEvent::UserCreated => "account.create",

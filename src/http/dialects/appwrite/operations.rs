@@ -72,7 +72,7 @@ impl Request<'_> {
             status: pb::UserStatus::Pending.into(),
             ..Default::default()
         };
-        shown(self.call::<pb::CreateResponse>(&request).await?.user)
+        user_json(self.call::<pb::CreateResponse>(&request).await?.user)
     }
 
     async fn list(&self) -> Result<Vec<u8>> {
@@ -161,14 +161,14 @@ impl Request<'_> {
     async fn update_status(&self) -> Result<Vec<u8>> {
         let status = model::status_from(self.params().status()?).into();
         let request = pb::UpdateStatusRequest { id: self.user.to_owned(), status, ..Default::default() };
-        shown(self.call::<pb::UpdateStatusResponse>(&request).await?.user)
+        user_json(self.call::<pb::UpdateStatusResponse>(&request).await?.user)
     }
 
     async fn update_verification(&self) -> Result<Vec<u8>> {
         let email_verified = self.params().verification()?;
         let request =
             pb::UpdateVerificationRequest { id: self.user.to_owned(), email_verified, ..Default::default() };
-        shown(self.call::<pb::UpdateVerificationResponse>(&request).await?.user)
+        user_json(self.call::<pb::UpdateVerificationResponse>(&request).await?.user)
     }
 
     async fn update_prefs(&self) -> Result<Vec<u8>> {
@@ -206,7 +206,7 @@ impl Request<'_> {
     async fn update(&self, change: pb::UpdateRequest, field: &str) -> Result<Vec<u8>> {
         let update_mask = Some(FieldMask { paths: vec![field.to_owned()] });
         let request = pb::UpdateRequest { id: self.user.to_owned(), update_mask, ..change };
-        shown(self.call::<pb::UpdateResponse>(&request).await?.user)
+        user_json(self.call::<pb::UpdateResponse>(&request).await?.user)
     }
 
     async fn update_password(&self) -> Result<Vec<u8>> {
@@ -215,7 +215,7 @@ impl Request<'_> {
             new_password: self.params().password()?,
             ..Default::default()
         };
-        shown(self.call::<pb::SetPasswordResponse>(&request).await?.user)
+        user_json(self.call::<pb::SetPasswordResponse>(&request).await?.user)
     }
 
     async fn delete_session(&self) -> Result<()> {
@@ -244,6 +244,6 @@ impl Request<'_> {
     }
 }
 
-fn shown(user: Option<pb::User>) -> Result<Vec<u8>> {
+fn user_json(user: Option<pb::User>) -> Result<Vec<u8>> {
     Ok(serialized(&model::User::from(&client::user(user)?)))
 }

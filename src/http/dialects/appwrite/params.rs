@@ -1,4 +1,5 @@
-//! Parameters: a null or an empty text is one that was not given, and each has a sentence for what it must be.
+//! Parameters: a null or an empty text is one that was not given, and each has a sentence for what it must
+//! be.
 
 use http::request::Parts;
 use serde_json::{Map, Value};
@@ -105,7 +106,8 @@ impl<'a> Params<'a> {
     }
 }
 
-/// Whether a text can be an id: session ids are looked up, not parsed, and some characters cannot be looked up.
+/// Returns true if a text can be an id: session ids are looked up, not parsed, and some characters cannot be
+/// looked up.
 pub(super) fn is_uid(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._|@-".contains(&byte);
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)

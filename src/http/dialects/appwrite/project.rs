@@ -1,4 +1,4 @@
-//! Where a request comes from and which project it is for: its namespace.
+//! The origin of a request and its project, which is its namespace.
 
 use http::request::Parts;
 use http::uri::Authority;
@@ -12,9 +12,9 @@ pub(super) fn is_named_by(field: &str) -> bool {
     NAMESPACE.contains(&field)
 }
 
-/// Puts the project of the query into the header where authentication looks for it, and returns true if the request names a
-/// project or carries a key, which has a namespace of its own. One in the query goes beside one in the header: a request that
-/// names two is refused.
+/// Puts the project of the query into the header where authentication looks for it, and returns true if the
+/// request names a project or carries a key, which has a namespace of its own. One in the query goes beside
+/// one in the header: a request that names two is refused.
 pub(super) fn apply_project_header(head: &mut Parts) -> bool {
     if head.headers.get(APPWRITE_PROJECT).is_some_and(HeaderValue::is_empty) {
         head.headers.remove(APPWRITE_PROJECT);
@@ -33,7 +33,7 @@ pub(super) fn apply_project_header(head: &mut Parts) -> bool {
     NAMESPACE.iter().chain(&KEY).any(given)
 }
 
-/// What refusals say of where a request comes from.
+/// The parts of a request's origin that refusals name.
 #[derive(Debug)]
 pub(super) struct Origin {
     project: Option<HeaderValue>,

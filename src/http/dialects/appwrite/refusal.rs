@@ -44,8 +44,8 @@ struct Body<'a> {
     version: &'a str,
 }
 
-/// Our fields and the parameters they come from, in the order in which these are looked at; what they must be, where
-/// its sentence says it better than our reason.
+/// Our fields and the parameters they come from, in the order in which these are looked at; what they must
+/// be, where its sentence says it better than our reason.
 const FIELDS: [(&str, &str, Option<&str>); 10] = [
     ("id", "userId", Some(UID)),
     ("user_id", "userId", Some(UID)),
@@ -64,7 +64,7 @@ impl Refusal {
         Self { code, message: message.into() }
     }
 
-    /// What a status means to a caller of `operation`.
+    /// Translates a status for a caller of `operation`.
     pub(super) fn of(status: &Status, operation: Operation, origin: &Origin) -> Self {
         let is = |reason| has_reason(status, reason);
         match status.code() {

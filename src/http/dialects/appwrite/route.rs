@@ -2,7 +2,7 @@
 
 use http::{Method as Verb, StatusCode};
 
-/// What a verb and a path mean.
+/// The operation that a verb and a path name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Create,
@@ -60,7 +60,7 @@ impl Operation {
         Some((operation, [user, ""]))
     }
 
-    /// Whether its parameters come in the body.
+    /// Returns true if its parameters come in the body.
     pub(super) fn has_body(self) -> bool {
         matches!(
             self,

@@ -47,7 +47,7 @@ fn number(text: Option<String>, default: i64, range: &RangeInclusive<i64>) -> Op
     }
 }
 
-/// The members of a body, and what is wrong with them. Those that nobody asks for are passed over.
+/// The members of a body, and what is wrong with them. Unknown ones are ignored.
 struct Members {
     members: Map<String, Value>,
     faults: Fields,
@@ -60,7 +60,7 @@ impl Members {
         Ok(Self { members, faults: Fields::default() })
     }
 
-    /// A null is as good as nothing.
+    /// A null counts as an absent member.
     fn text(&mut self, name: &str) -> Option<String> {
         match self.members.get(name)? {
             Value::String(text) => return Some(text.clone()),
@@ -90,7 +90,7 @@ impl Members {
     }
 }
 
-/// Who is to be created.
+/// The fields of a user to create.
 pub(super) struct NewUser {
     email: String,
     /// Empty if there is none.

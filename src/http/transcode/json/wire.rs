@@ -146,8 +146,8 @@ pub(super) fn open(out: &mut Vec<u8>, number: u32) -> usize {
 /// Ends the field begun by [`open`].
 pub(super) fn close(out: &mut Vec<u8>, start: usize) {
     let len = out.len().saturating_sub(start);
-    if let (Ok(short @ 0..0x80), Some(place)) = (u8::try_from(len), out.get_mut(start - 1)) {
-        *place = short;
+    if let (Ok(short @ 0..0x80), Some(prefix)) = (u8::try_from(len), out.get_mut(start - 1)) {
+        *prefix = short;
         return;
     }
     let mut prefix = Vec::with_capacity(10);

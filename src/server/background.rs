@@ -1,4 +1,4 @@
-//! What the server does by itself beside calls, again and again.
+//! Periodic background tasks of the server.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use super::SERVICES;
 use super::tls::Tls;
 
 /// The tasks, which run until they are aborted.
-pub(super) struct Chores {
+pub(super) struct BackgroundTasks {
     /// The one that shows whether the services are ready: the end of the server says so itself.
     readiness: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
 }
 
-impl Chores {
+impl BackgroundTasks {
     pub(super) fn stop_showing_readiness(&self) {
         self.readiness.abort();
     }
@@ -31,45 +31,51 @@ impl Chores {
     }
 }
 
-/// Begins all of it.
-pub(super) fn start(ops: &Operations, keys: &KeyRing, tls: Option<Tls>, health: HealthReporter) -> Chores {
+/// Starts the tasks.
+pub(super) fn start(
+    ops: &Operations,
+    keys: &KeyRing,
+    tls: Option<Tls>,
+    health: HealthReporter,
+) -> BackgroundTasks {
     let store = ops.store().clone();
     let writes = store.clone();
     let others = vec![
-        tokio::spawn(keep_keys_fresh(keys.clone())),
+        tokio::spawn(reload_keys(keys.clone())),
         tokio::spawn(async move { store.report_outages().await }),
         tokio::spawn(async move { writes.watch_writes().await }),
         tokio::spawn(housekeep(ops.clone())),
         tokio::spawn(merge_search_index(ops.clone())),
         tokio::spawn(check_totals(ops.clone())),
-        tokio::spawn(note_use_of_keys(ops.clone(), keys.clone())),
-        tokio::spawn(keep_certificates_fresh(tls)),
+        tokio::spawn(flush_last_used(ops.clone(), keys.clone())),
+        tokio::spawn(reload_certificates(tls)),
     ];
-    Chores { readiness: tokio::spawn(show_readiness(ops.clone(), health)), others }
+    BackgroundTasks { readiness: tokio::spawn(show_readiness(ops.clone(), health)), others }
 }
 
-/// Does something again and again. What fails is logged, once for each way in which it does, and tried again.
-async fn repeat<E, Done>(every: Duration, failure: &str, work: impl Fn() -> Done)
+/// Runs `work` periodically. A failure is logged when it begins, when its cause changes, and when it has
+/// ended.
+async fn run_periodically<E, Done>(every: Duration, failure: &str, work: impl Fn() -> Done)
 where
     E: std::error::Error + 'static,
     Done: Future<Output = Result<(), E>>,
 {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = None;
+    let mut last_logged = None;
     loop {
         ticks.tick().await;
         let failed = work().await.err().map(|error| with_causes(&error));
         match &failed {
-            Some(cause) if failed != told => tracing::warn!(cause, "{failure}"),
-            None if told.is_some() => tracing::info!("no more: {failure}"),
+            Some(cause) if failed != last_logged => tracing::warn!(cause, "{failure}"),
+            None if last_logged.is_some() => tracing::info!("recovered: {failure}"),
             _ => {}
         }
-        told = failed;
+        last_logged = failed;
     }
 }
 
-/// `done`, but that the database is away is no failure of the chore: the log tells it once for all.
+/// Ignores that the database is away: the log reports an outage once for all tasks.
 fn unless_away(ops: &Operations, done: Result<()>) -> Result<()> {
     match done {
         Err(Error::DatabaseUnavailable(_)) if !ops.store().health().answers() => Ok(()),
@@ -77,8 +83,8 @@ fn unless_away(ops: &Operations, done: Result<()>) -> Result<()> {
     }
 }
 
-/// Serves the services that need the database while it is there. The server as a whole, whose name is empty, lives
-/// without it: starting it again would help nobody.
+/// Serves the services that need the database while it is there. The server as a whole, whose name is empty,
+/// lives without it: restarting it would not help.
 async fn show_readiness(ops: Operations, health: HealthReporter) {
     let mut state = ops.store().health().subscribe();
     loop {
@@ -93,10 +99,10 @@ async fn show_readiness(ops: Operations, health: HealthReporter) {
     }
 }
 
-/// The version of the keys is what the probe of the database asks for, so its silence is told elsewhere.
-async fn keep_keys_fresh(keys: KeyRing) {
+/// The probe of the database asks for the version of the keys, so an outage is logged elsewhere.
+async fn reload_keys(keys: KeyRing) {
     let failure = "API keys cannot be read: after 5 s without them calls are refused";
-    repeat(KeyRing::REFRESH, failure, || async {
+    run_periodically(KeyRing::REFRESH, failure, || async {
         match keys.refresh().await {
             Err(Error::DatabaseUnavailable(_)) => Ok(()),
             done => done,
@@ -106,31 +112,36 @@ async fn keep_keys_fresh(keys: KeyRing) {
 }
 
 async fn housekeep(ops: Operations) {
-    let failure = "housekeeping failed, and will be tried again";
-    repeat(ops.clean_up_every(), failure, || async { unless_away(&ops, ops.clean_up().await) }).await;
+    let failure = "housekeeping failed and will be retried";
+    run_periodically(ops.clean_up_every(), failure, || async { unless_away(&ops, ops.clean_up().await) })
+        .await;
 }
 
 async fn merge_search_index(ops: Operations) {
     let failure = "the search index cannot be merged, and searches become slower";
     let merge = || async { unless_away(&ops, ops.merge_search_index().await) };
-    repeat(Operations::MERGE_EVERY, failure, merge).await;
+    run_periodically(Operations::MERGE_INTERVAL, failure, merge).await;
 }
 
 async fn check_totals(ops: Operations) {
     let failure = "the numbers of users cannot be checked";
-    repeat(Operations::CHECK_TOTALS_EVERY, failure, || async { unless_away(&ops, ops.check_totals().await) })
-        .await;
+    run_periodically(Operations::CHECK_TOTALS_INTERVAL, failure, || async {
+        unless_away(&ops, ops.check_totals().await)
+    })
+    .await;
 }
 
-async fn note_use_of_keys(ops: Operations, keys: KeyRing) {
-    let failure = "when keys were last used cannot be noted";
-    repeat(KeyRing::FLUSH_INTERVAL, failure, || async { unless_away(&ops, keys.flush_last_used().await) })
-        .await;
+async fn flush_last_used(ops: Operations, keys: KeyRing) {
+    let failure = "the times at which keys were last used cannot be saved";
+    run_periodically(KeyRing::FLUSH_INTERVAL, failure, || async {
+        unless_away(&ops, keys.flush_last_used().await)
+    })
+    .await;
 }
 
-async fn keep_certificates_fresh(tls: Option<Tls>) {
+async fn reload_certificates(tls: Option<Tls>) {
     let Some(tls) = tls else { return };
-    // Half of the files may be written yet: the next time finds them whole.
-    let failure = "the certificates stay as they were";
-    repeat(Tls::REFRESH, failure, || std::future::ready(tls.refresh())).await;
+    // The files may be half written: the next round finds them whole.
+    let failure = "TLS certificates cannot be reloaded: the old ones stay in use";
+    run_periodically(Tls::REFRESH, failure, || std::future::ready(tls.refresh())).await;
 }

@@ -1,5 +1,6 @@
-//! Who guesses passwords: how often, how long they wait, and what they learn. The numbers in brackets are those of the
-//! defects of other services and of the rules that `tests/README.md` lists ("What was wrong elsewhere").
+//! The limits on guessing passwords: failures, waits, and what the answers reveal. The numbers in brackets
+//! are those of the defects of other services and of the rules that `tests/README.md` lists ("What was wrong
+//! elsewhere").
 
 use std::time::Duration;
 
@@ -12,29 +13,29 @@ use usersd::pb::{
 };
 use usersd::throttle::rest_of_hour;
 
-use crate::steps::{hidden, log, set_status};
-use crate::support::{PASSWORD, Replica, Service, ada, create, nth, refused, until};
+use crate::steps::{assert_hidden, log, set_status};
+use crate::support::{PASSWORD, Replica, Service, ada, assert_refused, create, nth, until};
 
 crate::on_every_backend!(
     guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas,
-    no_turn_of_the_hour_and_no_slow_clock_is_a_new_start,
-    who_is_locked_out_costs_no_write,
+    the_limit_holds_across_the_turn_of_the_hour_and_slow_clocks,
+    a_refused_attempt_costs_no_write,
     right_passwords_at_the_same_time_all_succeed,
     after_five_failures_each_one_waits_longer,
     a_right_password_ends_the_waits,
-    a_spelling_is_no_new_start,
-    a_known_address_gets_through_while_strangers_fail,
-    the_failures_of_all_names_are_one_accounts,
-    strangers_with_two_names_leave_a_tenth_to_a_known_address,
+    other_spellings_of_a_name_count_together,
+    failures_from_unknown_addresses_do_not_lock_out_a_known_one,
+    failures_under_every_name_count_for_the_account,
+    failures_under_two_names_leave_a_tenth_to_a_known_address,
     a_wrong_old_password_counts,
     an_address_that_fails_with_many_users_waits,
     a_caller_that_passes_too_many_failures_on_waits_if_so_set,
     the_right_password_of_a_blocked_user_is_no_failure,
-    who_exists_is_not_told_by_waits,
+    waits_do_not_reveal_which_users_exist,
     an_attempt_whose_caller_leaves_during_the_hash_is_no_failure,
     unlock_ends_the_waits,
     unlock_is_hidden_from_others,
-    what_was_counted_goes_in_time,
+    outdated_counts_are_deleted,
 );
 
 pub(crate) fn attempt(username: &str, password: &str, address: &str) -> LoginRequest {
@@ -51,16 +52,16 @@ pub(crate) async fn tries(replica: &Replica, request: LoginRequest) -> Result<()
 }
 
 /// Fails unless the password was looked at and found wrong.
-pub(crate) async fn wrong(service: &Service, request: LoginRequest) {
+pub(crate) async fn assert_wrong(service: &Service, request: LoginRequest) {
     let status = tries(&service.replica, request).await.unwrap_err();
-    refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
 }
 
 /// Fails unless the attempt was refused unseen. For how long.
-pub(crate) async fn waits(service: &Service, request: LoginRequest) -> u64 {
+pub(crate) async fn assert_waits(service: &Service, request: LoginRequest) -> u64 {
     let hashes = service.replica.hasher.work().taken_on;
     let status = tries(&service.replica, request).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     assert_eq!(service.replica.hasher.work().taken_on, hashes, "no hash for what is refused");
     status.get_details_retry_info().unwrap().retry_delay.unwrap().as_secs()
 }
@@ -89,10 +90,10 @@ async fn guesses_at_one_account_run_at_most_a_hundred_hashes_on_all_replicas(ser
     assert!(hashes() - before <= 100, "within one hour, whatever hour of the clock it is");
 }
 
-/// (R11) Eighteen of twenty are strangers'; those of the hour before count, and a replica whose clock is behind counts in
-/// the hour that the others are in.
-async fn no_turn_of_the_hour_and_no_slow_clock_is_a_new_start(service: &Service) {
-    let twenty = |config: &mut Config| (config.guard.account, config.guard.free) = (20, 1_000);
+/// (R11) Eighteen of twenty are for unknown addresses; those of the hour before count, and a replica whose clock is
+/// behind counts in the hour that the others are in.
+async fn the_limit_holds_across_the_turn_of_the_hour_and_slow_clocks(service: &Service) {
+    let twenty = |config: &mut Config| (config.throttle.account, config.throttle.free) = (20, 1_000);
     create(service, ada()).await;
     let minutes = |n| Duration::from_mins(n);
     service.clock.advance(rest_of_hour(service.clock.now()) + minutes(5));
@@ -109,23 +110,24 @@ async fn no_turn_of_the_hour_and_no_slow_clock_is_a_new_start(service: &Service)
     fail(&behind, 4).await;
     for replica in [&here, &behind] {
         let status = tries(replica, attempt("ada", PASSWORD, "")).await.unwrap_err();
-        refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     }
     service.clock.advance(minutes(56));
     fail(&here, 8).await;
     let status = tries(&here, attempt("ada", PASSWORD, "")).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
 }
 
-/// Refusals are many where somebody hammers, and writes go one after the other. (R13) Whether or not there is such a user.
-async fn who_is_locked_out_costs_no_write(service: &Service) {
+/// An attack is refused many times, and writes go one after the other. (R13) Whether or not there is
+/// such a user.
+async fn a_refused_attempt_costs_no_write(service: &Service) {
     create(service, ada()).await;
     let hour = rest_of_hour(service.clock.now());
     service.clock.advance(hour);
-    let five = service.another(|config| (config.guard.account, config.guard.free) = (5, 1_000)).await;
+    let five = service.another(|config| (config.throttle.account, config.throttle.free) = (5, 1_000)).await;
     for name in ["ada", "nobody"] {
         for _ in 0..5 {
-            wrong(service, attempt(name, "a wrong guess", "")).await;
+            assert_wrong(service, attempt(name, "a wrong guess", "")).await;
         }
     }
     let writer = service.replica.store.begin_as_server().await.unwrap();
@@ -135,7 +137,7 @@ async fn who_is_locked_out_costs_no_write(service: &Service) {
         for name in ["ada", "nobody"] {
             let waiting = tries(replica, attempt(name, PASSWORD, ""));
             let status = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap_err();
-            refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+            assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
         }
     }
     drop(writer);
@@ -159,14 +161,14 @@ async fn right_passwords_at_the_same_time_all_succeed(service: &Service) {
 async fn after_five_failures_each_one_waits_longer(service: &Service) {
     create(service, ada()).await;
     for _ in 0..5 {
-        wrong(service, attempt("ada", "wrong", "")).await;
+        assert_wrong(service, attempt("ada", "wrong", "")).await;
     }
     for seconds in [30, 60, 120, 240] {
-        assert_eq!(waits(service, attempt("ada", PASSWORD, "")).await, seconds, "right or wrong");
+        assert_eq!(assert_waits(service, attempt("ada", PASSWORD, "")).await, seconds, "right or wrong");
         service.clock.advance(Duration::from_secs(seconds - 1));
-        assert_eq!(waits(service, attempt("ada", "wrong", "")).await, 1);
+        assert_eq!(assert_waits(service, attempt("ada", "wrong", "")).await, 1);
         service.clock.advance(Duration::from_secs(1));
-        wrong(service, attempt("ada", "wrong", "")).await;
+        assert_wrong(service, attempt("ada", "wrong", "")).await;
     }
 }
 
@@ -175,73 +177,74 @@ async fn a_right_password_ends_the_waits(service: &Service) {
     create(service, ada()).await;
     for _ in 0..3 {
         for _ in 0..4 {
-            wrong(service, attempt("ada", "wrong", "")).await;
+            assert_wrong(service, attempt("ada", "wrong", "")).await;
         }
         tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap();
     }
 }
 
 /// (11)
-async fn a_spelling_is_no_new_start(service: &Service) {
+async fn other_spellings_of_a_name_count_together(service: &Service) {
     create(service, ada()).await;
     for name in ["ada", "ADA", "Ada", "aDa", "adA"] {
-        wrong(service, attempt(name, "wrong", "")).await;
+        assert_wrong(service, attempt(name, "wrong", "")).await;
     }
-    waits(service, attempt("AdA", PASSWORD, "")).await;
+    assert_waits(service, attempt("AdA", PASSWORD, "")).await;
 }
 
 /// (R12)
-async fn a_known_address_gets_through_while_strangers_fail(service: &Service) {
+async fn failures_from_unknown_addresses_do_not_lock_out_a_known_one(service: &Service) {
     create(service, ada()).await;
     let home = "198.51.100.7";
     tries(&service.replica, attempt("ada", PASSWORD, home)).await.unwrap();
     for _ in 0..5 {
-        wrong(service, attempt("ada", "wrong", "203.0.113.1")).await;
+        assert_wrong(service, attempt("ada", "wrong", "203.0.113.1")).await;
     }
     for address in ["203.0.113.1", "203.0.113.2", ""] {
-        waits(service, attempt("ada", PASSWORD, address)).await;
+        assert_waits(service, attempt("ada", PASSWORD, address)).await;
     }
     tries(&service.replica, attempt("ada", PASSWORD, home)).await.unwrap();
     // It has waits of its own.
     for _ in 0..5 {
-        wrong(service, attempt("ada", "wrong", home)).await;
+        assert_wrong(service, attempt("ada", "wrong", home)).await;
     }
-    assert_eq!(waits(service, attempt("ada", PASSWORD, home)).await, 30);
+    assert_eq!(assert_waits(service, attempt("ada", PASSWORD, home)).await, 30);
 }
 
-/// A name that is free to try must not lead to an account that has been tried enough, and must not say so either.
-async fn the_failures_of_all_names_are_one_accounts(service: &Service) {
+/// A name that is free to try must not lead to an account that has been tried enough, and must not say so
+/// either.
+async fn failures_under_every_name_count_for_the_account(service: &Service) {
     create(service, ada()).await;
-    let few = service.another(|config| config.guard.account = 6).await;
+    let few = service.another(|config| config.throttle.account = 6).await;
     for n in 0..6 {
         let request = if n % 2 == 0 { attempt("ada", "wrong", "") } else { by_mail("wrong") };
-        refused(&tries(&few, request).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&tries(&few, request).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     let right = tries(&few, by_mail(PASSWORD)).await.unwrap_err();
-    refused(&right, Code::Unauthenticated, "BAD_CREDENTIALS");
+    assert_refused(&right, Code::Unauthenticated, "BAD_CREDENTIALS");
     assert_eq!(few.hasher.work().rounds_done, 7 * 16, "the same work");
 }
 
 /// (R12)
-async fn strangers_with_two_names_leave_a_tenth_to_a_known_address(service: &Service) {
+async fn failures_under_two_names_leave_a_tenth_to_a_known_address(service: &Service) {
     create(service, ada()).await;
     let home = "198.51.100.7";
-    let patient = service.another(|config| config.guard.free = 1_000).await;
+    let patient = service.another(|config| config.throttle.free = 1_000).await;
     tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap();
     for n in 0..110 {
         let device = Some(Device { address: format!("203.0.113.{n}"), ..Device::default() });
         let guess = if n < 90 { attempt("ada", "wrong", "") } else { by_mail("wrong") };
         let status = tries(&patient, LoginRequest { device, ..guess }).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap();
     // Its own failures are what ends the rest.
     for _ in 0..10 {
         let status = tries(&patient, attempt("ada", "wrong", home)).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     let status = tries(&patient, attempt("ada", PASSWORD, home)).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
 }
 
 /// (R9)
@@ -255,29 +258,29 @@ async fn a_wrong_old_password_counts(service: &Service) {
     };
     for _ in 0..5 {
         let status = service.users().update_password(change("wrong")).await.unwrap_err();
-        refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     let status = service.users().update_password(change(PASSWORD)).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     service.clock.advance(Duration::from_secs(30));
     // Nor is it a failure if the new one is refused.
     for _ in 0..6 {
         let own = UpdatePasswordRequest { new_password: "ada@example.com".into(), ..change(PASSWORD) };
         let status = service.users().update_password(own).await.unwrap_err();
-        refused(&status, Code::InvalidArgument, "FIELD_INVALID");
+        assert_refused(&status, Code::InvalidArgument, "FIELD_INVALID");
     }
     service.users().update_password(change(PASSWORD)).await.unwrap();
 }
 
 async fn an_address_that_fails_with_many_users_waits(service: &Service) {
-    let few = service.another(|config| config.guard.address = 4).await;
+    let few = service.another(|config| config.throttle.address = 4).await;
     create(service, ada()).await;
     for n in 0..4 {
         let guess = attempt(&format!("user{n}"), "wrong", "203.0.113.1");
-        refused(&tries(&few, guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&tries(&few, guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     let status = tries(&few, attempt("ada", PASSWORD, "203.0.113.1")).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     tries(&few, attempt("ada", PASSWORD, "203.0.113.2")).await.unwrap();
     // Nor does who shares an address keep out those who are known there.
     tries(&service.replica, attempt("ada", PASSWORD, "203.0.113.1")).await.unwrap();
@@ -285,34 +288,34 @@ async fn an_address_that_fails_with_many_users_waits(service: &Service) {
 }
 
 async fn a_caller_that_passes_too_many_failures_on_waits_if_so_set(service: &Service) {
-    let few = service.another(|config| config.guard.caller = 4).await;
+    let few = service.another(|config| config.throttle.caller = 4).await;
     create(service, ada()).await;
     let home = "198.51.100.7";
     tries(&few, attempt("ada", PASSWORD, home)).await.unwrap();
     for n in 0..4 {
         let guess = attempt(&format!("user{n}"), "wrong", &format!("203.0.113.{n}"));
-        refused(&tries(&few, guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
+        assert_refused(&tries(&few, guess).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");
     }
     let status = tries(&few, attempt("ada", PASSWORD, "")).await.unwrap_err();
-    refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    assert_refused(&status, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     tries(&few, attempt("ada", PASSWORD, home)).await.unwrap();
     tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap();
 }
 
-/// (7, 9) It is told only to one who has the right password, and costs nothing.
+/// (7, 9) Only the right password reveals it, and it costs nothing.
 async fn the_right_password_of_a_blocked_user_is_no_failure(service: &Service) {
     let user = create(service, ada()).await;
     set_status(service, &user.id, UserStatus::Blocked).await;
     for _ in 0..7 {
         let status = tries(&service.replica, attempt("ada", PASSWORD, "")).await.unwrap_err();
-        refused(&status, Code::PermissionDenied, "USER_BLOCKED");
+        assert_refused(&status, Code::PermissionDenied, "USER_BLOCKED");
     }
-    wrong(service, attempt("ada", "wrong", "")).await;
+    assert_wrong(service, attempt("ada", "wrong", "")).await;
 }
 
-/// (1, 2, 4, 5, R13) The same answers, rows and statements for who exists, who does not, who has no password and who is
-/// blocked, with wrong, empty and very long passwords.
-async fn who_exists_is_not_told_by_waits(service: &Service) {
+/// (1, 2, 4, 5, R13) The same answers, rows and statements for who exists, who does not, who has no password
+/// and who is blocked, with wrong, empty and very long passwords.
+async fn waits_do_not_reveal_which_users_exist(service: &Service) {
     create(service, ada()).await;
     create(service, CreateRequest { password: String::new(), sso_enabled: true, ..nth(1) }).await;
     let blocked = create(service, nth(2)).await;
@@ -333,7 +336,7 @@ async fn who_exists_is_not_told_by_waits(service: &Service) {
         texts.retain(|sql| all.iter().filter(|other| *other == sql).count() > 1);
         // Asked twice a second, and twice for each merge of the index, for no call.
         texts.retain(|sql| !["keys_version", "total_changes()"].iter().any(|other| sql.contains(other)));
-        texts.dedup(); // a lot behind the last user is drawn twice, whoever's it is
+        texts.dedup(); // a number after the last user's is drawn again, for any user
         let after = rows(service).await;
         let written: Vec<i64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
         seen.push((answers, texts, written));
@@ -356,7 +359,7 @@ async fn rows(service: &Service) -> [i64; 2] {
 
 async fn an_attempt_whose_caller_leaves_during_the_hash_is_no_failure(service: &Service) {
     create(service, ada()).await;
-    wrong(service, attempt("ada", "wrong", "")).await;
+    assert_wrong(service, attempt("ada", "wrong", "")).await;
     let spent = async || service.number("SELECT CAST(sum(spent + pending) AS BIGINT) FROM attempts").await;
     let streaks = async || service.number("SELECT CAST(sum(streak) AS BIGINT) FROM attempts").await;
     let before = (spent().await, streaks().await);
@@ -384,9 +387,9 @@ async fn unlock_ends_the_waits(service: &Service) {
     tries(&service.replica, attempt("ada", PASSWORD, home)).await.unwrap();
     for address in ["", home] {
         for _ in 0..5 {
-            wrong(service, attempt("ada", "wrong", address)).await;
+            assert_wrong(service, attempt("ada", "wrong", address)).await;
         }
-        waits(service, attempt("ada", PASSWORD, address)).await;
+        assert_waits(service, attempt("ada", PASSWORD, address)).await;
     }
     let unlock = UnlockRequest { id: user.id.clone() };
     let unlocked = service.users().unlock(unlock).await.unwrap().into_inner().user.unwrap();
@@ -399,7 +402,7 @@ async fn unlock_ends_the_waits(service: &Service) {
 
 async fn unlock_is_hidden_from_others(service: &Service) {
     let user = create(service, ada()).await;
-    hidden(
+    assert_hidden(
         service,
         &user.id,
         |id| UnlockRequest { id: id.into() },
@@ -408,10 +411,10 @@ async fn unlock_is_hidden_from_others(service: &Service) {
     .await;
 }
 
-async fn what_was_counted_goes_in_time(service: &Service) {
+async fn outdated_counts_are_deleted(service: &Service) {
     create(service, ada()).await;
     tries(&service.replica, attempt("ada", PASSWORD, "198.51.100.7")).await.unwrap();
-    wrong(service, attempt("nobody", "wrong", "")).await;
+    assert_wrong(service, attempt("nobody", "wrong", "")).await;
     service.replica.ops.clean_up().await.unwrap();
     assert!(service.number("SELECT count(*) FROM attempts").await > 0);
     service.clock.advance(Duration::from_hours(4));

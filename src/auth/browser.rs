@@ -1,4 +1,5 @@
-//! Web pages: a browser sends what any page asks for, from inside the network and with the certificate of whoever reads it.
+//! Web pages: a browser sends what any page asks for, from inside the network and with the certificate of
+//! its reader.
 
 use std::net::IpAddr;
 
@@ -13,24 +14,20 @@ const FETCH_SITE: &str = "sec-fetch-site";
 
 /// Tells what a web page sends, where no key says who calls.
 #[derive(Clone, Debug)]
-pub(super) struct Pages {
+pub(super) struct BrowserRequests {
     /// Names of hosts that are served, beside those of every machine.
     hosts: Vec<String>,
 }
 
-impl Pages {
+impl BrowserRequests {
     pub(super) fn new(config: &Config) -> Self {
         Self { hosts: config.http.hosts.clone() }
     }
 
     /// Refuses what a web page sends and, with `local_only`, what no program of this machine would.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ForeignOrigin`]
     pub(super) fn reject_browser_requests(&self, head: &Parts, local_only: bool) -> Result<()> {
-        // A web page open in a browser must not reach this server: not directly (`Origin`), nor by a host name of its own that
-        // leads here (`Host`).
+        // A web page open in a browser must not reach this server: not directly (`Origin`), nor by a host
+        // name of its own that leads here (`Host`).
         if head.headers.contains_key(header::ORIGIN) {
             return Err(Error::ForeignOrigin("without API keys no web page is served (Origin is set)"));
         }
@@ -53,13 +50,9 @@ impl Pages {
     }
 }
 
-/// Refuses a certificate for what a web page sends: the browser of whoever reads the page shows it unasked, so it does not
-/// say that its owner wants the call.
-///
-/// # Errors
-///
-/// [`Error::ForeignOrigin`]
-pub(super) fn refuse_readers_certificate(headers: &HeaderMap) -> Result<()> {
+/// Refuses a certificate for what a web page sends: the reader's browser sends it unasked,
+/// so it does not say that its owner wants the call.
+pub(super) fn reject_browser_certificate(headers: &HeaderMap) -> Result<()> {
     let own = |site: &header::HeaderValue| site == "same-origin" || site == "none";
     if headers.contains_key(header::ORIGIN) || !headers.get_all(FETCH_SITE).iter().all(own) {
         return Err(Error::ForeignOrigin(
@@ -90,8 +83,8 @@ fn is_loopback(name: &str) -> bool {
     address || name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Returns true for a host that no page on the Internet can have: an address, since DNS rebinding needs a name; and a name
-/// without a dot, as services of a cluster have, since such a name cannot be registered.
+/// Returns true for a host that no page on the Internet can have: an address, since DNS rebinding needs a
+/// name; and a name without a dot, as services of a cluster have, since such a name cannot be registered.
 fn is_private(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok() || (!name.is_empty() && !name.contains('.'))
 }
@@ -119,7 +112,7 @@ mod tests {
     #[test]
     fn without_keys_pages_cannot_lead_here() {
         let listed = vec!["users.example.com".into(), "*.svc.cluster.local".into()];
-        let pages = Pages { hosts: listed };
+        let browser = BrowserRequests { hosts: listed };
         // Whether it is served to this machine only, and with auth = "off".
         let cases = [
             (vec![("host", "localhost:8080")], true, true),
@@ -145,9 +138,9 @@ mod tests {
         ];
         for (headers, local, off) in cases {
             let head = request(&headers);
-            assert_eq!(pages.reject_browser_requests(&head, true).is_ok(), local, "{headers:?}");
+            assert_eq!(browser.reject_browser_requests(&head, true).is_ok(), local, "{headers:?}");
             assert_eq!(
-                pages.reject_browser_requests(&head, false).is_ok(),
+                browser.reject_browser_requests(&head, false).is_ok(),
                 off,
                 "{headers:?} with auth = \"off\""
             );
@@ -155,7 +148,7 @@ mod tests {
         let mut head = request(&[("host", "localhost")]);
         head.uri = "http://evil.example/v1/users".parse().unwrap();
         assert!(
-            pages.reject_browser_requests(&head, false).is_err(),
+            browser.reject_browser_requests(&head, false).is_err(),
             "the target's host counts (RFC 9112 3.2.2)"
         );
     }
@@ -173,7 +166,7 @@ mod tests {
             (vec![("origin", "null"), (FETCH_SITE, "same-origin")], false),
         ] {
             let head = request(&headers);
-            assert_eq!(refuse_readers_certificate(&head.headers).is_ok(), good, "{headers:?}");
+            assert_eq!(reject_browser_certificate(&head.headers).is_ok(), good, "{headers:?}");
         }
     }
 }
