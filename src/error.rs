@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::pb::ErrorReason;
 
-pub use crate::http::transcode::Fields;
+pub use transcode::Fields;
 
 /// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -190,10 +190,9 @@ impl Error {
     }
 }
 
-impl Fields {
-    /// Nothing, if no field is at fault.
-    pub fn none(self) -> Result<()> {
-        if self.is_empty() { Ok(()) } else { Err(Error::Invalid(self)) }
+impl From<Fields> for Error {
+    fn from(fields: Fields) -> Self {
+        Self::Invalid(fields)
     }
 }
 

@@ -11,7 +11,6 @@ mod receive;
 mod reply;
 #[cfg(test)]
 mod tests;
-pub mod transcode;
 mod upstream;
 
 pub use body::{End, HeldPermits, hold_permits};

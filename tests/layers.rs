@@ -40,12 +40,12 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     code(text).lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 
-/// The module of a file: `http/transcode/json.rs` is `http::transcode::json`.
+/// The module of a file: `http/dialects/rest.rs` is `http::dialects::rest`.
 fn module(path: &str) -> String {
     path.trim_end_matches(".rs").replace('/', "::")
 }
 
-/// The paths from the crate that a file names, `super` resolved: `http::transcode::json`, whatever is taken from there.
+/// The paths from the crate that a file names, `super` resolved: `http::dialects::rest`, whatever is taken from there.
 fn paths(path: &str, text: &str) -> Vec<String> {
     let own = module(path);
     let text = lines(text).collect::<Vec<_>>().join("\n");
@@ -83,23 +83,9 @@ fn paths_are_resolved() {
     assert_eq!(paths("http/json/read/path.rs", text), want);
 }
 
-#[test]
-fn the_transcoder_imports_only_itself() {
-    let mut wrong = Vec::new();
-    for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("http/transcode")) {
-        if path.contains("/tests") {
-            continue;
-        }
-        let outside = |named: &String| named != "http::transcode" && !named.starts_with("http::transcode::");
-        wrong.extend(paths(&path, &text).into_iter().filter(outside).map(|named| format!("{path}: {named}")));
-    }
-    wrong.retain(|line| !line.ends_with(": http")); // `pub(in crate::http)`
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
 /// Folders are no circles: a module and those inside it may know each other.
 #[test]
-fn no_two_modules_of_a_dialect_or_of_the_transcoder_import_each_other() {
+fn no_two_modules_of_http_import_each_other() {
     let sources: Vec<_> = sources().into_iter().filter(|(path, _)| path.starts_with("http")).collect();
     let imports: Vec<(String, Vec<String>)> =
         sources.iter().map(|(path, text)| (module(path), paths(path, text))).collect();
@@ -125,7 +111,7 @@ fn no_two_modules_of_a_dialect_or_of_the_transcoder_import_each_other() {
 fn each_layer_imports_only_what_lies_further_in() {
     let rules = [
         ("domain", &["domain", "clock"][..]),
-        ("error", &["http::transcode", "pb"]),
+        ("error", &["pb"]),
         ("clock", &["domain", "error"]),
         ("config", &["domain"]),
         ("hasher", &["domain", "error"]),

@@ -80,7 +80,7 @@ const CLAUSES: [&str; 5] = ["What ", "Whether ", "Who ", "Where ", "How "];
 
 const MAX_CLAUSES: usize = 40;
 
-/// A file of `src`, taken apart. Names of tables and columns in strings stay as they were stored.
+/// A file of `src` or `crates`, taken apart. Names of tables and columns in strings stay as they were stored.
 struct Source {
     path: String,
     text: String,
@@ -89,8 +89,8 @@ struct Source {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut folders, mut found) = (vec![root.clone()], Vec::new());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut found) = (vec![root.join("src"), root.join("crates")], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path: PathBuf = entry.unwrap().path();
@@ -98,7 +98,7 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                let path = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+                let path = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
                 found.push(Source { path, code: code(&text), text });
             }
         }
@@ -170,7 +170,7 @@ fn complaints(source: &Source, text: &str, words: &[(&str, &str)]) -> Vec<String
     let mut found = Vec::new();
     for (word, term) in words.iter().filter(|(word, _)| text.contains(word)) {
         for (number, _) in text.lines().enumerate().filter(|(_, line)| has_word(line, word)) {
-            found.push(format!("src/{}:{}: {word}; say {term}", source.path, number + 1));
+            found.push(format!("{}:{}: {word}; say {term}", source.path, number + 1));
         }
     }
     found
@@ -190,7 +190,7 @@ fn identifiers_are_the_terms_of_the_field() {
         wrong.extend(complaints(&source, &source.code, IDENTIFIERS));
         let names = source.code.split(|c| !is_inside(c));
         let bounds = names.filter(|name| BOUNDS.iter().any(|bound| name.starts_with(bound)));
-        wrong.extend(bounds.map(|name| format!("src/{}: {name}; say MAX_ or MIN_", source.path)));
+        wrong.extend(bounds.map(|name| format!("{}: {name}; say MAX_ or MIN_", source.path)));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -213,7 +213,7 @@ fn doc_comments_begin_with_what_a_thing_is_or_does() {
             let doc = |line: &str| line.strip_prefix("/// ").or(line.strip_prefix("//! ")).map(str::to_owned);
             let first = number == 0 || doc(lines[number - 1]).is_none();
             if first && doc(line).is_some_and(|text| CLAUSES.iter().any(|clause| text.starts_with(clause))) {
-                found.push(format!("src/{}:{}: {line}", source.path, number + 1));
+                found.push(format!("{}:{}: {line}", source.path, number + 1));
             }
         }
     }

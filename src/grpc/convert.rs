@@ -81,7 +81,7 @@ fn validate_new_user(
         return Err(Error::Invalid(fields));
     };
     let sso_enabled = request.sso_enabled;
-    fields.none().map(|()| NewUser {
+    fields.none().map_err(Error::Invalid).map(|()| NewUser {
         id,
         username,
         email,
@@ -248,7 +248,7 @@ pub(super) fn password_change(
     let (Some(user), Some(new), Some(device)) = (user, new, device) else {
         return Err(Error::Invalid(fields));
     };
-    fields.none().map(|()| PasswordChange {
+    fields.none().map_err(Error::Invalid).map(|()| PasswordChange {
         user,
         old: Password::attempt(request.old_password),
         new,
@@ -269,7 +269,7 @@ impl TryFrom<pb::LoginRequest> for Login {
         let Some(device) = device_of(request.device, &mut fields) else {
             return Err(Error::Invalid(fields));
         };
-        fields.none().map(|()| Self {
+        fields.none().map_err(Error::Invalid).map(|()| Self {
             username: Some(request.username).filter(|text| !text.is_empty()),
             email: Some(request.email).filter(|text| !text.is_empty()),
             password: Password::attempt(request.password),

@@ -24,8 +24,8 @@ use tonic::body::Body;
 use super::body::End;
 use super::frames::PREFIX;
 use super::receive::{media_type, starts_with_ignore_case};
-use super::transcode::schema::{Method, Schema};
 use super::upstream::Upstream;
+use transcode::schema::{Method, Schema};
 
 /// Translates between HTTP and the RPCs.
 #[derive(Debug)]

@@ -10,10 +10,10 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::transcode::json::{self, Style, Wire, next_wire};
-use super::transcode::schema::Schema;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
+use transcode::json::{self, Style, Wire, next_wire};
+use transcode::schema::Schema;
 
 /// `google.rpc.ErrorInfo` and its like. `None` is a fault in tonic-types that a test would show.
 static DETAILS: LazyLock<Option<Schema>> =

@@ -12,9 +12,9 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::transcode::schema::Schema;
 use super::{Call, Content, Expected, Gateway, Settings, Upstream};
 use crate::error::Error;
+use transcode::schema::Schema;
 
 mod appwrite;
 mod dialects;

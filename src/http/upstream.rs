@@ -15,10 +15,10 @@ use tower::Service;
 use super::body::{End, until};
 use super::frames::{self, frame};
 use super::receive::timed;
-use super::transcode::schema::Method;
 use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
+use transcode::schema::Method;
 
 use bytes::Bytes;
 

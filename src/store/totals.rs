@@ -1,5 +1,5 @@
 //! How many users a namespace has, without counting them. Triggers keep it, in the transactions that change it, so it is
-//! exact for whoever reads it.
+//! exact for every reader.
 
 use sea_orm::{ConnectionTrait, Statement, Value};
 

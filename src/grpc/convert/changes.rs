@@ -95,7 +95,7 @@ pub(in crate::grpc) fn changes(
         changes.password = fields.check("password", required_password(password.unwrap_or_default(), policy));
     }
     match id {
-        Some(id) => fields.none().map(|()| (id, request.etag, changes)),
+        Some(id) => fields.none().map_err(Error::Invalid).map(|()| (id, request.etag, changes)),
         None => Err(Error::Invalid(fields)),
     }
 }

@@ -118,7 +118,7 @@ pub(in crate::grpc) fn ids(raw: &[String]) -> Result<Vec<UserId>> {
         let id = fields.check(&format!("ids[{at}]"), UserId::parse(id));
         ids.extend(id.filter(|id| seen.insert(id.clone())));
     }
-    fields.none().map(|()| ids)
+    fields.none().map_err(Error::Invalid).map(|()| ids)
 }
 
 pub(in crate::grpc) fn batch(batch: Batch, prefs: bool) -> pb::BatchReadResponse {
@@ -175,7 +175,7 @@ pub(in crate::grpc) fn session_ref(request: pb::DeleteSessionRequest) -> Result<
         fields.add("session_id", "is required");
     }
     match user {
-        Some(user) => fields.none().map(|()| (user, request.session_id)),
+        Some(user) => fields.none().map_err(Error::Invalid).map(|()| (user, request.session_id)),
         None => Err(Error::Invalid(fields)),
     }
 }
@@ -201,7 +201,10 @@ pub(in crate::grpc) fn parse_list_logs(
     let page = page(request.limit, request.offset, request.page_token, &mut fields);
     let (Some(user), Some(page)) = (user, page) else { return Err(Error::Invalid(fields)) };
     let filter = LogFilter { actions, span: span(request.from, request.to) };
-    fields.none().map(|()| (user, filter, PageRequest { page, total: !request.skip_total, prefs: false }))
+    fields
+        .none()
+        .map_err(Error::Invalid)
+        .map(|()| (user, filter, PageRequest { page, total: !request.skip_total, prefs: false }))
 }
 
 pub(in crate::grpc) fn logs(listed: ListPage<(LogRecord, Details)>) -> pb::ListLogsResponse {

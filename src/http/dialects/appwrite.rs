@@ -9,7 +9,7 @@ use super::client::Client;
 use super::{Expected, Located, params as shared};
 use crate::http::receive::media_type;
 use crate::http::reply;
-use crate::http::transcode::schema::{Method, Schema};
+use transcode::schema::{Method, Schema};
 
 mod model;
 mod operations;

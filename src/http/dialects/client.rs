@@ -9,8 +9,8 @@ use tonic::body::Body;
 use super::Gateway;
 use crate::error::Error;
 use crate::http::body::End;
-use crate::http::transcode::schema::{Method, Schema};
 use crate::pb;
+use transcode::schema::{Method, Schema};
 
 /// Calls RPCs for one request.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use tonic::{Code, Status};
 use super::{Expected, Located, Target, grpc_json, micro};
 use crate::error::Error;
 use crate::http::body::End;
-use crate::http::transcode::schema::Schema;
 use crate::http::upstream::Upstream;
+use transcode::schema::Schema;
 
 /// Longest message of health and reflection, which are names.
 const MAX_NAME: usize = 4 * 1024;

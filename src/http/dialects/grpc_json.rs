@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::http::frames::{frame, single};
 use crate::http::reply;
-use crate::http::transcode::schema::{Method, Schema};
 use crate::pb::ErrorReason;
+use transcode::schema::{Method, Schema};
 
 /// The one media type of the dialect.
 pub(super) const MEDIA_TYPE: &str = "application/grpc+json";

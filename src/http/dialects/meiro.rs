@@ -10,8 +10,8 @@ use super::client::{self, Client};
 use super::{Expected, Located, params as shared};
 use crate::http::receive::is_json;
 use crate::http::reply;
-use crate::http::transcode::schema::{Method, Schema};
 use crate::pb::{self, ErrorReason};
+use transcode::schema::{Method, Schema};
 
 mod params;
 

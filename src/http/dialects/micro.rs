@@ -12,8 +12,8 @@ use super::{Expected, Located, Target};
 use crate::error::Error;
 use crate::http::receive::{ends_with_ignore_case, media_type};
 use crate::http::reply;
-use crate::http::transcode::json::{self, Style};
-use crate::http::transcode::schema::{Method, Schema};
+use transcode::json::{self, Style};
+use transcode::schema::{Method, Schema};
 
 const SERVICE: &str = "users.Users";
 

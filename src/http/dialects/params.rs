@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::http::transcode::escape::{self, BadEscape, Mode};
+use transcode::escape::{self, BadEscape, Mode};
 
 /// The fields that a status says are at fault, each with the reason.
 pub(super) fn violations(status: &Status) -> Vec<(String, String)> {

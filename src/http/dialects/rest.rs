@@ -18,10 +18,9 @@ use crate::http::body::End;
 use crate::http::frames::Messages;
 use crate::http::receive::is_json;
 use crate::http::reply;
-use crate::http::transcode::json::{self, Style};
-use crate::http::transcode::route::{Binding, Body as Target, Capture, RouteMatch};
-use crate::http::transcode::schema::{MessageId, Method, Schema};
-use crate::http::transcode::{self};
+use transcode::json::{self, Style};
+use transcode::route::{Binding, Body as Target, Capture, RouteMatch};
+use transcode::schema::{MessageId, Method, Schema};
 
 /// A call by a route.
 #[derive(Debug)]

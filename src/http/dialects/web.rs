@@ -13,8 +13,8 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use super::{Expected, Located, Target, grpc};
 use crate::error::Error;
 use crate::http::body::End;
-use crate::http::transcode::schema::Schema;
 use crate::http::upstream::Upstream;
+use transcode::schema::Schema;
 
 /// A call in gRPC-Web, with what the form of its reply depends on.
 #[derive(Debug)]

@@ -3,8 +3,6 @@
 
 use serde_json::{Value, json};
 
-use crate::http::transcode::route::{Body, RouteError, Router, Rule};
-
 use super::{Got, MAX_BODY, echo, request, send};
 
 /// The message of a request as the echo returns it; a `FileReply`, so `title` is the name and `tags` are left
@@ -261,48 +259,4 @@ async fn q10_q11_oneofs_and_escapes() {
     assert_eq!(refused("/v1/echo?choiceString=a&choiceInt32=1").await, ["choice_int32"]);
     assert_eq!(send(&echo(), request("GET", "/v1/echo?aString=%zz", "")).await.status, 400);
     assert_eq!(all("GET", "/v1/echo?&&aString=%26%3D", "").await["aString"], "&=");
-}
-
-fn add(router: &mut Router, template: &str) -> Result<(), RouteError> {
-    let rule = Rule {
-        method: 0,
-        verb: Some(http::Method::GET),
-        template: template.to_owned(),
-        body: Body::None,
-        response_body: None,
-    };
-    router.add(rule, |_| Ok(vec![0]))
-}
-
-#[test]
-fn p1_p2_p11_templates_that_are_none() {
-    for template in [
-        "",
-        "v1",
-        "/",
-        "/v1/",
-        "/v1//a",
-        "/v1/{a",
-        "/v1/{a}b",
-        "/v1/{a={b}}",
-        "/v1/**/a",
-        "/v1/{a=**}/b",
-        "/v1/a*",
-        "/v1/users:by/{email}",
-        "/v1/a:b:c",
-        "/v1/a:",
-        "/v1/{a}/{a}",
-    ] {
-        assert!(add(&mut Router::default(), template).is_err(), "{template}");
-    }
-}
-
-#[test]
-fn p10_a_template_stands_for_one_rpc() {
-    let mut router = Router::default();
-    add(&mut router, "/v1/users/{id}").unwrap();
-    add(&mut router, "/v1/users/{id}:restore").unwrap();
-    add(&mut router, "/v1/users/me").unwrap();
-    let err = add(&mut router, "/v1/users/{name}").unwrap_err();
-    assert_eq!(err.to_string(), "`/v1/users/{name}`: another RPC has this verb and path");
 }

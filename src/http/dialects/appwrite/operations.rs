@@ -13,8 +13,8 @@ use super::{model, sentences};
 use crate::error::Error;
 use crate::http::dialects::client::{self, Client};
 use crate::http::reply::{has_reason, serialized};
-use crate::http::transcode::json::{self, Style};
 use crate::pb::{self, ErrorReason};
+use transcode::json::{self, Style};
 
 /// One request to an operation.
 pub(super) struct Request<'a> {

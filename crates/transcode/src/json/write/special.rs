@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::InvalidWire;
 use super::super::wire::{Wire, next};
 use super::{MAX_DEPTH, Writer, string};
-use crate::http::transcode::schema::FieldType;
+use crate::schema::FieldType;
 
 impl<'w> Writer<'_, 'w> {
     pub(super) fn structure(&mut self, mut wire: &'w [u8]) -> Result<(), InvalidWire> {

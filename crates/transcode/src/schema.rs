@@ -15,26 +15,28 @@ mod load;
 pub struct SchemaError(String);
 
 impl SchemaError {
-    pub(in crate::http) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 }
 
 /// Index of a message in its [`Schema`]. Means nothing in another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MessageId(pub(in crate::http) usize);
+pub struct MessageId(pub usize);
 
 /// Index of an enum in its [`Schema`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) struct EnumId(pub(in crate::http) usize);
+pub(crate) struct EnumId(pub(crate) usize);
 
 /// The tables. Immutable; shared by every request.
 #[derive(Debug)]
 pub struct Schema {
-    pub(in crate::http) messages: Vec<Message>,
-    pub(in crate::http) enums: Vec<Enum>,
-    pub(in crate::http) methods: Vec<Method>,
-    pub(in crate::http) router: Router,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) enums: Vec<Enum>,
+    /// The RPCs.
+    pub methods: Vec<Method>,
+    /// The routes of the RPCs.
+    pub router: Router,
     by_name: HashMap<Box<str>, MessageId>,
     by_path: HashMap<Box<str>, usize>,
 }
@@ -71,21 +73,21 @@ impl Method {
 }
 
 #[derive(Debug)]
-pub(in crate::http) struct Message {
+pub(crate) struct Message {
     /// Without the package: what a caller is told.
-    pub(in crate::http) name: Box<str>,
+    pub(crate) name: Box<str>,
     /// In the order of their numbers.
-    pub(in crate::http) fields: Vec<Field>,
+    pub(crate) fields: Vec<Field>,
     /// Both spellings of every field, sorted by [`order`].
     names: Vec<(Box<str>, usize)>,
     /// How many real oneofs there are; [`Field::oneof`] counts them.
-    pub(in crate::http) oneofs: usize,
-    pub(in crate::http) special: Option<Special>,
+    pub(crate) oneofs: usize,
+    pub(crate) special: Option<Special>,
 }
 
 /// Messages of `google.protobuf` whose JSON is not an object of their fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Special {
+pub(crate) enum Special {
     Timestamp,
     Duration,
     FieldMask,
@@ -97,20 +99,20 @@ pub(in crate::http) enum Special {
 }
 
 #[derive(Debug)]
-pub(in crate::http) struct Field {
-    pub(in crate::http) number: u32,
+pub(crate) struct Field {
+    pub(crate) number: u32,
     /// As in the proto.
-    pub(in crate::http) name: Box<str>,
+    pub(crate) name: Box<str>,
     /// `"name":` in both spellings, ready to be written.
-    pub(in crate::http) proto_key: Box<[u8]>,
-    pub(in crate::http) json_key: Box<[u8]>,
-    pub(in crate::http) kind: FieldType,
-    pub(in crate::http) cardinality: Cardinality,
-    pub(in crate::http) oneof: Option<usize>,
+    pub(crate) proto_key: Box<[u8]>,
+    pub(crate) json_key: Box<[u8]>,
+    pub(crate) kind: FieldType,
+    pub(crate) cardinality: Cardinality,
+    pub(crate) oneof: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Cardinality {
+pub(crate) enum Cardinality {
     /// One value, and its zero means that it was not given.
     Implicit,
     /// One value that can be absent: `optional`, a oneof's member, a message.
@@ -124,7 +126,7 @@ pub(in crate::http) enum Cardinality {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum FieldType {
+pub(crate) enum FieldType {
     Double,
     Float,
     Int32,
@@ -145,13 +147,13 @@ pub(in crate::http) enum FieldType {
 }
 
 #[derive(Debug)]
-pub(in crate::http) struct Enum {
-    pub(in crate::http) name: Box<str>,
+pub(crate) struct Enum {
+    pub(crate) name: Box<str>,
     /// `google.protobuf.NullValue`, which JSON writes as `null`.
-    pub(in crate::http) null: bool,
+    pub(crate) null: bool,
     /// Sorted by number; of aliases the first declared stands for the number.
-    pub(in crate::http) values: Vec<(i32, Box<str>)>,
-    pub(in crate::http) by_name: HashMap<Box<str>, i32>,
+    pub(crate) values: Vec<(i32, Box<str>)>,
+    pub(crate) by_name: HashMap<Box<str>, i32>,
 }
 
 impl Schema {
@@ -170,16 +172,16 @@ impl Schema {
         self.methods.iter()
     }
 
-    pub(in crate::http) fn message(&self, id: MessageId) -> &Message {
+    pub(crate) fn message(&self, id: MessageId) -> &Message {
         &self.messages[id.0]
     }
 
-    pub(in crate::http) fn enumeration(&self, id: EnumId) -> &Enum {
+    pub(crate) fn enumeration(&self, id: EnumId) -> &Enum {
         &self.enums[id.0]
     }
 
     /// The message a field holds, `None` for scalars.
-    pub(in crate::http) fn target(&self, field: &Field) -> Option<&Message> {
+    pub(crate) fn target(&self, field: &Field) -> Option<&Message> {
         match field.kind {
             FieldType::Message(id) => Some(self.message(id)),
             _ => None,
@@ -189,7 +191,7 @@ impl Schema {
 
 impl Message {
     /// Index of the field with that wire number.
-    pub(in crate::http) fn by_number(&self, number: u32) -> Option<usize> {
+    pub(crate) fn by_number(&self, number: u32) -> Option<usize> {
         // Most messages number their fields 1, 2, 3, ...
         let guess = (number as usize).wrapping_sub(1);
         if self.fields.get(guess).is_some_and(|field| field.number == number) {
@@ -199,7 +201,7 @@ impl Message {
     }
 
     /// Index of the field with that name in either spelling. `hint` is tried first: writers keep the order.
-    pub(in crate::http) fn by_name(&self, name: &str, hint: usize) -> Option<usize> {
+    pub(crate) fn by_name(&self, name: &str, hint: usize) -> Option<usize> {
         if let Some(field) = self.fields.get(hint)
             && (quoted(&field.json_key) == name.as_bytes() || quoted(&field.proto_key) == name.as_bytes())
         {
@@ -212,13 +214,13 @@ impl Message {
 
 impl Field {
     /// Whether it is a list or a map.
-    pub(in crate::http) fn many(&self) -> bool {
+    pub(crate) fn many(&self) -> bool {
         matches!(self.cardinality, Cardinality::Repeated | Cardinality::Packed | Cardinality::Map)
     }
 }
 
 impl Enum {
-    pub(in crate::http) fn name_of(&self, number: i32) -> Option<&str> {
+    pub(crate) fn name_of(&self, number: i32) -> Option<&str> {
         let at = self.values.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(&self.values[at].1)
     }

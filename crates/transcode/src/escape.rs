@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 /// Not percent-encoded UTF-8.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::http) struct BadEscape;
+pub struct BadEscape;
 
 /// What stands for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Mode {
+pub enum Mode {
     /// One segment of a path: every escape is decoded, `%2F` too.
     Path,
     /// Several segments: `%2F` stays as it is, so that it differs from the `/` between them.
@@ -18,7 +18,7 @@ pub(in crate::http) enum Mode {
 }
 
 /// The text that `raw` stands for.
-pub(in crate::http) fn decode(raw: &str, mode: Mode) -> Result<Cow<'_, str>, BadEscape> {
+pub fn decode(raw: &str, mode: Mode) -> Result<Cow<'_, str>, BadEscape> {
     if !raw.contains('%') && (mode != Mode::Query || !raw.contains('+')) {
         return Ok(Cow::Borrowed(raw));
     }

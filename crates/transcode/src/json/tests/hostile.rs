@@ -37,7 +37,7 @@ fn ten_megabytes() {
     assert_eq!(fields(&faults), ["nope", "x"]); // one name many times is one fault
     let many: Vec<_> = (0..100_000).map(|n| format!("\"f{n}\": 1,")).collect();
     let many = many.concat();
-    assert_eq!(fields(&format!("{{{many}\"x\": 1}}")).len(), crate::http::transcode::Fields::MAX);
+    assert_eq!(fields(&format!("{{{many}\"x\": 1}}")).len(), crate::Fields::MAX);
 }
 
 #[test]

@@ -8,12 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::wire::{Wire, next, next_packed};
 use super::{InvalidWire, Style, time};
-use crate::http::transcode::schema::{Cardinality, Field, FieldType, Message, MessageId, Schema, Special};
+use crate::schema::{Cardinality, Field, FieldType, Message, MessageId, Schema, Special};
 
 mod special;
 mod text;
 
-pub(in crate::http) use text::string;
+pub use text::string;
 use text::{double, enumerator, float, integer, quoted};
 
 /// Deepest nesting of messages that is written, so that none can exhaust the stack.
@@ -46,8 +46,8 @@ pub fn write(
     Writer { schema, style, out, records: Vec::with_capacity(32), depth: 0 }.message(id, wire)
 }
 
-/// As [`write`] for one field alone: its value as it is, `null` for a message that is not set.
-pub(in crate::http) fn write_field(
+/// As [`write`](fn@write) for one field alone: its value as it is, `null` for a message that is not set.
+pub fn write_field(
     schema: &Schema,
     id: MessageId,
     index: usize,

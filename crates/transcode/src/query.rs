@@ -6,7 +6,7 @@ use super::escape::{self, BadEscape, Mode};
 use super::json;
 use super::route::{Body, Capture};
 use super::schema::{Cardinality, MessageId, Schema};
-use crate::http::transcode::Fields;
+use crate::Fields;
 
 /// What the query of one request may say.
 pub(super) struct Query<'a> {

@@ -15,9 +15,9 @@ mod wire;
 mod write;
 
 pub(super) use read::{put_text, read_field};
-pub(in crate::http) use wire::{Wire, next as next_wire};
+pub use wire::{Wire, next as next_wire};
 pub use write::write;
-pub(in crate::http) use write::{string as write_string, write_field};
+pub use write::{string as write_string, write_field};
 
 /// How JSON looks that we write, and how strictly we read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

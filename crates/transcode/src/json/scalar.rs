@@ -7,7 +7,7 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::lex::is_number;
-use crate::http::transcode::schema::{FieldType, Schema};
+use crate::schema::{FieldType, Schema};
 
 /// A value, ready for the wire.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub(super) enum Scalar<'t> {
 
 /// Where a text comes from, which decides what is read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Source {
+pub(crate) enum Source {
     JsonString,
     MapKey,
     /// A query parameter or a part of the path: texts by nature.

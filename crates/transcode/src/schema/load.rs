@@ -11,7 +11,7 @@ use super::{
     Cardinality, Enum, EnumId, Field, FieldType, Message, MessageId, Method, Schema, SchemaError, Special,
     order,
 };
-use crate::http::transcode::route::{Body, RouteError, Router, Rule};
+use crate::route::{Body, RouteError, Router, Rule};
 
 type Ids = HashMap<String, usize>;
 

@@ -4,7 +4,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::http::tests::EVERYTHING;
+use crate::tests::EVERYTHING;
 
 mod differential;
 mod hostile;

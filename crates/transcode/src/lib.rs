@@ -1,11 +1,11 @@
 //! Between JSON over HTTP and protobuf bytes, by the tables of a descriptor set: the routes of `google.api.http`, path
 //! templates, query parameters, and proto3 JSON. Knows no message type and nothing else of this program.
 
-pub(in crate::http) mod escape;
+pub mod escape;
 mod fields;
 pub mod json;
 mod query;
-pub(in crate::http) mod route;
+pub mod route;
 pub mod schema;
 
 pub use fields::Fields;
@@ -21,7 +21,7 @@ use schema::Schema;
 /// # Errors
 ///
 /// [`ReadError`] with every field at fault.
-pub(in crate::http) fn message(
+pub fn message(
     schema: &Schema,
     binding: &Binding,
     captures: &[Capture<'_>],
@@ -50,4 +50,21 @@ pub(in crate::http) fn message(
         }
     }
     if faults.is_empty() { Ok(message) } else { Err(ReadError::Fields(faults)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use crate::schema::Schema;
+
+    /// `tests/proto/everything.proto`, as tables and encoded.
+    pub(crate) static EVERYTHING: LazyLock<(Schema, Vec<u8>)> = LazyLock::new(|| {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let mut compiler =
+            protox::Compiler::new([format!("{root}/tests/proto"), format!("{root}/proto")]).unwrap();
+        compiler.include_imports(true).open_file("everything.proto").unwrap();
+        let encoded = compiler.encode_file_descriptor_set();
+        (Schema::decode(&encoded).unwrap(), encoded)
+    });
 }

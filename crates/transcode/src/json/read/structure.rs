@@ -6,7 +6,7 @@ use super::super::lex::Malformed;
 use super::super::scalar::{Scalar, from_number};
 use super::super::wire::{close, open, put};
 use super::{Path, Reader, SmallSet};
-use crate::http::transcode::schema::FieldType;
+use crate::schema::FieldType;
 
 /// Deepest nesting of a `google.protobuf.Struct`: each level is three messages, and protobuf readers stop at 100.
 const MAX_STRUCT_LEVELS: u32 = 32;

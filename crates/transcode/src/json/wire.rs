@@ -2,14 +2,18 @@
 
 use super::InvalidWire;
 use super::scalar::Scalar;
-use crate::http::transcode::schema::FieldType;
+use crate::schema::FieldType;
 
 /// A value as it stands behind its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Wire<'w> {
+pub enum Wire<'w> {
+    /// Wire type 0.
     Varint(u64),
+    /// Wire type 1.
     Fixed64(u64),
+    /// Wire type 5.
     Fixed32(u32),
+    /// Wire type 2, without the length.
     Bytes(&'w [u8]),
 }
 
@@ -31,7 +35,7 @@ impl Wire<'_> {
 }
 
 /// Takes the next field's number and value off `wire`; `None` at its end. Groups are passed over.
-pub(in crate::http) fn next<'w>(wire: &mut &'w [u8]) -> Result<Option<(u32, Wire<'w>)>, InvalidWire> {
+pub fn next<'w>(wire: &mut &'w [u8]) -> Result<Option<(u32, Wire<'w>)>, InvalidWire> {
     let mut groups: Vec<u32> = Vec::new(); // the open ones
     loop {
         if wire.is_empty() {

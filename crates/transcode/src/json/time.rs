@@ -9,7 +9,7 @@ use prost_types::{Duration, Timestamp};
 use super::InvalidWire;
 use super::scalar::{Scalar, Source, Why};
 use super::wire::{Wire, next, put as put_field};
-use crate::http::transcode::schema::Special;
+use crate::schema::Special;
 
 /// The seconds that RFC 3339 can write: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z.
 const SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;

@@ -18,24 +18,24 @@ use template::{Segment, Template};
 /// Why a rule cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(in crate::http) struct RouteError(pub(in crate::http) String);
+pub(crate) struct RouteError(pub(crate) String);
 
 /// One `google.api.http` rule as declared, its field names resolved.
 #[derive(Debug)]
-pub(in crate::http) struct Rule {
+pub(crate) struct Rule {
     /// Index of the RPC in the schema.
-    pub(in crate::http) method: usize,
+    pub(crate) method: usize,
     /// `None`: every verb.
-    pub(in crate::http) verb: Option<Method>,
-    pub(in crate::http) template: String,
-    pub(in crate::http) body: Body,
+    pub(crate) verb: Option<Method>,
+    pub(crate) template: String,
+    pub(crate) body: Body,
     /// Index of the reply's field that is all of the answer.
-    pub(in crate::http) response_body: Option<usize>,
+    pub(crate) response_body: Option<usize>,
 }
 
 /// Where the HTTP body goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Body {
+pub enum Body {
     /// Nowhere: it is not even read, and the query holds the fields.
     None,
     /// It is the message.
@@ -46,10 +46,13 @@ pub(in crate::http) enum Body {
 
 /// A rule that a request can meet.
 #[derive(Debug)]
-pub(in crate::http) struct Binding {
-    pub(in crate::http) method: usize,
-    pub(in crate::http) body: Body,
-    pub(in crate::http) response_body: Option<usize>,
+pub struct Binding {
+    /// Index of the RPC in the schema.
+    pub method: usize,
+    /// Where the HTTP body goes.
+    pub body: Body,
+    /// Index of the reply's field that is all of the answer.
+    pub response_body: Option<usize>,
     variables: Vec<Variable>,
 }
 
@@ -66,23 +69,27 @@ struct Variable {
 
 /// What a path gives for a field.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::http) struct Capture<'r> {
-    pub(in crate::http) field: &'r [usize],
-    pub(in crate::http) text: String,
+pub struct Capture<'r> {
+    /// Field indices from the request's message down.
+    pub field: &'r [usize],
+    /// Its text, decoded.
+    pub text: String,
 }
 
 /// The answer to a look-up.
 #[derive(Debug)]
-pub(in crate::http) enum RouteMatch<'r> {
+pub enum RouteMatch<'r> {
+    /// The rule of the path and verb, and the fields that the path gives.
     Binding(&'r Binding, Vec<Capture<'r>>),
     /// The path exists with these verbs only, in alphabetical order.
     OtherVerbs(Vec<&'r Method>),
+    /// No rule has the path.
     Nothing,
 }
 
 /// Every binding, by path.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Router {
+pub struct Router {
     root: Node,
     bindings: Vec<Binding>,
 }
@@ -106,7 +113,7 @@ struct Leaf {
 
 impl Router {
     /// Adds a rule. `field` turns a variable's field path into indices.
-    pub(in crate::http) fn add(
+    pub(crate) fn add(
         &mut self,
         rule: Rule,
         field: impl Fn(&str) -> Result<Vec<usize>, RouteError>,
@@ -146,7 +153,7 @@ impl Router {
     /// # Errors
     ///
     /// [`BadEscape`] if the path is not percent-encoded UTF-8.
-    pub(in crate::http) fn find(&self, verb: &Method, path: &str) -> Result<RouteMatch<'_>, BadEscape> {
+    pub fn find(&self, verb: &Method, path: &str) -> Result<RouteMatch<'_>, BadEscape> {
         let Some(path) = path.strip_prefix('/') else { return Ok(RouteMatch::Nothing) };
         let mut segments: Vec<&str> = path.split('/').collect();
         if let Some((last, action)) = path.rsplit('/').next().and_then(|last| last.rsplit_once(':')) {
@@ -222,5 +229,54 @@ impl Variable {
         let taken = segments.get(self.start..end).unwrap_or_default().join("/");
         let mode = if self.several { escape::Mode::SeveralSegments } else { escape::Mode::Path };
         Ok(Capture { field: &self.field, text: escape::decode(&taken, mode)?.into_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(router: &mut Router, template: &str) -> Result<(), RouteError> {
+        let rule = Rule {
+            method: 0,
+            verb: Some(Method::GET),
+            template: template.to_owned(),
+            body: Body::None,
+            response_body: None,
+        };
+        router.add(rule, |_| Ok(vec![0]))
+    }
+
+    #[test]
+    fn p1_p2_p11_templates_that_are_none() {
+        for template in [
+            "",
+            "v1",
+            "/",
+            "/v1/",
+            "/v1//a",
+            "/v1/{a",
+            "/v1/{a}b",
+            "/v1/{a={b}}",
+            "/v1/**/a",
+            "/v1/{a=**}/b",
+            "/v1/a*",
+            "/v1/users:by/{email}",
+            "/v1/a:b:c",
+            "/v1/a:",
+            "/v1/{a}/{a}",
+        ] {
+            assert!(add(&mut Router::default(), template).is_err(), "{template}");
+        }
+    }
+
+    #[test]
+    fn p10_a_template_stands_for_one_rpc() {
+        let mut router = Router::default();
+        add(&mut router, "/v1/users/{id}").unwrap();
+        add(&mut router, "/v1/users/{id}:restore").unwrap();
+        add(&mut router, "/v1/users/me").unwrap();
+        let err = add(&mut router, "/v1/users/{name}").unwrap_err();
+        assert_eq!(err.to_string(), "`/v1/users/{name}`: another RPC has this verb and path");
     }
 }

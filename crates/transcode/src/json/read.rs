@@ -8,8 +8,8 @@ use super::lex::{Lexer, Malformed};
 use super::scalar::{Scalar, Source, expected, from_number, from_text};
 use super::wire::{close, open, put, put_bare};
 use super::{ReadError, Style, time};
-use crate::http::transcode::Fields;
-use crate::http::transcode::schema::{Cardinality, Field, FieldType, Message, MessageId, Schema, Special};
+use crate::Fields;
+use crate::schema::{Cardinality, Field, FieldType, Message, MessageId, Schema, Special};
 
 mod path;
 mod structure;
@@ -32,7 +32,7 @@ pub(super) fn read(schema: &Schema, id: MessageId, json: &[u8], style: Style) ->
 }
 
 /// As [`super::read`] for JSON that is one field of the message: the message with that field alone.
-pub(in crate::http) fn read_field(
+pub(crate) fn read_field(
     schema: &Schema,
     id: MessageId,
     field: usize,
@@ -45,7 +45,7 @@ pub(in crate::http) fn read_field(
 
 /// Appends a field given as text by a path or a query to an encoded message. `steps` are the indices of the fields
 /// that lead to it. It is written even if it is zero, so that it wins over what was there.
-pub(in crate::http) fn put_text(
+pub(crate) fn put_text(
     schema: &Schema,
     id: MessageId,
     steps: &[usize],

@@ -1,7 +1,7 @@
 //! Single values as JSON text.
 
 use super::super::lex::plain_len;
-use crate::http::transcode::schema::Enum;
+use crate::schema::Enum;
 
 pub(super) fn enumerator(out: &mut Vec<u8>, declared: &Enum, number: i32) {
     if declared.null {
@@ -51,7 +51,7 @@ pub(super) fn float(
 }
 
 /// Appends a JSON string.
-pub(in crate::http) fn string(out: &mut Vec<u8>, text: &str) {
+pub fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text.as_bytes();
     while let Some((plain, tail)) = rest.split_at_checked(plain_len(rest)) {

@@ -30,6 +30,11 @@ impl Fields {
         }
     }
 
+    /// Nothing, or the fields if any is at fault.
+    pub fn none(self) -> Result<(), Self> {
+        if self.is_empty() { Ok(()) } else { Err(self) }
+    }
+
     /// The value, or `None` after noting why there is none.
     pub fn check<T, E: std::fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|why| self.add(field, why.to_string())).ok()
