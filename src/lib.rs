@@ -19,7 +19,7 @@ pub mod telemetry;
 pub mod throttle;
 
 /// The messages, clients and servers that `proto/` declares.
-#[expect(missing_docs, clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]
+#[expect(clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]
 pub mod pb {
     tonic::include_proto!("users");
 }
