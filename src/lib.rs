@@ -1,4 +1,4 @@
-//! Accounts, passwords and sessions for other services, over gRPC and JSON, on SQLite or PostgreSQL.
+#![doc = include_str!("README.md")]
 
 pub mod auth;
 pub mod blocklist;
