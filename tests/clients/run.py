@@ -152,8 +152,10 @@ def main():
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
-            runner.run(name, function, *arguments)
+            runner.run(name, function, *arguments, alone=True)
 
+    if runner.unstable:
+        print("\npassed only when run once more:\n" + "\n".join(f"  {name}" for name in runner.unstable))
     if runner.failed:
         print("\nfailed:\n" + "\n".join(f"  {name}" for name in runner.failed))
     result = f"{runner.passed} passed, {len(runner.failed)} failed"
