@@ -1,4 +1,4 @@
-//! Accounts, passwords and sessions for other services, over gRPC and JSON, on SQLite or PostgreSQL.
+#![doc = include_str!("README.md")]
 
 pub mod auth;
 pub mod blocklist;
@@ -19,7 +19,7 @@ mod telemetry;
 pub mod throttle;
 
 /// The messages, clients and servers that `proto/` declares.
-#[expect(missing_docs, clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]
+#[expect(clippy::all, clippy::allow_attributes, clippy::pedantic, reason = "generated")]
 pub mod pb {
     tonic::include_proto!("users");
 }

@@ -301,7 +301,7 @@ class Accounts(Calls):
         some = ["USER_CREATED", "USER_DELETED"]
         equal([entry["event"] for entry in self.call("ListLogs", userId=id, events=some)["logs"]], some[::-1], "some events")
         equal(self.call("ListLogs", userId=id, offset=5, limit=1)["logs"][0]["event"], "USER_UPDATED", "with an offset")
-        equal(self.call("ListLogs", userId=id, **{"from": LATER})["total"], "0", "those to come")
-        equal(self.call("ListLogs", userId=id, to=LATER, limit=0)["total"], "7", "those before")
+        equal(self.call("ListLogs", userId=id, timeFrom=LATER)["total"], "0", "those to come")
+        equal(self.call("ListLogs", userId=id, timeTo=LATER, limit=0)["total"], "7", "those before")
         self.invalid("ListLogs", "page_token", userId=id, pageToken="made up")
         self.unknown("ListLogs", {"userId": "nobody"})

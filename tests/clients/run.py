@@ -20,6 +20,7 @@ import keys
 import micro_client
 import outages
 import overload
+import pages
 import races
 import sdks
 import tls
@@ -147,8 +148,8 @@ def main():
         on(kind, runner)
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
-        *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(), *endurance.tests(), *races.tests(),
-        *faults.tests(), *outages.tests(),
+        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(),
+        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)

@@ -1,10 +1,13 @@
 //! Whatever a client sends: a clear answer, nothing changed, and never a fault of ours.
 
+use std::collections::BTreeSet;
+
 use http::{Method, StatusCode};
+use prost_reflect::{DescriptorPool, MessageDescriptor, Value as Reflected};
 use serde_json::Value;
 use tonic::Code;
 
-use crate::support::{Service, ada, assert_refused, create, raw};
+use crate::support::{Service, ada, assert_refused, create, fields, raw};
 
 crate::on_every_backend!(
     messages_that_do_not_decode_are_refused,
@@ -18,6 +21,7 @@ crate::on_every_backend!(
     headers_that_are_wrong_are_refused,
     many_faults_make_no_long_answer,
     random_bytes_never_break_anything,
+    fields_are_marked_as_required_where_a_call_without_them_fails,
 );
 
 const CREATE: &str = "/users.Users/Create";
@@ -241,4 +245,48 @@ async fn many_faults_make_no_long_answer(service: &Service) {
     let (status, body) = service.replica.json(Method::GET, &query, "").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(body.to_string().len() < 16 * 1024, "{}", body.to_string().len());
+}
+
+/// The fields that the proto marks as REQUIRED.
+fn required(message: &MessageDescriptor) -> BTreeSet<String> {
+    let pool = message.parent_pool();
+    let behavior = pool.get_extension_by_name("google.api.field_behavior").unwrap();
+    let required = pool.get_enum_by_name("google.api.FieldBehavior").unwrap();
+    let required = Reflected::EnumNumber(required.get_value_by_name("REQUIRED").unwrap().number());
+    let is_required = |field: &prost_reflect::FieldDescriptor| {
+        field.options().get_extension(&behavior).as_list().unwrap().contains(&required)
+    };
+    message.fields().filter(is_required).map(|field| field.name().to_owned()).collect()
+}
+
+async fn fields_are_marked_as_required_where_a_call_without_them_fails(service: &Service) {
+    // What an empty request lacks beside: one of several fields will do.
+    let either = [
+        ("Create", "username"),
+        ("Create", "password"),
+        ("Read", "id"),
+        ("CreateOrRestore", "password"),
+        ("Login", "username"),
+    ];
+    let pool = DescriptorPool::decode(usersd::DESCRIPTOR_SET).unwrap();
+    let mut refusals = 0;
+    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        let name = method.name();
+        let mut expected = required(&method.input());
+        if method.parent_service().name() == "Users" {
+            let either = either.iter().filter(|(of, _)| *of == name);
+            expected.extend(either.map(|(_, field)| (*field).to_owned()));
+        }
+        if name == "Login" {
+            assert!(expected.remove("password"), "without a password none is right: BAD_CREDENTIALS");
+        }
+        let path = format!("/{}/{name}", method.parent_service().full_name());
+        let missing = match raw(service, &path, Vec::new()).await {
+            Ok(_) => BTreeSet::new(),
+            Err(status) => fields(&status).into_iter().collect(),
+        };
+        assert_eq!(missing, expected, "{path}");
+        refusals += usize::from(!missing.is_empty());
+    }
+    assert!(refusals > 20, "only {refusals} RPCs need a field");
 }

@@ -230,8 +230,8 @@ async fn filters_leave_only_what_fits(service: &Service) {
     let times = async |events: &[LogEvent], from: Option<i64>, to: Option<i64>| {
         let request = ListLogsRequest {
             events: events.iter().map(|event| i32::from(*event)).collect(),
-            from: from.map(|from| START + from),
-            to: to.map(|to| START + to),
+            time_from: from.map(|from| START + from),
+            time_to: to.map(|to| START + to),
             ..of(&id)
         };
         let reply = list(service, request).await;
@@ -302,7 +302,7 @@ async fn a_page_token_is_of_one_log_with_these_filters(service: &Service) {
     users.create(from(RIVAL, CreateRequest { id: id.clone(), ..ada() })).await.unwrap();
     let filtered = || ListLogsRequest {
         events: vec![LogEvent::UserUpdated.into(), LogEvent::UserCreated.into()],
-        from: Some(START),
+        time_from: Some(START),
         ..of(&id)
     };
     let token = list(service, ListLogsRequest { limit: Some(1), ..filtered() }).await.next_page_token;
@@ -311,8 +311,8 @@ async fn a_page_token_is_of_one_log_with_these_filters(service: &Service) {
         with(of(&id)),
         with(ListLogsRequest { user_id: other, ..filtered() }),
         with(ListLogsRequest { events: vec![LogEvent::UserUpdated.into()], ..filtered() }),
-        with(ListLogsRequest { from: Some(START + 1), ..filtered() }),
-        with(ListLogsRequest { to: Some(START + 100), ..filtered() }),
+        with(ListLogsRequest { time_from: Some(START + 1), ..filtered() }),
+        with(ListLogsRequest { time_to: Some(START + 100), ..filtered() }),
         with(ListLogsRequest { offset: 1, ..filtered() }),
         ListLogsRequest { page_token: token[1..].into(), ..filtered() },
         ListLogsRequest { page_token: "\0".into(), ..filtered() },
@@ -361,7 +361,8 @@ async fn every_bad_field_is_named_at_once(service: &Service) {
 async fn it_has_its_path(service: &Service) {
     use http::{Method, StatusCode};
     renamed(service, 2).await;
-    let path = format!("/v1/users/x/logs?events=USER_UPDATED&events=USER_CREATED&from={}&limit=1", START + 1);
+    let path =
+        format!("/v1/users/x/logs?events=USER_UPDATED&events=USER_CREATED&timeFrom={}&limit=1", START + 1);
     let (status, body) = service.replica.json(Method::GET, &path, "").await;
     assert_eq!((status, &body["total"]), (StatusCode::OK, &json!("2")), "{body}");
     let entry = &body["logs"][0];

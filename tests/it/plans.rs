@@ -271,8 +271,8 @@ async fn sessions_and_logs(service: &Service) {
     let all = ListLogsRequest { user_id, limit: Some(1), ..ListLogsRequest::default() };
     let some = ListLogsRequest {
         events: vec![LogEvent::SessionCreated.into(), LogEvent::UserCreated.into()],
-        from: Some(START),
-        to: Some(START + 9),
+        time_from: Some(START),
+        time_to: Some(START + 9),
         ..all.clone()
     };
     for request in [all, some] {

@@ -200,7 +200,7 @@ pub(in crate::grpc) fn parse_list_logs(
     actions.dedup();
     let page = page(request.limit, request.offset, request.page_token, &mut fields);
     let (Some(user), Some(page)) = (user, page) else { return Err(Error::Invalid(fields)) };
-    let filter = LogFilter { actions, span: span(request.from, request.to) };
+    let filter = LogFilter { actions, span: span(request.time_from, request.time_to) };
     fields
         .none()
         .map_err(Error::Invalid)
