@@ -34,11 +34,17 @@ impl Chores {
 /// Begins all of it.
 pub(super) fn start(ops: &Operations, keys: &KeyRing, tls: Option<Tls>, health: HealthReporter) -> Chores {
     let store = ops.store().clone();
-    let writes = store.clone();
+    let (writes, events) = (store.clone(), store.clone());
+    let follow_every = ops.follow_events_every();
     let others = vec![
         tokio::spawn(keep_keys_fresh(keys.clone())),
         tokio::spawn(async move { store.report_outages().await }),
         tokio::spawn(async move { writes.watch_writes().await }),
+        tokio::spawn(async move {
+            if let Some(every) = follow_every {
+                events.follow_events(every).await;
+            }
+        }),
         tokio::spawn(housekeep(ops.clone())),
         tokio::spawn(merge_search_index(ops.clone())),
         tokio::spawn(note_use_of_keys(ops.clone(), keys.clone())),

@@ -7,6 +7,7 @@ mod m20261121_000004_guard;
 mod m20261125_000005_throttle;
 mod m20261125_000006_key_makers;
 mod m20261125_000007_faults;
+mod m20261126_000008_tail;
 
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions,
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000005_throttle::Migration),
             Box::new(m20261125_000006_key_makers::Migration),
             Box::new(m20261125_000007_faults::Migration),
+            Box::new(m20261126_000008_tail::Migration),
         ]
     }
 }
