@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use usersd::config::Config;
@@ -120,7 +121,7 @@ async fn change(story: Arc<Story>, replicas: Vec<Users>, mut numbers: Numbers) {
     for round in 0..ROUNDS {
         let by = numbers.below(replicas.len());
         let mut users = replicas[by].clone();
-        match numbers.below(9) {
+        match numbers.below(10) {
             0..=3 => {
                 let (username, password) = (story.username.clone(), password.clone());
                 let request = LoginRequest { username, password, ..LoginRequest::default() };
@@ -130,16 +131,13 @@ async fn change(story: Arc<Story>, replicas: Vec<Users>, mut numbers: Numbers) {
                     story.sessions.lock().unwrap().push(Arc::new(known));
                 }
             }
-            4 => {
+            4 | 9 => {
                 let open = story.open();
                 if open.is_empty() {
                     continue;
                 }
                 let known = &open[numbers.below(open.len())];
-                known.ending.store(true, SeqCst);
-                if users.logout(LogoutRequest { session_id: known.token.clone() }).await.is_ok() {
-                    known.ended.set(Done::now(by)).ok().unwrap();
-                }
+                log_out_among_reads(&story, known, &Watched { number: by, users, unsteady: false }).await;
             }
             5 => {
                 let name = Some(format!("round {round}"));
@@ -185,6 +183,33 @@ async fn change(story: Arc<Story>, replicas: Vec<Users>, mut numbers: Numbers) {
             tokio::time::sleep(MAX_AGE * u32::try_from(numbers.below(3)).unwrap() / 2).await;
         }
     }
+}
+
+/// Ends a session while it is read from the same replica, and while changes of its user make those reads load it anew.
+async fn log_out_among_reads(story: &Story, known: &Known, replica: &Watched) {
+    let over = &AtomicBool::new(false);
+    let log_out = async {
+        known.ending.store(true, SeqCst);
+        let request = LogoutRequest { session_id: known.token.clone() };
+        if replica.users.clone().logout(request).await.is_ok() {
+            known.ended.set(Done::now(replica.number)).ok().unwrap();
+        }
+        over.store(true, SeqCst);
+    };
+    let changes = (0..4).map(|n| async move {
+        let request =
+            UpdateRequest { id: story.id.clone(), name: Some(format!("{n}")), ..UpdateRequest::default() };
+        if let Ok(answer) = replica.users.clone().update(request).await {
+            story.note_version(&answer.into_inner().user.unwrap(), replica.number);
+        }
+    });
+    let reads = (0..8).map(|_| async move {
+        while !over.load(SeqCst) {
+            replica.read_session(known).await;
+        }
+        replica.read_session(known).await;
+    });
+    tokio::join!(log_out, join_all(changes), join_all(reads));
 }
 
 /// A replica that is read from.

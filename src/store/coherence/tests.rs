@@ -155,9 +155,8 @@ fn nothing_older_than_a_change_elsewhere_is_found_from_max_age_on() {
         }
     };
     let finish: Step = |world| world.coherence.note_poll(Moment(world.begun));
-    let loader = [first()[0], |world: &mut World| {
-        world.cached = Some((world.loading[0].0, world.committed));
-    } as Step];
+    let load: Step = |world| world.cached = Some((world.loading[0].0, world.committed));
+    let loader = [first()[0], load];
     let of = |tail: &[Step], reader: &[Step]| {
         in_every_order(&[&writer, tail, &loader, reader], |world| {
             let found = world.found.filter(|_| world.fresh);
