@@ -157,23 +157,18 @@ fn nothing_older_than_a_change_elsewhere_is_found_from_max_age_on() {
     let finish: Step = |world| world.coherence.note_poll(Moment(world.begun));
     let load: Step = |world| world.cached = Some((world.loading[0].0, world.committed));
     let loader = [first()[0], load];
-    let of = |tail: &[Step], reader: &[Step]| {
-        in_every_order(&[&writer, tail, &loader, reader], |world| {
+    let of = |tail: &[Step]| {
+        in_every_order(&[&writer, tail, &loader, &READER], |world| {
             let found = world.found.filter(|_| world.fresh);
             found.map(|(_, new)| new || !world.is_bound(MAX_AGE))
         })
     };
-    let [hits, stale] = of(&[begin, read, note, finish, begin, read, note, finish], &READER);
-    assert!(hits > 10_000 && stale == 0, "{hits} hits, {stale} of them stale");
+    let [hits, stale] = of(&[begin, read, note, finish, begin, read, note, finish]);
+    assert!(hits > 1_000 && stale == 0, "{hits} hits, {stale} of them stale");
     // The test sees it where a poll counts from its end, or before what it saw is noted.
     let late: Step = |world| world.coherence.note_poll(Moment(world.now));
-    assert_ne!(of(&[begin, read, note, late, begin, read, note, late], &READER)[1], 0);
-    assert_ne!(of(&[begin, read, finish, note, begin, read, finish, note], &READER)[1], 0);
-    // And where the slot is read before the freshness.
-    assert_ne!(
-        of(&[begin, read, note, finish, begin, read, note, finish], &[READER[0], READER[2], READER[1]])[1],
-        0
-    );
+    assert_ne!(of(&[begin, read, note, late, begin, read])[1], 0);
+    assert_ne!(of(&[begin, read, finish, note, begin, read, finish])[1], 0);
 }
 
 #[test]
