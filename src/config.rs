@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::domain::password::PasswordPolicy;
 
@@ -14,6 +15,9 @@ mod tls_callers;
 mod values;
 
 pub use sections::*;
+
+/// The log of events is read no more often than this.
+const MIN_POLL: Duration = Duration::from_millis(10);
 
 /// Everything that is wrong with the settings, a line each.
 #[derive(Debug, Default, thiserror::Error)]
@@ -108,6 +112,13 @@ impl Config {
         }
         if self.sessions.idle.is_some_and(|idle| idle > self.sessions.lifetime) {
             problems.0.push("sessions.idle is longer than sessions.lifetime".to_owned());
+        }
+        let (poll, max_age) = (self.cache.poll, self.cache.max_age);
+        if poll < MIN_POLL {
+            problems.0.push("cache.poll must be at least 10ms".to_owned());
+        }
+        if self.cache.memory > 0 && max_age <= poll {
+            problems.0.push("cache.max_age must be longer than cache.poll".to_owned());
         }
         self.check_tls(problems);
     }

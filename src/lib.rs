@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod blocklist;
+pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;

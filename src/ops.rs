@@ -5,17 +5,20 @@ pub mod keys;
 pub mod list;
 mod logs;
 pub mod passwords;
+mod seen;
 pub mod sessions;
 mod timekeeping;
 mod trash;
 pub mod users;
 mod verify;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocklist::Blocklist;
+use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{Config, ThrottleLimits};
+use crate::config::{CacheSettings, Config, ThrottleLimits};
 use crate::devices::Devices;
 use crate::domain::caller::Caller;
 use crate::domain::page_token::TokenKey;
@@ -27,6 +30,7 @@ use crate::hasher::{HashPermit, Hasher};
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
 
+use seen::SeenQueue;
 use timekeeping::Timekeeper;
 
 /// The rules that are settings.
@@ -48,6 +52,8 @@ pub struct Rules {
     pub throttle: ThrottleLimits,
     /// The longest time that the statements of a list may take together.
     pub list_timeout: Duration,
+    /// What stays in memory.
+    pub cache: CacheSettings,
 }
 
 impl From<&Config> for Rules {
@@ -61,6 +67,7 @@ impl From<&Config> for Rules {
             logs_keep: config.logs.keep,
             throttle: config.throttle.clone(),
             list_timeout: config.pool.list_timeout,
+            cache: config.cache.clone(),
         }
     }
 }
@@ -81,6 +88,8 @@ pub struct Operations {
     page_tokens: TokenKey,
     throttle: Throttle,
     timekeeper: Timekeeper,
+    cache: Cache,
+    seen: SeenQueue,
 }
 
 impl Operations {
@@ -96,7 +105,21 @@ impl Operations {
         let throttle = Throttle::new(store.clone(), clock.clone(), rules.throttle.clone()).await?;
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
         let timekeeper = Timekeeper::new(last);
-        Ok(Self { store, hasher, clock, rules, devices, blocklist: None, page_tokens, throttle, timekeeper })
+        let cache = Cache::new(rules.cache.memory, rules.cache.max_age, Arc::clone(store.coherence()));
+        let seen = SeenQueue::new(store.clone());
+        Ok(Self {
+            store,
+            hasher,
+            clock,
+            rules,
+            devices,
+            blocklist: None,
+            page_tokens,
+            throttle,
+            timekeeper,
+            cache,
+            seen,
+        })
     }
 
     /// The same service, which also refuses new passwords that `blocklist` holds.
@@ -107,6 +130,11 @@ impl Operations {
     /// The database, whose state the server shows.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The time between reads of the log of events for the cache; `None` without a cache.
+    pub fn follow_events_every(&self) -> Option<Duration> {
+        (self.rules.cache.memory > 0).then_some(self.rules.cache.poll)
     }
 
     /// The rules for new passwords.

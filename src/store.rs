@@ -5,6 +5,7 @@
 //! database does.
 
 pub mod clocks;
+pub mod coherence;
 mod connect;
 mod connection;
 mod entity;
@@ -25,6 +26,7 @@ pub mod search;
 pub mod secrets;
 pub mod sessions;
 mod shared;
+mod tail;
 pub mod totals;
 mod trust;
 mod turns;
@@ -50,6 +52,7 @@ pub use connection::{Reader, Transaction};
 pub use health::{Fault, Health, State};
 pub use migration::{Step, Steps};
 
+use coherence::{Changes, Coherence};
 use observer::Observer;
 use pool::Pool;
 use probe::Probe;
@@ -94,6 +97,7 @@ pub struct Store {
     migrations: ConnectOptions,
     trust: Arc<Trust>,
     probe: Arc<Probe>,
+    coherence: Arc<Coherence>,
 }
 
 impl Store {
@@ -137,7 +141,7 @@ impl Store {
     /// back.
     /// Fails with `DatabaseUnavailable` if no connection comes free in time.
     pub async fn begin(&self, caller: &Caller) -> Result<Transaction> {
-        Transaction::begin(&self.turn(&self.write, &caller.flow()).await?).await
+        self.begin_for(&caller.flow()).await
     }
 
     /// Begins a transaction for the server's own work: housekeeping, notes. It takes turns with the callers
@@ -146,7 +150,12 @@ impl Store {
     pub async fn begin_as_server(&self) -> Result<Transaction> {
         // No namespace has an empty name.
         let flow = Flow { namespace: "".into(), key: Caller::SERVER.into() };
-        Transaction::begin(&self.turn(&self.write, &flow).await?).await
+        self.begin_for(&flow).await
+    }
+
+    async fn begin_for(&self, flow: &Flow) -> Result<Transaction> {
+        let changes = Changes::new(Arc::clone(&self.coherence));
+        Transaction::begin(&self.turn(&self.write, flow).await?, changes).await
     }
 
     /// Waits for a turn at `shared`, unless the database does not answer.

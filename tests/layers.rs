@@ -118,10 +118,22 @@ fn each_layer_imports_only_what_lies_further_in() {
         ("devices", &["domain"]),
         ("blocklist", &["domain", "error"]),
         ("store", &["domain", "error", "telemetry"]),
+        ("cache", &["domain", "store"]),
         ("throttle", &["clock", "config", "domain", "error", "store"]),
         (
             "ops",
-            &["domain", "error", "store", "hasher", "clock", "config", "devices", "blocklist", "throttle"],
+            &[
+                "domain",
+                "error",
+                "store",
+                "hasher",
+                "clock",
+                "config",
+                "devices",
+                "blocklist",
+                "throttle",
+                "cache",
+            ],
         ),
         ("headers", &[]),
         ("auth", &["auth", "clock", "config", "domain", "error", "headers", "store", "DESCRIPTOR_SET"]),
@@ -173,6 +185,7 @@ fn the_http_layer_takes_only_the_making_of_statuses_from_grpc() {
 fn what_has_one_place_stays_there() {
     let places = [
         ("sea_orm::", &["store", "throttle"][..]),
+        ("quick_cache::", &["cache"]),
         ("bcrypt::", &["hasher"]),
         ("bcrypt_lanes::", &["hasher"]),
         ("argon2::", &["hasher"]),

@@ -12,8 +12,8 @@ use crate::domain::scope::Scopes;
 
 use super::tls_callers;
 use super::values::{
-    Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, networks,
-    number, number_or, optional_duration, optional_file, size, without_password,
+    Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
+    networks, number, number_or, optional_duration, optional_file, size, without_password,
 };
 
 /// Which calls need a key.
@@ -314,6 +314,16 @@ settings! {
         wait: Duration = Duration::from_secs(30), duration;
         /// The longest time that the statements of a list may take together.
         list_timeout: Duration = Duration::from_secs(2), lifetime;
+    }
+
+    /// Sessions and users that stay in memory.
+    cache: CacheSettings {
+        /// Most memory, in bytes; 0: nothing is cached.
+        memory: usize = 64 * KIB * KIB, memory;
+        /// The longest time for which a change that another replica made may not be seen.
+        max_age: Duration = Duration::from_millis(500), duration;
+        /// How often the log of events is read for such changes.
+        poll: Duration = Duration::from_millis(100), duration;
     }
 
     /// Log lines.

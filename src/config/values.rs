@@ -116,17 +116,29 @@ pub(super) fn optional_file(text: &str) -> Result<Option<PathBuf>, String> {
     Ok(Some(text).filter(|text| !["", "off"].contains(text)).map(PathBuf::from))
 }
 
+const MIB: usize = 1024 * 1024;
+
 /// Bytes, or a number of KiB or MiB.
 pub(super) fn size(text: &str) -> Result<usize, String> {
+    bytes(text)
+        .filter(|bytes| (1024..=64 * MIB).contains(bytes))
+        .ok_or_else(|| "must be a size from 1KiB to 64MiB, like 1MiB or 1048576".to_owned())
+}
+
+/// A size of memory, or 0 for none.
+pub(super) fn memory(text: &str) -> Result<usize, String> {
+    bytes(text)
+        .filter(|bytes| *bytes == 0 || (MIB..=MIB * MIB).contains(bytes))
+        .ok_or_else(|| "must be 0 or a size from 1MiB to 1048576MiB, like 64MiB".to_owned())
+}
+
+fn bytes(text: &str) -> Option<usize> {
     let (digits, unit) = match text.trim_end_matches("iB").split_at_checked(text.len().saturating_sub(3)) {
         Some((digits, "K")) if text.ends_with("KiB") => (digits, 1024),
-        Some((digits, "M")) if text.ends_with("MiB") => (digits, 1024 * 1024),
+        Some((digits, "M")) if text.ends_with("MiB") => (digits, MIB),
         _ => (text, 1),
     };
-    let bytes = digits.trim_end().parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
-    bytes
-        .filter(|bytes| (1024..=64 * 1024 * 1024).contains(bytes))
-        .ok_or_else(|| "must be a size from 1KiB to 64MiB, like 1MiB or 1048576".to_owned())
+    digits.trim_end().parse::<usize>().ok().and_then(|number| number.checked_mul(unit))
 }
 
 /// The HTTP library takes no less.

@@ -21,6 +21,11 @@ impl SessionToken {
     pub fn parse(raw: &str) -> Option<Self> {
         secret::is_one(Self::PREFIX, raw).then(|| Self(Zeroizing::new(raw.to_owned())))
     }
+
+    /// The digest of a text that can be a token; `None` for any other.
+    pub fn digest_of(raw: &str) -> Option<SecretDigest> {
+        secret::is_one(Self::PREFIX, raw).then(|| SecretDigest::of(raw))
+    }
 }
 
 /// The IP address and user agent of an end user.

@@ -18,6 +18,9 @@ const BATCH: u64 = 500;
 /// The least and the most time between two rounds.
 const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
+/// Events are kept for so long at least: other replicas learn from them what has changed.
+const MIN_EVENT_AGE: Duration = Duration::from_mins(10);
+
 /// Most steps of merging the search index in one round: more than a million users need, and an end while
 /// others write.
 const MAX_MERGE_STEPS: usize = 1_000;
@@ -174,8 +177,9 @@ impl Operations {
 
     async fn remove_old_events(&self) -> Result<u64> {
         let Some(keep) = self.rules.logs_keep else { return Ok(0) };
+        let cutoff = self.clock.now().minus(keep.max(MIN_EVENT_AGE));
         let tx = self.store.begin_as_server().await?;
-        let removed = store::events::delete_before(&tx, self.clock.now().minus(keep), BATCH).await?;
+        let removed = store::events::delete_before(&tx, cutoff, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
     }

@@ -118,9 +118,19 @@ impl Operations {
         })
     }
 
-    /// The live user known by `key`.
+    /// The live user known by `key`. By its id from the cache, if it is there.
     pub async fn read(&self, caller: &Caller, key: &UserRef) -> Result<User> {
-        Ok(self.find(caller, key).await?.ok_or(Error::UserNotFound)?.user)
+        if let UserRef::Id(id) = key
+            && let Some(cached) = self.cache.user(&caller.namespace, id)
+        {
+            return Ok(User::clone(&cached));
+        }
+        let stamp = self.cache.stamp();
+        let user = self.find(caller, key).await?.ok_or(Error::UserNotFound)?.user;
+        if let UserRef::Id(_) = key {
+            self.cache.keep_user(stamp, &caller.namespace, &user);
+        }
+        Ok(user)
     }
 
     pub(super) async fn find(&self, caller: &Caller, key: &UserRef) -> Result<Option<Account>> {

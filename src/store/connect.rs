@@ -170,6 +170,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
         migrations: options,
         trust,
         probe: Arc::new(Probe::new(address)),
+        coherence: Arc::default(),
     })
 }
 
@@ -342,6 +343,7 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         migrations: options,
         trust,
         probe: Arc::new(Probe::new(address)),
+        coherence: Arc::default(),
     })
 }
 

@@ -10,12 +10,14 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+use super::coherence::Changes;
 use super::fault;
 use super::health::{self, Health};
 use super::lease::{Answer, Lease, Work};
 use super::observer::Observer;
 use super::pool::Pool;
 use super::running::Running;
+use crate::domain::event::Action;
 use crate::error::{Error, Result};
 use crate::telemetry::CallContext;
 
@@ -78,11 +80,12 @@ pub struct Transaction {
     // follow it.
     lease: Mutex<Option<Lease>>,
     health: Health,
+    changes: Arc<Changes>,
 }
 
 impl Transaction {
     /// Begins one. Tries once more where a connection turns out to be dead.
-    pub(super) async fn begin(pool: &Pool) -> Result<Self> {
+    pub(super) async fn begin(pool: &Pool, changes: Changes) -> Result<Self> {
         let lease = pool.health().bounded(async {
             match Self::open(pool).await {
                 Err(error) if fault::is_connection_lost(&error) => Self::open(pool).await,
@@ -91,7 +94,7 @@ impl Transaction {
         });
         let lease = lease.await?;
         let (backend, health) = (pool.backend(), pool.health().clone());
-        Ok(Self { backend, lease: Mutex::new(Some(lease)), health })
+        Ok(Self { backend, lease: Mutex::new(Some(lease)), health, changes: Arc::new(changes) })
     }
 
     async fn open(pool: &Pool) -> Result<Lease, DbErr> {
@@ -112,8 +115,11 @@ impl Transaction {
             Error::internal("refused to commit: a statement of the transaction failed or was abandoned")
         })?;
         let (finish, finished) = oneshot::channel();
+        let changes = Arc::clone(&self.changes);
         let commit = async move {
             let (_lease, answer) = lease.run(Arc::new(Work::Commit)).await;
+            // Whatever came of it: the changes may have been made.
+            changes.note();
             if let Err(Err(error)) = finish.send(answer) {
                 tracing::warn!(%error, "a COMMIT failed after its caller had left");
             }
@@ -125,13 +131,25 @@ impl Transaction {
         let finished = tokio::select! {
             biased;
             finished = finished => finished,
-            cause = self.health.given_up() => return Err(Error::OutcomeUnknown(cause.to_string().into())),
+            cause = self.health.given_up() => {
+                self.changes.note();
+                return Err(Error::OutcomeUnknown(cause.to_string().into()));
+            }
         };
         match finished {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(fault::at_commit(error)),
-            Err(error) => Err(Error::OutcomeUnknown(error.into())),
+            Err(error) => {
+                self.changes.note();
+                Err(Error::OutcomeUnknown(error.into()))
+            }
         }
+    }
+
+    /// Says that the transaction writes an event of `action` about a user. When it has ended, nothing that was read of the
+    /// user before is used any more.
+    pub(super) fn note_change(&self, namespace: &str, user: &str, action: Action) {
+        self.changes.add(namespace, user, action);
     }
 
     async fn run(&self, work: Work) -> Result<Answer, DbErr> {

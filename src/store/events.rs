@@ -17,16 +17,16 @@ use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
 use super::entity::event::{self, ActiveModel, Column};
-use super::{count, device};
+use super::{Transaction, count, device};
 
 /// Adds an event, in the transaction of the change.
-pub async fn append(tx: &impl ConnectionTrait, caller: &Caller, event: &Event) -> Result<()> {
+pub async fn append(tx: &Transaction, caller: &Caller, event: &Event) -> Result<()> {
     append_to(tx, caller.namespace.as_str(), caller, event).await
 }
 
 /// Adds an event about a key: those of a root key have a namespace of their own.
 pub async fn append_of_key(
-    tx: &impl ConnectionTrait,
+    tx: &Transaction,
     namespaces: &AllowedNamespaces,
     caller: &Caller,
     event: &Event,
@@ -34,12 +34,13 @@ pub async fn append_of_key(
     append_to(tx, namespaces.as_str(), caller, event).await
 }
 
-async fn append_to(tx: &impl ConnectionTrait, namespace: &str, caller: &Caller, event: &Event) -> Result<()> {
+async fn append_to(tx: &Transaction, namespace: &str, caller: &Caller, event: &Event) -> Result<()> {
     let device = caller.device(&event.device);
+    let user = event.user.as_ref().map_or("", UserId::as_str);
     let row = ActiveModel {
         seq: NotSet,
         namespace: Set(namespace.to_owned()),
-        user_id: Set(event.user.as_ref().map_or("", UserId::as_str).to_owned()),
+        user_id: Set(user.to_owned()),
         at: Set(event.at.0),
         action: Set(event.action.name().to_owned()),
         caller: Set(caller.name.to_string()),
@@ -50,6 +51,7 @@ async fn append_to(tx: &impl ConnectionTrait, namespace: &str, caller: &Caller, 
         session: Set(event.session.clone()),
     };
     event::Entity::insert(row).exec_without_returning(tx).await?;
+    tx.note_change(namespace, user, event.action);
     Ok(())
 }
 

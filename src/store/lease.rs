@@ -295,7 +295,7 @@ async fn limited<T>(backend: DbBackend, work: impl Future<Output = T>) -> Option
     }
 }
 
-fn query<DB: sqlx::Database>(statement: &Statement) -> sqlx::query::Query<'_, DB, SqlxValues>
+pub(super) fn query<DB: sqlx::Database>(statement: &Statement) -> sqlx::query::Query<'_, DB, SqlxValues>
 where
     SqlxValues: sqlx::IntoArguments<DB>,
 {

@@ -7,6 +7,7 @@ mod m20261121_000004_guard;
 mod m20261125_000005_throttle;
 mod m20261125_000006_key_makers;
 mod m20261125_000007_faults;
+mod m20261126_000008_tail;
 mod m20261126_000009_totals;
 
 use sea_orm::{
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000005_throttle::MIGRATION),
             Box::new(m20261125_000006_key_makers::MIGRATION),
             Box::new(m20261125_000007_faults::MIGRATION),
+            Box::new(m20261126_000008_tail::Migration),
             Box::new(m20261126_000009_totals::Migration),
         ]
     }

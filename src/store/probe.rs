@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sea_orm::entity::prelude::async_trait::async_trait;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sea_orm::sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+use sea_orm::sqlx::{ConnectOptions as _, Executor as _};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx};
 use tokio::sync::Mutex;
 
@@ -18,6 +18,7 @@ use crate::domain::secret::SecretDigest;
 use crate::error::{Error, Result, with_causes};
 
 use super::health::{Health, unavailable};
+use super::lease::query;
 use super::{Store, connect, keys};
 
 /// The longest time that the probe waits for its answer.
@@ -63,7 +64,7 @@ impl Address {
         }
     }
 
-    async fn connect(&self) -> Result<ProbeConnection> {
+    pub(super) async fn connect(&self) -> Result<ProbeConnection> {
         let connected = async {
             Ok::<_, sqlx::Error>(match self {
                 Self::Sqlite(options) => Connection::Sqlite(options.connect().await?),
@@ -91,7 +92,7 @@ enum Connection {
 
 /// A connection that reads, and is closed when it is dropped.
 #[derive(Debug)]
-struct ProbeConnection {
+pub(super) struct ProbeConnection {
     connection: Mutex<Connection>,
     backend: DbBackend,
 }
@@ -115,16 +116,14 @@ impl ConnectionTrait for ProbeConnection {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        // Values are the server's own, never a caller's, and are written into the text.
-        let query = AssertSqlSafe(statement.to_string());
         let query_error = |error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)));
         Ok(match &mut *self.connection.lock().await {
             Connection::Sqlite(connection) => {
-                let rows = sqlx::query(query).fetch_all(connection).await.map_err(query_error)?;
+                let rows = query(&statement).fetch_all(connection).await.map_err(query_error)?;
                 rows.into_iter().map(QueryResult::from).collect()
             }
             Connection::Postgres(connection) => {
-                let rows = sqlx::query(query).fetch_all(connection).await.map_err(query_error)?;
+                let rows = query(&statement).fetch_all(connection).await.map_err(query_error)?;
                 rows.into_iter().map(QueryResult::from).collect()
             }
         })
@@ -142,6 +141,10 @@ pub(super) struct Probe {
 impl Probe {
     pub(super) fn new(address: Address) -> Self {
         Self { address, line: Mutex::new(None) }
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Asks for the version of the keys, and notes in `health` whether there was an answer.

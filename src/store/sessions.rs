@@ -140,7 +140,7 @@ pub async fn find(
     }))
 }
 
-/// Records that the session was read at `now`.
+/// Records that the session was read at `now`, unless a later read is recorded already.
 pub async fn touch(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -151,6 +151,7 @@ pub async fn touch(
         .col_expr(Column::Seen, Expr::val(now.0))
         .filter(Column::Namespace.eq(namespace.as_str()))
         .filter(Column::Digest.eq(digest.as_bytes()))
+        .filter(Column::Seen.lt(now.0))
         .exec(tx)
         .await?;
     Ok(())

@@ -92,7 +92,7 @@ impl Home {
     }
 }
 
-fn random() -> [u8; 16] {
+pub(crate) fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
     SysRng.try_fill_bytes(&mut bytes).unwrap();
     bytes

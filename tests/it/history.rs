@@ -1,0 +1,369 @@
+//! A random schedule of calls against several replicas, and what none of them may show: a session that ended, or a user
+//! as it was, longer ago than `cache.max_age`; in the process that made the change, at all.
+//!
+//! Judged by instants taken around the calls, so that a slow machine makes it see less and never wrong.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use usersd::config::Config;
+use usersd::pb::users_client::UsersClient;
+use usersd::pb::{
+    LoginRequest, LogoutRequest, ReadSessionRequest, UpdatePasswordRequest, UpdateRequest, User, UserStatus,
+};
+
+use crate::proxy::{Mode, Proxy};
+use crate::steps::{becoming, by_id, deletion, restoring};
+use crate::support::{Backend, PASSWORD, Replica, Service, create, nth, random};
+
+crate::on_every_backend!(no_replica_shows_what_ended_longer_ago_than_max_age);
+
+const MAX_AGE: Duration = Duration::from_millis(200);
+
+const USERS: usize = 4;
+
+/// Changes of each user.
+const ROUNDS: usize = 40;
+
+fn quick(config: &mut Config) {
+    config.cache.max_age = MAX_AGE;
+    config.cache.poll = Duration::from_millis(20);
+}
+
+/// Numbers that look random (xorshift64*).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % limit
+    }
+}
+
+/// A change that was acknowledged: by which replica, and when its caller had the answer.
+#[derive(Clone, Copy)]
+struct Done {
+    by: usize,
+    at: Instant,
+}
+
+impl Done {
+    fn now(by: usize) -> Self {
+        Self { by, at: Instant::now() }
+    }
+
+    /// Returns true if a call to replica `me` that began at `began` has to see it.
+    fn binds(self, me: usize, began: Instant) -> bool {
+        self.by == me || began.saturating_duration_since(self.at) > MAX_AGE
+    }
+}
+
+struct Known {
+    token: String,
+    /// True from before its end was asked for.
+    ending: AtomicBool,
+    ended: OnceLock<Done>,
+}
+
+/// What is known of one user. One task changes it, so its changes have an order.
+struct Story {
+    id: String,
+    username: String,
+    sessions: Mutex<Vec<Arc<Known>>>,
+    versions: Mutex<Vec<(u64, Done)>>,
+    /// How often its deletion was asked for, and how often its restoration was acknowledged.
+    deleted: AtomicU64,
+    restored: AtomicU64,
+}
+
+impl Story {
+    fn of(user: User) -> Self {
+        let (sessions, versions) = Default::default();
+        let (deleted, restored) = Default::default();
+        Self { id: user.id, username: user.username, sessions, versions, deleted, restored }
+    }
+
+    fn note_version(&self, user: &User, by: usize) {
+        self.versions.lock().unwrap().push((version(user), Done::now(by)));
+    }
+
+    fn open(&self) -> Vec<Arc<Known>> {
+        let sessions = self.sessions.lock().unwrap();
+        sessions.iter().filter(|known| !known.ending.load(SeqCst)).cloned().collect()
+    }
+
+    /// Has `call` end all sessions.
+    async fn ends_all(&self, by: usize, call: impl Future<Output = Result<User, Status>>) -> bool {
+        let ending = self.open();
+        ending.iter().for_each(|known| known.ending.store(true, SeqCst));
+        let Ok(user) = call.await else { return false };
+        ending.iter().for_each(|known| known.ended.set(Done::now(by)).ok().unwrap());
+        self.note_version(&user, by);
+        true
+    }
+}
+
+fn version(user: &User) -> u64 {
+    user.etag.trim_matches('"').rsplit_once('-').unwrap().1.parse().unwrap()
+}
+
+type Users = UsersClient<Channel>;
+
+/// Changes one user again and again, each time by another replica.
+async fn change(story: Arc<Story>, replicas: Vec<Users>, mut numbers: Numbers) {
+    let mut password = PASSWORD.to_owned();
+    for round in 0..ROUNDS {
+        let by = numbers.below(replicas.len());
+        let mut users = replicas[by].clone();
+        match numbers.below(10) {
+            0..=3 => {
+                let (username, password) = (story.username.clone(), password.clone());
+                let request = LoginRequest { username, password, ..LoginRequest::default() };
+                if let Ok(answer) = users.login(request).await {
+                    let token = answer.into_inner().session.unwrap().id;
+                    let known = Known { token, ending: false.into(), ended: OnceLock::new() };
+                    story.sessions.lock().unwrap().push(Arc::new(known));
+                }
+            }
+            4 | 9 => {
+                let open = story.open();
+                if open.is_empty() {
+                    continue;
+                }
+                let known = &open[numbers.below(open.len())];
+                log_out_among_reads(&story, known, &Watched { number: by, users, unsteady: false }).await;
+            }
+            5 => {
+                let name = Some(format!("round {round}"));
+                let request = UpdateRequest { id: story.id.clone(), name, ..UpdateRequest::default() };
+                if let Ok(answer) = users.update(request).await {
+                    story.note_version(&answer.into_inner().user.unwrap(), by);
+                }
+            }
+            6 => {
+                let block = users.update_status(becoming(&story.id, UserStatus::Blocked));
+                story.ends_all(by, async { Ok(block.await?.into_inner().user.unwrap()) }).await;
+                let again = numbers.below(replicas.len());
+                let allow = becoming(&story.id, UserStatus::Active);
+                if let Ok(answer) = replicas[again].clone().update_status(allow).await {
+                    story.note_version(&answer.into_inner().user.unwrap(), again);
+                }
+            }
+            7 => {
+                let new_password = format!("{PASSWORD} {round}");
+                let request = UpdatePasswordRequest {
+                    user_id: story.id.clone(),
+                    old_password: password.clone(),
+                    new_password: new_password.clone(),
+                    ..UpdatePasswordRequest::default()
+                };
+                let change = users.update_password(request);
+                if story.ends_all(by, async { Ok(change.await?.into_inner().user.unwrap()) }).await {
+                    password = new_password;
+                }
+            }
+            _ => {
+                story.deleted.fetch_add(1, SeqCst);
+                let delete = users.delete(deletion(&story.id));
+                story.ends_all(by, async { Ok(delete.await?.into_inner().user.unwrap()) }).await;
+                let again = numbers.below(replicas.len());
+                if let Ok(answer) = replicas[again].clone().restore(restoring(&story.id)).await {
+                    story.note_version(&answer.into_inner().user.unwrap(), again);
+                    story.restored.fetch_add(1, SeqCst);
+                }
+            }
+        }
+        if numbers.below(3) == 0 {
+            tokio::time::sleep(MAX_AGE * u32::try_from(numbers.below(3)).unwrap() / 2).await;
+        }
+    }
+}
+
+/// Ends a session while it is read from the same replica, and while changes of its user make those reads load it anew.
+async fn log_out_among_reads(story: &Story, known: &Known, replica: &Watched) {
+    let over = &AtomicBool::new(false);
+    let log_out = async {
+        known.ending.store(true, SeqCst);
+        let request = LogoutRequest { session_id: known.token.clone() };
+        if replica.users.clone().logout(request).await.is_ok() {
+            known.ended.set(Done::now(replica.number)).ok().unwrap();
+        }
+        over.store(true, SeqCst);
+    };
+    let changes = (0..4).map(|n| async move {
+        let request =
+            UpdateRequest { id: story.id.clone(), name: Some(format!("{n}")), ..UpdateRequest::default() };
+        if let Ok(answer) = replica.users.clone().update(request).await {
+            story.note_version(&answer.into_inner().user.unwrap(), replica.number);
+        }
+    });
+    let reads = (0..8).map(|_| async move {
+        while !over.load(SeqCst) {
+            replica.read_session(known).await;
+        }
+        replica.read_session(known).await;
+    });
+    tokio::join!(log_out, join_all(changes), join_all(reads));
+}
+
+/// A replica that is read from.
+struct Watched {
+    number: usize,
+    users: Users,
+    /// Its database comes and goes.
+    unsteady: bool,
+}
+
+impl Watched {
+    async fn watch(self, stories: Arc<Vec<Arc<Story>>>, done: Arc<AtomicBool>, mut numbers: Numbers) -> u64 {
+        let mut calls = 0;
+        while !done.load(SeqCst) {
+            let story = &stories[numbers.below(stories.len())];
+            if numbers.below(3) == 0 {
+                self.read(story).await;
+            } else {
+                let sessions = story.sessions.lock().unwrap().clone();
+                // Those that were opened last are open, or have just ended.
+                let recent = sessions.len().min(6);
+                if recent > 0 {
+                    self.read_session(&sessions[sessions.len() - 1 - numbers.below(recent)]).await;
+                }
+            }
+            calls += 1;
+            tokio::task::yield_now().await;
+        }
+        calls
+    }
+
+    async fn read_session(&self, known: &Known) {
+        let (ended, began) = (known.ended.get().copied(), Instant::now());
+        let request = ReadSessionRequest { session_id: known.token.clone() };
+        match self.users.clone().read_session(request).await {
+            Ok(_) => {
+                let binds = ended.is_some_and(|done| done.binds(self.number, began));
+                let since = ended.map(|done| (done.by, began - done.at));
+                assert!(!binds, "replica {} calls a session valid that ended: {since:?}", self.number);
+            }
+            Err(status) if status.code() == Code::NotFound => {
+                assert!(known.ending.load(SeqCst), "replica {} does not know an open session", self.number);
+            }
+            Err(status) => self.may_fail(&status),
+        }
+    }
+
+    async fn read(&self, story: &Story) {
+        let versions = story.versions.lock().unwrap().clone();
+        // In this order: counted in between it is one that was not restored yet.
+        let (restored, deleted) = (story.restored.load(SeqCst), story.deleted.load(SeqCst));
+        let began = Instant::now();
+        let least = versions.iter().filter(|(_, done)| done.binds(self.number, began));
+        let least = least.map(|(version, _)| *version).max().unwrap_or(0);
+        match self.users.clone().read(by_id(&story.id)).await {
+            Ok(answer) => {
+                let found = version(&answer.into_inner().user.unwrap());
+                assert!(found >= least, "replica {} shows version {found}, not {least}", self.number);
+            }
+            Err(status) if status.code() == Code::NotFound => {
+                let absent = deleted > restored || story.deleted.load(SeqCst) > deleted;
+                assert!(absent, "replica {} does not know a user", self.number);
+            }
+            Err(status) => self.may_fail(&status),
+        }
+    }
+
+    fn may_fail(&self, status: &Status) {
+        assert!(self.unsteady || status.code() == Code::Unavailable, "{status:?}");
+    }
+}
+
+/// Lets the schedule run against `replicas`; those from `steady` on are only read from.
+async fn run(service: &Service, replicas: &[Replica], steady: usize) {
+    let mut stories = Vec::new();
+    for n in 0..USERS {
+        let user = usersd::pb::CreateRequest {
+            username: format!("{}of{n}", replicas.len()),
+            email: format!("{}of{n}@example.com", replicas.len()),
+            ..nth(n)
+        };
+        stories.push(Arc::new(Story::of(create(service, user).await)));
+    }
+    let seed = u64::from_ne_bytes(*random().first_chunk().unwrap()) | 1;
+    println!("seed {seed}, {} replicas", replicas.len());
+    let mut seeds = Numbers(seed);
+    let mut numbers = || Numbers((seeds.below(usize::MAX) as u64) | 1);
+    let (stories, done) = (Arc::new(stories), Arc::new(AtomicBool::new(false)));
+    let mut watching = Vec::new();
+    for (number, replica) in replicas.iter().enumerate() {
+        *replica.statements.lock().unwrap() = Some(Vec::new());
+        for _ in 0..2 {
+            let watched = Watched { number, users: replica.users.clone(), unsteady: number >= steady };
+            watching.push(tokio::spawn(watched.watch(Arc::clone(&stories), Arc::clone(&done), numbers())));
+        }
+    }
+    let clients: Vec<_> = replicas[..steady].iter().map(|replica| replica.users.clone()).collect();
+    let acting: Vec<_> = stories
+        .iter()
+        .map(|story| tokio::spawn(change(Arc::clone(story), clients.clone(), numbers())))
+        .collect();
+    for task in acting {
+        task.await.unwrap();
+    }
+    done.store(true, SeqCst);
+    let mut calls = 0;
+    for task in watching {
+        calls += task.await.unwrap();
+    }
+    let is_ended = |known: &&Arc<Known>| known.ended.get().is_some();
+    let ended = |story: &Arc<Story>| story.sessions.lock().unwrap().iter().filter(is_ended).count();
+    let ended: usize = stories.iter().map(ended).sum();
+    let selects = |replica: &Replica| {
+        let noted = replica.statements.lock().unwrap().take().unwrap();
+        noted.iter().filter(|statement| statement.sql.starts_with("SELECT")).count()
+    };
+    let selects: usize = replicas.iter().map(selects).sum();
+    println!("{calls} reads; {ended} sessions ended; {selects} questions of all calls to the database");
+    assert!(ended > 0);
+}
+
+async fn no_replica_shows_what_ended_longer_ago_than_max_age(service: &Service) {
+    let mut replicas = vec![service.another(quick).await];
+    match service.backend {
+        Backend::Sqlite => {
+            run(service, &replicas, 1).await;
+            replicas.push(service.another(quick).await);
+            run(service, &replicas, 2).await;
+        }
+        Backend::Postgres => {
+            for _ in 0..2 {
+                replicas.push(service.another(quick).await);
+            }
+            run(service, &replicas, 3).await;
+            // And one whose connections are cut, or fall silent.
+            let proxy = Proxy::to(service.url()).await;
+            replicas.push(
+                service
+                    .another(|config| {
+                        quick(config);
+                        config.database.clone_from(&proxy.url);
+                    })
+                    .await,
+            );
+            let faults = async {
+                for mode in [Mode::Refused, Mode::Forward, Mode::Silent, Mode::Forward].into_iter().cycle() {
+                    tokio::time::sleep(MAX_AGE * 3).await;
+                    proxy.set(mode);
+                }
+            };
+            tokio::select! {
+                () = run(service, &replicas, 3) => {}
+                () = faults => {}
+            }
+        }
+    }
+}
