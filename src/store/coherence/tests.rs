@@ -87,9 +87,11 @@ fn extend(
         judge(order);
     }
     for actor in left {
-        (order.push(actor), done[actor] += 1);
+        order.push(actor);
+        done[actor] += 1;
         extend(actors, order, done, judge);
-        (order.pop(), done[actor] -= 1);
+        order.pop();
+        done[actor] -= 1;
     }
 }
 
