@@ -82,11 +82,11 @@ impl CachedSession {
     }
 }
 
-/// What an entry takes beside its record: its place in a map that has just grown, and what the allocator loses between
+/// The bytes of an entry beside its record: its place in a map that has just grown, and what the allocator loses between
 /// records that come and go. Measured with glibc's and with mimalloc, so that the process grows by what is promised.
 const PER_ENTRY: usize = 320;
 
-/// What an allocation takes more than was asked for, on average.
+/// The bytes that an allocation takes more than was asked for, on average.
 const PER_ALLOCATION: usize = 8;
 
 /// A usual entry, from which the map learns how many to expect.
@@ -182,7 +182,7 @@ fn session_key(digest: SecretDigest) -> Key {
     key
 }
 
-/// What a text takes beside its place in a struct.
+/// The bytes of a text on the heap.
 fn heap(text: &str) -> usize {
     if text.is_empty() { 0 } else { text.len() + PER_ALLOCATION }
 }

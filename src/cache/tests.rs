@@ -7,7 +7,7 @@ use super::*;
 
 const MEMORY: usize = 16 * 1024 * 1024;
 
-/// What the allocator may have set aside for more of the same.
+/// The bytes that the allocator may keep for more of the same.
 const SLACK: usize = 2 * 1024 * 1024;
 
 fn session(n: usize) -> Session {

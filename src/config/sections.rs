@@ -322,7 +322,7 @@ settings! {
         memory: usize = 64 * KIB * KIB, memory;
         /// The longest time for which a change that another replica made may not be seen.
         max_age: Duration = Duration::from_millis(500), duration;
-        /// How often the log of events is read for such changes.
+        /// The time between reads of the log of events for such changes.
         poll: Duration = Duration::from_millis(100), duration;
     }
 

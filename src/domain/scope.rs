@@ -9,7 +9,7 @@ named_enum! {
         UsersRead = "users.read",
         /// Create and change users, but for what is [`Scope::UsersAdmin`]'s.
         UsersWrite = "users.write",
-        /// What can take an account over or lose it.
+        /// Operations that can take an account over or lose it.
         UsersAdmin = "users.admin",
         /// Ask what a session token opens, and list sessions.
         SessionsRead = "sessions.read",

@@ -113,7 +113,7 @@ impl Operations {
         new: &Password,
     ) -> Result<User> {
         let permit = self.reserve_hash(caller)?;
-        let user = self.read(caller, &UserRef::Id(id.clone())).await?;
+        let user = self.find(caller, &UserRef::Id(id.clone())).await?.ok_or(Error::UserNotFound)?.user;
         // Before the work of a hash; looked at again when the change is made.
         check_etag(&user, etag)?;
         self.screen("new_password", new, &user).await?;

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::domain::namespace::Namespace;
 use crate::domain::secret::SecretDigest;
 use crate::domain::time::Timestamp;
@@ -19,6 +21,8 @@ const MAX_WAITING: usize = 10_000;
 #[derive(Clone)]
 pub(super) struct SeenQueue {
     store: Store,
+    clock: Clock,
+    idle: Option<Duration>,
     state: Arc<Mutex<State>>,
 }
 
@@ -26,13 +30,14 @@ pub(super) struct SeenQueue {
 struct State {
     /// Those that the database may not have yet.
     waiting: HashMap<(Namespace, SecretDigest), Timestamp>,
-    /// Whether a task stores them.
+    /// True while a task stores them.
     storing: bool,
 }
 
 impl SeenQueue {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, state: Arc::default() }
+    /// `idle` is the time after which a session ends that is not read.
+    pub(super) fn new(store: Store, clock: Clock, idle: Option<Duration>) -> Self {
+        Self { store, clock, idle, state: Arc::default() }
     }
 
     /// Has it stored that a session was read at `now`. Returns false if too many wait.
@@ -58,7 +63,7 @@ impl SeenQueue {
     /// Stores all that wait. What cannot be stored is forgotten: a later read is stored in its place.
     async fn store_all(self) {
         loop {
-            let mut batch: Vec<_> = {
+            let batch: Vec<_> = {
                 let mut state = self.lock();
                 if state.waiting.is_empty() {
                     state.storing = false;
@@ -66,10 +71,6 @@ impl SeenQueue {
                 }
                 state.waiting.iter().take(BATCH).map(|(key, at)| (key.clone(), *at)).collect()
             };
-            // Replicas that store the same sessions in the same order wait for each other and cannot deadlock.
-            batch.sort_by(|((one, ones), _), ((other, others), _)| {
-                (one.as_str(), ones.as_bytes()).cmp(&(other.as_str(), others.as_bytes()))
-            });
             if let Err(error) = self.store_batch(&batch).await {
                 tracing::debug!(cause = with_causes(&error), "when sessions were last read cannot be stored");
             }
@@ -84,8 +85,9 @@ impl SeenQueue {
 
     async fn store_batch(&self, batch: &[((Namespace, SecretDigest), Timestamp)]) -> Result<()> {
         let tx = self.store.begin_as_server().await?;
+        let idle_since = self.idle.map(|idle| self.clock.now().minus(idle));
         for ((namespace, digest), at) in batch {
-            store::sessions::touch(&tx, namespace, *digest, *at).await?;
+            store::sessions::touch(&tx, namespace, *digest, *at, idle_since).await?;
         }
         tx.commit().await
     }

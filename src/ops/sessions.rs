@@ -204,17 +204,21 @@ impl Operations {
         let (stamp, unstored) = (self.cache.stamp(), self.seen.waiting(namespace, digest));
         let session = store::sessions::find(&self.store.read(caller).await?, namespace, digest).await?;
         let mut session = session.ok_or(Error::SessionNotFound)?;
-        session.seen = unstored.map_or(session.seen, |at| at.max(session.seen));
+        let mut stored = session.seen;
+        session.seen = unstored.map_or(stored, |at| at.max(stored));
         if !self.is_open(&session) {
             return Err(Error::SessionNotFound);
         }
         if every.is_some_and(|every| session.seen.plus(every) < now) {
             let tx = self.store.begin(caller).await?;
-            store::sessions::touch(&tx, namespace, digest, now).await?;
+            if store::sessions::touch(&tx, namespace, digest, now, self.open().idle_since).await? {
+                stored = now;
+            }
             tx.commit().await?;
             session.seen = now;
         }
-        self.cache.keep_session(stamp, namespace, digest, &session);
+        // With the time that others know: nobody may call it ended while it is open here.
+        self.cache.keep_session(stamp, namespace, digest, &Session { seen: stored, ..session.clone() });
         Ok(session)
     }
 
@@ -246,7 +250,7 @@ impl Operations {
         let namespace = &caller.namespace;
         let digest = ListFields::new("sessions", namespace.as_str()).text(user.as_str()).digest();
         let start = self.start(&wanted.page, &digest, |cursor| Some(cursor.to_owned()))?;
-        self.read(caller, &UserRef::Id(user.clone())).await?;
+        self.find(caller, &UserRef::Id(user.clone())).await?.ok_or(Error::UserNotFound)?;
         let (db, open) = (self.read_list(caller).await?, self.open());
         // One row more than asked for shows whether more follow.
         let (after, limit) = (start.after().map(String::as_str), wanted.page.limit);
@@ -286,8 +290,9 @@ impl Operations {
         store::users::lock(&tx, &caller.namespace, user).await?.ok_or(Error::UserNotFound)?;
         let ended = store::sessions::delete_open(&tx, &caller.namespace, user, None, self.open()).await?;
         // Those that ended by themselves are no longer anyone's to end, but go with them.
-        store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;
-        if ended > 0 {
+        let others = store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;
+        // An event in any case: a cache may have read one of them before it ended.
+        if ended + others > 0 {
             store::events::append(&tx, caller, &event).await?;
         }
         tx.commit().await?;

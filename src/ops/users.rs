@@ -154,7 +154,8 @@ impl Operations {
         let hash = match &changes.password {
             Some(password) => {
                 require(caller, Scope::UsersAdmin)?;
-                let mut user = self.read(caller, &UserRef::Id(id.clone())).await?;
+                let user = self.find(caller, &UserRef::Id(id.clone())).await?;
+                let mut user = user.ok_or(Error::UserNotFound)?.user;
                 user.apply(changes);
                 self.screen("password", password, &user).await?;
                 Some(self.reserve_hash(caller)?.hash(password).await?)

@@ -17,7 +17,7 @@
 //!    the database later still, and got the row as the change left it.
 //!
 //! So a loader that is slow cannot put back what it read before the change, however late it stores it. Users share slots
-//! by a keyed hash: where two do, a change of one costs the other a load, and strangers cannot choose whose.
+//! by a keyed hash: where two do, a change of one costs the other a load, and no caller can choose whose.
 //!
 //! A COMMIT whose outcome is unknown is noted like one that succeeded, since it may have. It may also succeed later, when
 //! the server gets to it: nobody was told that it did, and the second rule finds it.
@@ -46,10 +46,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::domain::event::Action;
 
-/// Slots of users: 512 KiB. At a thousand changes a second each is hit once a minute by a change of somebody else.
+/// Slots of users: 512 KiB. At a thousand changes a second each is hit once a minute by a change of another user.
 const SLOTS: usize = 1 << 16;
 
-/// What this process knows of changes.
+/// The changes that this process knows of.
 #[derive(Debug)]
 pub struct Coherence {
     /// The number of the last change.
@@ -63,7 +63,7 @@ pub struct Coherence {
     keys: RandomState,
 }
 
-/// Where changes of a user are noted.
+/// The place in the table where changes of a user are noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u16);
 

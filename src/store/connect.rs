@@ -347,6 +347,9 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
     })
 }
 
+/// Refuses a connection to a standby: it shows rows as they were, and a session that ended would stay in the cache.
+pub(super) const STANDBY: &str = "the server is a standby, not the primary";
+
 /// A pool of one connection, whose process `stop` gets to know.
 fn postgres_options(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
     let (trust, stop) = (Arc::clone(trust), stop.clone());
@@ -366,7 +369,13 @@ fn postgres_options(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOption
                     if let Err(error) = connection.execute(END_ABANDONED).await {
                         tracing::debug!(%error, "the server does not notice closed connections");
                     }
-                    let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await?;
+                    // A server becomes a standby only by a new start, which ends its connections.
+                    let process = "SELECT pg_backend_pid(), pg_is_in_recovery()";
+                    let (process, standby): (i32, bool) =
+                        sqlx::query_as(process).fetch_one(connection).await?;
+                    if standby {
+                        return Err(sqlx::Error::Configuration(STANDBY.into()));
+                    }
                     stop.served_by(process);
                     Ok(())
                 })

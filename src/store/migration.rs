@@ -44,6 +44,12 @@ impl MigratorTrait for Migrator {
 /// number only has to be the same in all of them.
 const LOCK: i64 = 0x7573_6572_7364;
 
+/// Writers of older replicas lock a user first and events second, migrations in any order: without this, each could wait
+/// for the other.
+const LOCK_OUT_WRITERS: &str = "DO $$ BEGIN
+  IF to_regclass('users') IS NOT NULL THEN LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE; END IF;
+END $$";
+
 /// A migration and whether the database has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -99,6 +105,10 @@ async fn apply(library: &DatabaseConnection, steps: Option<u32>) -> Result<()> {
         // Waiting for another replica, and an index on a large table, may take their time.
         tx.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
         tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
+        let steps = Migrator::get_migration_with_status_read_only(&tx).await?;
+        if steps.iter().any(|step| step.status() == MigrationStatus::Pending) {
+            tx.execute_unprepared(LOCK_OUT_WRITERS).await?;
+        }
     }
     Migrator::up(&tx, steps).await?;
     Ok(tx.commit().await?)

@@ -71,6 +71,10 @@ impl Address {
                 Self::Postgres(options) => {
                     let mut connection = options.connect().await?;
                     connection.execute(connect::SESSION).await?;
+                    let standby = sqlx::query_scalar("SELECT pg_is_in_recovery()");
+                    if standby.fetch_one(&mut connection).await? {
+                        return Err(sqlx::Error::Configuration(connect::STANDBY.into()));
+                    }
                     Connection::Postgres(connection)
                 }
             })

@@ -140,21 +140,31 @@ pub async fn find(
     }))
 }
 
-/// Records that the session was read at `now`, unless a later read is recorded already.
+/// Records that the session was read at `read`, unless a later read is recorded already, the session has ended by not
+/// being read since `idle_since`, or another transaction changes it right now: to wait for that could be a deadlock.
+/// Returns true if it is recorded.
 pub async fn touch(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     digest: SecretDigest,
-    now: Timestamp,
-) -> Result<()> {
-    session::Entity::update_many()
-        .col_expr(Column::Seen, Expr::val(now.0))
-        .filter(Column::Namespace.eq(namespace.as_str()))
-        .filter(Column::Digest.eq(digest.as_bytes()))
-        .filter(Column::Seen.lt(now.0))
+    read: Timestamp,
+    idle_since: Option<Timestamp>,
+) -> Result<bool> {
+    let mut open = Query::select();
+    open.columns([Column::Namespace, Column::Digest])
+        .from(session::Entity)
+        .and_where(Column::Namespace.eq(namespace.as_str()))
+        .and_where(Column::Digest.eq(digest.as_bytes()))
+        .and_where(Column::Seen.lt(read.0))
+        .and_where_option(idle_since.map(|since| Column::Seen.gt(since.0)))
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+    let key = Expr::tuple([Expr::col(Column::Namespace), Expr::col(Column::Digest)]);
+    let done = session::Entity::update_many()
+        .col_expr(Column::Seen, Expr::val(read.0))
+        .filter(key.in_subquery(open))
         .exec(tx)
         .await?;
-    Ok(())
+    Ok(done.rows_affected > 0)
 }
 
 /// Ends one session. Whether there was one.

@@ -19,7 +19,7 @@ use super::probe::{Address, ProbeConnection};
 /// Most events that are looked at one by one; where there are more, everyone may have changed.
 const MAX_EVENTS: usize = 10_000;
 
-/// How long a poll may take, with the connection if there is none.
+/// The time limit of a poll, with the connection if there is none.
 const MAX_POLL: Duration = Duration::from_secs(2);
 
 /// After such a pause events may have been removed that were not seen. Events are kept for longer.
@@ -50,7 +50,7 @@ FROM (VALUES (1)) AS one LEFT JOIN (
 ) AS news ON TRUE
 ORDER BY news.seq LIMIT 10001";
 
-/// How far the log was read.
+/// The position in the log up to which it was read.
 #[derive(Debug)]
 struct Tail {
     /// Taken out while it is used: one that was left in the middle of a statement is closed.
@@ -99,21 +99,32 @@ fn went_back(last: &str, next: &str) -> bool {
 impl Store {
     /// Reads every so often what others have changed, for those who cache it. Never returns.
     ///
-    /// Where the log cannot be read, nothing cached is used: calls find the same fault, and tell of it.
+    /// Nothing cached is used while the log cannot be read: calls find the same fault, and tell of it.
     pub async fn follow_events(&self, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tail = Tail { line: None, position: None, last: Moment::now() };
+        let mut failing = false;
         loop {
             ticks.tick().await;
             let polled = timeout(MAX_POLL, tail.poll(self.probe.address(), &self.coherence)).await;
-            if let Err(error) = polled.unwrap_or_else(|_| Err(unavailable("no answer in time"))) {
-                tracing::debug!(cause = with_causes(&error), "the log of events cannot be read");
+            let failed = polled.unwrap_or_else(|_| Err(unavailable("no answer in time"))).err();
+            match &failed {
+                // That the database is away, the probe tells.
+                Some(error) if !failing && self.health().answers() => {
+                    tracing::warn!(
+                        cause = with_causes(error),
+                        "event log cannot be read: the cache is not used"
+                    );
+                }
+                None if failing => tracing::info!("event log is read again: the cache is used"),
+                _ => {}
             }
+            failing = failed.is_some();
         }
     }
 
-    /// What this process knows of changes.
+    /// The changes that this process knows of.
     pub fn coherence(&self) -> &std::sync::Arc<Coherence> {
         &self.coherence
     }

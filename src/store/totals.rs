@@ -1,4 +1,4 @@
-//! How many users a namespace has, without counting them. Triggers keep it, in the transactions that change it, so it is
+//! The number of users of a namespace, without counting them. Triggers keep it, in the transactions that change it, so it is
 //! exact for every reader.
 
 use sea_orm::{ConnectionTrait, Statement, Value};
@@ -16,9 +16,13 @@ pub async fn total(db: &impl ConnectionTrait, namespace: &Namespace, trash: bool
     Ok(u64::try_from(row.try_get_by_index::<i64>(0)?).unwrap_or(0))
 }
 
-/// The first namespace after `after` that has or had users.
+/// The first namespace after `after` that has users or totals.
 pub async fn next_namespace(db: &impl ConnectionTrait, after: &str) -> Result<Option<Namespace>> {
-    let next = "SELECT namespace FROM user_totals WHERE namespace > $1 ORDER BY namespace LIMIT 1";
+    let next = "SELECT namespace FROM
+        (SELECT * FROM (SELECT namespace FROM user_totals WHERE namespace > $1 ORDER BY namespace LIMIT 1) AS counted
+         UNION ALL
+         SELECT * FROM (SELECT namespace FROM users WHERE namespace > $1 ORDER BY namespace LIMIT 1) AS found) AS both
+        ORDER BY namespace LIMIT 1";
     let values: [Value; 1] = [after.into()];
     let row =
         db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), next, values)).await?;
@@ -31,7 +35,7 @@ const MISSING: &str = "
     SELECT counted.live - totals.live AS live_missing, counted.trashed - totals.trashed AS trashed_missing FROM
       (SELECT COUNT(CASE WHEN deleted = 0 THEN 1 END) AS live, COUNT(CASE WHEN deleted > 0 THEN 1 END) AS trashed
        FROM users WHERE namespace = $1) AS counted,
-      (SELECT CAST(SUM(live) AS BIGINT) AS live, CAST(SUM(trashed) AS BIGINT) AS trashed
+      (SELECT CAST(COALESCE(SUM(live), 0) AS BIGINT) AS live, CAST(COALESCE(SUM(trashed), 0) AS BIGINT) AS trashed
        FROM user_totals WHERE namespace = $1) AS totals";
 
 /// Counts the users of a namespace, and returns true if its totals say something else.
@@ -47,6 +51,10 @@ pub async fn correct(tx: &impl ConnectionTrait, namespace: &Namespace) -> Result
         "UPDATE user_totals SET live = live + live_missing, trashed = trashed + trashed_missing FROM ({MISSING}) AS missing
          WHERE namespace = $1 AND shard = (SELECT MIN(shard) FROM user_totals WHERE namespace = $1)"
     );
+    // Without a row there would be nothing to add to.
+    let row = "INSERT INTO user_totals (namespace, shard, live, trashed) VALUES ($1, 0, 0, 0)
+        ON CONFLICT (namespace, shard) DO NOTHING";
+    tx.execute_raw(of_namespace(tx, row, namespace)).await?;
     tx.execute_raw(of_namespace(tx, &correct, namespace)).await?;
     Ok(())
 }

@@ -92,7 +92,7 @@ async fn a_cached_session_or_user_is_nobodys_elses(service: &Service) {
     until(async || {
         let read = async { users.clone().read(from(RIVAL, by_id(&user.id))).await.unwrap() };
         asked(&replica, &[&user.id], async {
-            assert_eq!(read.await.into_inner().user.unwrap().username, "user1")
+            assert_eq!(read.await.into_inner().user.unwrap().username, "user1");
         })
         .await
             == 0

@@ -101,9 +101,13 @@ impl Story {
     /// Has `call` end all sessions.
     async fn ends_all(&self, by: usize, call: impl Future<Output = Result<User, Status>>) -> bool {
         let ending = self.open();
-        ending.iter().for_each(|known| known.ending.store(true, SeqCst));
+        for known in &ending {
+            known.ending.store(true, SeqCst);
+        }
         let Ok(user) = call.await else { return false };
-        ending.iter().for_each(|known| known.ended.set(Done::now(by)).ok().unwrap());
+        for known in &ending {
+            known.ended.set(Done::now(by)).ok().unwrap();
+        }
         self.note_version(&user, by);
         true
     }
@@ -116,6 +120,7 @@ fn version(user: &User) -> u64 {
 type Users = UsersClient<Channel>;
 
 /// Changes one user again and again, each time by another replica.
+#[expect(clippy::too_many_lines, reason = "one match over the ways in which a user changes")]
 async fn change(story: Arc<Story>, replicas: Vec<Users>, mut numbers: Numbers) {
     let mut password = PASSWORD.to_owned();
     for round in 0..ROUNDS {

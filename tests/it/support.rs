@@ -334,7 +334,7 @@ impl Replica {
 pub(crate) async fn run(backend: Backend, test: impl AsyncFnOnce(&Service)) {
     let service = Service::start(backend).await;
     test(&service).await;
-    service.end().await;
+    Box::pin(service.end()).await;
 }
 
 /// Makes each named function a test on every database: `NAME::sqlite` and `NAME::postgres`.

@@ -49,5 +49,9 @@ async fn a_total_that_is_wrong_is_corrected(service: &Service) {
     assert_eq!(totals(service, "default").await, (6, 7));
     service.replica.ops.check_totals().await.unwrap();
     assert_eq!(totals(service, "default").await, (1, 0));
+    service.execute("DELETE FROM user_totals").await;
+    assert_eq!(totals(service, RIVAL).await, (0, 0));
+    service.replica.ops.check_totals().await.unwrap();
+    assert_eq!(totals(service, "default").await, (1, 0));
     assert_eq!(totals(service, RIVAL).await, (1, 0));
 }

@@ -19,7 +19,7 @@ pub use wire::{Wire, next as next_wire};
 pub use write::write;
 pub use write::{string as write_string, write_field};
 
-/// How JSON looks that we write, and how strictly we read it.
+/// The JSON that we write, and how strictly we read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     /// Write names as in the proto (`user_id`), not in lowerCamelCase (`userId`). Both are always read.
@@ -34,7 +34,7 @@ pub struct Style {
 impl Style {
     /// `/v1`.
     pub const CANONICAL: Self = Self { proto_names: false, emit_defaults: true, ignore_unknown: false };
-    /// What callers of the first `users` service know.
+    /// The JSON that callers of the first `users` service know.
     pub const MICRO: Self = Self { proto_names: true, emit_defaults: false, ignore_unknown: true };
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Rule {
     pub(crate) response_body: Option<usize>,
 }
 
-/// Where the HTTP body goes.
+/// The destination of the HTTP body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// Nowhere: it is not even read, and the query holds the fields.
@@ -49,7 +49,7 @@ pub enum Body {
 pub struct Binding {
     /// Index of the RPC in the schema.
     pub method: usize,
-    /// Where the HTTP body goes.
+    /// The destination of the HTTP body.
     pub body: Body,
     /// Index of the reply's field that is all of the answer.
     pub response_body: Option<usize>,
@@ -67,7 +67,7 @@ struct Variable {
     several: bool,
 }
 
-/// What a path gives for a field.
+/// The value that a path gives for a field.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Capture<'r> {
     /// Field indices from the request's message down.
@@ -105,7 +105,7 @@ struct Node {
 
 #[derive(Debug)]
 struct Leaf {
-    /// What stands behind the `:`.
+    /// The text behind the `:`.
     action: Option<Box<str>>,
     verb: Option<Method>,
     binding: usize,

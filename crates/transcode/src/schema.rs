@@ -54,9 +54,9 @@ pub struct Method {
     pub input: MessageId,
     /// The reply's message.
     pub output: MessageId,
-    /// Whether the client sends a stream of messages.
+    /// True if the client sends a stream of messages.
     pub client_streaming: bool,
-    /// Whether the server replies with a stream of messages.
+    /// True if the server replies with a stream of messages.
     pub server_streaming: bool,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Message {
     pub(crate) fields: Vec<Field>,
     /// Both spellings of every field, sorted by [`order`].
     names: Vec<(Box<str>, usize)>,
-    /// How many real oneofs there are; [`Field::oneof`] counts them.
+    /// The number of real oneofs; [`Field::oneof`] counts them.
     pub(crate) oneofs: usize,
     pub(crate) special: Option<Special>,
 }
@@ -213,7 +213,7 @@ impl Message {
 }
 
 impl Field {
-    /// Whether it is a list or a map.
+    /// Returns true for a list or a map.
     pub(crate) fn many(&self) -> bool {
         matches!(self.cardinality, Cardinality::Repeated | Cardinality::Packed | Cardinality::Map)
     }

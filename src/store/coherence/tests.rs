@@ -10,7 +10,7 @@ struct World {
     /// When the change was acknowledged; 0: not yet.
     acknowledged: u64,
     number: u64,
-    /// What loaders have read: the stamp, and whether the row was new.
+    /// The records that loaders have read: the stamp, and whether the row was new.
     loading: [(Stamp, bool); 2],
     cached: Option<(Stamp, bool)>,
     /// The poll of the log: when it began, and whether it saw the change.
@@ -57,39 +57,34 @@ impl World {
 
 type Step = fn(&mut World);
 
-/// Runs the actors' steps in every order that keeps each actor's own. `judge` says of a world whether a hit was right.
+/// Runs the actors' steps in every order that keeps each actor's own. `hit` says of a world whether its hit was right, if it had one.
 /// Returns how many hits there were, and how many of them were wrong.
-fn in_every_order(actors: &[&[Step]], judge: impl Fn(&World) -> Option<bool>) -> [usize; 2] {
+fn in_every_order(actors: &[&[Step]], hit: impl Fn(&World) -> Option<bool>) -> [usize; 2] {
     let mut counts = [0; 2];
-    let mut judge = |order: &[usize]| {
+    let mut run = |order: &[usize]| {
         let (mut world, mut at) = (World::new(), [0; 4]);
         for actor in order {
             actors[*actor][at[*actor]](&mut world);
             at[*actor] += 1;
             world.now += 1;
         }
-        let right = judge(&world);
+        let right = hit(&world);
         counts[0] += usize::from(right.is_some());
         counts[1] += usize::from(right == Some(false));
     };
-    extend(actors, &mut Vec::new(), &mut [0; 4], &mut judge);
+    extend(actors, &mut Vec::new(), &mut [0; 4], &mut run);
     counts
 }
 
-fn extend(
-    actors: &[&[Step]],
-    order: &mut Vec<usize>,
-    done: &mut [usize; 4],
-    judge: &mut impl FnMut(&[usize]),
-) {
+fn extend(actors: &[&[Step]], order: &mut Vec<usize>, done: &mut [usize; 4], run: &mut impl FnMut(&[usize])) {
     let left: Vec<usize> = (0..actors.len()).filter(|actor| done[*actor] < actors[*actor].len()).collect();
     if left.is_empty() {
-        judge(order);
+        run(order);
     }
     for actor in left {
         order.push(actor);
         done[actor] += 1;
-        extend(actors, order, done, judge);
+        extend(actors, order, done, run);
         order.pop();
         done[actor] -= 1;
     }

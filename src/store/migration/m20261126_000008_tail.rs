@@ -1,4 +1,4 @@
-//! How PostgreSQL finds the events of the newest transactions. SQLite numbers events in the order of their commits.
+//! The index by which PostgreSQL finds the events of the newest transactions. SQLite numbers events in the order of their commits.
 
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};

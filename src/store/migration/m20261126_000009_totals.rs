@@ -1,4 +1,4 @@
-//! How many users each namespace has, kept by triggers: a program of the version before counts too.
+//! The number of users of each namespace, kept by triggers: a program of the version before counts too.
 
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
@@ -70,17 +70,17 @@ CREATE FUNCTION add_to_user_totals(owner TEXT, more_live BIGINT, more_trashed BI
   ON CONFLICT (namespace, shard)
   DO UPDATE SET live = known.live + excluded.live, trashed = known.trashed + excluded.trashed
 $$;
-CREATE FUNCTION total_inserted_users() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION total_inserted_users() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
   PERFORM add_to_user_totals(namespace, COUNT(*) FILTER (WHERE deleted = 0), COUNT(*) FILTER (WHERE deleted > 0))
   FROM inserted GROUP BY namespace;
   RETURN NULL;
 END $$;
-CREATE FUNCTION total_deleted_users() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION total_deleted_users() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
   PERFORM add_to_user_totals(namespace, -COUNT(*) FILTER (WHERE deleted = 0), -COUNT(*) FILTER (WHERE deleted > 0))
   FROM removed GROUP BY namespace;
   RETURN NULL;
 END $$;
-CREATE FUNCTION total_updated_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION total_updated_user() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
   IF NEW.deleted = 0 THEN
     PERFORM add_to_user_totals(NEW.namespace, 1, -1);
   ELSE
@@ -88,6 +88,11 @@ CREATE FUNCTION total_updated_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGI
   END IF;
   RETURN NULL;
 END $$;
+CREATE FUNCTION total_truncated_users() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
+  DELETE FROM user_totals;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER users_total_truncate AFTER TRUNCATE ON users FOR EACH STATEMENT EXECUTE FUNCTION total_truncated_users();
 CREATE TRIGGER users_total_insert AFTER INSERT ON users
   REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION total_inserted_users();
 CREATE TRIGGER users_total_delete AFTER DELETE ON users

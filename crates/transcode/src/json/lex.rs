@@ -114,7 +114,7 @@ impl<'j> Lexer<'j> {
         Ok(Some(key))
     }
 
-    /// Whether an array has another element, which then comes next.
+    /// Returns true if an array has another element, which then comes next.
     pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, Malformed> {
         self.more(first, b']', "expected `,` or `]`")
     }
@@ -265,7 +265,7 @@ pub(super) fn plain_len(bytes: &[u8]) -> usize {
     bytes.len() - rest.len() + rest.iter().position(special).unwrap_or(rest.len())
 }
 
-/// Whether all of the text is one JSON number.
+/// Returns true if all of the text is one JSON number.
 pub(super) fn is_number(text: &str) -> bool {
     number_len(text.as_bytes()) == Some(text.len())
 }
