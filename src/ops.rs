@@ -106,7 +106,7 @@ impl Operations {
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
         let timekeeper = Timekeeper::new(last);
         let cache = Cache::new(rules.cache.memory, rules.cache.max_age, Arc::clone(store.coherence()));
-        let seen = SeenQueue::new(store.clone(), clock.clone(), rules.session_idle);
+        let seen = SeenQueue::new(store.clone(), rules.session_idle);
         Ok(Self {
             store,
             hasher,

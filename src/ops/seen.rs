@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Clock;
 use crate::domain::namespace::Namespace;
 use crate::domain::secret::SecretDigest;
 use crate::domain::time::Timestamp;
@@ -21,7 +20,6 @@ const MAX_WAITING: usize = 10_000;
 #[derive(Clone)]
 pub(super) struct SeenQueue {
     store: Store,
-    clock: Clock,
     idle: Option<Duration>,
     state: Arc<Mutex<State>>,
 }
@@ -36,8 +34,8 @@ struct State {
 
 impl SeenQueue {
     /// `idle` is the time after which a session ends that is not read.
-    pub(super) fn new(store: Store, clock: Clock, idle: Option<Duration>) -> Self {
-        Self { store, clock, idle, state: Arc::default() }
+    pub(super) fn new(store: Store, idle: Option<Duration>) -> Self {
+        Self { store, idle, state: Arc::default() }
     }
 
     /// Has it stored that a session was read at `now`. Returns false if too many wait.
@@ -85,8 +83,9 @@ impl SeenQueue {
 
     async fn store_batch(&self, batch: &[((Namespace, SecretDigest), Timestamp)]) -> Result<()> {
         let tx = self.store.begin_as_server().await?;
-        let idle_since = self.idle.map(|idle| self.clock.now().minus(idle));
         for ((namespace, digest), at) in batch {
+            // It was open when it was read, and the caller was told so.
+            let idle_since = self.idle.map(|idle| at.minus(idle));
             store::sessions::touch(&tx, namespace, *digest, *at, idle_since).await?;
         }
         tx.commit().await

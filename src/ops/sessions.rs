@@ -224,16 +224,22 @@ impl Operations {
 
     /// Ends the session that `token` opens.
     pub async fn logout(&self, caller: &Caller, token: &str) -> Result<()> {
-        let (token, session) = self.find_session(caller, token).await?;
-        let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(session.user));
-        let event = event.about(&session.public_id);
+        let namespace = &caller.namespace;
+        let digest = SessionToken::digest_of(token).ok_or(Error::SessionNotFound)?;
+        let session = store::sessions::find(&self.store.read(caller).await?, namespace, digest).await?;
+        let now = self.clock.now();
+        let session = session.filter(|session| session.expires > now).ok_or(Error::SessionNotFound)?;
+        let was_open = self.is_open(&session);
+        let event = Event::new(now, Action::SessionDeleted, Some(session.user)).about(&session.public_id);
         let tx = self.store.begin(caller).await?;
-        // Of two that log out with one token at the same time, one comes late.
-        if !store::sessions::delete(&tx, &caller.namespace, token.digest()).await? {
+        // One that was not read for long goes too: a read of it may be stored a moment later and open it again. Of two that
+        // log out with one token at the same time, one comes late.
+        if !store::sessions::delete(&tx, namespace, digest).await? {
             return Err(Error::SessionNotFound);
         }
         store::events::append(&tx, caller, &event).await?;
-        tx.commit().await
+        tx.commit().await?;
+        if was_open { Ok(()) } else { Err(Error::SessionNotFound) }
     }
 
     /// A page of a user's open sessions, the oldest first.
@@ -303,15 +309,6 @@ impl Operations {
     fn open(&self) -> OpenAt {
         let now = self.clock.now();
         OpenAt { now, idle_since: self.rules.session_idle.map(|idle| now.minus(idle)) }
-    }
-
-    /// The open session of a token. An unread one may have ended without being removed yet.
-    async fn find_session(&self, caller: &Caller, token: &str) -> Result<(SessionToken, Session)> {
-        let token = SessionToken::parse(token).ok_or(Error::SessionNotFound)?;
-        let session =
-            store::sessions::find(&self.store.read(caller).await?, &caller.namespace, token.digest()).await?;
-        let session = session.filter(|session| self.is_open(session)).ok_or(Error::SessionNotFound)?;
-        Ok((token, session))
     }
 
     /// Returns true unless the session has ended by itself.

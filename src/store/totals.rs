@@ -18,16 +18,19 @@ pub async fn total(db: &impl ConnectionTrait, namespace: &Namespace, trash: bool
 
 /// The first namespace after `after` that has users or totals.
 pub async fn next_namespace(db: &impl ConnectionTrait, after: &str) -> Result<Option<Namespace>> {
-    let next = "SELECT namespace FROM
-        (SELECT * FROM (SELECT namespace FROM user_totals WHERE namespace > $1 ORDER BY namespace LIMIT 1) AS counted
-         UNION ALL
-         SELECT * FROM (SELECT namespace FROM users WHERE namespace > $1 ORDER BY namespace LIMIT 1) AS found) AS both
-        ORDER BY namespace LIMIT 1";
+    let next = "SELECT namespace FROM user_totals WHERE namespace > $1 ORDER BY namespace LIMIT 1";
+    let counted = first_text(db, next, after).await?;
+    let next = "SELECT namespace FROM users WHERE namespace > $1 ORDER BY namespace LIMIT 1";
+    let found = first_text(db, next, after).await?;
+    let Some(namespace) = counted.into_iter().chain(found).min() else { return Ok(None) };
+    Namespace::parse(&namespace).map(Some).map_err(Error::internal)
+}
+
+async fn first_text(db: &impl ConnectionTrait, sql: &str, after: &str) -> Result<Option<String>> {
     let values: [Value; 1] = [after.into()];
     let row =
-        db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), next, values)).await?;
-    let Some(row) = row else { return Ok(None) };
-    Namespace::parse(&row.try_get_by_index::<String>(0)?).map(Some).map_err(Error::internal)
+        db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
 }
 
 /// By how much the totals of a namespace are too small, found by counting.

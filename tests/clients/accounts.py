@@ -2,7 +2,7 @@
 
 from devices import CHROME, IPHONE, ON_CHROME, ON_IPHONE
 from examples import WEEK, Calls
-from harness import Like, Near, Wrong, equal, true
+from harness import Like, Near, Wrong, assert_equal, assert_true
 
 PASSWORD = "correct horse"
 UUID7 = Like("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -64,15 +64,15 @@ class Accounts(Calls):
         without = {name: value for name, value in first.items() if name != "prefs"}
         reply = self.call("List", limit=1)
         token = reply.pop("nextPageToken")
-        equal(reply, {"users": [without], "total": "5"}, "the first page of one")
-        equal(self.call("List", limit=1, includePrefs=True)["users"], [first], "with prefs")
-        equal(self.ids("List"), (people, "5"), "all, the oldest first")
+        assert_equal(reply, {"users": [without], "total": "5"}, "the first page of one")
+        assert_equal(self.call("List", limit=1, includePrefs=True)["users"], [first], "with prefs")
+        assert_equal(self.ids("List"), (people, "5"), "all, the oldest first")
         for order in ({"orderBy": "username"}, {"orderBy": "id", "orderDir": "desc"}, {"orderDir": "DESC"}):
-            equal(self.walk("List", limit=2, **order), people[::-1], f"all, by pages of two, {order}")
-        equal(self.walk("List", limit=2, search="hills.example", skipTotal=True), people, "a search by pages")
-        equal(self.ids("List", offset=3, limit=5), (people[3:], "5"), "with an offset")
-        equal(self.ids("List", limit=0), ([], "5"), "only the total")
-        equal(self.ids("List", limit=0, skipTotal=True), ([], None), "neither users nor a total")
+            assert_equal(self.walk("List", limit=2, **order), people[::-1], f"all, by pages of two, {order}")
+        assert_equal(self.walk("List", limit=2, search="hills.example", skipTotal=True), people, "a search by pages")
+        assert_equal(self.ids("List", offset=3, limit=5), (people[3:], "5"), "with an offset")
+        assert_equal(self.ids("List", limit=0), ([], "5"), "only the total")
+        assert_equal(self.ids("List", limit=0, skipTotal=True), ([], None), "neither users nor a total")
         for filters, expected in (
             ({"search": "ÄLKER 3"}, ["u3"]), ({"search": "wa"}, people), ({"search": "%"}, []), ({"search": "u2"}, ["u2"]),
             ({"label": "even"}, ["u0", "u2", "u4"]), ({"status": "USER_STATUS_PENDING"}, ["u4"]),
@@ -80,7 +80,7 @@ class Accounts(Calls):
             ({"createdFrom": LATER}, []), ({"createdTo": LATER, "updatedFrom": 0, "updatedTo": str(LATER)}, people),
             ({"search": "hills", "label": "even", "status": "USER_STATUS_ACTIVE"}, ["u0", "u2"]),
         ):
-            equal(self.ids("List", **filters), (expected, str(len(expected))), f"users with {filters}")
+            assert_equal(self.ids("List", **filters), (expected, str(len(expected))), f"users with {filters}")
         self.invalid("List", "page_token", pageToken=token, offset=1)
         self.invalid("List", "page_token", pageToken=token, limit=1, label="even")
         self.invalid("List", "page_token", pageToken="made up")
@@ -91,8 +91,8 @@ class Accounts(Calls):
         found, token = [], ""
         for _ in range(20):
             reply = self.call(method, **request, **({"pageToken": token} if token else {}))
-            true(len(reply.get("users", [])) <= request["limit"], f"a page holds no more than its limit: {reply}")
-            equal("total" in reply, not request.get("skipTotal"), "whether there is a total")
+            assert_true(len(reply.get("users", [])) <= request["limit"], f"a page holds no more than its limit: {reply}")
+            assert_equal("total" in reply, not request.get("skipTotal"), "whether there is a total")
             found += [user["id"] for user in reply.get("users", [])]
             token = reply.get("nextPageToken")
             if not token:
@@ -102,23 +102,23 @@ class Accounts(Calls):
     def batch_read(self):
         reply = self.call("BatchRead", ids=["u3", "nobody", "u1", "u3"], includePrefs=True)
         users = [self.call("Read", id=id)["user"] for id in ("u3", "u1")]
-        equal(reply, self.written({"users": users, "missing": ["nobody"], "unread": []}), "two users and a missing one")
-        equal("prefs" in self.call("BatchRead", ids=["u1"])["users"][0], False, "whether there are prefs unasked")
-        equal(self.call("BatchRead", ids=[]), self.written({"users": [], "missing": [], "unread": []}), "nobody")
+        assert_equal(reply, self.written({"users": users, "missing": ["nobody"], "unread": []}), "two users and a missing one")
+        assert_equal("prefs" in self.call("BatchRead", ids=["u1"])["users"][0], False, "whether there are prefs unasked")
+        assert_equal(self.call("BatchRead", ids=[]), self.written({"users": [], "missing": [], "unread": []}), "nobody")
         self.invalid("BatchRead", "ids[1]", ids=["u1", "a b"])
 
     def trash(self):
         gone = self.call("Delete", id="u0")["user"]
-        equal(gone["deleted"], Near(), "when it was deleted")
-        equal(self.call("ReadTrash", id="u0"), {"user": gone}, "a user in the trash")
+        assert_equal(gone["deleted"], Near(), "when it was deleted")
+        assert_equal(self.call("ReadTrash", id="u0"), {"user": gone}, "a user in the trash")
         self.unknown("ReadTrash", {"id": "u1"})
         self.unknown("Read", {"id": "u0"})
-        equal(self.call("BatchRead", ids=["u0"])["missing"], ["u0"], "a trashed user among many")
+        assert_equal(self.call("BatchRead", ids=["u0"])["missing"], ["u0"], "a trashed user among many")
         self.call("Delete", id="u1")
-        equal(self.ids("ListTrash"), (["u0", "u1"], "2"), "the trash")
-        equal(self.walk("ListTrash", limit=1, orderDir="desc"), ["u1", "u0"], "the trash by pages")
-        equal(self.ids("ListTrash", search="wälker 0"), (["u0"], "1"), "a search in the trash")
-        equal(self.ids("List", search="wälker 0"), ([], "0"), "a search beside the trash")
+        assert_equal(self.ids("ListTrash"), (["u0", "u1"], "2"), "the trash")
+        assert_equal(self.walk("ListTrash", limit=1, orderDir="desc"), ["u1", "u0"], "the trash by pages")
+        assert_equal(self.ids("ListTrash", search="wälker 0"), (["u0"], "1"), "a search in the trash")
+        assert_equal(self.ids("List", search="wälker 0"), ([], "0"), "a search beside the trash")
         # Back, once nobody else has the address.
         self.unknown("Restore", {"id": "u2"})
         self.stale("Restore", id="u0")
@@ -126,12 +126,12 @@ class Accounts(Calls):
         self.taken("email", other, "Restore", id="u0")
         self.call("Delete", id=other)
         back = self.call("Restore", id="u0", etag=gone["etag"])["user"]
-        equal(back, {**self.call("Read", id="u0")["user"]}, "a restored user")
-        equal((back.get("deleted", "0"), back["etag"] == gone["etag"]), ("0", False), "out of the trash, a new etag")
+        assert_equal(back, {**self.call("Read", id="u0")["user"]}, "a restored user")
+        assert_equal((back.get("deleted", "0"), back["etag"] == gone["etag"]), ("0", False), "out of the trash, a new etag")
         # Gone for good.
         self.unknown("Purge", {"id": "u0"})
         self.stale("Purge", id="u1")
-        equal(self.call("Purge", id="u1"), {}, "reply of Purge")
+        assert_equal(self.call("Purge", id="u1"), {}, "reply of Purge")
         for method in ("ReadTrash", "Restore", "Purge"):
             self.unknown(method, {"id": "u1"})
         self.unknown("ListLogs", {"userId": "u1"})
@@ -141,7 +141,7 @@ class Accounts(Calls):
         request = {"username": "phoenix", "email": "Phoenix@Nest.example", "password": PASSWORD, "labels": ["bird"]}
         bird = self.user(id=UUID7, username="phoenix", email="phoenix@nest.example", labels=["bird"])
         reply = self.call("CreateOrRestore", **request)
-        equal(reply, self.written({"user": bird, "restored": False}), "a new user")
+        assert_equal(reply, self.written({"user": bird, "restored": False}), "a new user")
         id = reply["user"]["id"]
         self.taken("email", id, "CreateOrRestore", **{**request, "username": "firebird"})
         self.taken("username", id, "CreateOrRestore", **{**request, "email": "fire@nest.example"})
@@ -157,8 +157,8 @@ class Accounts(Calls):
         reply = self.call("CreateOrRestore", email="phoenix@nest.example", password="from the ashes", name="Phoenix")
         bird = self.user(id=id, username="phoenix", email="phoenix@nest.example", labels=["bird"], name="Phoenix",
                          status="USER_STATUS_PENDING", prefs={"nest": 1})
-        equal(reply, self.written({"user": bird, "restored": True}), "a restored user")
-        equal(self.ids("ListTrash", search="phoenix@"), ([other], "1"), "the other one stays in the trash")
+        assert_equal(reply, self.written({"user": bird, "restored": True}), "a restored user")
+        assert_equal(self.ids("ListTrash", search="phoenix@"), ([other], "1"), "the other one stays in the trash")
         self.login("phoenix", "from the ashes")
         self.may_not_sign_in("phoenix")
         self.invalid("CreateOrRestore", "password", "email", username="nobody")
@@ -169,10 +169,10 @@ class Accounts(Calls):
         self.invalid("SetPassword", "new_password", userId=ada["id"], newPassword="short")
         self.unknown("SetPassword", {"userId": "nobody", "newPassword": "another one"})
         self.stale("SetPassword", userId=ada["id"], newPassword="another one")
-        equal(self.call("ReadSession", sessionId=token)["session"]["id"], token, "the session after refusals")
+        assert_equal(self.call("ReadSession", sessionId=token)["session"]["id"], token, "the session after refusals")
         reply = self.call("SetPassword", userId=ada["id"], newPassword="another one", etag=ada["etag"])
-        equal(reply, {"user": self.user(id=ada["id"], username="ada", email="ada@example.com")}, "reply of SetPassword")
-        true(reply["user"]["etag"] != ada["etag"], "a new etag")
+        assert_equal(reply, {"user": self.user(id=ada["id"], username="ada", email="ada@example.com")}, "reply of SetPassword")
+        assert_true(reply["user"]["etag"] != ada["etag"], "a new etag")
         self.no_session("ReadSession", token)
         self.may_not_sign_in("ada")
         self.login("ada", "another one")
@@ -184,15 +184,15 @@ class Accounts(Calls):
             self.may_not_sign_in("locked", "wrong guess")
         right = {"username": "locked", "password": PASSWORD}
         self.refused("Login", right, "RESOURCE_EXHAUSTED", "TOO_MANY_ATTEMPTS")
-        equal(self.call("Unlock", id=id)["user"]["id"], id, "the user who may try again")
-        equal(self.call("Login", **right)["session"]["username"], "locked", "who signed in")
+        assert_equal(self.call("Unlock", id=id)["user"]["id"], id, "the user who may try again")
+        assert_equal(self.call("Login", **right)["session"]["username"], "locked", "who signed in")
         self.refused("Unlock", {"id": "nobody"}, "NOT_FOUND", "USER_NOT_FOUND")
 
     def update_status(self):
         id, token = self.call("Read", username="ada")["user"]["id"], self.login("ada")["id"]
         ada = {"id": id, "username": "ada", "email": "ada@example.com"}
         blocked = self.call("UpdateStatus", id=id, status="USER_STATUS_BLOCKED")
-        equal(blocked, {"user": self.user(**ada, status="USER_STATUS_BLOCKED")}, "reply of UpdateStatus")
+        assert_equal(blocked, {"user": self.user(**ada, status="USER_STATUS_BLOCKED")}, "reply of UpdateStatus")
         self.no_session("ReadSession", token)
         self.refused("Login", {"username": "ada", "password": PASSWORD}, "PERMISSION_DENIED", "USER_BLOCKED")
         self.may_not_sign_in("ada", "wrong")
@@ -200,7 +200,7 @@ class Accounts(Calls):
         self.invalid("UpdateStatus", "status", id=id)
         self.unknown("UpdateStatus", {"id": "nobody", "status": "USER_STATUS_ACTIVE"})
         for status in ("USER_STATUS_PENDING", "USER_STATUS_ACTIVE"):
-            equal(self.call("UpdateStatus", id=id, status=status), {"user": self.user(**ada, status=status)}, status)
+            assert_equal(self.call("UpdateStatus", id=id, status=status), {"user": self.user(**ada, status=status)}, status)
             self.login("ada")
         self.no_session("ReadSession", token)
 
@@ -208,39 +208,39 @@ class Accounts(Calls):
         id = self.call("Read", username="ada")["user"]["id"]
         ada = {"id": id, "username": "ada", "email": "ada@example.com"}
         reply = self.call("UpdateVerification", id=id, emailVerified=True)
-        equal(reply, {"user": self.user(**ada, emailVerified=True)}, "reply of UpdateVerification")
-        equal(self.ids("List", emailVerified=True), ([id], "1"), "users whose address is verified")
+        assert_equal(reply, {"user": self.user(**ada, emailVerified=True)}, "reply of UpdateVerification")
+        assert_equal(self.ids("List", emailVerified=True), ([id], "1"), "users whose address is verified")
         self.stale("UpdateVerification", id=id, emailVerified=False)
         ada["email"] = "ada@new.example"
-        equal(self.call("Update", id=id, email="ada@new.example")["user"], self.user(**ada), "a new address starts anew")
+        assert_equal(self.call("Update", id=id, email="ada@new.example")["user"], self.user(**ada), "a new address starts anew")
         plain = self.call("Create", username="plain", password=PASSWORD)["user"]["id"]
         self.invalid("UpdateVerification", "email_verified", id=plain, emailVerified=True)
         self.unknown("UpdateVerification", {"id": "nobody", "emailVerified": True})
 
     def prefs(self):
         id = self.call("Read", username="ada")["user"]["id"]
-        equal(self.call("ReadPrefs", id=id), {"prefs": {}}, "prefs of one who has none")
+        assert_equal(self.call("ReadPrefs", id=id), {"prefs": {}}, "prefs of one who has none")
         prefs = {"size": 12, "ratio": 0.5, "deep": {"a": [1, None, {"b": True}], "none": {}}, "gone": "ü/\"\\", "no": False}
         ada = {"id": id, "username": "ada", "email": "ada@new.example"}
         reply = self.call("UpdatePrefs", id=id, prefs=prefs)
-        equal(reply, {"prefs": prefs, "user": self.user(prefs=False, **ada)}, "reply of UpdatePrefs")
+        assert_equal(reply, {"prefs": prefs, "user": self.user(prefs=False, **ada)}, "reply of UpdatePrefs")
         merged = {**{name: prefs[name] for name in ("ratio", "no")}, "size": 13, "deep": {"x": -1e300}, "list": []}
         change = {"size": 13, "gone": None, "deep": {"x": -1e300}, "list": [], "never": None}
-        equal(self.call("UpdatePrefs", id=id, prefs=change)["prefs"], merged, "merged at the top, null removes")
-        equal(self.call("Read", id=id), {"user": self.user(**ada, prefs=merged)}, "the user with prefs")
-        equal(self.call("UpdatePrefs", id=id, prefs={"only": 1}, replace=True)["prefs"], {"only": 1}, "all replaced")
-        equal(self.call("ReadPrefs", id=id), {"prefs": {"only": 1}}, "prefs read back")
+        assert_equal(self.call("UpdatePrefs", id=id, prefs=change)["prefs"], merged, "merged at the top, null removes")
+        assert_equal(self.call("Read", id=id), {"user": self.user(**ada, prefs=merged)}, "the user with prefs")
+        assert_equal(self.call("UpdatePrefs", id=id, prefs={"only": 1}, replace=True)["prefs"], {"only": 1}, "all replaced")
+        assert_equal(self.call("ReadPrefs", id=id), {"prefs": {"only": 1}}, "prefs read back")
         self.invalid("UpdatePrefs", "prefs", id=id)
         self.invalid("UpdatePrefs", "prefs", id=id, prefs={"long": "x" * 65536})
         self.stale("UpdatePrefs", id=id, prefs={"a": 1})
         self.unknown("UpdatePrefs", {"id": "nobody", "prefs": {"a": 1}})
         self.unknown("ReadPrefs", {"id": "nobody"})
-        equal(self.call("UpdatePrefs", id=id, prefs={}, replace=True)["prefs"], {}, "none left")
+        assert_equal(self.call("UpdatePrefs", id=id, prefs={}, replace=True)["prefs"], {}, "none left")
 
     def sessions(self):
         id = self.call("Create", username="grace", password=PASSWORD)["user"]["id"]
         none = {"sessions": [], "total": "0", "nextPageToken": ""}
-        equal(self.call("ListSessions", userId=id), self.written(none), "no sessions")
+        assert_equal(self.call("ListSessions", userId=id), self.written(none), "no sessions")
         devices = [("203.0.113.9", CHROME, ON_CHROME), ("2001:db8::7", IPHONE, ON_IPHONE)]
         devices.append(("198.51.100.1", CHROME, ON_CHROME))
         opened = [self.login("grace", address=address, userAgent=agent) for address, agent, _ in devices]
@@ -251,9 +251,9 @@ class Accounts(Calls):
         ]
         reply = self.call("ListSessions", userId=id, limit=2)
         token = reply.pop("nextPageToken")
-        equal(reply, {"sessions": shown[:2], "total": "3"}, "the first page of two")
+        assert_equal(reply, {"sessions": shown[:2], "total": "3"}, "the first page of two")
         reply = self.call("ListSessions", userId=id, limit=2, pageToken=token, skipTotal=True)
-        equal(reply, self.written({"sessions": shown[2:], "nextPageToken": ""}), "the second page")
+        assert_equal(reply, self.written({"sessions": shown[2:], "nextPageToken": ""}), "the second page")
         self.invalid("ListSessions", "page_token", userId=id, pageToken="made up")
         self.unknown("ListSessions", {"userId": "nobody"})
         # Neither the token nor somebody else can end it.
@@ -263,12 +263,12 @@ class Accounts(Calls):
             request = {"userId": user, "sessionId": session}
             self.refused("DeleteSession", request, "NOT_FOUND", "SESSION_NOT_FOUND")
         self.unknown("DeleteSession", {"userId": "nobody", "sessionId": first})
-        equal(self.call("DeleteSession", userId=id, sessionId=first), {}, "reply of DeleteSession")
+        assert_equal(self.call("DeleteSession", userId=id, sessionId=first), {}, "reply of DeleteSession")
         self.no_session("ReadSession", opened[0]["id"])
-        equal(self.call("ReadSession", sessionId=opened[1]["id"])["session"]["id"], opened[1]["id"], "another session")
-        equal(self.call("DeleteSessions", userId=id), {"deleted": "2"}, "reply of DeleteSessions")
+        assert_equal(self.call("ReadSession", sessionId=opened[1]["id"])["session"]["id"], opened[1]["id"], "another session")
+        assert_equal(self.call("DeleteSessions", userId=id), {"deleted": "2"}, "reply of DeleteSessions")
         self.no_session("ReadSession", opened[1]["id"])
-        equal(self.call("DeleteSessions", userId=id), self.written({"deleted": "0"}), "where there are none")
+        assert_equal(self.call("DeleteSessions", userId=id), self.written({"deleted": "0"}), "where there are none")
         self.unknown("DeleteSessions", {"userId": "nobody"})
 
     def logs(self):
@@ -282,14 +282,14 @@ class Accounts(Calls):
         events = ["USER_DELETED", "STATUS_UPDATED", "PASSWORD_SET", "LOGIN_REFUSED", "SESSION_CREATED", "USER_UPDATED",
                   "USER_CREATED"]
         reply = self.call("ListLogs", userId=id)
-        equal([entry["event"] for entry in reply["logs"]], events, "what happened, the newest first, also in the trash")
-        equal((reply["total"], reply.get("nextPageToken", "")), ("7", ""), "how many")
+        assert_equal([entry["event"] for entry in reply["logs"]], events, "what happened, the newest first, also in the trash")
+        assert_equal((reply["total"], reply.get("nextPageToken", "")), ("7", ""), "how many")
         where = {"address": "203.0.113.9", "userAgent": CHROME, **ON_CHROME}
         entry = {"event": "SESSION_CREATED", "time": Near(), "caller": UUID7, "device": where, "changed": [],
                  "sessionId": session}
-        equal(reply["logs"][4], self.written(entry), "an entry")
-        equal((reply["logs"][5]["changed"], reply["logs"][1]["changed"]), (["name"], ["status"]), "what was changed")
-        equal(reply["logs"][6]["device"]["address"], "127.0.0.1", "where the caller was")
+        assert_equal(reply["logs"][4], self.written(entry), "an entry")
+        assert_equal((reply["logs"][5]["changed"], reply["logs"][1]["changed"]), (["name"], ["status"]), "what was changed")
+        assert_equal(reply["logs"][6]["device"]["address"], "127.0.0.1", "where the caller was")
         found, token = [], ""
         for _ in events:
             page = self.call("ListLogs", userId=id, limit=3, **({"pageToken": token} if token else {}))
@@ -297,11 +297,11 @@ class Accounts(Calls):
             token = page.get("nextPageToken")
             if not token:
                 break
-        equal(found, events, "all, by pages of three")
+        assert_equal(found, events, "all, by pages of three")
         some = ["USER_CREATED", "USER_DELETED"]
-        equal([entry["event"] for entry in self.call("ListLogs", userId=id, events=some)["logs"]], some[::-1], "some events")
-        equal(self.call("ListLogs", userId=id, offset=5, limit=1)["logs"][0]["event"], "USER_UPDATED", "with an offset")
-        equal(self.call("ListLogs", userId=id, timeFrom=LATER)["total"], "0", "those to come")
-        equal(self.call("ListLogs", userId=id, timeTo=LATER, limit=0)["total"], "7", "those before")
+        assert_equal([entry["event"] for entry in self.call("ListLogs", userId=id, events=some)["logs"]], some[::-1], "some events")
+        assert_equal(self.call("ListLogs", userId=id, offset=5, limit=1)["logs"][0]["event"], "USER_UPDATED", "with an offset")
+        assert_equal(self.call("ListLogs", userId=id, timeFrom=LATER)["total"], "0", "those to come")
+        assert_equal(self.call("ListLogs", userId=id, timeTo=LATER, limit=0)["total"], "7", "those before")
         self.invalid("ListLogs", "page_token", userId=id, pageToken="made up")
         self.unknown("ListLogs", {"userId": "nobody"})

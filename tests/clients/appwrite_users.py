@@ -4,7 +4,7 @@ import contextlib
 import json
 
 from devices import CHROME, IPHONE, ON_CHROME, ON_IPHONE, UNKNOWN
-from harness import Like, Near, Wrong, equal, true
+from harness import Like, Near, Wrong, assert_equal, assert_true
 from sdks import Failed
 from transports import Canonical, Refused
 
@@ -127,11 +127,11 @@ class AppwriteUsers:
             value = self.call(method, *arguments)
         except Failed as failed:
             what = f"of the refused {method} {str(arguments)[:80]}"
-            equal((failed.code, failed.message), (code, message), f"status and message {what}")
+            assert_equal((failed.code, failed.message), (code, message), f"status and message {what}")
             if code is not None:
-                equal(list(failed.response), ["message", "code", "version"], f"keys of the body {what}")
-                equal((failed.response["message"], failed.response["code"]), (failed.message, code), f"body {what}")
-                equal(failed.response["version"], Like(r"\d+\.\d+\.\d+"), f"version {what}")
+                assert_equal(list(failed.response), ["message", "code", "version"], f"keys of the body {what}")
+                assert_equal((failed.response["message"], failed.response["code"]), (failed.message, code), f"body {what}")
+                assert_equal(failed.response["version"], Like(r"\d+\.\d+\.\d+"), f"version {what}")
             return
         raise Wrong(f"{method} {arguments} should be refused with {code} {message}; came: {value!r}")
 
@@ -144,54 +144,54 @@ class AppwriteUsers:
     def emails(self, *arguments):
         """The sum and the addresses that a list shows."""
         reply = self.call("list", *arguments)
-        equal(sorted(reply), ["sum", "users"], "keys of a list")
+        assert_equal(sorted(reply), ["sum", "users"], "keys of a list")
         return reply["sum"], [user["email"] for user in reply["users"]]
 
     # --- The steps ---
 
     def create(self):
-        equal(self.call("list"), {"sum": 0, "users": []}, "the list of nobody")
+        assert_equal(self.call("list"), {"sum": 0, "users": []}, "the list of nobody")
         self.id = Like("[A-Za-z0-9][A-Za-z0-9._|@-]{0,63}")
         made = self.call("create", "Users.Service@Example.com", "password", "Project User")
-        equal(made, self.user(), "what create gives")
+        assert_equal(made, self.user(), "what create gives")
         self.id = made["$id"]
-        equal(self.call("get", self.id), made, "what get gives")
+        assert_equal(self.call("get", self.id), made, "what get gives")
         for email in ("users.service@example.com", "USERS.service@example.COM"):
             self.refused(409, "User already registered", "create", email, "password")
         other = self.call("create", "joerg@elsewhere.org", "päss wörd")
-        equal(other, self.user(**{"$id": Like(".+"), "email": "joerg@elsewhere.org", "name": ""}), "one without a name")
+        assert_equal(other, self.user(**{"$id": Like(".+"), "email": "joerg@elsewhere.org", "name": ""}), "one without a name")
         third = self.call("create", "o'hara_100%@third.net", "123456", "ÄÖ" * 64)
-        equal((third["email"], third["name"]), ("o'hara_100%@third.net", "ÄÖ" * 64), "one with 128 characters in its name")
+        assert_equal((third["email"], third["name"]), ("o'hara_100%@third.net", "ÄÖ" * 64), "one with 128 characters in its name")
         # Ids of others, also with what a URL has to escape.
         for id in ("auth0|5f7c8ec7", "ada@x.y", "i" * 64):
             self.canonical.call("Create", {"id": id, "email": f"n{len(id)}@ids.example", "password": "password"})
-            equal(self.call("get", id)["$id"], id, "a user by an id of another system")
+            assert_equal(self.call("get", id)["$id"], id, "a user by an id of another system")
 
     def list(self):
         service, joerg, ohara = "users.service@example.com", "joerg@elsewhere.org", "o'hara_100%@third.net"
-        equal(self.call("list", "example.com"), {"sum": 1, "users": [self.user()]}, "search=example.com")
+        assert_equal(self.call("list", "example.com"), {"sum": 1, "users": [self.user()]}, "search=example.com")
         for found in (service, "USERS.SERVICE", "Project User", "ject us", self.id, "service@ex"):
-            equal(self.emails(found), (1, [service]), f"search={found}")
-        equal(self.emails("o'hara_100%"), (1, [ohara]), "signs that SQL knows")
-        equal(self.emails("äöÄ"), (1, [ohara]), "letters beyond ASCII, in any case")
+            assert_equal(self.emails(found), (1, [service]), f"search={found}")
+        assert_equal(self.emails("o'hara_100%"), (1, [ohara]), "signs that SQL knows")
+        assert_equal(self.emails("äöÄ"), (1, [ohara]), "letters beyond ASCII, in any case")
         for nothing in ("zz%", "_______", '"', "@", "+-><()~*\"@", "\\", "' OR 1=1 --", "🦀"):
-            equal(self.emails(nothing), (0, []), f"search={nothing}")
+            assert_equal(self.emails(nothing), (0, []), f"search={nothing}")
         count, everyone = self.emails()
-        equal((count, len(everyone), everyone[:3]), (6, 6, [service, joerg, ohara]), "the list, the oldest first")
+        assert_equal((count, len(everyone), everyone[:3]), (6, 6, [service, joerg, ohara]), "the list, the oldest first")
         for arguments in (("", 25, 0, "ASC"), ("", "25", "0", ""), (None, 100)):
-            equal(self.emails(*arguments), (6, everyone), f"list {arguments}")
+            assert_equal(self.emails(*arguments), (6, everyone), f"list {arguments}")
         backwards = [address for at in range(6) for address in self.emails("", 1, at, "DESC")[1]]
-        equal(backwards, everyone[::-1], "the pages of one, backwards")
-        equal(self.emails("", 0), (6, []), "limit=0")
-        equal(self.emails("", 25, 6), (6, []), "offset at the end")
-        equal(self.emails("", 25, 1000000), (6, []), "an offset beyond Appwrite's")
-        equal(self.emails("ids.example", 1, 1)[0], 3, "sum of a search with pages")
+        assert_equal(backwards, everyone[::-1], "the pages of one, backwards")
+        assert_equal(self.emails("", 0), (6, []), "limit=0")
+        assert_equal(self.emails("", 25, 6), (6, []), "offset at the end")
+        assert_equal(self.emails("", 25, 1000000), (6, []), "an offset beyond Appwrite's")
+        assert_equal(self.emails("ids.example", 1, 1)[0], 3, "sum of a search with pages")
 
     def status(self):
         # 0 came from create; the order matters for nothing.
         for status in (2, 1, 0):
-            equal(self.call("updateStatus", self.id, status), self.user(status=status), f"status {status}")
-            equal(self.call("get", self.id)["status"], status, "the status read back")
+            assert_equal(self.call("updateStatus", self.id, status), self.user(status=status), f"status {status}")
+            assert_equal(self.call("get", self.id)["status"], status, "the status read back")
         first = self.login("203.0.113.9", CHROME)
         self.call("updateStatus", self.id, 2)
         self.no_session(first, "after a block")
@@ -204,50 +204,50 @@ class AppwriteUsers:
         try:
             read = self.canonical.call("ReadSession", {"sessionId": opened["id"]})
         except Refused as refused:
-            equal(refused.reason, "SESSION_NOT_FOUND", f"the session {when}")
+            assert_equal(refused.reason, "SESSION_NOT_FOUND", f"the session {when}")
             return
         raise Wrong(f"a session {when}: {read}")
 
     def verification(self):
         for verified in (True, True, False, True):
             reply = self.call("updateVerification", self.id, verified)
-            equal(reply, self.user(emailVerification=verified), f"verification {verified}")
-            equal(self.call("get", self.id)["emailVerification"], verified, "the verification read back")
+            assert_equal(reply, self.user(emailVerification=verified), f"verification {verified}")
+            assert_equal(self.call("get", self.id)["emailVerification"], verified, "the verification read back")
         self.call("updateVerification", self.id, False)
 
     def prefs(self):
-        equal(self.call("getPrefs", self.id), {}, "prefs of a new user")
+        assert_equal(self.call("getPrefs", self.id), {}, "prefs of a new user")
         for empty in ({}, []):
-            equal(self.call("updatePrefs", self.id, empty), {}, "prefs after nothing was written")
-        equal(self.call("get", self.id)["prefs"], {}, "empty prefs in the user")
+            assert_equal(self.call("updatePrefs", self.id, empty), {}, "prefs after nothing was written")
+        assert_equal(self.call("get", self.id)["prefs"], {}, "empty prefs in the user")
         first = {"funcKey1": "funcValue1", "funcKey2": "funcValue2"}
-        equal(self.call("updatePrefs", self.id, first), first, "prefs that were written")
-        equal(self.call("getPrefs", self.id), first, "prefs read back")
+        assert_equal(self.call("updatePrefs", self.id, first), first, "prefs that were written")
+        assert_equal(self.call("getPrefs", self.id), first, "prefs read back")
         deep = {"deep": {"er": [1, 2.5, -3, None, True, "/ü\"\\"]}, "empty": {}, "none": []}
         more = {"funcKey1": deep, "n": 9007199254740991}
         both = {**first, **more}
-        equal(self.call("updatePrefs", self.id, more), both, "some prefs written, the others kept")
-        equal(self.call("getPrefs", self.id), both, "both read back")
-        equal(self.call("updatePrefs", self.id, {"funcKey2": None, "n": None}), {"funcKey1": deep}, "two removed")
-        equal(self.call("get", self.id), self.user(prefs={"funcKey1": deep}), "the user with prefs")
+        assert_equal(self.call("updatePrefs", self.id, more), both, "some prefs written, the others kept")
+        assert_equal(self.call("getPrefs", self.id), both, "both read back")
+        assert_equal(self.call("updatePrefs", self.id, {"funcKey2": None, "n": None}), {"funcKey1": deep}, "two removed")
+        assert_equal(self.call("get", self.id), self.user(prefs={"funcKey1": deep}), "the user with prefs")
         self.call("updatePrefs", self.id, {"funcKey1": None})
-        equal(self.call("get", self.id), self.user(), "the user without prefs")
+        assert_equal(self.call("get", self.id), self.user(), "the user without prefs")
 
     def since_0_10(self):
         """What the SDKs for 0.10 have beyond 0.9."""
         opened = self.login("203.0.113.9", CHROME)
         self.call("updateVerification", self.id, True)
-        equal(self.call("updateName", self.id, "Ümläut"), self.user(name="Ümläut", emailVerification=True), "a new name")
+        assert_equal(self.call("updateName", self.id, "Ümläut"), self.user(name="Ümläut", emailVerification=True), "a new name")
         reply = self.call("updateEmail", self.id, "New.Address@Example.com")
-        equal(reply, self.user(name="Ümläut", email="new.address@example.com"), "a new address is not verified")
-        equal(self.emails("new.address"), (1, ["new.address@example.com"]), "search by the new address")
+        assert_equal(reply, self.user(name="Ümläut", email="new.address@example.com"), "a new address is not verified")
+        assert_equal(self.emails("new.address"), (1, ["new.address@example.com"]), "search by the new address")
         self.refused(400, "User already registered", "updateEmail", self.id, "joerg@elsewhere.org")
         self.call("updateEmail", self.id, "users.service@example.com")
         self.call("updateName", self.id, "Project User")
-        equal(self.call("updatePassword", self.id, "newpass"), self.user(), "a new password")
+        assert_equal(self.call("updatePassword", self.id, "newpass"), self.user(), "a new password")
         self.no_session(opened, "after a new password")
         self.login("203.0.113.9", CHROME, "newpass")
-        equal(self.call("updatePassword", self.id, "password"), self.user(), "the old password again")
+        assert_equal(self.call("updatePassword", self.id, "password"), self.user(), "the old password again")
 
     def bad(self):
         before = self.call("get", self.id), self.emails()
@@ -257,7 +257,7 @@ class AppwriteUsers:
         # What cannot be right is told before what is not there.
         self.refused(400, STATUS, "updateStatus", "nobody", 7)
         self.refused(400, PREFS, "updatePrefs", "nobody", "bad-string")
-        equal((self.call("get", self.id), self.emails()), before, "users after calls that were refused")
+        assert_equal((self.call("get", self.id), self.emails()), before, "users after calls that were refused")
 
     def unsent(self):
         self.refused(None, 'Missing required parameter: "password"', "create", "new@example.com", None)
@@ -267,24 +267,24 @@ class AppwriteUsers:
 
     def sessions(self):
         call, id, email = self.call, self.id, "users.service@example.com"
-        equal(call("getSessions", id), {"sum": 0, "sessions": []}, "no sessions")
-        equal(call("deleteSessions", id), "", "what deleteSessions gives where there are none")
-        equal(call("deleteSession", id, "none"), "", "what deleteSession gives where there is none")
+        assert_equal(call("getSessions", id), {"sum": 0, "sessions": []}, "no sessions")
+        assert_equal(call("deleteSessions", id), "", "what deleteSessions gives where there are none")
+        assert_equal(call("deleteSession", id, "none"), "", "what deleteSession gives where there is none")
         devices = [("203.0.113.9", CHROME, ON_CHROME), ("2001:db8::7", IPHONE, ON_IPHONE), ("198.51.100.1", "?", UNKNOWN)]
         opened = [self.login(address, agent) for address, agent, _ in devices]
         expected = [session(one, id, email, on, at) for one, (at, _, on) in zip(opened, devices)]
-        equal(call("getSessions", id), {"sum": 3, "sessions": expected}, "three sessions")
-        true(not any(one["id"] in json.dumps(call("getSessions", id)) for one in opened), "no list shows a token")
+        assert_equal(call("getSessions", id), {"sum": 3, "sessions": expected}, "three sessions")
+        assert_true(not any(one["id"] in json.dumps(call("getSessions", id)) for one in opened), "no list shows a token")
         self.refused(404, "User not found", "deleteSession", "nobody", opened[0]["publicId"])
         other = call("list", "joerg@")["users"][0]["$id"]
-        equal(call("deleteSession", other, opened[0]["publicId"]), "", "a session of another user")
-        equal(call("getSessions", id)["sum"], 3, "sessions after those calls")
-        equal(call("deleteSession", id, opened[0]["publicId"]), "", "what deleteSession gives")
+        assert_equal(call("deleteSession", other, opened[0]["publicId"]), "", "a session of another user")
+        assert_equal(call("getSessions", id)["sum"], 3, "sessions after those calls")
+        assert_equal(call("deleteSession", id, opened[0]["publicId"]), "", "what deleteSession gives")
         self.no_session(opened[0], "after deleteSession")
-        equal(call("getSessions", id), {"sum": 2, "sessions": expected[1:]}, "two sessions left")
-        equal(call("deleteSessions", id), "", "what deleteSessions gives")
+        assert_equal(call("getSessions", id), {"sum": 2, "sessions": expected[1:]}, "two sessions left")
+        assert_equal(call("deleteSessions", id), "", "what deleteSessions gives")
         self.no_session(opened[1], "after deleteSessions")
-        equal(call("getSessions", id), {"sum": 0, "sessions": []}, "no sessions left")
+        assert_equal(call("getSessions", id), {"sum": 0, "sessions": []}, "no sessions left")
 
     def logs(self):
         call = self.call
@@ -293,39 +293,39 @@ class AppwriteUsers:
         device = {"address": "203.0.113.9", "userAgent": CHROME}
         opened = self.canonical.call("Login", {**request, "device": device})["session"]
         logs = call("getLogs", id)
-        equal(list(logs), ["logs"], "keys of the logs: no sum in 0.9")
-        equal([log["event"] for log in logs["logs"]], ["account.sessions.create", "account.create"], "the newest first")
+        assert_equal(list(logs), ["logs"], "keys of the logs: no sum in 0.9")
+        assert_equal([log["event"] for log in logs["logs"]], ["account.sessions.create", "account.create"], "the newest first")
         about = {"event": "account.sessions.create", "ip": "203.0.113.9", "time": Near(written=int)}
-        equal(logs["logs"][0], {**about, **ON_CHROME}, "a log entry, all 17 fields")
+        assert_equal(logs["logs"][0], {**about, **ON_CHROME}, "a log entry, all 17 fields")
         call("updatePrefs", id, {"a": 1})
         call("deleteSession", id, opened["publicId"])
         call("updateVerification", id, True)
         events = [log["event"] for log in call("getLogs", id)["logs"]]
         for event in ("account.sessions.delete", "account.update.prefs", "account.sessions.create", "account.create"):
-            true(event in events, f"{event} is logged: {events}")
+            assert_true(event in events, f"{event} is logged: {events}")
         for number in range(12):
             call("updatePrefs", id, {"a": number + 2})
         events = [log["event"] for log in call("getLogs", id)["logs"]]
-        equal(events, ["account.update.prefs"] * 10, "no more than ten")
+        assert_equal(events, ["account.update.prefs"] * 10, "no more than ten")
 
     def unknown(self):
         elsewhere = type(self.sdk)(self.sdk.server, self.sdk.project + "-other")
         with contextlib.closing(elsewhere):
-            equal(elsewhere.call("list"), {"sum": 0, "users": []}, "users of another project")
+            assert_equal(elsewhere.call("list"), {"sum": 0, "users": []}, "users of another project")
             other = AppwriteUsers(elsewhere)
             for method, *arguments in ABOUT_A_USER:
                 if self.sdk.has(method):
                     self.refused(404, "User not found", method, "nobody", *arguments)
                     other.refused(404, "User not found", method, self.id, *arguments)
-        equal(self.call("get", self.id), self.user(), "the user after calls from another project")
+        assert_equal(self.call("get", self.id), self.user(), "the user after calls from another project")
 
     def delete(self):
         opened = self.login("203.0.113.9", CHROME)
-        equal(self.call("delete", self.id), "", "what delete gives")
+        assert_equal(self.call("delete", self.id), "", "what delete gives")
         for method, *arguments in ABOUT_A_USER:
             if self.sdk.has(method):
                 self.refused(404, "User not found", method, self.id, *arguments)
         self.no_session(opened, "of a deleted user")
-        equal(self.emails("users.service"), (0, []), "search for a deleted user")
+        assert_equal(self.emails("users.service"), (0, []), "search for a deleted user")
         again = self.call("create", "users.service@example.com", "password")
-        true(again["$id"] != self.id, "the address is free again, the id is not used again")
+        assert_true(again["$id"] != self.id, "the address is free again, the id is not used again")

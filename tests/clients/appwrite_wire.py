@@ -5,7 +5,7 @@ import http.client
 import json
 
 from appwrite_users import PASSWORD, PREFS, missing
-from harness import equal, true
+from harness import assert_equal, assert_true
 from transports import Canonical
 
 
@@ -35,30 +35,30 @@ class Wire:
 
     def refused(self, code, message, *request, **options):
         status, headers, text = self.send(*request, **options)
-        equal(status, code, f"status of {request}: {text}")
-        true(headers["content-type"].startswith("application/json"), f"content type of {request}: {headers}")
+        assert_equal(status, code, f"status of {request}: {text}")
+        assert_true(headers["content-type"].startswith("application/json"), f"content type of {request}: {headers}")
         body = json.loads(text)
-        equal(list(body), ["message", "code", "version"], f"keys of the body of {request}")
-        equal((body["message"], body["code"]), (message, code), f"body of {request}")
+        assert_equal(list(body), ["message", "code", "version"], f"keys of the body of {request}")
+        assert_equal((body["message"], body["code"]), (message, code), f"body of {request}")
 
     def forms(self):
         new = {"email": "wire@example.com", "password": "password", "name": "J\u00f6rg M", "role": "unknown fields pass"}
         status, headers, text = self.send("POST", "/users", new)
-        equal((status, headers.get_content_type()), (201, "application/json"), f"status and type of create: {text}")
+        assert_equal((status, headers.get_content_type()), (201, "application/json"), f"status and type of create: {text}")
         self.id = json.loads(text)["$id"]
-        equal(json.loads(text)["name"], "Jörg M", "a name with escapes")
+        assert_equal(json.loads(text)["name"], "Jörg M", "a name with escapes")
         for body in ("null", "{}", None, "not json"):
             status, headers, text = self.send("GET", f"/users/{self.id}", body)
-            equal((status, json.loads(text)["$id"]), (200, self.id), f"GET with the body {body}")
+            assert_equal((status, json.loads(text)["$id"]), (200, self.id), f"GET with the body {body}")
         for query in ("search=J%C3%B6rg+M", "search=j%C3%B6rg%20m", "limit=", "search=&offset=&orderType="):
             status, _, text = self.send("GET", f"/users?{query}")
-            equal((status, json.loads(text)["sum"]), (200, 1), f"GET with the query {query}: {text}")
+            assert_equal((status, json.loads(text)["sum"]), (200, 1), f"GET with the query {query}: {text}")
         status, headers, text = self.send("HEAD", f"/users/{self.id}")
-        equal((status, text), (200, ""), "HEAD")
+        assert_equal((status, text), (200, ""), "HEAD")
         status, headers, text = self.send("DELETE", f"/users/{self.id}/sessions", {})
         # The SDK for Python wants a type, and reads a body where it is JSON.
-        true((status, text) == (204, "") and headers["content-type"] is not None, f"{status}, a type: {headers}")
-        true("json" not in headers["content-type"], f"no body, no JSON: {headers}")
+        assert_true((status, text) == (204, "") and headers["content-type"] is not None, f"{status}, a type: {headers}")
+        assert_true("json" not in headers["content-type"], f"no body, no JSON: {headers}")
         self.refused(404, "Not Found", "GET", "/nothing")
         self.refused(404, "Not Found", "GET", f"/users/{self.id}/nothing")
         self.refused(404, "User not found", "GET", "/users/nobody")
@@ -84,9 +84,9 @@ class Wire:
         plain = {"X-Appwrite-Key": ""}
         self.refused(400, "Missing or unknown project ID", "GET", "/users", project=False, headers=plain)
         status, _, text = self.send("GET", f"/users?project={self.project}", project=False, headers=plain)
-        equal((status, json.loads(text).get("sum")), (200, 1), f"the project in the query: {text}")
+        assert_equal((status, json.loads(text).get("sum")), (200, 1), f"the project in the query: {text}")
         status, _, text = self.send("GET", "/users", headers={"usersd-namespace": "another"})
-        equal((status, json.loads(text)["code"]), (403, 403), f"two projects in one request: {text}")
+        assert_equal((status, json.loads(text)["code"]), (403, 403), f"two projects in one request: {text}")
 
     def all_sessions(self):
         """Appwrite's list of sessions has no pages."""
@@ -94,7 +94,7 @@ class Wire:
         opened = [Canonical(self.server, self.project).call("Login", login)["session"]["publicId"] for _ in range(26)]
         status, _, text = self.send("GET", f"/users/{self.id}/sessions")
         listed = json.loads(text)
-        equal((status, listed["sum"], [one["$id"] for one in listed["sessions"]]), (200, 26, opened), "26 sessions")
+        assert_equal((status, listed["sum"], [one["$id"] for one in listed["sessions"]]), (200, 26, opened), "26 sessions")
 
 
 def against_policy(server):

@@ -10,7 +10,7 @@ import netaddr
 import sdks
 from appwrite_users import session
 from devices import CHROME, ON_CHROME
-from harness import Near, Server, equal
+from harness import Near, Server, assert_equal
 from transports import Canonical
 
 PLACES = {"203.0.113.0/24": ("GB", "United Kingdom"), "2001:db8:1::/48": ("DE", "Germany")}
@@ -49,10 +49,10 @@ def seen(located, plain):
     ]
     came = canonical.call("ListSessions", {"userId": id})["sessions"]
     places = [(one["device"]["address"], one["device"]["countryCode"], one["device"]["countryName"]) for one in came]
-    equal(places, EXPECTED, "countries of sessions")
+    assert_equal(places, EXPECTED, "countries of sessions")
     logs = canonical.call("ListLogs", {"userId": id, "events": ["SESSION_CREATED"]})["logs"]
     places = [(one["device"]["address"], one["device"]["countryCode"], one["device"]["countryName"]) for one in logs]
-    equal(places, EXPECTED[::-1], "countries in the log")
+    assert_equal(places, EXPECTED[::-1], "countries in the log")
     for make in sdks.ALL:
         for server, known in ((located, True), (plain, False)):
             with contextlib.closing(make(server, "countries")) as sdk:
@@ -60,8 +60,8 @@ def seen(located, plain):
                 for one, (address, code, name) in zip(opened, EXPECTED):
                     where = {"countryCode": code.lower() if known else "--", "countryName": name if known else "Unknown"}
                     expected.append(session(one, id, "ada@example.com", {**ON_CHROME, **where}, address))
-                equal(sdk.call("getSessions", id)["sessions"], expected, f"sessions in {sdk.name}")
+                assert_equal(sdk.call("getSessions", id)["sessions"], expected, f"sessions in {sdk.name}")
                 log = sdk.call("getLogs", id)["logs"][-2]
                 first = {name: expected[0][name] for name in ON_CHROME}
                 about = {"event": "account.sessions.create", "ip": "203.0.113.9", "time": Near(written=int)}
-                equal(log, {**about, **first}, f"a log entry in {sdk.name}")
+                assert_equal(log, {**about, **first}, f"a log entry in {sdk.name}")

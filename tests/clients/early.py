@@ -5,7 +5,7 @@ import http.client
 import json
 import subprocess
 
-from harness import EVERY_SCOPE, ROOT, Server, Sqlite, database, equal, new_key
+from harness import EVERY_SCOPE, ROOT, Server, Sqlite, database, assert_equal, new_key
 
 POSTS = 200
 
@@ -52,7 +52,7 @@ def by_python():
                     except (OSError, http.client.HTTPException):
                         broken += 1
                         connection.close()
-            equal((broken, others[:3], len(sockets)), (0, [], 1), f"broken, other answers, connections: {verb} {path} {want}")
+            assert_equal((broken, others[:3], len(sockets)), (0, [], 1), f"broken, other answers, connections: {verb} {path} {want}")
 
 
 NODE = """
@@ -84,9 +84,9 @@ def by_node():
         for verb, path, want in (("POST", "/v1/users", 401), ("POST", "/v1/nope", 404), ("PUT", "/v1/users", 405)):
             done = subprocess.run(["node", "-e", NODE, running.address, verb, path, str(POSTS)],
                                   capture_output=True, text=True, timeout=60)
-            equal(done.returncode, 0, f"exit code of node: {done.stderr}")
+            assert_equal(done.returncode, 0, f"exit code of node: {done.stderr}")
             told = json.loads(done.stdout)
-            equal(told, {"broken": 0, "sockets": 1, "statuses": {str(want): POSTS}}, f"{verb} {path}")
+            assert_equal(told, {"broken": 0, "sockets": 1, "statuses": {str(want): POSTS}}, f"{verb} {path}")
 
 
 def by_go():
@@ -95,9 +95,9 @@ def by_go():
         for status, paths in (("401", ["/v1/users", "/meiro/users"]), ("404", ["/v1/nope", "/users/nope"])):
             done = subprocess.run([ROOT / "target/clients/bin/micro", "posts", running.address, status, *paths],
                                   capture_output=True, text=True, timeout=60)
-            equal(done.returncode, 0, f"exit code: {done.stderr}")
+            assert_equal(done.returncode, 0, f"exit code: {done.stderr}")
             for line in done.stdout.splitlines():
-                equal(line.endswith("broken 0, others 0, connections 1"), True, f"what came: {line}")
+                assert_equal(line.endswith("broken 0, others 0, connections 1"), True, f"what came: {line}")
 
 
 def tests():

@@ -12,7 +12,7 @@ import time
 
 import grpc
 
-from harness import Postgres, Server, Sqlite, Wrong, database, equal, matches, refuses, run, true, until
+from harness import Postgres, Server, Sqlite, Wrong, database, assert_equal, assert_matches, refuses, run, assert_true, until
 from transports import Canonical, PythonClient, Refused
 
 # --- kill -9 --------------------------------------------------------------------------------------------------
@@ -59,17 +59,17 @@ def killed_while_writing(db):
             check_whole(db, acknowledged)
             name, id = known[-1]
             reply = Canonical(server, "default").call("Read", {"id": id})
-            equal(reply["user"]["username"], name, "the last acknowledged user, read by its id")
+            assert_equal(reply["user"]["username"], name, "the last acknowledged user, read by its id")
 
 
 def check_whole(db, acknowledged):
     users = dict(db.query("SELECT id, username FROM users"))
     lost = {id: name for id, name in acknowledged.items() if users.get(id) != name}
-    equal(lost, {}, f"acknowledged users that are not there, of {len(acknowledged)}")
+    assert_equal(lost, {}, f"acknowledged users that are not there, of {len(acknowledged)}")
     created = [id for (id,) in db.query("SELECT user_id FROM events WHERE action = 'USER_CREATED'")]
-    equal(len(created), len(set(created)), "events that say a user was created, once each")
-    equal(set(users) - set(created), set(), "users without an event")
-    equal(set(created) - set(users), set(), "events without a user")
+    assert_equal(len(created), len(set(created)), "events that say a user was created, once each")
+    assert_equal(set(users) - set(created), set(), "users without an event")
+    assert_equal(set(created) - set(users), set(), "events without a user")
 
 
 # --- Several processes on one empty database ------------------------------------------------------------------
@@ -86,10 +86,10 @@ def started_together(kind, processes):
         for number, here in enumerate(everyone):
             user = here.call("Create", {"username": f"user{number}", "password": "correct horse"})["user"]
             for there in everyone:
-                equal(there.call("Read", {"id": user["id"]})["user"], user, f"user {number}, read from another process")
+                assert_equal(there.call("Read", {"id": user["id"]})["user"], user, f"user {number}, read from another process")
         login = {"username": "user0", "password": "correct horse"}
         token = everyone[0].call("Login", login)["session"]["id"]
-        equal(everyone[-1].call("ReadSession", {"sessionId": token})["session"]["username"], "user0", "the session there")
+        assert_equal(everyone[-1].call("ReadSession", {"sessionId": token})["session"]["username"], "user0", "the session there")
         everyone[-1].call("Logout", {"sessionId": token})
         with contextlib.suppress(Refused):
             raise Wrong(f"a session that was ended elsewhere: {everyone[0].call('ReadSession', {'sessionId': token})}")
@@ -128,22 +128,22 @@ def drained(signal_number):
             thread.start()
             until(lambda: "ready" in result, 10, "a connection")
             time.sleep(hashing / 3)
-            true("at" not in result, "the log-in is in flight when the signal comes")
+            assert_true("at" not in result, "the log-in is in flight when the signal comes")
             server.signal(signal_number)
             until(lambda: refuses(server.port), hashing, "new connections are refused")
             refused_at = time.monotonic()
             thread.join(30)
-            equal(result.get("error"), None, "how the log-in in flight failed")
-            matches(result["reply"]["session"]["id"], "ses_[0-9a-f]{64}", "the session of the log-in in flight")
-            true(result["at"] > refused_at, "new connections are refused before the calls in flight have ended")
-            equal(server.wait(10), 0, "exit code")
-            true(time.monotonic() - result["at"] < 3, "the process ends when the last call does")
+            assert_equal(result.get("error"), None, "how the log-in in flight failed")
+            assert_matches(result["reply"]["session"]["id"], "ses_[0-9a-f]{64}", "the session of the log-in in flight")
+            assert_true(result["at"] > refused_at, "new connections are refused before the calls in flight have ended")
+            assert_equal(server.wait(10), 0, "exit code")
+            assert_true(time.monotonic() - result["at"] < 3, "the process ends when the last call does")
         finally:
             server.kill()
         with Server(db.url) as server:
             id = result["reply"]["session"]["id"]
             reply = Canonical(server, "default").call("ReadSession", {"sessionId": id})
-            equal(reply["session"]["username"], "ada", "the session after the restart")
+            assert_equal(reply["session"]["username"], "ada", "the session after the restart")
 
 
 HEALTH_WATCH, SERVING, NOT_SERVING = "/grpc.health.v1.Health/Watch", b"\x08\x01", b"\x08\x02"
@@ -156,10 +156,10 @@ def health_is_told():
         try:
             with grpc.insecure_channel(server.address) as channel:
                 watch = channel.unary_stream(HEALTH_WATCH, lambda raw: raw, lambda raw: raw)(b"", timeout=20)
-                equal(next(watch), SERVING, "health of a running server")
+                assert_equal(next(watch), SERVING, "health of a running server")
                 server.signal(signal.SIGTERM)
-                equal(next(watch), NOT_SERVING, "health after SIGTERM")
-                equal(server.wait(6), 0, "exit code")
+                assert_equal(next(watch), NOT_SERVING, "health after SIGTERM")
+                assert_equal(server.wait(6), 0, "exit code")
         finally:
             server.kill()
 
@@ -175,7 +175,7 @@ class IdleH2:
         self.stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self.frame(self.SETTINGS, 0, b""))
         self.settled = threading.Event()
         threading.Thread(target=self.read, daemon=True).start()
-        true(self.settled.wait(10), "the server sends its settings")
+        assert_true(self.settled.wait(10), "the server sends its settings")
 
     @staticmethod
     def frame(kind, flags, payload):
@@ -204,7 +204,7 @@ def idle_connections_do_not_hold(protocol):
                     connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
                     stack.callback(connection.close)
                     connection.request("GET", "/v1/users:search")
-                    equal(connection.getresponse().read(), b'{"users":[]}', "a call before the signal")
+                    assert_equal(connection.getresponse().read(), b'{"users":[]}', "a call before the signal")
                 elif protocol == "HTTP/2":
                     # Not grpcio: without a call it reads its socket only every five seconds.
                     client = IdleH2(server)
@@ -214,9 +214,9 @@ def idle_connections_do_not_hold(protocol):
                     time.sleep(0.1)
                 server.signal(signal.SIGTERM)
                 began = time.monotonic()
-                equal(server.wait(35), 0, "exit code")
+                assert_equal(server.wait(35), 0, "exit code")
                 took = time.monotonic() - began
-                true(took < 2, f"the process ends at once; it took {took:.1f} s")
+                assert_true(took < 2, f"the process ends at once; it took {took:.1f} s")
         finally:
             server.kill()
 
@@ -238,9 +238,9 @@ def second_signal_ends():
             with half_a_request(server):
                 server.signal(signal.SIGTERM)
                 time.sleep(0.5)
-                equal(server.process.poll(), None, "exit code while a call is in flight")
+                assert_equal(server.process.poll(), None, "exit code while a call is in flight")
                 server.signal(signal.SIGTERM)
-                equal(server.wait(2), 1, "exit code after the second signal")
+                assert_equal(server.wait(2), 1, "exit code after the second signal")
         finally:
             server.kill()
 
@@ -255,7 +255,7 @@ def grace_ends():
                 began = time.monotonic()
                 server.wait(5)
                 took = time.monotonic() - began
-                true(0.8 < took < 3, f"the process ends after the grace period of 1 s; it took {took:.1f} s")
+                assert_true(0.8 < took < 3, f"the process ends after the grace period of 1 s; it took {took:.1f} s")
         finally:
             server.kill()
 
@@ -266,8 +266,8 @@ def grace_ends():
 def wrong_use():
     for arguments in (["--bogus"], ["serves"], ["migrate"], ["--listen"], ["--listen", "a", "--listen", "b"]):
         out, said = run(*arguments, code=64)
-        equal(out, "", f"stdout of usersd {' '.join(arguments)}")
-        true(said.strip(), "wrong use is explained")
+        assert_equal(out, "", f"stdout of usersd {' '.join(arguments)}")
+        assert_true(said.strip(), "wrong use is explained")
 
 
 def faults_all_at_once():
@@ -278,13 +278,13 @@ def faults_all_at_once():
         del_env = {"USERSD_PASSWORDS_COST": "99", "USERSD_PASSWORDS_MAX_WAIT": "1s"}
         arguments = ["--config", str(file), "--listen", "nowhere", "--database", "mysql://x"]
         out, said = run(*arguments, env={**env, **del_env}, code=64)
-        equal(out, "", "stdout")
+        assert_equal(out, "", "stdout")
         for place in ("lisen", "auth", "passwords.cost", "USERSD_PASSWORDS_COST", "passwords.max_wait", "http.max_body",
                       "USERSD_SESSIONS_LIFETIME", "USERSD_NONSENSE", "--listen", "--database"):
-            true(place in said, f"{place} is named in:\n{said}")
-        equal(db.path.exists(), False, "whether a database was made")
+            assert_true(place in said, f"{place} is named in:\n{said}")
+        assert_equal(db.path.exists(), False, "whether a database was made")
         _, said = run("--config", str(db.folder / "none.toml"), code=64)
-        true("none.toml" in said, f"the missing file is named in:\n{said}")
+        assert_true("none.toml" in said, f"the missing file is named in:\n{said}")
 
 
 def doors_stay_shut():
@@ -293,19 +293,19 @@ def doors_stay_shut():
         for address in ("0.0.0.0:0", "[::]:0"):
             _, said = run("--listen", address, "--database", db.url, code=64)
             for way_out in ("usersd key create", "127.0.0.1:8080", 'auth = "off"'):
-                true(way_out in said, f"{way_out} is named in:\n{said}")
+                assert_true(way_out in said, f"{way_out} is named in:\n{said}")
 
 
 def cannot_start():
     with database(Sqlite) as db, Server(db.url) as server:
         _, said = run("--listen", server.address, "--database", db.url, code=1)
-        true(server.address in said, f"the address in use is named in:\n{said}")
+        assert_true(server.address in said, f"the address in use is named in:\n{said}")
         nowhere = "postgres://someone:sesame@127.0.0.1:1/none"
         _, said = run("--listen", "127.0.0.1:0", "--database", nowhere, code=1)
-        true(said.strip() and "sesame" not in said, f"no password in:\n{said}")
+        assert_true(said.strip() and "sesame" not in said, f"no password in:\n{said}")
         missing = f"sqlite://{db.folder}/none/users.db?mode=rwc"
         _, said = run("--listen", "127.0.0.1:0", "--database", missing, code=1)
-        true("none/users.db" in said, f"the file is named in:\n{said}")
+        assert_true("none/users.db" in said, f"the file is named in:\n{said}")
 
 
 def countries_that_cannot_be_read():
@@ -315,39 +315,39 @@ def countries_that_cannot_be_read():
             file = {"USERSD_GEOIP_DATABASE": str(db.folder / name)}
             new = f"sqlite://{db.folder}/new.db?mode=rwc"
             _, said = run("--listen", "127.0.0.1:0", "--database", new, env=file, code=64)
-            true("geoip.database" in said and name in said, f"the setting and the file are named in:\n{said}")
+            assert_true("geoip.database" in said and name in said, f"the setting and the file are named in:\n{said}")
 
 
 def migrations(kind):
     with database(kind) as db:
         listed, _ = run("migrate", "status", "--database", db.url)
         lines = [line.split("\t") for line in listed.splitlines()]
-        equal({state for state, _ in lines}, {"pending"}, "states in an empty database")
+        assert_equal({state for state, _ in lines}, {"pending"}, "states in an empty database")
         _, said = run("--listen", "127.0.0.1:0", "--database", db.url, env={"USERSD_MIGRATE": "false"}, code=1)
-        true("migrate up" in said, f"the way out is named in:\n{said}")
+        assert_true("migrate up" in said, f"the way out is named in:\n{said}")
         run("migrate", "up", "--database", db.url)
         run("migrate", "up", "--database", db.url)
         listed, _ = run("migrate", "status", "--database", db.url)
-        equal(listed.splitlines(), [f"applied\t{name}" for _, name in lines], "states afterwards")
+        assert_equal(listed.splitlines(), [f"applied\t{name}" for _, name in lines], "states afterwards")
         with Server(db.url, {"USERSD_MIGRATE": "false"}):
             pass
 
 
 def words_for_programs():
     out, said = run("--version")
-    matches(out.strip(), r"usersd \d+\.\d+\.\d+", "the version")
-    equal(said, "", "stderr of --version")
+    assert_matches(out.strip(), r"usersd \d+\.\d+\.\d+", "the version")
+    assert_equal(said, "", "stderr of --version")
     version = out.split()[1]
     out, _ = run("--help")
-    true("--database" in out, "--help goes to stdout")
+    assert_true("--database" in out, "--help goes to stdout")
     out, said = run("check-config", "--database", "postgres://u:sesame@h/db")
-    true("[passwords]" in out and "cost = 10" in out and "sesame" not in out + said, f"settings in:\n{out}")
+    assert_true("[passwords]" in out and "cost = 10" in out and "sesame" not in out + said, f"settings in:\n{out}")
     with database(Sqlite) as db, Server(db.url) as server:
-        equal((server.version, server.database), (version, "sqlite"), "version and database in the start line")
+        assert_equal((server.version, server.database), (version, "sqlite"), "version and database in the start line")
         for file in db.folder.iterdir():
-            equal(stat.S_IMODE(file.stat().st_mode), 0o600, f"mode of {file.name}")
+            assert_equal(stat.S_IMODE(file.stat().st_mode), 0o600, f"mode of {file.name}")
     with database(Postgres) as db, Server(db.url) as server:
-        equal(server.database, "postgres", "database in the start line")
+        assert_equal(server.database, "postgres", "database in the start line")
 
 
 def tests():

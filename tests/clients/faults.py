@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import load
-from harness import Postgres, Server, Sqlite, database, equal, true
+from harness import Postgres, Server, Sqlite, database, assert_equal, assert_true
 from proxy import Proxy
 
 LONG = os.environ.get("USERSD_TEST_LONG") == "1"
@@ -87,8 +87,8 @@ def twice(db, env, fault, what):
         server.kill()
     with Server(db.url):
         load.audit(callers, db, what)
-    true(callers.failures(), f"{what}: no call failed, which shows nothing")
-    true("panicked" not in server.log(), server.log())
+    assert_true(callers.failures(), f"{what}: no call failed, which shows nothing")
+    assert_true("panicked" not in server.log(), server.log())
 
 
 def failing(kind, what):
@@ -130,14 +130,14 @@ def cut(moment, when, may_fail):
             callers.wait_recovered()
         load.audit(callers, db, what)
     failures = set(callers.reasons) - {"OK"}
-    true(failures <= may_fail, f"{what}: failures {callers.reasons}, and not only {may_fail}\n{server.log()}")
+    assert_true(failures <= may_fail, f"{what}: failures {callers.reasons}, and not only {may_fail}\n{server.log()}")
     return callers
 
 
 def cut_at_commit_after():
     """The server has committed and nobody has heard it: that is said, and not that nothing happened."""
     callers = cut("commit", "after", {"OUTCOME_UNKNOWN"})
-    true(callers.reasons["OUTCOME_UNKNOWN"] > 0, f"nobody was told that the outcome is not known: {callers}")
+    assert_true(callers.reasons["OUTCOME_UNKNOWN"] > 0, f"nobody was told that the outcome is not known: {callers}")
 
 
 def silent(connections):
@@ -146,7 +146,7 @@ def silent(connections):
     with proxied(connections) as (db, proxy, server):
         with load.Load(server, CALLERS) as callers:
             for _ in range(2 if LONG else 1):
-                true(proxy.silence() >= connections, "connections that went silent")
+                assert_true(proxy.silence() >= connections, "connections that went silent")
                 callers.wait_recovered()
         load.audit(callers, db, what)
 
@@ -170,7 +170,7 @@ def callers_leave():
             load_after.wait_recovered()
         load.audit(load_after, db, "PostgreSQL, callers leave")
         print(f"     callers that left: {number + 1 - made}, that did not: {made}")
-        equal(proxy.needless, 0, "times that PostgreSQL said there is no transaction in progress")
+        assert_equal(proxy.needless, 0, "times that PostgreSQL said there is no transaction in progress")
 
 
 def tests():

@@ -27,7 +27,7 @@ class Wrong(AssertionError):
     """An expectation that was not met."""
 
 
-def equal(came, expected, what):
+def assert_equal(came, expected, what):
     if came != expected:
         raise Wrong("\n".join([what, *differences(came, expected)]))
 
@@ -48,12 +48,12 @@ def differences(came, expected, place=""):
         yield f"  {place and place + ' '}came:     {came!r}"
 
 
-def true(came, what):
+def assert_true(came, what):
     if not came:
         raise Wrong(what)
 
 
-def matches(came, pattern, what):
+def assert_matches(came, pattern, what):
     if not isinstance(came, str) or not re.fullmatch(pattern, came):
         raise Wrong(f"{what}\n  expected: something like {pattern}\n  came:     {came!r}")
 
@@ -201,7 +201,7 @@ def environment(extra=None):
 def run(*arguments, env=None, code=0):
     """Runs the program to its end: what it said on stdout and stderr."""
     done = subprocess.run([BINARY, *arguments], capture_output=True, text=True, timeout=40, env=environment(env))
-    equal(done.returncode, code, f"exit code of usersd {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
+    assert_equal(done.returncode, code, f"exit code of usersd {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
     return done.stdout, done.stderr
 
 
@@ -209,7 +209,7 @@ def new_key(db, namespace, scopes, name="a test", **flags):
     """A key, made by whoever has the database."""
     more = [part for flag, value in flags.items() for part in (f"--{flag}", value)]
     out, _ = run("key", "create", "--database", db.url, "--namespace", namespace, "--scopes", scopes, "--name", name, *more)
-    matches(out, r"usk_[0-9a-f]{64}\n", "what a key is printed as")
+    assert_matches(out, r"usk_[0-9a-f]{64}\n", "what a key is printed as")
     return out.strip()
 
 
@@ -277,7 +277,7 @@ class Server:
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         try:
-            equal(self.wait(), 0, f"exit code after SIGTERM; it said:\n{self.log()}")
+            assert_equal(self.wait(), 0, f"exit code after SIGTERM; it said:\n{self.log()}")
         finally:
             self.kill()
 

@@ -7,7 +7,7 @@ import time
 import grpc
 
 import sdks
-from harness import EVERY_SCOPE, Postgres, Server, Sqlite, Wrong, database, equal, matches, new_key, run, true, until
+from harness import EVERY_SCOPE, Postgres, Server, Sqlite, Wrong, database, assert_equal, assert_matches, new_key, run, assert_true, until
 from transports import ROUTES, Canonical, Grpcurl, PythonClient, Refused, curl, generate
 
 PASSWORD = "correct horse"
@@ -25,50 +25,50 @@ def reason(transport, method="List", **request):
 def by_command_line(kind):
     """Made, used, listed and revoked while a server runs, which nobody tells."""
     with database(kind) as db, Server(db.url) as server:
-        true(any("no API key was ever created" in line for line in server.lines), f"open mode is said in:\n{server.log()}")
+        assert_true(any("no API key was ever created" in line for line in server.lines), f"open mode is said in:\n{server.log()}")
         nobody = Canonical(server, "shop")
-        equal(reason(nobody), None, "a call without a key, while there is none")
+        assert_equal(reason(nobody), None, "a call without a key, while there is none")
         out, said = run("key", "create", "--database", db.url, "--namespace", "shop", "--scopes",
                         "users.read, users.write", "--name", "orders", "--expires", "90d")
-        matches(out, r"usk_[0-9a-f]{64}\n", "stdout: the key alone")
-        true("users.read users.write" in said and out.strip() not in said, f"what the key may do, and not the key, in:\n{said}")
+        assert_matches(out, r"usk_[0-9a-f]{64}\n", "stdout: the key alone")
+        assert_true("users.read users.write" in said and out.strip() not in said, f"what the key may do, and not the key, in:\n{said}")
         until(lambda: reason(nobody) == "KEY_MISSING_OR_UNKNOWN", 10, "the first key ends open mode")
         server.key = out.strip()
-        equal(reason(Canonical(server, "shop")), None, "a call with the key")
-        equal(reason(Canonical(server, None)), None, "a call with the key that names no namespace")
-        equal(reason(Canonical(server, "other")), "NAMESPACE_MISMATCH", "a call in another namespace")
-        equal(reason(Canonical(server, "shop"), "Login", username="x", password="x"), "SCOPE_MISSING", "a log-in")
+        assert_equal(reason(Canonical(server, "shop")), None, "a call with the key")
+        assert_equal(reason(Canonical(server, None)), None, "a call with the key that names no namespace")
+        assert_equal(reason(Canonical(server, "other")), "NAMESPACE_MISMATCH", "a call in another namespace")
+        assert_equal(reason(Canonical(server, "shop"), "Login", username="x", password="x"), "SCOPE_MISSING", "a log-in")
 
         out, said = run("key", "list", "--database", db.url)
-        true(said.startswith("id\tnamespace"), f"what the columns are, on stderr: {said}")
+        assert_true(said.startswith("id\tnamespace"), f"what the columns are, on stderr: {said}")
         (id, namespace, name, scopes, created, expires, used, maker), = (line.split("\t") for line in out.splitlines())
         listed = (namespace, name, scopes, used, maker)
-        equal(listed, ("shop", "orders", "users.read,users.write", "-", "usersd"), "the key in the list")
+        assert_equal(listed, ("shop", "orders", "users.read,users.write", "-", "usersd"), "the key in the list")
         for at in (created, expires):
-            matches(at, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "a time")
-        equal(run("key", "list", "--database", db.url, "--namespace", "other")[0], "", "keys of another namespace")
+            assert_matches(at, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "a time")
+        assert_equal(run("key", "list", "--database", db.url, "--namespace", "other")[0], "", "keys of another namespace")
         run("key", "revoke", id, "--database", db.url)
         began = time.monotonic()
         until(lambda: reason(Canonical(server, "shop")) == "KEY_MISSING_OR_UNKNOWN", 10, "a revoked key stops working")
         took = time.monotonic() - began
-        true(took < 2, f"a revoked key stops working within a second, and what the question takes: {took:.1f} s")
+        assert_true(took < 2, f"a revoked key stops working within a second, and what the question takes: {took:.1f} s")
         _, said = run("key", "revoke", id, "--database", db.url, code=1)
-        true(id in said and "key list" in said, f"the way out is named in:\n{said}")
+        assert_true(id in said and "key list" in said, f"the way out is named in:\n{said}")
         server.key = None
-        equal(reason(Canonical(server, "shop")), "KEY_MISSING_OR_UNKNOWN", "a call without a key, after the last was revoked")
+        assert_equal(reason(Canonical(server, "shop")), "KEY_MISSING_OR_UNKNOWN", "a call without a key, after the last was revoked")
 
 
 def wrong_use():
     with database(Sqlite) as db:
         arguments = ["--namespace", "Shop", "--scopes", "users.reed", "--name", " ", "--expires", "soon"]
         out, said = run("key", "create", "--database", db.url, *arguments, code=64)
-        equal(out, "", "stdout")
+        assert_equal(out, "", "stdout")
         for flag in ("--namespace", "--scopes", "--name", "--expires", "users.read"):
-            true(flag in said, f"{flag} is named in:\n{said}")
-        equal(db.path.exists(), False, "whether a database was made")
+            assert_true(flag in said, f"{flag} is named in:\n{said}")
+        assert_equal(db.path.exists(), False, "whether a database was made")
         run("key", "create", "--database", db.url, code=64)
         _, said = run("key", "list", "--database", db.url, "--namespace", "Shop", code=64)
-        true("--namespace" in said, f"the flag is named in:\n{said}")
+        assert_true("--namespace" in said, f"the flag is named in:\n{said}")
 
 
 def by_rpc(kind):
@@ -83,20 +83,20 @@ def by_rpc(kind):
             stub = keys_pb2_grpc.KeysStub(channel)
             request = keys_pb2.CreateKeyRequest(name="orders", scopes=["users.read"])
             made = stub.Create(request, metadata=metadata, timeout=30)
-            matches(made.secret, "usk_[0-9a-f]{64}", "the secret")
+            assert_matches(made.secret, "usk_[0-9a-f]{64}", "the secret")
             listed = stub.List(keys_pb2.ListKeysRequest(), metadata=metadata, timeout=30).keys
-            equal([(key.name, key.namespace) for key in listed], [("a test", "shop"), ("orders", "shop")], "keys")
+            assert_equal([(key.name, key.namespace) for key in listed], [("a test", "shop"), ("orders", "shop")], "keys")
         orders = Server.__new__(Server)
         orders.__dict__.update(server.__dict__, key=made.secret)
         grpcurl = Grpcurl(orders, None)
-        equal(reason(grpcurl), None, "the new key by grpcurl")
-        equal(reason(grpcurl, "Create", username="x"), "SCOPE_MISSING", "more than the new key may")
+        assert_equal(reason(grpcurl), None, "the new key by grpcurl")
+        assert_equal(reason(grpcurl, "Create", username="x"), "SCOPE_MISSING", "more than the new key may")
         done = grpcurl.run("-H", f"authorization: Bearer {server.key}", "-d", "{}", server.address, "users.Keys/List")
-        equal(len(json.loads(done.stdout)["keys"]), 2, f"keys by grpcurl: {done.stderr}")
+        assert_equal(len(json.loads(done.stdout)["keys"]), 2, f"keys by grpcurl: {done.stderr}")
         status, _, text = curl("-X", "DELETE", "-H", f"authorization: bearer {server.key}",
                                f"http://{server.address}/v1/keys/{made.key.id}")
-        equal((status, json.loads(text)), (200, {"revoked": "1"}), "a key revoked by curl")
-        equal(reason(grpcurl), "KEY_MISSING_OR_UNKNOWN", "the revoked key by grpcurl")
+        assert_equal((status, json.loads(text)), (200, {"revoked": "1"}), "a key revoked by curl")
+        assert_equal(reason(grpcurl), "KEY_MISSING_OR_UNKNOWN", "the revoked key by grpcurl")
 
 
 def by_sdk(kind, make):
@@ -119,17 +119,17 @@ def by_sdk(kind, make):
             raise Wrong(f"{method} was answered: {came}")
 
         user = sdk("shop", own).call("create", "ada@example.com", PASSWORD, "Ada")
-        equal(sdk("shop", own).call("get", user["$id"])["email"], "ada@example.com", "the user")
-        equal(sdk("shop", reader).call("list")["sum"], 1, "the list by a key that may read")
+        assert_equal(sdk("shop", own).call("get", user["$id"])["email"], "ada@example.com", "the user")
+        assert_equal(sdk("shop", reader).call("list")["sum"], 1, "the list by a key that may read")
         host = server.address.partition(":")[0]
         lacking = f"app.shop@service.{host} (role: application) missing scope"
-        equal(failure(sdk("shop", reader), "updateStatus", user["$id"], 2), (401, f"{lacking} (users.admin)"), "a scope missing")
-        equal(failure(sdk("shop", reader), "delete", user["$id"]), (401, f"{lacking} (users.write)"), "a scope missing")
+        assert_equal(failure(sdk("shop", reader), "updateStatus", user["$id"], 2), (401, f"{lacking} (users.admin)"), "a scope missing")
+        assert_equal(failure(sdk("shop", reader), "delete", user["$id"]), (401, f"{lacking} (users.write)"), "a scope missing")
         guest = (401, "User (role: guest) missing scope (users.read)")
-        equal(failure(sdk("shop", "usk_" + "0" * 64), "get", user["$id"]), guest, "an unknown key")
+        assert_equal(failure(sdk("shop", "usk_" + "0" * 64), "get", user["$id"]), guest, "an unknown key")
         code, _ = failure(sdk("shop", other), "get", user["$id"])
-        equal(code, 403, "the key of another project")
-        equal(failure(sdk("other", other), "get", user["$id"]), (404, "User not found"), "the user in another project")
+        assert_equal(code, 403, "the key of another project")
+        assert_equal(failure(sdk("other", other), "get", user["$id"]), (404, "User not found"), "the user in another project")
 
 
 def nothing_is_told(kind):
@@ -149,17 +149,17 @@ def nothing_is_told(kind):
             secrets["a password in broken JSON"] = "canary-broken"
             status, _, text = curl(f"http://{server.address}/v1/keys", "-H", f"authorization: Bearer {admin}",
                                    "-H", "content-type: application/json", "-d", '{"name":"x","scopes":["users.read"]}')
-            equal(status, 200, text)
+            assert_equal(status, 200, text)
             secrets["another key"] = json.loads(text)["secret"]
-        true(sum("TRACE" in line for line in server.lines) > 100, "the log says everything it can")
+        assert_true(sum("TRACE" in line for line in server.lines) > 100, "the log says everything it can")
         for what, secret in secrets.items():
             found = [line for line in [*server.lines, *told] if secret in line]
-            equal(found, [], f"log lines and errors with {what}")
+            assert_equal(found, [], f"log lines and errors with {what}")
             for where, content in everything(db):
-                true(secret.encode() not in content, f"{what} is in {where}")
+                assert_true(secret.encode() not in content, f"{what} is in {where}")
                 digits = secret.partition("_")[2]
                 if len(digits) == 64:
-                    true(bytes.fromhex(digits) not in content, f"the bytes of {what} are in {where}")
+                    assert_true(bytes.fromhex(digits) not in content, f"the bytes of {what} are in {where}")
 
 
 def use_secrets(over, number, told):
@@ -191,7 +191,7 @@ def use_secrets(over, number, told):
         try:
             over.call(method, request)
         except Refused as refused:
-            equal(refused.reason, why, method)
+            assert_equal(refused.reason, why, method)
             told.append(str(refused))
         else:
             raise Wrong(f"{method} was answered")

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 
-from harness import Wrong, equal, until
+from harness import Wrong, assert_equal, until
 
 # A caller gives up on a call after so many seconds.
 PATIENCE = 5
@@ -153,10 +153,10 @@ class Load:
 
 def audit(load, db, what):
     """Nothing that was read contradicts what was acknowledged, and nothing acknowledged is missing; prints the figures."""
-    equal(load.wrong[:5], [], f"{what}: reads that contradict acknowledged writes, of {len(load.wrong)}")
+    assert_equal(load.wrong[:5], [], f"{what}: reads that contradict acknowledged writes, of {len(load.wrong)}")
     lost = load.lost(dict(db.query("SELECT id, name FROM users")))
     print(f"     {what}: {load}, lost writes {len(lost)}")
-    equal(lost[:5], [], f"{what}: lost writes, of {len(lost)}; {load}")
+    assert_equal(lost[:5], [], f"{what}: lost writes, of {len(lost)}; {load}")
     changes = dict(db.query("SELECT user_id, COUNT(*) FROM events GROUP BY user_id"))
     versions = dict(db.query("SELECT id, version FROM users"))
-    equal(versions, changes, f"{what}: versions of users, and events that tell of them")
+    assert_equal(versions, changes, f"{what}: versions of users, and events that tell of them")

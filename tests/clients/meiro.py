@@ -5,7 +5,7 @@ import http.client
 import json
 import urllib.parse
 
-from harness import Like, Wrong, equal, true
+from harness import Like, Wrong, assert_equal, assert_true
 from transports import Canonical, Refused
 
 UUID = Like("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -47,22 +47,22 @@ class Meiro:
             connection.request(verb, "/meiro" + path, body, headers)
             reply = connection.getresponse()
             text = reply.read().decode()
-            equal(reply.headers.get_content_type(), "application/json", f"content type of {verb} {path}: {text}")
-            equal(reply.headers["cache-control"], "no-store", f"cache-control of {verb} {path}")
+            assert_equal(reply.headers.get_content_type(), "application/json", f"content type of {verb} {path}: {text}")
+            assert_equal(reply.headers["cache-control"], "no-store", f"cache-control of {verb} {path}")
             return reply.status, json.loads(text)
 
     def ok(self, expected, status, verb, path, body=None):
         came = self.send(verb, path, body)
-        equal(came, (status, expected), f"{verb} {path} {body}")
+        assert_equal(came, (status, expected), f"{verb} {path} {body}")
         return came[1]
 
     def refused(self, status, verb, path, body=None, names=()):
         """Wants an error that names these fields, and gives its message."""
         came, error = self.send(verb, path, body)
-        equal((came, list(error)), (status, ["message"]), f"refusal of {verb} {path} {body}: {error}")
-        true(isinstance(error["message"], str) and error["message"], f"a message: {error}")
+        assert_equal((came, list(error)), (status, ["message"]), f"refusal of {verb} {path} {body}: {error}")
+        assert_true(isinstance(error["message"], str) and error["message"], f"a message: {error}")
         for name in names:
-            true(name in error["message"], f"{name} is named by the refusal of {verb} {path} {body}: {error}")
+            assert_true(name in error["message"], f"{name} is named by the refusal of {verb} {path} {body}: {error}")
         return error["message"]
 
     @staticmethod
@@ -73,15 +73,15 @@ class Meiro:
         try:
             return self.canonical.call("Login", {"email": email, "password": password})["session"]["userId"]
         except Refused as refused:
-            equal(refused.reason, "BAD_CREDENTIALS", "why it is refused")
+            assert_equal(refused.reason, "BAD_CREDENTIALS", "why it is refused")
             return None
 
     def listed(self, path, **settings):
         """The users of a page, whose settings are told."""
         query = urllib.parse.urlencode(settings)
         status, body = self.send("GET", f"{path}?{query}" if query else path)
-        equal((status, sorted(body)), (200, ["selection_settings", "users"]), f"{path} {settings}")
-        equal(body["selection_settings"], {**FIRST, **settings}, f"settings of {path} {settings}")
+        assert_equal((status, sorted(body)), (200, ["selection_settings", "users"]), f"{path} {settings}")
+        assert_equal(body["selection_settings"], {**FIRST, **settings}, f"settings of {path} {settings}")
         return body["users"]
 
     def pages(self, path, users):
@@ -89,11 +89,11 @@ class Meiro:
         ids = sorted(user["id"] for user in users)
         by_id = {user["id"]: user for user in users}
         in_order = [by_id[id] for id in ids]
-        equal(self.listed(path), in_order, f"{path}: all, by id")
-        equal(self.listed(path, limit=10, order_by="id", order_dir="ASC"), in_order, f"{path}: as by default")
-        equal(self.listed(path, limit=1000, order_dir="DESC"), in_order[::-1], f"{path}: backwards")
-        equal(self.listed(path, limit=1, offset=1), in_order[1:2], f"{path}: the second page of one")
-        equal(self.listed(path, offset=1000000), [], f"{path}: beyond the end")
+        assert_equal(self.listed(path), in_order, f"{path}: all, by id")
+        assert_equal(self.listed(path, limit=10, order_by="id", order_dir="ASC"), in_order, f"{path}: as by default")
+        assert_equal(self.listed(path, limit=1000, order_dir="DESC"), in_order[::-1], f"{path}: backwards")
+        assert_equal(self.listed(path, limit=1, offset=1), in_order[1:2], f"{path}: the second page of one")
+        assert_equal(self.listed(path, offset=1000000), [], f"{path}: beyond the end")
         wrong = {"limit": ["0", "1001", "-1", "x"], "offset": ["-1", "x"], "order_by": ["email"], "order_dir": ["UP"]}
         for name, values in wrong.items():
             for value in values:
@@ -102,15 +102,15 @@ class Meiro:
     # --- The steps ---
 
     def create(self):
-        equal(self.listed("/users"), [], "nobody yet")
+        assert_equal(self.listed("/users"), [], "nobody yet")
         new = {"email": "Ada@Example.com", "password": PASSWORD}
         self.ada = self.ok(self.user("ada@example.com"), 201, "POST", "/users", new)
         grace = {"email": "grace@example.com", "password": PASSWORD, "sso_enabled": True}
         self.grace = self.ok(self.user("grace@example.com", sso=True), 201, "POST", "/users", grace)
         plain = {"email": "alan@example.com", "password": PASSWORD, "sso_enabled": False}
         self.ok(self.user("alan@example.com"), 201, "POST", "/users", plain)
-        equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "ada signs in")
-        equal(self.signs_in("grace@example.com", PASSWORD), None, "no password counts while sso_enabled is set")
+        assert_equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "ada signs in")
+        assert_equal(self.signs_in("grace@example.com", PASSWORD), None, "no password counts while sso_enabled is set")
         for email in ("ada@example.com", "ADA@example.com"):
             self.refused(409, "POST", "/users", {**new, "email": email})
         self.refused(400, "POST", "/users", {}, ["email", "password"])
@@ -122,7 +122,7 @@ class Meiro:
         self.refused(400, "POST", "/users", {**new, "sso_enabled": "x"}, ["sso_enabled"])
         for body in ("{", "[]", "7", ""):
             self.refused(400, "POST", "/users", body)
-        equal(len(self.listed("/users")), 3, "users after calls that were refused")
+        assert_equal(len(self.listed("/users")), 3, "users after calls that were refused")
 
     def retrieve(self):
         self.ok(self.ada, 200, "GET", f"/users/{self.ada['id']}")
@@ -138,7 +138,7 @@ class Meiro:
         for number in range(21):
             other.canonical.call("Create", {"email": f"u{number}@example.com", "ssoEnabled": True})
         everyone = other.listed("/users", limit=1000)
-        equal((len(everyone), other.listed("/users")), (21, everyone[:20]), "20 on a page by default")
+        assert_equal((len(everyone), other.listed("/users")), (21, everyone[:20]), "20 on a page by default")
 
     def modify(self):
         path = f"/users/{self.ada['id']}"
@@ -146,11 +146,11 @@ class Meiro:
         self.ok(self.ada, 200, "PATCH", path, {})
         self.ada["email"] = "ada.king@example.com"
         self.ok(self.ada, 200, "PATCH", path, {"email": "Ada.King@example.com"})
-        equal(self.canonical.call("ReadSession", {"sessionId": session["id"]})["session"]["email"], self.ada["email"],
+        assert_equal(self.canonical.call("ReadSession", {"sessionId": session["id"]})["session"]["email"], self.ada["email"],
               "the session after a new address")
         self.ok(self.ada, 200, "PATCH", path, {"password": "new password"})
-        equal(self.signs_in(self.ada["email"], "new password"), self.ada["id"], "the new password")
-        equal(self.signs_in(self.ada["email"], PASSWORD), None, "the old password")
+        assert_equal(self.signs_in(self.ada["email"], "new password"), self.ada["id"], "the new password")
+        assert_equal(self.signs_in(self.ada["email"], PASSWORD), None, "the old password")
         with contextlib.suppress(Refused):
             raise Wrong(f"after a new password: {self.canonical.call('ReadSession', {'sessionId': session['id']})}")
         self.ada.update(email="ada@example.com", sso_enabled=True)
@@ -159,14 +159,14 @@ class Meiro:
         self.ada["sso_enabled"] = False
         self.ok(self.ada, 200, "PATCH", path, {"sso_enabled": False})
         self.ok(self.ada, 200, "GET", path)
-        equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "the password that came with the address")
+        assert_equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "the password that came with the address")
         # Both or neither.
         self.refused(409, "PATCH", path, {"email": "grace@example.com", "password": "another password"})
         self.refused(400, "PATCH", path, {"email": "new@example.com", "password": "short"}, ["password"])
         self.refused(400, "PATCH", path, {"email": "nobody", "password": "another password"}, ["email"])
         self.refused(400, "PATCH", path, {"sso_enabled": "no"}, ["sso_enabled"])
         self.ok(self.ada, 200, "GET", path)
-        equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "the password after calls that were refused")
+        assert_equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "the password after calls that were refused")
         self.refused(404, "PATCH", "/users/nobody", {"email": "new@example.com"})
 
     def change_password(self):
@@ -174,13 +174,13 @@ class Meiro:
         change = {"old_password": PASSWORD, "new_password": "a new password"}
         wrong = self.refused(401, "POST", path, {**change, "old_password": "wrong"})
         unknown = self.refused(401, "POST", "/users/nobody/change_password", change)
-        equal(unknown, wrong, "what is said of an unknown user and of a wrong password")
+        assert_equal(unknown, wrong, "what is said of an unknown user and of a wrong password")
         self.refused(400, "POST", path, {"old_password": PASSWORD}, ["new_password"])
         self.refused(400, "POST", path, {**change, "new_password": "short"}, ["new_password"])
-        equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "the password after calls that were refused")
+        assert_equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "the password after calls that were refused")
         self.ok(self.ada, 200, "POST", path, change)
-        equal(self.signs_in("ada@example.com", PASSWORD), None, "the old password")
-        equal(self.signs_in("ada@example.com", "a new password"), self.ada["id"], "the new password")
+        assert_equal(self.signs_in("ada@example.com", PASSWORD), None, "the old password")
+        assert_equal(self.signs_in("ada@example.com", "a new password"), self.ada["id"], "the new password")
         self.ok(self.ada, 200, "POST", path, {"old_password": "a new password", "new_password": PASSWORD})
 
     def delete(self):
@@ -194,8 +194,8 @@ class Meiro:
         change = {"old_password": PASSWORD, "new_password": "a new one"}
         self.refused(401, "POST", f"/users/{self.ada['id']}/change_password", change)
         self.refused(404, "DELETE", "/users/nobody")
-        equal(self.signs_in("ada@example.com", PASSWORD), None, "a deleted user does not sign in")
-        equal([user["email"] for user in self.listed("/users")], ["alan@example.com"], "users that are left")
+        assert_equal(self.signs_in("ada@example.com", PASSWORD), None, "a deleted user does not sign in")
+        assert_equal([user["email"] for user in self.listed("/users")], ["alan@example.com"], "users that are left")
 
     def trash(self):
         self.pages("/users/trash", [self.ada, self.grace])
@@ -205,7 +205,7 @@ class Meiro:
         self.ada["deleted"] = False
         self.ok(self.ada, 200, "PATCH", path)
         self.ok(self.ada, 200, "GET", f"/users/{self.ada['id']}")
-        equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "ada signs in again")
+        assert_equal(self.signs_in("ada@example.com", PASSWORD), self.ada["id"], "ada signs in again")
         self.refused(404, "PATCH", path)
         self.refused(404, "PATCH", "/users/trash/nobody", {})
         # Her address went to somebody else meanwhile.
@@ -222,7 +222,7 @@ class Meiro:
         self.grace["deleted"] = False
         self.grace["sso_enabled"] = False
         self.ok(self.grace, 201, "POST", path, {**request, "sso_enabled": False})
-        equal(self.signs_in("grace@example.com", "hopper's own"), self.grace["id"], "the new password")
+        assert_equal(self.signs_in("grace@example.com", "hopper's own"), self.grace["id"], "the new password")
         self.refused(409, "POST", path, request)
         self.ok(self.user("new@example.com"), 201, "POST", path, {**request, "email": "new@example.com"})
         for twice in range(2):
@@ -239,4 +239,4 @@ class Meiro:
         # `trash` is a word, not an id.
         for verb, path in (("PUT", "/users"), ("PUT", f"/users/{self.ada['id']}"), ("DELETE", "/users/trash")):
             status, error = self.send(verb, path)
-            true(status in (404, 405) and list(error) == ["message"], f"{verb} {path}: {status} {error}")
+            assert_true(status in (404, 405) and list(error) == ["message"], f"{verb} {path}: {status} {error}")

@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from harness import EVERY_SCOPE, Server, Sqlite, ROOT, database, equal, new_key
+from harness import EVERY_SCOPE, Server, Sqlite, ROOT, database, assert_equal, new_key
 
 PROGRAM = ROOT / "target/clients/bin/micro"
 
@@ -14,23 +14,23 @@ def calls():
         key = new_key(db, "micro", EVERY_SCOPE)
         with Server(db.url) as server:
             done = subprocess.run([PROGRAM, "call", server.address, key], capture_output=True, text=True, timeout=60)
-    equal(done.returncode, 0, f"exit code: {done.stderr}")
+    assert_equal(done.returncode, 0, f"exit code: {done.stderr}")
     told = [json.loads(line) for line in done.stdout.splitlines()]
     for form in ("proto", "json"):
         made, read, missing, taken, wrong, unknown = (one for one in told if one["Form"] == form)
-        equal((made["Error"], read["Error"]), (None, None), f"errors of good calls, {form}")
+        assert_equal((made["Error"], read["Error"]), (None, None), f"errors of good calls, {form}")
         user = read["Reply"]["user"]
-        equal((user["id"], user["username"], user["email"]), (form, form, f"{form}@example.com"), f"the user, {form}")
+        assert_equal((user["id"], user["username"], user["email"]), (form, form, f"{form}@example.com"), f"the user, {form}")
         error = missing["Error"]
         want = {"Id": "users.Read", "Code": 404, "Detail": "no such user", "Status": "Not Found"}
-        equal({name: error[name] for name in want}, want, f"no such user, {form}")
+        assert_equal({name: error[name] for name in want}, want, f"no such user, {form}")
         for one, code, id, part in [
             (taken, 409, "users.Create", "username is taken"),
             (wrong, 400, "users.Create", "username"),
             (unknown, 401, "users.Read", "API key"),
         ]:
             error = one["Error"]
-            equal((error["Id"], error["Code"], part in error["Detail"]), (id, code, True), f"{error}, {form}")
+            assert_equal((error["Id"], error["Code"], part in error["Detail"]), (id, code, True), f"{error}, {form}")
 
 
 def tests():

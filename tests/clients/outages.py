@@ -21,7 +21,7 @@ import time
 
 import grpc
 
-from harness import BINARY, PSQL, Server, Sqlite, database, environment, equal, run, true, until
+from harness import BINARY, PSQL, Server, Sqlite, database, environment, assert_equal, run, assert_true, until
 
 # --- A PostgreSQL of a test's own -----------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ def until_ready(server, ready, seconds=10):
     began = time.monotonic()
     until(lambda: health(server) == (1 if ready else 2), seconds, f"users.Users is {'' if ready else 'not '}ready")
     until(lambda: health(server, "users.Keys") == (1 if ready else 2), seconds, "and so is users.Keys")
-    equal(health(server, ""), 1, "health of the server as a whole")
+    assert_equal(health(server, ""), 1, "health of the server as a whole")
     return time.monotonic() - began
 
 
@@ -171,10 +171,10 @@ class Load:
             f"     {what}: {sum(self.answers.values())} calls, failed: {failures or 0}, slowest {self.slowest:.1f} s, "
             f"ready again after {recovered:.2f} s, lost writes: {len(lost)}"
         )
-        equal(lost, [], "acknowledged users that are not there")
-        equal(set(users) ^ created, set(), "users without their event, or events without their user")
-        equal(set(failures) - set(allowed), set(), f"failures by other reasons: {failures}")
-        true(self.slowest < 5, f"a call took {self.slowest:.1f} s")
+        assert_equal(lost, [], "acknowledged users that are not there")
+        assert_equal(set(users) ^ created, set(), "users without their event, or events without their user")
+        assert_equal(set(failures) - set(allowed), set(), f"failures by other reasons: {failures}")
+        assert_true(self.slowest < 5, f"a call took {self.slowest:.1f} s")
 
 
 def told(server, words):
@@ -218,13 +218,13 @@ def frozen():
 
 def one_line_each(server):
     """An outage of seconds is told when it begins, with its cause, and when it ends, with a count."""
-    equal(len(told(server, "database does not answer: ")), 1, f"lines that tell the beginning, in:\n{server.log()}")
+    assert_equal(len(told(server, "database does not answer: ")), 1, f"lines that tell the beginning, in:\n{server.log()}")
     until(lambda: told(server, "database answers again after "), 5, "a line that tells the end")
     (end,) = told(server, "database answers again after ")
-    true("calls failed: DATABASE_UNAVAILABLE " in end, f"how many calls failed is told: {end}")
+    assert_true("calls failed: DATABASE_UNAVAILABLE " in end, f"how many calls failed is told: {end}")
     # A call whose COMMIT was under way has a line of its own, by whose id its outcome can be found out.
     others = [line for line in complaints(server) if "OUTCOME_UNKNOWN" not in line]
-    equal(len(others), 1, f"warnings and errors, in:\n{server.log()}")
+    assert_equal(len(others), 1, f"warnings and errors, in:\n{server.log()}")
 
 
 # --- The start ------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def handles(server, number):
 def started_before_the_database():
     with cluster(start=False) as db:
         _, said = run("--listen", "127.0.0.1:0", "--database", db.url, env={"USERSD_POOL_WAIT": "0s"}, code=1)
-        true("database does not answer" in said, f"why it does not wait: {said}")
+        assert_true("database does not answer" in said, f"why it does not wait: {said}")
         server = Server(db.url, wait=False)
         try:
             until(lambda: told(server, "waiting for it"), 10, "a line that it waits")
@@ -247,8 +247,8 @@ def started_before_the_database():
             db.start()
             server.wait_ready()
             print(f"     started before the database: up {time.monotonic() - began:.1f} s after its start began")
-            equal((len(told(server, "waiting for it")), len(told(server, "database answers after"))), (1, 1), server.log())
-            equal(health(server), 1, "health")
+            assert_equal((len(told(server, "waiting for it")), len(told(server, "database answers after"))), (1, 1), server.log())
+            assert_equal(health(server), 1, "health")
             server.stop()
         finally:
             server.kill()
@@ -271,7 +271,7 @@ def stopped_while_waiting():
             began = time.monotonic()
             server.stop()
             print(f"     frozen database: ended {time.monotonic() - began:.2f} s after SIGTERM")
-            true("stopped during startup" in server.log(), server.log())
+            assert_true("stopped during startup" in server.log(), server.log())
         finally:
             server.kill()
 
@@ -292,18 +292,18 @@ def unwritable_file():
                 [BINARY, *command, "--database", db.url.replace("rwc", "rw")], capture_output=True, text=True, timeout=20,
                 env=environment(), cwd="/", **other,
             )
-            equal(done.returncode, 1, f"exit code: {done.stderr}")
-            true("the database file, or its folder, cannot be written" in done.stderr, done.stderr)
-            true("can be read by every user" in done.stderr, done.stderr)
+            assert_equal(done.returncode, 1, f"exit code: {done.stderr}")
+            assert_true("the database file, or its folder, cannot be written" in done.stderr, done.stderr)
+            assert_true("can be read by every user" in done.stderr, done.stderr)
 
 
 def empty_file():
     with database(Sqlite) as db:
         db.path.write_text("")
         _, said = run("--listen", "127.0.0.1:0", "--database", db.url.replace("rwc", "rw"), code=1)
-        true("is empty" in said, said)
+        assert_true("is empty" in said, said)
         with Server(db.url) as server:
-            equal(len(told(server, "a new database is made in it")), 1, server.log())
+            assert_equal(len(told(server, "a new database is made in it")), 1, server.log())
 
 
 def full_disk():
@@ -314,8 +314,8 @@ def full_disk():
             size = max(path.stat().st_size for path in db.folder.iterdir())
             resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, limits[1]))
             until_ready(server, False)
-            true(server.process.poll() is None, "the process lives")
-            equal(len(told(server, "database takes no writes: ")), 1, server.log())
+            assert_true(server.process.poll() is None, "the process lives")
+            assert_equal(len(told(server, "database takes no writes: ")), 1, server.log())
             resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
             recovered = until_ready(server, True)
             served = load.answers["OK"]
@@ -335,9 +335,9 @@ def no_descriptors():
             stack.enter_context(contextlib.closing(socket.create_connection((server.host, server.port), 5)))
         until(lambda: told(server, "cannot accept connections"), 10, "a line that tells of it")
         time.sleep(1)
-        equal(len(told(server, "cannot accept connections")), 1, server.log())
+        assert_equal(len(told(server, "cannot accept connections")), 1, server.log())
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
-        equal(health(server), 1, "health, over a new connection")
+        assert_equal(health(server), 1, "health, over a new connection")
 
 
 def busy_machine(kind):
@@ -351,8 +351,8 @@ def busy_machine(kind):
             stack.callback(hog.wait)
             stack.callback(hog.terminate)
         until(lambda: health(server) != 1 or hog.poll() is not None, 20, "the machine was busy for a while")
-        equal(told(server, "database does not answer"), [], "lines that say it is silent")
-        equal(load.answers.keys(), {"OK"}, "answers")
+        assert_equal(told(server, "database does not answer"), [], "lines that say it is silent")
+        assert_equal(load.answers.keys(), {"OK"}, "answers")
 
 
 def tests():

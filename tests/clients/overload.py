@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 
-from harness import EVERY_SCOPE, Server, Sqlite, database, equal, new_key, true, until
+from harness import EVERY_SCOPE, Server, Sqlite, database, assert_equal, new_key, assert_true, until
 
 SLOW, RESETS, IDLE = 200, 10_000, 1_000
 
@@ -62,8 +62,8 @@ class Bystander:
         self.stop.set()
         self.thread.join(30)
         if failure[0] is None:
-            equal(self.failed[:3], [], "calls of somebody else that failed")
-            true(max(self.took) < NOTICED, f"the slowest call of somebody else took {max(self.took):.1f} s")
+            assert_equal(self.failed[:3], [], "calls of somebody else that failed")
+            assert_true(max(self.took) < NOTICED, f"the slowest call of somebody else took {max(self.took):.1f} s")
 
 
 @contextlib.contextmanager
@@ -74,7 +74,7 @@ def crowded(env=None, kept=KEPT):
             before = resident(server)
             yield server
             grown = resident(server) - before
-        true(grown < kept, f"memory grew by {grown // 1024} KiB")
+        assert_true(grown < kept, f"memory grew by {grown // 1024} KiB")
 
 
 def slow_headers():
@@ -99,7 +99,7 @@ def slow_headers():
             at += 1
             # What the attack is: a byte a second, but not one second after the other for all of them.
             time.sleep(0.5)
-        equal(len(left), 0, "slow connections that are still open")
+        assert_equal(len(left), 0, "slow connections that are still open")
 
 
 def frame(kind, flags, stream, payload):
@@ -149,7 +149,7 @@ def rapid_resets():
     """10,000 streams, each opened and taken back at once: before they become calls."""
     with crowded() as server:
         cut = flood(server, lambda number: opened(number) + taken_back(number), RESETS)
-        true(cut > 2, f"connections that were cut off: {cut}")
+        assert_true(cut > 2, f"connections that were cut off: {cut}")
 
 
 def resets_of_calls():
@@ -168,8 +168,8 @@ def resets_of_calls():
                         sent += 1
                 except OSError:
                     cut += 1
-        true(cut > 2, f"connections that were cut off: {cut}")
-        true(any("connection closed: " in line and "127.0.0.1" in line for line in server.lines), f"it is told in:\n{server.log()[-900:]}")
+        assert_true(cut > 2, f"connections that were cut off: {cut}")
+        assert_true(any("connection closed: " in line and "127.0.0.1" in line for line in server.lines), f"it is told in:\n{server.log()[-900:]}")
 
 
 def answered(stream):
@@ -194,7 +194,7 @@ def exactly(stream, length):
 def pings():
     with crowded() as server:
         cut = flood(server, lambda number: PING, RESETS)
-        true(cut > 2, f"connections that were cut off: {cut}")
+        assert_true(cut > 2, f"connections that were cut off: {cut}")
 
 
 def idle_connections():
@@ -203,11 +203,11 @@ def idle_connections():
             stream = stack.enter_context(socket.create_connection((server.host, server.port), timeout=20))
             if number % 2:
                 stream.sendall(PREFACE)
-                true(stream.recv(9), "settings of the server")
+                assert_true(stream.recv(9), "settings of the server")
             else:
                 request = f"GET /v1/users?limit=1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.key}\r\n\r\n"
                 stream.sendall(request.encode())
-                true(stream.recv(4096).startswith(b"HTTP/1.1 200"), "an answer before it goes idle")
+                assert_true(stream.recv(4096).startswith(b"HTTP/1.1 200"), "an answer before it goes idle")
 
 
 def tests():

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 import transports
-from harness import BINARY, ROOT, Server, Wrong, environment, equal, true, until
+from harness import BINARY, ROOT, Server, Wrong, environment, assert_equal, assert_true, until
 
 TOOLS = ROOT / "target" / "clients"
 PORT = "127.0.0.1:8080"
@@ -56,7 +56,7 @@ class Page:
             (self.folder / ".curlrc").write_text("silent\nshow-error\n" + ("" if reply else "fail-with-body\n"))
             code_of_exit, came = self.execute(language, code, where)
             if reply is None:
-                equal(code_of_exit, 0, f"{where}: exit code; it said:\n{came}")
+                assert_equal(code_of_exit, 0, f"{where}: exit code; it said:\n{came}")
             else:
                 self.compare(reply[1], reply[3], came, where)
             for secret in SECRETS.finditer(came):
@@ -93,11 +93,11 @@ class Page:
     def compare(self, language, shown, came, where):
         expected, actual = shaped(shown), shaped(came)
         if language == "json":
-            equal(values(actual, f"{where}: the reply"), values(expected, f"{where}: the page"), f"{where}: the reply")
+            assert_equal(values(actual, f"{where}: the reply"), values(expected, f"{where}: the page"), f"{where}: the reply")
         else:
-            equal(actual.split("\n"), expected.split("\n"), f"{where}: the reply")
+            assert_equal(actual.split("\n"), expected.split("\n"), f"{where}: the reply")
         for pair in zip(UUID.findall(shown), UUID.findall(came)):
-            equal(self.ids.setdefault(*pair), pair[1], f"{where}: what the page's id {pair[0]} stands for")
+            assert_equal(self.ids.setdefault(*pair), pair[1], f"{where}: what the page's id {pair[0]} stands for")
 
 
 def shaped(text):
@@ -135,8 +135,8 @@ def examples(path):
 
 def is_short():
     text = (ROOT / "README.md").read_bytes()
-    true(text.count(b"\n") <= MAX_LINES, f"README.md has {text.count(10)} lines, at most {MAX_LINES}")
-    true(len(text) <= MAX_BYTES, f"README.md has {len(text)} bytes, at most {MAX_BYTES}")
+    assert_true(text.count(b"\n") <= MAX_LINES, f"README.md has {text.count(10)} lines, at most {MAX_LINES}")
+    assert_true(len(text) <= MAX_BYTES, f"README.md has {len(text)} bytes, at most {MAX_BYTES}")
 
 
 def tests():

@@ -2,7 +2,7 @@
 
 import warnings
 
-from harness import equal, matches, true
+from harness import assert_equal, assert_matches, assert_true
 from transports import PythonClient, Refused
 
 with warnings.catch_warnings():
@@ -38,7 +38,7 @@ class Passwords:
             self.client.call("Login", {"username": name, "password": password})
             return True
         except Refused as refused:
-            equal(refused.reason, "BAD_CREDENTIALS", "reason of the refusal")
+            assert_equal(refused.reason, "BAD_CREDENTIALS", "reason of the refusal")
             return False
 
     def stored(self, name):
@@ -46,15 +46,15 @@ class Passwords:
         return hash
 
     def ours(self):
-        equal(len(PASSWORDS[2][1].encode()), 80, "bytes of the password of 80 bytes")
+        assert_equal(len(PASSWORDS[2][1].encode()), 80, "bytes of the password of 80 bytes")
         for name, password, form in PASSWORDS:
             self.client.call("Create", {"username": name, "password": password})
             hash = self.stored(name)
-            matches(hash, form, f"stored hash of {name}")
+            assert_matches(hash, form, f"stored hash of {name}")
             scheme = bcrypt_sha256 if form == LONG else bcrypt
-            true(scheme.verify(password, hash), f"passlib verifies {name}: {hash}")
-            true(not scheme.verify("z" + password[1:], hash), f"passlib refuses another password: {name}")
-            true(self.signs_in(name, password), f"{name} signs in")
+            assert_true(scheme.verify(password, hash), f"passlib verifies {name}: {hash}")
+            assert_true(not scheme.verify("z" + password[1:], hash), f"passlib refuses another password: {name}")
+            assert_true(self.signs_in(name, password), f"{name} signs in")
 
     def theirs(self):
         for name, password, form in PASSWORDS:
@@ -64,18 +64,18 @@ class Passwords:
                 for rounds in (10, 11) if name == "bytes80" else (10,):
                     hash = scheme.using(rounds=rounds).hash(password)
                     self.db.query(f"UPDATE users SET password_hash = '{hash}' WHERE username = '{name}'")
-                    equal(self.stored(name), hash, "the hash that was written")
-                    true(self.signs_in(name, password), f"{name} signs in with {hash}")
+                    assert_equal(self.stored(name), hash, "the hash that was written")
+                    assert_true(self.signs_in(name, password), f"{name} signs in with {hash}")
                     self.db.query(f"UPDATE users SET password_hash = '{hash}' WHERE username = '{name}'")
-                    true(not self.signs_in(name, password + "!"), f"{name} with a wrong password, {hash}")
+                    assert_true(not self.signs_in(name, password + "!"), f"{name} with a wrong password, {hash}")
 
     def every_byte(self):
         password = "p" * 128
         self.client.call("Create", {"username": "long", "password": password})
-        true(self.signs_in("long", password), "the password is right")
+        assert_true(self.signs_in("long", password), "the password is right")
         for position in (47, 48, 71, 72, 127):
             wrong = password[:position] + "q" + password[position + 1 :]
-            true(not self.signs_in("long", wrong), f"byte {position} counts")
+            assert_true(not self.signs_in("long", wrong), f"byte {position} counts")
             # A right one in between: who only fails has to wait.
-            true(self.signs_in("long", password), "the password is right")
-        true(not self.signs_in("long", password[:72]), "the first 72 bytes alone are wrong")
+            assert_true(self.signs_in("long", password), "the password is right")
+        assert_true(not self.signs_in("long", password[:72]), "the first 72 bytes alone are wrong")

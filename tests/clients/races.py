@@ -7,7 +7,7 @@ import json
 import random
 import threading
 
-from harness import Postgres, Server, Sqlite, database, equal, true
+from harness import Postgres, Server, Sqlite, database, assert_equal, assert_true
 from transports import ROUTES
 
 CALLERS, ADDRESSES, TURNS = 64, 4, 24
@@ -60,7 +60,7 @@ class Crowd:
         """The id that the call was about; None if it was refused as it may be."""
         reply = caller.call(method, **request)
         if isinstance(reply, str):
-            true(reply in METHODS[method][1], f"{method} {request} is refused with {reply}")
+            assert_true(reply in METHODS[method][1], f"{method} {request} is refused with {reply}")
             return None
         id = reply["user"]["id"] if "user" in reply else request["id"]
         event = "USER_RESTORED" if reply.get("restored") else METHODS[method][0]
@@ -89,42 +89,42 @@ class Crowd:
 
     def check(self, when):
         emails = [email for email, _ in self.live()]
-        equal(len(emails), len(set(emails)), f"live users {when}, and different addresses among them")
+        assert_equal(len(emails), len(set(emails)), f"live users {when}, and different addresses among them")
         events = self.db.query("SELECT action, user_id FROM events")
-        equal(sorted(events), sorted(self.acknowledged), f"events {when}, and acknowledged calls")
+        assert_equal(sorted(events), sorted(self.acknowledged), f"events {when}, and acknowledged calls")
 
 
 def contended(crowd):
     """Everybody wants the same; then each address is wanted by many."""
     mail = "wanted@example.com"
     same = ("Create", {"email": mail, "ssoEnabled": True})
-    equal(len(crowd.together([same] * CALLERS)), 1, f"users that {CALLERS} calls made with one address")
+    assert_equal(len(crowd.together([same] * CALLERS)), 1, f"users that {CALLERS} calls made with one address")
     crowd.check("after Create")
     trashed = []
     for turn in range(4):
         [(_, id)] = crowd.live()
-        equal(crowd.together([("Delete", {"id": id})] * CALLERS), [id], "calls that deleted one user")
+        assert_equal(crowd.together([("Delete", {"id": id})] * CALLERS), [id], "calls that deleted one user")
         trashed.append(id)
         if turn < 3:
-            equal(len(crowd.together([same] * CALLERS)), 1, "users made once the address was free")
+            assert_equal(len(crowd.together([same] * CALLERS)), 1, "users made once the address was free")
     crowd.check("after Delete")
     wanted = [("Restore", {"id": trashed[number % 4]}) for number in range(CALLERS)]
-    equal(len(crowd.together(wanted)), 1, "users of four with one address that came back from the trash")
+    assert_equal(len(crowd.together(wanted)), 1, "users of four with one address that came back from the trash")
     crowd.check("after Restore")
     [(_, back)] = crowd.live()
     left = [id for id in trashed if id != back]
     mixed = [(["Restore", "Purge"][number % 2], {"id": left[number % 3]}) for number in range(CALLERS)]
-    equal(sorted(crowd.together(mixed)), sorted(left), "users purged, none restored, the address being taken")
+    assert_equal(sorted(crowd.together(mixed)), sorted(left), "users purged, none restored, the address being taken")
     crowd.check("after Purge")
     crowd.together([("Delete", {"id": back})])
     mixed = [(["Restore", "Purge"][number % 2], {"id": back}) for number in range(CALLERS)]
-    equal(crowd.together(mixed), [back], "calls that restored or purged one user")
+    assert_equal(crowd.together(mixed), [back], "calls that restored or purged one user")
     crowd.check("after Restore and Purge of one")
     again = [("CreateOrRestore", {"email": "again@example.com", "ssoEnabled": True})] * CALLERS
     [id] = crowd.together(again)
     crowd.together([("Delete", {"id": id})])
     mixed = again[::2] + [("Create", again[0][1]), ("Restore", {"id": id})] * (CALLERS // 4)
-    equal(len(crowd.together(mixed)), 1, "users that got an address, one being in the trash with it")
+    assert_equal(len(crowd.together(mixed)), 1, "users that got an address, one being in the trash with it")
     crowd.check("after CreateOrRestore")
 
 
@@ -148,7 +148,7 @@ def churn(crowd):
     def watch():
         while not stop.wait(0.05):
             emails = [email for email, _ in crowd.live()]
-            equal(len(emails), len(set(emails)), "live users, and different addresses among them")
+            assert_equal(len(emails), len(set(emails)), "live users, and different addresses among them")
 
     watcher = crowd.pool.submit(watch)
     try:
@@ -159,7 +159,7 @@ def churn(crowd):
     watcher.result(30)
     crowd.check("after everything")
     for event, _ in METHODS.values():
-        true([done for done, _ in crowd.acknowledged if done == event], f"there were some of {event}")
+        assert_true([done for done, _ in crowd.acknowledged if done == event], f"there were some of {event}")
 
 
 PASSWORD, NEW = "correct horse", "a new password"
@@ -182,13 +182,13 @@ def sign_in_meanwhile(crowd):
         login = ("Login", {"username": name, "password": PASSWORD})
         replies = crowd.at_once(call, [login] * 3 + [(method, {field: id, **change})] + [login] * 2)
         refused = {reply for reply in replies if isinstance(reply, str)}
-        equal(refused - {"BAD_CREDENTIALS", "USER_BLOCKED"}, set(), f"reasons of refusals besides {method}")
-        true("user" in replies[3], f"{method}: {replies[3]}")
-        equal(crowd.db.query(f"SELECT public_id FROM sessions WHERE user_id = '{id}'"), [], f"sessions after {method}")
+        assert_equal(refused - {"BAD_CREDENTIALS", "USER_BLOCKED"}, set(), f"reasons of refusals besides {method}")
+        assert_true("user" in replies[3], f"{method}: {replies[3]}")
+        assert_equal(crowd.db.query(f"SELECT public_id FROM sessions WHERE user_id = '{id}'"), [], f"sessions after {method}")
     id = crowd.callers[0].call("Create", username="two", password=PASSWORD)["user"]["id"]
     changes = [("UpdatePassword", {"userId": id, "oldPassword": PASSWORD, "newPassword": NEW + str(n)}) for n in range(4)]
     replies = crowd.at_once(call, changes)
-    equal(sorted(reply if isinstance(reply, str) else "" for reply in replies), [""] + ["BAD_CREDENTIALS"] * 3,
+    assert_equal(sorted(reply if isinstance(reply, str) else "" for reply in replies), [""] + ["BAD_CREDENTIALS"] * 3,
           "who replaces one old password, of four at once")
 
 

@@ -27,7 +27,7 @@ import tls
 import transports
 from accounts import Accounts
 from examples import Examples
-from harness import BINARY, EVERY_SCOPE, POSTGRES, Postgres, Runner, Server, Sqlite, database, equal, new_key, true
+from harness import BINARY, EVERY_SCOPE, POSTGRES, Postgres, Runner, Server, Sqlite, database, assert_equal, new_key, assert_true
 from meiro import Meiro
 from passwords import Passwords
 
@@ -38,48 +38,48 @@ def describes(server):
 
     def said(*arguments):
         done = grpcurl.run(server.address, *arguments)
-        equal(done.returncode, 0, f"exit code of grpcurl {' '.join(arguments)}: {done.stderr}")
+        assert_equal(done.returncode, 0, f"exit code of grpcurl {' '.join(arguments)}: {done.stderr}")
         return done.stdout
 
     services = said("list").split()
     for service in ("users.Users", "users.Keys", "grpc.health.v1.Health"):
-        true(service in services, f"{service} is listed among {services}")
+        assert_true(service in services, f"{service} is listed among {services}")
     methods = {line.removeprefix("users.Users.") for line in said("list", "users.Users").split()}
-    equal(methods, set(transports.ROUTES), "methods of users.Users")
+    assert_equal(methods, set(transports.ROUTES), "methods of users.Users")
     text = said("describe", "users.Users")
-    true("rpc Login ( .users.LoginRequest ) returns ( .users.LoginResponse )" in text, f"Login is described in:\n{text}")
-    true("message UpdatePasswordRequest" in said("describe", "users.UpdatePasswordRequest"), "a message is described")
+    assert_true("rpc Login ( .users.LoginRequest ) returns ( .users.LoginResponse )" in text, f"Login is described in:\n{text}")
+    assert_true("message UpdatePasswordRequest" in said("describe", "users.UpdatePasswordRequest"), "a message is described")
     for request in ("{}", '{"service":"users.Users"}'):
         done = grpcurl.run("-d", request, server.address, "grpc.health.v1.Health/Check")
-        equal((done.returncode, "".join(done.stdout.split())), (0, '{"status":"SERVING"}'), f"health {request}")
+        assert_equal((done.returncode, "".join(done.stdout.split())), (0, '{"status":"SERVING"}'), f"health {request}")
     done = grpcurl.run("-d", '{"service":"none"}', server.address, "grpc.health.v1.Health/Check")
-    true("NotFound" in done.stderr, f"health of a service that is not here: {done.stderr}")
+    assert_true("NotFound" in done.stderr, f"health of a service that is not here: {done.stderr}")
     for version in ("v1", "v1alpha"):
         path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
         list_services = bytes([7 << 3 | 2, 0])
         headers = {"content-type": "application/grpc", "te": "trailers"}
         _, data, trailers = transports.call_h2(server.address, path, headers, transports.frame(list_services))
-        equal((trailers["grpc-status"], b"users.Users" in data), ("0", True), f"services by reflection {version}")
+        assert_equal((trailers["grpc-status"], b"users.Users" in data), ("0", True), f"services by reflection {version}")
 
 
 def unknown_methods(server):
     """Every way to call what is not there is told so in its own words."""
     host = f"http://{server.address}"
     status, _, body = transports.curl(f"{host}/users/Users/Nothing", "-d", "{}")
-    equal(status, 404, f"HTTP status in the old dialect: {body}")
+    assert_equal(status, 404, f"HTTP status in the old dialect: {body}")
     status, headers, _ = transports.curl(f"{host}/users/Users/Create")
-    equal((status, headers.get("allow")), (405, "POST"), "GET in the old dialect")
+    assert_equal((status, headers.get("allow")), (405, "POST"), "GET in the old dialect")
     status, _, body = transports.curl(f"{host}/v1/nothing")
-    equal(status, 404, f"HTTP status of an unknown path: {body}")
+    assert_equal(status, 404, f"HTTP status of an unknown path: {body}")
     status, headers, _ = transports.curl("-X", "PUT", f"{host}/v1/users")
-    equal((status, "POST" in headers.get("allow", "")), (405, True), "an unknown verb")
+    assert_equal((status, "POST" in headers.get("allow", "")), (405, True), "an unknown verb")
     who = transports.as_options(transports.Canonical(server, "default").who())
     status, _, _ = transports.curl(f"{host}/v1/users", "-d", "{}", *who)
-    equal(status, 415, "a form on a canonical path")
+    assert_equal(status, 415, "a form on a canonical path")
     for media in ("application/grpc", "application/grpc+json", "application/grpc+proto"):
         headers = {"content-type": media, "te": "trailers"}
         first, _, last = transports.call_h2(server.address, "/users.Users/Nothing", headers, transports.frame(b""))
-        equal({**first, **last}.get("grpc-status"), "12", f"status of an unknown method, {media}")
+        assert_equal({**first, **last}.get("grpc-status"), "12", f"status of an unknown method, {media}")
 
 
 def steps(kind, over, cases, runner):
@@ -131,7 +131,7 @@ def on_for_appwrite(kind, runner):
 def faultless(kind, server, runner):
     for line in server.lines:
         if "ERROR" in line or "panicked" in line:
-            runner.run(f"{kind.kind} / the log shows a fault: {line}", true, False, line)
+            runner.run(f"{kind.kind} / the log shows a fault: {line}", assert_true, False, line)
 
 
 def main():
@@ -140,7 +140,7 @@ def main():
     parser.add_argument("--result", type=pathlib.Path, help="also write the last line to this file")
     options = parser.parse_args()
 
-    true(BINARY.exists(), f"{BINARY} is missing: run `cargo build`")
+    assert_true(BINARY.exists(), f"{BINARY} is missing: run `cargo build`")
     transports.generate()
     runner = Runner(options.only)
     kinds = [Sqlite, Postgres] if POSTGRES else [Sqlite]

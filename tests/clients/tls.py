@@ -11,7 +11,7 @@ import time
 
 import grpc
 
-from harness import EVERY_SCOPE, Server, Sqlite, Wrong, database, equal, new_key, run, true, until
+from harness import EVERY_SCOPE, Server, Sqlite, Wrong, database, assert_equal, new_key, run, assert_true, until
 from transports import GRPCURL, PROTO, curl, generate
 
 KNOWN, ROOT_CALLER = "orders.shop.internal", "spiffe://cluster.local/ns/ops/sa/root"
@@ -24,7 +24,7 @@ CALLERS = f"""[
 
 def openssl(*arguments):
     done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, timeout=60)
-    equal(done.returncode, 0, f"exit code of openssl {' '.join(map(str, arguments))}: {done.stderr}")
+    assert_equal(done.returncode, 0, f"exit code of openssl {' '.join(map(str, arguments))}: {done.stderr}")
 
 
 class Authority:
@@ -124,12 +124,12 @@ def every_client(server, made, key, certificate=None):
     """HTTP/2 and HTTP/1.1 by curl, a generated client, grpcurl."""
     secured = Secured(server, made)
     for options, version in ((["--http2"], "2"), (["--http1.1"], "1.1")):
-        equal(secured.curl(certificate, key, options=options), (200, None), f"curl {options[0]}")
+        assert_equal(secured.curl(certificate, key, options=options), (200, None), f"curl {options[0]}")
         done = subprocess.run(
             ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_version}", *options, "--cacert", made["ours"].cert,
              *(part for flag, file in zip(("--cert", "--key"), made[certificate] if certificate else ()) for part in (flag, file)),
              f"{secured.url}/"], capture_output=True, text=True, timeout=30)
-        equal(done.stdout, version, f"the protocol agreed on: {done.stderr}")
+        assert_equal(done.stdout, version, f"the protocol agreed on: {done.stderr}")
     pb, stubs = generate()
     metadata = [("authorization", f"Bearer {key}")] if key else []
     with grpc.secure_channel(f"localhost:{server.port}", secured.credentials(certificate)) as channel:
@@ -139,7 +139,7 @@ def every_client(server, made, key, certificate=None):
     done = subprocess.run([GRPCURL, "-cacert", made["ours"].cert, *flags, *headers, "-import-path", PROTO, "-proto",
                            "users.proto", "-d", "{}", f"localhost:{server.port}", "users.Users/List"],
                           capture_output=True, text=True, timeout=60)
-    equal(done.returncode, 0, f"exit code of grpcurl: {done.stderr}")
+    assert_equal(done.returncode, 0, f"exit code of grpcurl: {done.stderr}")
 
 
 def served():
@@ -149,8 +149,8 @@ def served():
         with Server(db.url, settings(made)) as server:
             every_client(server, made, key)
             secured = Secured(server, made)
-            equal(secured.curl(), (401, "KEY_MISSING_OR_UNKNOWN"), "without a key")
-            equal(secured.curl("known"), (401, "KEY_MISSING_OR_UNKNOWN"), "a certificate that nobody asked for")
+            assert_equal(secured.curl(), (401, "KEY_MISSING_OR_UNKNOWN"), "without a key")
+            assert_equal(secured.curl("known"), (401, "KEY_MISSING_OR_UNKNOWN"), "a certificate that nobody asked for")
             with contextlib.closing(http.client.HTTPConnection(server.host, server.port, timeout=10)) as plain:
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     plain.request("GET", "/v1/users", headers={"authorization": f"Bearer {key}"})
@@ -164,41 +164,41 @@ def mutual():
         with Server(db.url, settings(made, "required")) as server:
             every_client(server, made, None, "known")
             secured = Secured(server, made)
-            equal(secured.curl("known", namespace="shop"), (200, None), "its own namespace")
-            equal(secured.curl("known", namespace="other"), (403, "NAMESPACE_MISMATCH"), "another namespace")
-            equal(secured.curl("known", path="/v1/keys"), (403, "SCOPE_MISSING"), "a scope that it lacks")
-            equal(secured.curl("root"), (400, "NAMESPACE_MISSING"), "a certificate for every namespace, and none named")
-            equal(secured.curl("root", namespace="other"), (200, None), "a certificate for every namespace")
+            assert_equal(secured.curl("known", namespace="shop"), (200, None), "its own namespace")
+            assert_equal(secured.curl("known", namespace="other"), (403, "NAMESPACE_MISMATCH"), "another namespace")
+            assert_equal(secured.curl("known", path="/v1/keys"), (403, "SCOPE_MISSING"), "a scope that it lacks")
+            assert_equal(secured.curl("root"), (400, "NAMESPACE_MISSING"), "a certificate for every namespace, and none named")
+            assert_equal(secured.curl("root", namespace="other"), (200, None), "a certificate for every namespace")
             for header in ("origin: https://evil.example", "origin: null", "sec-fetch-site: cross-site", "sec-fetch-site: same-site"):
-                equal(secured.curl("known", options=["-H", header]), (403, "FOREIGN_ORIGIN"), f"a page's request, {header}")
-                equal(secured.curl("known", key, options=["-H", header]), (200, None), f"the same with a key, {header}")
-            equal(secured.curl("known", options=["-H", "sec-fetch-site: none"]), (200, None), "what its reader typed")
+                assert_equal(secured.curl("known", options=["-H", header]), (403, "FOREIGN_ORIGIN"), f"a page's request, {header}")
+                assert_equal(secured.curl("known", key, options=["-H", header]), (200, None), f"the same with a key, {header}")
+            assert_equal(secured.curl("known", options=["-H", "sec-fetch-site: none"]), (200, None), "what its reader typed")
             for nobody in ("unknown", "both"):
-                equal(secured.curl(nobody), (401, "KEY_MISSING_OR_UNKNOWN"), f"the certificate {nobody}")
-                equal(secured.curl(nobody, key), (200, None), f"the certificate {nobody} with a key")
-            equal(secured.curl("known", key, path="/v1/keys"), (200, None), "a key beside a certificate is what counts")
-            equal(secured.curl("known", key + "0"), (401, "KEY_MISSING_OR_UNKNOWN"), "a bad key beside a good certificate")
+                assert_equal(secured.curl(nobody), (401, "KEY_MISSING_OR_UNKNOWN"), f"the certificate {nobody}")
+                assert_equal(secured.curl(nobody, key), (200, None), f"the certificate {nobody} with a key")
+            assert_equal(secured.curl("known", key, path="/v1/keys"), (200, None), "a key beside a certificate is what counts")
+            assert_equal(secured.curl("known", key + "0"), (401, "KEY_MISSING_OR_UNKNOWN"), "a bad key beside a good certificate")
             for refused in ("expired", "foreign", None):
-                equal(secured.curl(refused, key), (None, None), f"the certificate {refused}")
+                assert_equal(secured.curl(refused, key), (None, None), f"the certificate {refused}")
             pb, stubs = generate()
             with grpc.secure_channel(f"localhost:{server.port}", secured.credentials("known")) as channel:
                 id = stubs.UsersStub(channel).Create(pb.CreateRequest(username="ada", sso_enabled=True), timeout=30).user.id
-            equal(db.query(f"SELECT namespace, caller FROM events WHERE user_id = '{id}'"), [("shop", KNOWN)], "who did it")
+            assert_equal(db.query(f"SELECT namespace, caller FROM events WHERE user_id = '{id}'"), [("shop", KNOWN)], "who did it")
         with Server(db.url, settings(made, "optional")) as server:
             secured = Secured(server, made)
-            equal(secured.curl("known"), (200, None), "a certificate, where it is optional")
-            equal(secured.curl(None, key), (200, None), "a key and no certificate, where it is optional")
-            equal(secured.curl(), (401, "KEY_MISSING_OR_UNKNOWN"), "neither")
+            assert_equal(secured.curl("known"), (200, None), "a certificate, where it is optional")
+            assert_equal(secured.curl(None, key), (200, None), "a key and no certificate, where it is optional")
+            assert_equal(secured.curl(), (401, "KEY_MISSING_OR_UNKNOWN"), "neither")
             for refused in ("expired", "foreign"):
-                equal(secured.curl(refused, key), (None, None), f"the certificate {refused}, where it is optional")
+                assert_equal(secured.curl(refused, key), (None, None), f"the certificate {refused}, where it is optional")
 
 
 def certificates_alone():
     """Where certificates stand for callers there is no open mode, though no key was ever made."""
     with certificates() as made, database(Sqlite) as db, Server(db.url, settings(made, "optional")) as server:
         secured = Secured(server, made)
-        equal(secured.curl(), (401, "KEY_MISSING_OR_UNKNOWN"), "without anything")
-        equal(secured.curl("known"), (200, None), "with a certificate")
+        assert_equal(secured.curl(), (401, "KEY_MISSING_OR_UNKNOWN"), "without anything")
+        assert_equal(secured.curl("known"), (200, None), "with a certificate")
 
 
 def serial(server, made):
@@ -223,17 +223,17 @@ def renewed():
                     reply.read()
                     return reply.status
 
-                equal(asked(), 200, "a call before")
+                assert_equal(asked(), 200, "a call before")
                 stream, first = old.sock, serial(server, made)
                 cert, _ = made["server"]
                 whole = cert.read_bytes()
                 cert.write_text("half a certificate")
                 until(lambda: "certificates cannot be reloaded" in server.log(), 10, "a broken file is told")
-                equal(serial(server, made), first, "the certificate while the file is broken")
+                assert_equal(serial(server, made), first, "the certificate while the file is broken")
                 cert.write_bytes(whole)
                 made["ours"].sign("server", "DNS:localhost,IP:127.0.0.1", "serverAuth")
                 until(lambda: serial(server, made) != first, 10, "the new certificate is shown")
-                equal((asked(), old.sock is stream), (200, True), "a call on the old connection, which stayed")
+                assert_equal((asked(), old.sock is stream), (200, True), "a call on the old connection, which stayed")
 
 
 def revoked():
@@ -242,13 +242,13 @@ def revoked():
         crl = made["ours"].revocations()
         with Server(db.url, {**settings(made, "required"), "USERSD_TLS_CLIENT_CRL": str(crl)}) as server:
             secured = Secured(server, made)
-            equal(secured.curl("known"), (200, None), "before")
+            assert_equal(secured.curl("known"), (200, None), "before")
             made["ours"].revocations(made["known"][0])
             until(lambda: secured.curl("known") == (None, None), 10, "the certificate is refused")
-            equal(secured.curl("root", namespace="other"), (200, None), "another certificate")
+            assert_equal(secured.curl("root", namespace="other"), (200, None), "another certificate")
             crl.write_text("half a list")
             until(lambda: "the old ones stay in use" in server.log(), 10, "a broken list is told")
-            equal((secured.curl("known"), secured.curl("root", namespace="other")), ((None, None), (200, None)), "meanwhile")
+            assert_equal((secured.curl("known"), secured.curl("root", namespace="other")), ((None, None), (200, None)), "meanwhile")
 
 
 def slow_handshakes():
@@ -259,14 +259,14 @@ def slow_handshakes():
         try:
             with contextlib.closing(socket.create_connection((server.host, server.port), timeout=20)) as silent:
                 silent.sendall(b"\x16\x03\x01")
-                equal(Secured(server, made).curl(None, key), (200, None), "somebody else meanwhile")
-                equal(silent.recv(1), b"", "what comes when the time is up")
+                assert_equal(Secured(server, made).curl(None, key), (200, None), "somebody else meanwhile")
+                assert_equal(silent.recv(1), b"", "what comes when the time is up")
             with contextlib.closing(socket.create_connection((server.host, server.port), timeout=20)):
-                equal(Secured(server, made).curl(None, key), (200, None), "a call after the connection is accepted")
+                assert_equal(Secured(server, made).curl(None, key), (200, None), "a call after the connection is accepted")
                 began = time.monotonic()
                 server.stop()
                 took = time.monotonic() - began
-                true(took < 1.5, f"the process ends before the handshake's time is up; it took {took:.1f} s")
+                assert_true(took < 1.5, f"the process ends before the handshake's time is up; it took {took:.1f} s")
         finally:
             server.kill()
 
@@ -291,8 +291,8 @@ def faults():
         ]:
             _, said = run("--listen", "127.0.0.1:0", "--database", db.url, env=env, code=64)
             for part in parts:
-                true(part in said, f"{part} is in:\n{said}")
-        equal(db.path.exists(), False, "whether a database was made")
+                assert_true(part in said, f"{part} is in:\n{said}")
+        assert_equal(db.path.exists(), False, "whether a database was made")
 
 
 def tests():

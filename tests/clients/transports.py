@@ -20,7 +20,7 @@ import h2.events
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 
-from harness import PROTO, ROOT, Wrong, equal
+from harness import PROTO, ROOT, Wrong, assert_equal
 
 GENERATED = ROOT / "target/clients/gen"
 GRPCURL = max(map(str, ROOT.glob("target/clients/bin/grpcurl-*")), default="grpcurl")
@@ -47,7 +47,7 @@ def generate():
     arguments = [f"-I{PROTO}", f"-I{google}", f"--python_out={GENERATED}", f"--grpc_python_out={GENERATED}"]
     files = ["users.proto", "keys.proto", "errors.proto"]
     code = grpc_tools.protoc.main(["protoc", *arguments, *files])
-    equal(code, 0, "exit code of protoc")
+    assert_equal(code, 0, "exit code of protoc")
     if str(GENERATED) not in sys.path:
         sys.path.insert(0, str(GENERATED))
     import users_pb2
@@ -74,12 +74,12 @@ class Refused(Exception):
 def refused_from_status(code, message, details):
     """From `grpc-status-details-bin`."""
     true_status = status_pb2.Status.FromString(details)
-    equal((true_status.code, true_status.message), (CODES[code][0], message), "code and message in the details")
+    assert_equal((true_status.code, true_status.message), (CODES[code][0], message), "code and message in the details")
     refused = Refused(code, message, fields=[])
     for detail in true_status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         if detail.Unpack(info):
-            equal(info.domain, "usersd", "domain of ErrorInfo")
+            assert_equal(info.domain, "usersd", "domain of ErrorInfo")
             refused.reason, refused.metadata = info.reason, dict(info.metadata)
         elif detail.Unpack(bad):
             refused.fields = [violation.field for violation in bad.field_violations]
@@ -88,14 +88,14 @@ def refused_from_status(code, message, details):
 
 def refused_from_json(status):
     """From `{code, message, details}`."""
-    equal(sorted(status), ["code", "details", "message"], "keys of the error body")
+    assert_equal(sorted(status), ["code", "details", "message"], "keys of the error body")
     refused = Refused(NAMES.get(status["code"], status["code"]), status["message"], fields=[], body=status)
     for detail in status["details"]:
         if "@value" in detail:
             detail = unknown_to_grpcurl(detail)
         kind = detail["@type"].rpartition(".")[2]
         if kind == "ErrorInfo":
-            equal(detail["domain"], "usersd", "domain of ErrorInfo")
+            assert_equal(detail["domain"], "usersd", "domain of ErrorInfo")
             refused.reason, refused.metadata = detail["reason"], detail.get("metadata", {})
         elif kind == "BadRequest":
             refused.fields = [violation["field"] for violation in detail["fieldViolations"]]
@@ -112,8 +112,8 @@ def unknown_to_grpcurl(detail):
 def refused_from_micro(method, text):
     """From `{"id","code","detail","status"}`, whose code is the HTTP status."""
     body = json.loads(text)
-    equal(list(body), ["id", "code", "detail", "status"], "keys of the error body")
-    equal(body["id"], f"users.{method}", "id of the error body")
+    assert_equal(list(body), ["id", "code", "detail", "status"], "keys of the error body")
+    assert_equal(body["id"], f"users.{method}", "id of the error body")
     for code, (_, _, number, name) in CODES.items():
         if number == body["code"] and name == body["status"]:
             return Refused(code, body["detail"], body=body)
@@ -238,7 +238,7 @@ def frame(message):
 
 def unframe(data):
     """The one message in gRPC's frames."""
-    equal((data[0], int.from_bytes(data[1:5], "big")), (0, len(data) - 5), "flag and length of the frame")
+    assert_equal((data[0], int.from_bytes(data[1:5], "big")), (0, len(data) - 5), "flag and length of the frame")
     return data[5:]
 
 
@@ -257,9 +257,9 @@ class FramedJson(Transport):
         return json.loads(message)
 
     def refuse(self, method, code, message, trailers):
-        equal("grpc-status-details-bin" in trailers, False, "whether there are details")
+        assert_equal("grpc-status-details-bin" in trailers, False, "whether there are details")
         refused = refused_from_micro(method, message)
-        equal(refused.body["code"], CODES[code][2], "HTTP status in the error body")
+        assert_equal(refused.body["code"], CODES[code][2], "HTTP status in the error body")
         refused.code = code
         return refused
 
@@ -269,19 +269,19 @@ class FramedJson(Transport):
         }
         path = f"/users.Users/{method}"
         first, data, last = call_h2(self.server.address, path, headers, frame(self.encode(method, request)))
-        equal(first[":status"], "200", "HTTP status")
+        assert_equal(first[":status"], "200", "HTTP status")
         self.check_type(first["content-type"])
         trailers = {**first, **last}
         status = int(trailers["grpc-status"])
         if status != 0:
-            equal(data, b"", "data of a refusal")
+            assert_equal(data, b"", "data of a refusal")
             message = urllib.parse.unquote(trailers["grpc-message"])
             raise self.refuse(method, NAMES.get(status, status), message, trailers)
-        equal("grpc-status" in last, True, "whether the status comes after the message")
+        assert_equal("grpc-status" in last, True, "whether the status comes after the message")
         return self.decode(method, unframe(data))
 
     def check_type(self, came):
-        equal(came, self.media_type, "content type")
+        assert_equal(came, self.media_type, "content type")
 
 
 class FramedProto(FramedJson):
@@ -308,7 +308,7 @@ class FramedProto(FramedJson):
 
     def check_type(self, came):
         # gRPC allows the server to leave out the default format.
-        equal(came in ("application/grpc", "application/grpc+proto"), True, f"whether {came} is gRPC's type")
+        assert_equal(came in ("application/grpc", "application/grpc+proto"), True, f"whether {came} is gRPC's type")
 
 
 class GrpcWeb(FramedProto):
@@ -327,8 +327,8 @@ class GrpcWeb(FramedProto):
             connection.request("POST", f"/users.Users/{method}", sent, headers)
             reply = connection.getresponse()
             data = reply.read()
-            equal(reply.status, 200, "HTTP status")
-            equal(reply.headers["content-type"], media, "content type")
+            assert_equal(reply.status, 200, "HTTP status")
+            assert_equal(reply.headers["content-type"], media, "content type")
         if self.text:
             # Pieces of base64, each with its own padding.
             data = b"".join(base64.b64decode(data[at : at + 4]) for at in range(0, len(data), 4))
@@ -336,7 +336,7 @@ class GrpcWeb(FramedProto):
         while data:
             flag, length = data[0], int.from_bytes(data[1:5], "big")
             part, data = data[5 : 5 + length], data[5 + length :]
-            equal(len(part), length, "length of a frame")
+            assert_equal(len(part), length, "length of a frame")
             if flag == 0x80:
                 for line in part.decode().split("\r\n"):
                     if line:
@@ -374,10 +374,10 @@ def curl(*arguments):
 
 
 def check_headers(status, headers):
-    equal(headers.get("content-type"), "application/json", "content type")
-    equal(headers.get("cache-control"), "no-store", "cache-control")
-    equal("x-request-id" in headers, True, "whether there is a request id")
-    equal(headers.get("www-authenticate"), "Bearer" if status == 401 else None, "www-authenticate")
+    assert_equal(headers.get("content-type"), "application/json", "content type")
+    assert_equal(headers.get("cache-control"), "no-store", "cache-control")
+    assert_equal("x-request-id" in headers, True, "whether there is a request id")
+    assert_equal(headers.get("www-authenticate"), "Bearer" if status == 401 else None, "www-authenticate")
 
 
 ROUTES = {
@@ -436,7 +436,7 @@ class Canonical(Transport):
         check_headers(status, headers)
         if status != 200:
             refused = refused_from_json(json.loads(text))
-            equal(status, CODES[refused.code][2], "HTTP status")
+            assert_equal(status, CODES[refused.code][2], "HTTP status")
             raise refused
         return json.loads(text)
 
@@ -471,7 +471,7 @@ class Micro(Transport):
         check_headers(status, headers)
         if status != 200:
             refused = refused_from_micro(method, text)
-            equal(status, refused.body["code"], "HTTP status")
+            assert_equal(status, refused.body["code"], "HTTP status")
             raise refused
         return json.loads(text)
 
