@@ -23,7 +23,7 @@
 //! the server gets to it: nobody was told that it did, and the second rule finds it.
 //!
 //! **Freshness.** Changes of other processes come from the log of events, which each change writes in its own
-//! transaction ([`tail`](super::tail)). A poll of the log sees all that was committed before it began. It notes each
+//! transaction (`super::tail`). A poll of the log sees all that was committed before it began. It notes each
 //! change as above, and *then* stores the time at which it *began*. A record counts only if that time is less than
 //! `max_age` ago, and its slot is read *after* that time is. Take a change that was acknowledged at *a*, and a call that
 //! began at *b* ≥ *a* + `max_age`. If the call finds a poll that is fresh, that poll began after *b* − `max_age` ≥ *a*.
