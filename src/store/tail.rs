@@ -22,6 +22,9 @@ const MAX_EVENTS: usize = 10_000;
 /// The time limit of a poll, with the connection if there is none.
 const MAX_POLL: Duration = Duration::from_secs(2);
 
+/// The time for which polls may fail without a line in the log.
+const QUIET_FAILURE: Duration = Duration::from_secs(10);
+
 /// After such a pause events may have been removed that were not seen. Events are kept for longer.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
@@ -104,23 +107,27 @@ impl Store {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tail = Tail { line: None, position: None, last: Moment::now() };
-        let mut failing = false;
+        let (mut failing, mut warned) = (None, false);
         loop {
             ticks.tick().await;
             let polled = timeout(MAX_POLL, tail.poll(self.probe.address(), &self.coherence)).await;
             let failed = polled.unwrap_or_else(|_| Err(unavailable("no answer in time"))).err();
-            match &failed {
-                // That the database is away, the probe tells.
-                Some(error) if !failing && self.health().answers() => {
-                    tracing::warn!(
-                        cause = with_causes(error),
-                        "event log cannot be read: the cache is not used"
-                    );
+            let Some(error) = failed else {
+                if std::mem::take(&mut warned) {
+                    tracing::info!("event log is read again: the cache is used");
                 }
-                None if failing => tracing::info!("event log is read again: the cache is used"),
-                _ => {}
+                failing = None;
+                continue;
+            };
+            let since = *failing.get_or_insert_with(Moment::now);
+            // The probe tells that the database is away: this is for a log that alone cannot be read.
+            if !warned && self.health().answers() && Moment::now().since(since) > QUIET_FAILURE {
+                tracing::warn!(
+                    cause = with_causes(&error),
+                    "event log cannot be read: the cache is not used"
+                );
+                warned = true;
             }
-            failing = failed.is_some();
         }
     }
 
