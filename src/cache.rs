@@ -173,7 +173,7 @@ fn cached<T>(namespace: &Namespace, slot: Slot, stamp: Stamp, bytes: usize, reco
     Arc::new(Cached { namespace: namespace.clone(), slot, stamp, bytes: bytes + PER_ENTRY, record })
 }
 
-/// Half of the digest, which nobody can choose.
+/// Half of the digest, which no caller can choose.
 fn session_key(digest: SecretDigest) -> Key {
     let mut key = [0; 2];
     for (number, bytes) in key.iter_mut().zip(digest.as_bytes().as_chunks().0) {

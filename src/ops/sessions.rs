@@ -217,7 +217,7 @@ impl Operations {
             tx.commit().await?;
             session.seen = now;
         }
-        // With the time that others know: nobody may call it ended while it is open here.
+        // With the last read that the database has: other replicas tell by it whether the session has ended.
         self.cache.keep_session(stamp, namespace, digest, &Session { seen: stored, ..session.clone() });
         Ok(session)
     }

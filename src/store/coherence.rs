@@ -20,7 +20,7 @@
 //! by a keyed hash: where two do, a change of one costs the other a load, and no caller can choose whose.
 //!
 //! A COMMIT whose outcome is unknown is noted like one that succeeded, since it may have. It may also succeed later, when
-//! the server gets to it: nobody was told that it did, and the second rule finds it.
+//! the server gets to it: no caller was told that it did, and the second rule finds it.
 //!
 //! **Freshness.** Changes of other processes come from the log of events, which each change writes in its own
 //! transaction (`super::tail`). A poll of the log sees all that was committed before it began. It notes each

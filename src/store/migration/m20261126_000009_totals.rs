@@ -20,7 +20,7 @@ impl MigrationTrait for Migration {
         let db = manager.get_connection();
         let backend = db.get_database_backend();
         let triggers = if backend == DbBackend::Sqlite { SQLITE } else { POSTGRES };
-        // The triggers first: on PostgreSQL they lock out writers until the end, so that nobody is counted twice or not at all.
+        // The triggers first: on PostgreSQL they lock out writers until the end, so that each user is counted once.
         for statement in [TOTALS, triggers, FIRST_COUNT] {
             db.execute_unprepared(&in_dialect(statement, backend)).await?;
         }
