@@ -29,12 +29,47 @@ fn protos(out: &Path) -> Result<()> {
     std::fs::write(out.join("usersd.descriptors"), &encoded)?;
 
     let files = prost_types::FileDescriptorSet::decode(encoded.as_slice())?;
+    std::fs::write(out.join("unary.rs"), unary(&files)?)?;
     tonic_prost_build::configure()
         .build_transport(false)
         .codec_path("crate::grpc::codec::Codec")
         .btree_map(".")
         .compile_fds(files)?;
     Ok(())
+}
+
+/// For each service a function that adds its unary RPCs to an `Upstream`.
+fn unary(files: &prost_types::FileDescriptorSet) -> Result<String> {
+    let mut code = String::new();
+    for (file, service) in files.file.iter().flat_map(|file| file.service.iter().map(move |of| (file, of))) {
+        let (package, name) = (file.package(), service.name());
+        writeln!(
+            code,
+            "pub(super) fn add_{}(rpcs: &mut Upstream, service: &Arc<impl {name}>) {{",
+            name.to_lowercase()
+        )?;
+        for method in service.method.iter().filter(|it| !it.client_streaming() && !it.server_streaming()) {
+            let (rpc, function) = (method.name(), snake_case(method.name()));
+            writeln!(
+                code,
+                "    rpcs.add_unary(\"/{package}.{name}/{rpc}\", service, |service, request| async move {{ \
+                 {name}::{function}(&*service, request).await }});"
+            )?;
+        }
+        writeln!(code, "}}")?;
+    }
+    Ok(code)
+}
+
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for (at, letter) in name.char_indices() {
+        if at > 0 && letter.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
 }
 
 /// Writes the expressions by which `ua-parser` reads user agents as tables of Rust, which need no parser and no memory of

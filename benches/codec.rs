@@ -1,9 +1,5 @@
-//! What JSON costs: a user of about 200 bytes as protobuf and 475 as JSON, both ways, by the tables of `usersd`, by
-//! prost-reflect's dynamic messages, and, for scale, prost's own encoding without any JSON.
-//!
-//! `cargo bench --bench codec`
-
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program of ours to be read by us")]
+//! What JSON costs: a user of about 200 bytes as protobuf and 475 as JSON, both ways, by the tables of `usersd`, beside
+//! prost-reflect's dynamic messages, and, for scale, beside prost's own encoding without any JSON.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -15,68 +11,69 @@ use usersd::http::Schema;
 use usersd::http::json::{self, Style};
 use usersd::pb;
 
+use crate::Result;
+use crate::figures::{Bar, Figure};
+
 const ROUNDS: usize = 41;
 const CALLS: u32 = 5_000;
 
-fn main() {
+/// One way of doing one of the two, by the bytes it made.
+type Convert<'a> = dyn FnMut() -> Result<usize> + 'a;
+
+/// Our table and prost-reflect, each way.
+pub(crate) fn measure() -> Result<Vec<Figure>> {
     let user = user();
     let wire = user.encode_to_vec();
-    let schema = Schema::decode(DESCRIPTOR_SET).unwrap();
-    let id = schema.message_id("users.User").unwrap();
+    let schema = Schema::decode(DESCRIPTOR_SET)?;
+    let id = schema.message_id("users.User").ok_or("users.User is not in the descriptors")?;
     let mut text = Vec::new();
-    json::write(&schema, id, &wire, Style::CANONICAL, &mut text).unwrap();
-    println!(
-        "{} B protobuf, {} B JSON, ns a call, median of {ROUNDS} rounds of {CALLS}",
-        wire.len(),
-        text.len()
-    );
-
-    let descriptor =
-        DescriptorPool::decode(DESCRIPTOR_SET).unwrap().get_message_by_name("users.User").unwrap();
-    let mut calls: [(&str, &mut dyn FnMut() -> usize); 6] = [
-        ("prost-reflect: protobuf to JSON", &mut || {
-            let message = DynamicMessage::decode(descriptor.clone(), black_box(&*wire)).unwrap();
-            serde_json::to_vec(&message).unwrap().len()
-        }),
-        ("prost-reflect: JSON to protobuf", &mut || {
+    json::write(&schema, id, &wire, Style::CANONICAL, &mut text)?;
+    let pool = DescriptorPool::decode(DESCRIPTOR_SET)?;
+    let descriptor = pool.get_message_by_name("users.User").ok_or("users.User is not in the descriptors")?;
+    let mut calls: [&mut Convert<'_>; 6] = [
+        &mut || {
+            let message = DynamicMessage::decode(descriptor.clone(), black_box(&*wire))?;
+            Ok(serde_json::to_vec(&message)?.len())
+        },
+        &mut || {
             let mut source = serde_json::Deserializer::from_slice(black_box(&text));
-            DynamicMessage::deserialize(descriptor.clone(), &mut source).unwrap().encode_to_vec().len()
-        }),
-        ("usersd: protobuf to JSON", &mut || {
+            Ok(DynamicMessage::deserialize(descriptor.clone(), &mut source)?.encode_to_vec().len())
+        },
+        &mut || {
             let mut out = Vec::with_capacity(512);
-            json::write(&schema, id, black_box(&wire), Style::CANONICAL, &mut out).unwrap();
-            out.len()
-        }),
-        ("usersd: JSON to protobuf", &mut || {
-            json::read(&schema, id, black_box(&text), Style::CANONICAL).unwrap().len()
-        }),
-        ("prost: encode", &mut || black_box(&user).encode_to_vec().len()),
-        ("prost: decode", &mut || pb::User::decode(black_box(&*wire)).unwrap().labels.len()),
+            json::write(&schema, id, black_box(&wire), Style::CANONICAL, &mut out)?;
+            Ok(out.len())
+        },
+        &mut || {
+            let read = json::read(&schema, id, black_box(&text), Style::CANONICAL);
+            Ok(read.map_err(|_| "the JSON that was written is not read")?.len())
+        },
+        &mut || Ok(black_box(&user).encode_to_vec().len()),
+        &mut || Ok(pb::User::decode(black_box(&*wire))?.labels.len()),
     ];
-    let medians = measure(&mut calls);
-    for ((what, _), median) in calls.iter().zip(&medians) {
-        println!("{what:<34} {median:>7.0}");
-    }
-    println!("protobuf to JSON: {:.1} times faster than prost-reflect", medians[0] / medians[2]);
-    println!("JSON to protobuf: {:.1} times faster than prost-reflect", medians[1] / medians[3]);
+    let [write_theirs, read_theirs, write, read, encode, decode] = rounds(&mut calls)?;
+    let figure = |name, ours: &[f64], theirs: &[f64], bar| Figure::beside(name, "ns", ours, theirs, bar);
+    Ok(vec![
+        figure("protobuf to JSON, beside prost-reflect", &write, &write_theirs, Bar::AtMost(0.5)),
+        figure("JSON to protobuf, beside prost-reflect", &read, &read_theirs, Bar::AtMost(0.5)),
+        figure("protobuf to JSON, beside prost's encoding", &write, &encode, Bar::None),
+        figure("JSON to protobuf, beside prost's decoding", &read, &decode, Bar::None),
+    ])
 }
 
-/// Median nanoseconds of each call. They take turns, so that a noisy moment of the machine meets them all.
-fn measure(calls: &mut [(&str, &mut dyn FnMut() -> usize)]) -> Vec<f64> {
-    let mut rounds = vec![Vec::new(); calls.len()];
+/// Nanoseconds that each took in each round. They take turns, so that a noisy moment of the machine meets them all.
+fn rounds<const N: usize>(calls: &mut [&mut Convert<'_>; N]) -> Result<[Vec<f64>; N]> {
+    let mut rounds = [const { Vec::new() }; N];
     for _ in 0..ROUNDS {
-        for ((_, call), times) in calls.iter_mut().zip(&mut rounds) {
+        for (call, times) in calls.iter_mut().zip(&mut rounds) {
             let start = Instant::now();
             for _ in 0..CALLS {
-                black_box(call());
+                black_box(call()?);
             }
             times.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS));
         }
     }
-    for times in &mut rounds {
-        times.sort_by(f64::total_cmp);
-    }
-    rounds.iter().map(|times| times[ROUNDS / 2]).collect()
+    Ok(rounds)
 }
 
 fn user() -> pb::User {

@@ -8,8 +8,8 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use super::kinds::Call;
 use crate::Result;
-use crate::calls::Call;
 use crate::wire::Wire;
 
 /// Connections and streams on each: 64 gRPC calls are in flight at a time, and 32 over HTTP/1.1.
@@ -21,8 +21,6 @@ const JSON_CONNECTIONS: usize = 32;
 /// What the callers saw of one load.
 pub(crate) struct Load {
     pub(crate) calls_a_second: f64,
-    /// Microseconds.
-    pub(crate) p50: f64,
     /// Microseconds.
     pub(crate) p99: f64,
 }
@@ -60,9 +58,7 @@ pub(crate) async fn run(
     if call.wire != Wire::Json {
         command.args(["-H", "te: trailers"]);
     }
-    if let Some(key) = &call.key {
-        command.arg("-H").arg(format!("authorization: Bearer {key}"));
-    }
+    command.arg("-H").arg(format!("authorization: Bearer {}", call.key));
     if let Some(body) = &call.body {
         fs::write(dir.join("body"), body)?;
         command.arg("-d").arg(dir.join("body"));
@@ -108,11 +104,7 @@ fn seen(said: &str, log: &str, calls: usize, answer_bytes: Option<usize>) -> Res
         return Err(format!("{calls} answers held {bytes} bytes, not {each} each: some failed").into());
     }
     micros.sort_by(f64::total_cmp);
-    Ok(Load {
-        calls_a_second: rate.ok_or("h2load tells no rate")?.parse()?,
-        p50: micros[calls / 2],
-        p99: micros[calls * 99 / 100],
-    })
+    Ok(Load { calls_a_second: rate.ok_or("h2load tells no rate")?.parse()?, p99: micros[calls * 99 / 100] })
 }
 
 /// The rest of the line that begins with `start`.

@@ -1,97 +1,81 @@
-//! Users and a session, made through the API as any caller would.
+//! What the calls need: the users of the large database, a session of each of some, and a key.
 
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use usersd::clock::Clock;
+use usersd::domain::namespace::Namespace;
+use usersd::domain::session::{Device, SessionToken, StoredSession};
+use usersd::domain::user::User;
+use usersd::store::{Store, Transaction, sessions};
 
 use crate::Result;
+use crate::databases::Place;
+use crate::lists::seed as users;
+use crate::options::Options;
 use crate::server::Server;
-use crate::wire::{Client, Wire};
 
-/// The user that most calls read.
-pub(crate) const ID: &str = "bench-1";
-pub(crate) const EMAIL: &str = "bench1@example.com";
-const PASSWORD: &str = "correct horse battery staple";
+/// Sessions that the table has, and how many are written in one transaction.
+const SESSIONS: usize = 100_000;
+const BATCH: usize = 10_000;
 
-/// Creates in flight at a time.
-const WAITING: usize = 16;
+/// How long the sessions last: longer than any run.
+const LIFETIME: Duration = Duration::from_hours(30 * 24);
 
 /// What the calls need to know of the data.
 pub(crate) struct Seeded {
-    /// Opens a session of the first user.
+    /// The id of the user that most calls read, and the e-mail address.
+    pub(crate) id: String,
+    pub(crate) email: String,
+    /// Opens a session of that user.
     pub(crate) token: String,
+    /// Open sessions of others.
+    pub(crate) tokens: Vec<String>,
+    /// Ids of users from all over the table.
+    pub(crate) others: Vec<String>,
+    /// An API key for everything in the namespace `default`.
+    pub(crate) key: String,
 }
 
-/// The id of the user number `n` of the many.
-pub(crate) fn other_id(n: usize) -> String {
-    format!("load-{n:07}")
-}
-
-/// Its e-mail address.
-pub(crate) fn other_email(n: usize) -> String {
-    format!("load{n:07}@example.com")
-}
-
-/// Creates the user that is read, signs it in, and creates `others` more users for it to lie among.
-pub(crate) async fn seed(server: &Server, others: usize) -> Result<Seeded> {
+/// Fills the database unless it is, and opens sessions.
+pub(crate) async fn seed(options: &Options, dir: &Path, place: &Place) -> Result<Seeded> {
+    let (samples, _) = users::seed(place, options.rows.1, true).await?;
+    let [user, others @ ..] = &samples[..] else { return Err("no users".into()) };
     let begun = Instant::now();
-    let client = Client::new();
-    let mut first = user(ID, "bench1", EMAIL);
-    first["password"] = PASSWORD.into();
-    post(&client, server, "/v1/users", &first).await?;
-
-    let login = json!({ "username": "bench1", "password": PASSWORD });
-    let answer: Value = serde_json::from_slice(&post(&client, server, "/v1/sessions", &login).await?)?;
-    let token = answer["session"]["id"].as_str().ok_or("the log-in's answer has no session.id")?;
-
-    create_others(&client, server, 0..others).await?;
-    eprintln!("created {others} users in {:.1} s", begun.elapsed().as_secs_f64());
-    Ok(Seeded { token: token.to_owned() })
-}
-
-/// Creates the users of these numbers, without passwords: hashing ten thousand would take minutes and change nothing about
-/// reading them.
-pub(crate) async fn create_others(client: &Client, server: &Server, numbers: Range<usize>) -> Result<()> {
-    let next = Arc::new(AtomicUsize::new(numbers.start));
-    let mut workers = JoinSet::<Result<()>>::new();
-    for _ in 0..WAITING {
-        let (client, next, address) = (client.clone(), Arc::clone(&next), server.address);
-        workers.spawn(async move {
-            loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= numbers.end {
-                    return Ok(());
-                }
-                let mut body = user(&other_id(n), &format!("load{n:07}"), &other_email(n));
-                body["ssoEnabled"] = true.into();
-                let body = Bytes::from(body.to_string());
-                client.call(address, Wire::Json, "/v1/users", Some(body), None).await?;
-            }
-        });
+    let store = Store::connect(&place.url, 2).await?;
+    let mut tokens = Vec::new();
+    for _ in (0..SESSIONS).step_by(BATCH) {
+        let tx = store.begin_as_server().await?;
+        for owner in others.iter().cycle().take(BATCH) {
+            tokens.push(open_session(&tx, owner).await?);
+        }
+        tx.commit().await?;
     }
-    while let Some(worker) = workers.join_next().await {
-        worker??;
-    }
-    Ok(())
-}
-
-/// About 200 bytes as protobuf, as a real user has.
-fn user(id: &str, username: &str, email: &str) -> Value {
-    json!({
-        "id": id,
-        "username": username,
-        "email": email,
-        "name": "Augusta Ada King, Countess of Lovelace",
-        "labels": ["staff", "beta"],
-        "metadata": { "country": "GB", "office": "12 St James's Square", "team": "analytical-engine" },
+    let tx = store.begin_as_server().await?;
+    let token = open_session(&tx, user).await?;
+    tx.commit().await?;
+    store.close().await;
+    eprintln!("opened {SESSIONS} sessions in {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(Seeded {
+        id: user.id.as_str().to_owned(),
+        email: user.email.as_ref().ok_or("a user without an address")?.as_str().to_owned(),
+        token,
+        tokens,
+        others: others.iter().map(|user| user.id.as_str().to_owned()).collect(),
+        key: Server::new_key(&options.server, dir, &place.url).await?,
     })
 }
 
-async fn post(client: &Client, server: &Server, path: &str, body: &Value) -> Result<Bytes> {
-    client.call(server.address, Wire::Json, path, Some(body.to_string().into()), None).await
+async fn open_session(tx: &Transaction, owner: &User) -> Result<String> {
+    let token = SessionToken::generate()?;
+    let now = Clock::System.now();
+    let session = StoredSession {
+        public_id: Clock::System.new_id()?.to_string(),
+        user: owner.id.clone(),
+        created: now,
+        expires: now.plus(LIFETIME),
+        device: Device::default(),
+    };
+    sessions::insert(tx, &Namespace::default(), token.digest(), &session).await?;
+    Ok(token.expose().to_owned())
 }

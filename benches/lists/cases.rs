@@ -9,9 +9,9 @@ use usersd::domain::username::Username;
 use usersd::pb::users_client::UsersClient;
 use usersd::pb::{ListRequest, SearchRequest, UserStatus};
 
+use super::people::RARE_LABEL;
+use super::seed::{Samples, TENANT};
 use crate::Result;
-use crate::people::RARE_LABEL;
-use crate::seed::{Samples, TENANT};
 
 /// What the calls are made with.
 pub(crate) type Client = UsersClient<Channel>;

@@ -1,7 +1,7 @@
 //! The tables and the bars.
 
-use crate::bars::{self, median};
-use crate::cases::{Bar, Case, DEEP, DEEP_SHORT, FIRST, FIRST_SHORT};
+use super::cases::{self, Case, DEEP, DEEP_SHORT, FIRST, FIRST_SHORT};
+use crate::figures::{Bar, Figure, median};
 use crate::options::Options;
 
 /// One round of one kind of call.
@@ -80,7 +80,7 @@ pub(crate) fn print(database: &str, rows: &[Row], options: &Options) {
         "\n{database}: one caller, one call after the other; µs, medians of {} rounds of {} calls (of a tenth \
          where they take long)\nCPU is the server's and its database's; users are those of a page; x is the second \
          by the first, within a round",
-        options.rounds, options.calls
+        options.rounds, options.searches
     );
     for (tenant, base, beside) in [
         (false, format!("{small} users"), format!("{large} users")),
@@ -96,20 +96,28 @@ pub(crate) fn print(database: &str, rows: &[Row], options: &Options) {
     }
 }
 
-/// What the database was to keep.
-pub(crate) fn bars(database: &str, rows: &[Row]) -> Vec<bars::Bar> {
-    let mut bars = Vec::new();
-    let mut add = |text: String, figure: f64, unit, limit| {
-        bars.push(bars::Bar { text: format!("{database}: {text}"), figure, unit, limit });
-    };
+/// Every kind's growth in CPU time, what the slowest of the quick ones took, and what a deep page costs.
+pub(crate) fn figures(database: &str, rows: &[Row]) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    let cpu = |costs: &[Cost]| costs.iter().map(|cost| cost.cpu).collect::<Vec<_>>();
     for row in rows {
-        if row.case.tenant {
-            add(format!("beside many, {}", row.case.name), row.growth(|cost| cost.cpu), "x", GROWTH);
-        } else if row.case.bar != Bar::Open {
-            add(format!("growth, {}", row.case.name), row.growth(|cost| cost.cpu), "x", GROWTH);
+        let [base, large] = &row.costs;
+        let (name, compared) = (row.case.name, !base.is_empty() && !large.is_empty());
+        let bar =
+            if row.case.tenant || row.case.bar != cases::Bar::Open { Bar::AtMost(GROWTH) } else { Bar::None };
+        let with = if row.case.tenant { "beside many" } else { "growth" };
+        if compared {
+            figures.push(Figure::beside(
+                format!("{database}: {with}, {name}"),
+                "µs",
+                &cpu(large),
+                &cpu(base),
+                bar,
+            ));
         }
-        if row.case.bar == Bar::Quick {
-            add(format!("p99, {}", row.case.name), row.middle(1, |cost| cost.p99) / 1e3, " ms", QUICK);
+        if row.case.bar == cases::Bar::Quick {
+            let p99 = row.middle(1, |cost| cost.p99) / 1e3;
+            figures.push(Figure::alone(format!("{database}: p99, {name}"), "ms", p99, Bar::AtMost(QUICK)));
         }
     }
     let named = |name: &str| rows.iter().find(|row| row.case.name == name && !row.case.tenant);
@@ -117,11 +125,17 @@ pub(crate) fn bars(database: &str, rows: &[Row]) -> Vec<bars::Bar> {
         if let (Some(deep), Some(first)) = (named(deep), named(first))
             && !deep.costs[1].is_empty()
         {
-            let figure = ratio(&deep.costs[1], &first.costs[1], |cost| cost.cpu);
-            add(format!("{} by {}", deep.case.name, first.case.name), figure, "x", NOISE);
+            let name = format!("{database}: {} beside {}", deep.case.name, first.case.name);
+            figures.push(Figure::beside(
+                name,
+                "µs",
+                &cpu(&deep.costs[1]),
+                &cpu(&first.costs[1]),
+                Bar::AtMost(NOISE),
+            ));
         }
     }
-    bars
+    figures
 }
 
 /// Writes what a user takes to standard output.

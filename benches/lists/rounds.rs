@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use tonic::transport::Endpoint;
 
+use super::cases::{Case, Client, Known};
+use super::report::{Cost, Row};
+use super::seed::{self, TENANTS_USERS};
 use crate::Result;
-use crate::bars::median;
-use crate::cases::{Case, Client, Known};
+use crate::databases::{Place, Places};
+use crate::figures::median;
 use crate::options::Options;
-use crate::postgres::psql;
-use crate::report::{Cost, Row};
-use crate::seed::{self, Place, TENANTS_USERS};
 use crate::server::{CpuTimes, Server};
 
 /// Of the calls of a round, as many come before it and are not counted, and as many are enough if they take long.
@@ -27,21 +27,17 @@ struct Subject<'a> {
     tenants: Known,
 }
 
-/// Fills the databases and measures every kind of call. `small` and `large` are compared with each other, and `alone`,
-/// where there is nobody but the small tenant, with the same tenant in `large`.
-pub(crate) async fn measure(
-    options: &Options,
-    dir: &Path,
-    [small, large, alone]: [&Place; 3],
-) -> Result<Vec<Row>> {
-    let small = Subject::start(options, dir, small, options.rows.0, false).await?;
-    let alone = Subject::start(options, dir, alone, 0, true).await?;
-    let large = Subject::start(options, dir, large, options.rows.1, true).await?;
+/// Fills the databases and measures every kind of call: on the small and the large one, and for the small tenant alone
+/// and in the large one.
+pub(crate) async fn measure(options: &Options, dir: &Path, places: &Places) -> Result<Vec<Row>> {
+    let small = Subject::start(options, dir, &places.small, options.rows.0, false).await?;
+    let alone = Subject::start(options, dir, &places.alone, 0, true).await?;
+    let large = Subject::start(options, dir, &places.large, options.rows.1, true).await?;
     let mut subjects = [small, alone, large];
     let mut rows: Vec<Row> =
         Case::all().into_iter().filter(|case| case.name.contains(&options.only)).map(Row::new).collect();
     for round in 0..options.rounds {
-        eprintln!("round {} of {}", round + 1, options.rounds);
+        eprintln!("{}: round {} of {}", places.kind, round + 1, options.rounds);
         for row in &mut rows {
             let [small, alone, large] = &mut subjects;
             let base = if row.case.tenant { alone } else { small };
@@ -80,8 +76,8 @@ impl<'a> Subject<'a> {
         if !case.fits(known) {
             return Ok(None);
         }
-        let fewer = options.calls.div_ceil(FEWER);
-        let calls = if case.long { fewer } else { options.calls };
+        let fewer = options.searches.div_ceil(FEWER);
+        let calls = if case.long { fewer } else { options.searches };
         for number in 0..fewer {
             case.call(&mut self.client, known, number).await?;
         }
@@ -102,14 +98,6 @@ impl<'a> Subject<'a> {
 
     /// Of the server and, on PostgreSQL, of the processes that it is connected to.
     fn cpu_times(&self) -> Result<CpuTimes> {
-        let mut processes = vec![self.server.pid];
-        if self.place.file.is_none() {
-            let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
-                       AND pid <> pg_backend_pid()";
-            for line in psql(&self.place.url, sql)?.lines() {
-                processes.push(line.parse()?);
-            }
-        }
-        CpuTimes::of(&processes)
+        CpuTimes::of_server_and_database(&self.server, self.place)
     }
 }

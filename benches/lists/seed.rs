@@ -1,7 +1,7 @@
 //! Fills databases, past the API but through the functions it writes users with.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use sea_orm::{ConnectionTrait as _, Statement};
@@ -12,8 +12,9 @@ use usersd::domain::user::User;
 use usersd::store::list::AccessPath;
 use usersd::store::{self, Kind, Store, users};
 
+use super::people::People;
 use crate::Result;
-use crate::people::People;
+use crate::databases::Place;
 use crate::postgres::psql;
 
 /// The tenant with few users, wherever it is.
@@ -28,14 +29,6 @@ const SAMPLES: usize = 500;
 
 /// As long as bcrypt's.
 const HASH: &str = "$2b$10$usersd.benchmark.no.passwordusersd.benchmark.no.password.";
-
-/// Where a database is.
-pub(crate) struct Place {
-    /// For usersd.
-    pub(crate) url: String,
-    /// The file, if it is one.
-    pub(crate) file: Option<PathBuf>,
-}
 
 /// Some users from all over a tenant.
 pub(crate) type Samples = Vec<User>;

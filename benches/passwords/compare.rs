@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::bars::{Bar, median};
-use crate::load::{Clients, Login};
-use crate::start::Result;
-use crate::{ROUNDS, TURN, float, start_server};
+use super::load::{Clients, Login};
+use super::{ROUNDS, TURN, float, start_server};
+use crate::Result;
+use crate::figures::{Bar, Figure, median};
+use crate::options::Options;
 
 /// How much worse the newer build may be.
-const LIMIT: f64 = 1.05;
+const LIMIT: Bar = Bar::AtMost(1.05);
 
 /// Log-ins one after the other in each turn.
 const ALONE: usize = 8;
@@ -18,25 +19,25 @@ const ALONE: usize = 8;
 const ARRIVALS: f64 = 300.0;
 
 /// The figures of a turn, each better when smaller.
-const FIGURES: [&str; 5] = [
-    "a log-in alone, ms",
-    "ms a log-in, 64 clients without pause",
-    "µs a read beside them",
-    "p99 of a read beside them, ms",
-    "p99 of a refusal, ms",
+const FIGURES: [(&str, &str); 5] = [
+    ("a log-in alone", "ms"),
+    ("a log-in of 64 clients", "ms"),
+    ("a read beside them", "µs"),
+    ("p99 of a read beside them", "ms"),
+    ("p99 of a refusal", "ms"),
 ];
 
-/// Measures the build that cargo made beside `before`.
-pub(crate) async fn compare(before: &Path) -> Result<Vec<Bar>> {
+/// Measures `options.server` beside `before`.
+pub(crate) async fn measure(options: &Options, before: &Path) -> Result<Vec<Figure>> {
     let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
-    let after = Path::new(env!("CARGO_BIN_EXE_usersd"));
-    let servers = [start_server(before, dirs[0].path()).await?, start_server(after, dirs[1].path()).await?];
+    let servers =
+        [start_server(before, dirs[0].path()).await?, start_server(&options.server, dirs[1].path()).await?];
     let clients = [Clients::seed(servers[0].address).await?, Clients::seed(servers[1].address).await?];
     let mut rounds: Vec<[[f64; FIGURES.len()]; 2]> = Vec::new();
     for round in 0..ROUNDS {
         let mut pair = [[f64::NAN; FIGURES.len()]; 2];
         for turn in [round % 2, (round + 1) % 2] {
-            pair[turn] = measure(&clients[turn]).await?;
+            pair[turn] = turn_of(&clients[turn]).await?;
         }
         eprintln!("round {} of {ROUNDS}", round + 1);
         rounds.push(pair);
@@ -44,18 +45,15 @@ pub(crate) async fn compare(before: &Path) -> Result<Vec<Bar>> {
     for server in servers {
         server.stop().await?;
     }
-    println!("{:40}{:>12}{:>12}{:>10}", "", "before", "after", "ratio");
-    let bar = |(at, name): (usize, &&str)| {
-        let middle = |turn: usize| median(&rounds.iter().map(|pair| pair[turn][at]).collect::<Vec<_>>());
-        let figure = median(&rounds.iter().map(|pair| pair[1][at] / pair[0][at]).collect::<Vec<_>>());
-        println!("{name:40}{:>12.2}{:>12.2}{figure:>10.3}", middle(0), middle(1));
-        Bar { text: format!("{name}, of the build before"), figure, unit: "x", limit: LIMIT }
+    let figure = |(at, (name, unit)): (usize, &(&str, &'static str))| {
+        let of = |build: usize| rounds.iter().map(|pair| pair[build][at]).collect::<Vec<_>>();
+        Figure::beside(format!("{name}, beside the build before"), unit, &of(1), &of(0), LIMIT)
     };
-    Ok(FIGURES.iter().enumerate().map(bar).collect())
+    Ok(FIGURES.iter().enumerate().map(figure).collect())
 }
 
 /// One turn of one build.
-async fn measure(clients: &Clients) -> Result<[f64; FIGURES.len()]> {
+async fn turn_of(clients: &Clients) -> Result<[f64; FIGURES.len()]> {
     let mut alone = Vec::new();
     for n in 0..ALONE {
         let begun = Instant::now();

@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
 
-use crate::start::Result;
+use crate::Result;
 
 /// Readers at a time: more than the CPUs can serve.
 const READERS: usize = 32;

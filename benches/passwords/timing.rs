@@ -18,8 +18,8 @@ use usersd::ops::sessions::Login;
 use usersd::ops::{Operations, Rules};
 use usersd::store::Store;
 
-use crate::bars::{Bar, median};
-use crate::start::Result;
+use crate::Result;
+use crate::figures::{Bar, Figure, median};
 
 /// Hashes of some milliseconds: what else differs shows all the more.
 const COST: u32 = 7;
@@ -40,7 +40,7 @@ const CLASSES: [(&str, &str, usize); 6] = [
 ];
 
 /// The largest difference of two medians, in percent of a hash.
-pub(crate) async fn measure() -> Result<Vec<Bar>> {
+pub(crate) async fn measure() -> Result<Vec<Figure>> {
     let dir = tempfile::tempdir()?;
     let url = format!("sqlite://{}?mode=rwc", dir.path().join("usersd.db").display());
     let store = Store::connect(&url, 4).await?;
@@ -74,22 +74,19 @@ pub(crate) async fn measure() -> Result<Vec<Bar>> {
     }
     let medians = times.map(|times| median(&times));
     for ((class, ..), median) in CLASSES.iter().zip(medians) {
-        println!("timing: {class:12} {:8.3} ms", median * 1e3);
+        eprintln!("timing: {class:12} {:8.3} ms", median * 1e3);
     }
     let (least, most) = medians.iter().fold((f64::MAX, 0.0), |(a, b), m| (m.min(a), m.max(b)));
-    let hash = 1.0 / crate::crate_rate(1, Duration::from_secs(1)) / f64::from(1_u32 << (crate::COST - COST));
-    let of_a_hash = |text: String, seconds: f64| Bar {
-        text,
-        figure: seconds / hash * 100.0,
-        unit: " % of a hash",
-        limit: 3.0,
+    let hash = 1.0 / super::crate_rate(1, Duration::from_secs(1)) / f64::from(1_u32 << (super::COST - COST));
+    let of_a_hash = |name: &str, seconds: f64| {
+        Figure::alone(name, "% of a hash", seconds / hash * 100.0, Bar::AtMost(3.0))
     };
-    let bars = vec![
-        of_a_hash(format!("timing: largest difference of {SAMPLES} samples a class"), most - least),
-        of_a_hash("timing: unknown and wrong where costs differ".to_owned(), mixed(&ops, &caller).await?),
+    let figures = vec![
+        of_a_hash("whether time tells who exists: largest difference of medians", most - least),
+        of_a_hash("the same, unknown and wrong where costs differ, means", mixed(&ops, &caller).await?),
     ];
     store.close().await;
-    Ok(bars)
+    Ok(figures)
 }
 
 /// Among users with hashes of another system, every other one at half the cost: the difference of the means of unknown
@@ -115,7 +112,7 @@ async fn mixed(ops: &Operations, caller: &Caller) -> Result<f64> {
         wrong += refused(ops, caller, &format!("mixed-{n}"), 13).await?;
     }
     let mean = |sum: f64| sum / f64::from(MIXED);
-    println!(
+    eprintln!(
         "timing: mixed costs, means: unknown {:.3} ms, wrong {:.3} ms",
         mean(unknown) * 1e3,
         mean(wrong) * 1e3

@@ -63,6 +63,14 @@ fn front(
         let reply = reply.clone();
         rpcs.insert(name, move |request| Box::pin(replied(request, reply.clone())));
     }
+    for method in schema.methods() {
+        let (path, reply) = (method.path().to_owned(), reply.clone());
+        rpcs.insert_unary(method.path().to_owned().leak(), move |message, extensions| {
+            let caller = extensions.get().cloned();
+            let seen = Seen { path: path.clone(), caller, message: Bytes::copy_from_slice(message) };
+            Box::pin(std::future::ready(reply(seen).map(Bytes::from)))
+        });
+    }
     TestGateway { gateway: Gateway::new(Arc::clone(schema), rpcs, SETTINGS), refusal: None }
 }
 

@@ -53,8 +53,8 @@ pub(super) struct Pipeline {
     health_is_public: bool,
     reflection_is_public: bool,
     requests: AtomicU64,
-    /// Tells this process's request ids from those of other replicas.
-    instance_id: u32,
+    /// Begins this process's request ids, to tell them from those of other replicas.
+    instance_prefix: String,
 }
 
 /// Counts a call as abandoned when it is dropped with it: clients with a deadline often leave when it passes,
@@ -83,7 +83,7 @@ impl Pipeline {
             health_is_public: config.open.health,
             reflection_is_public: config.open.reflection,
             requests: AtomicU64::new(0),
-            instance_id,
+            instance_prefix: format!("{instance_id:08x}-"),
         }
     }
 
@@ -255,9 +255,10 @@ impl Pipeline {
         if let Some(id) = headers.get(REQUEST_ID).filter(fits) {
             return id.clone();
         }
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        HeaderValue::try_from(format!("{:08x}-{number:x}", self.instance_id))
-            .unwrap_or_else(|_| HeaderValue::from_static("none"))
+        let mut number = itoa::Buffer::new();
+        let number = number.format(self.requests.fetch_add(1, Ordering::Relaxed));
+        let id = [self.instance_prefix.as_bytes(), number.as_bytes()].concat();
+        HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or_else(|_| HeaderValue::from_static("none"))
     }
 }
 

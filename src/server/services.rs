@@ -1,5 +1,7 @@
 //! The services of one server, as one value.
 
+use std::sync::Arc;
+
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::auth::keyring::KeyRing;
@@ -28,11 +30,13 @@ pub struct Services {
 impl Services {
     /// Users and keys. Messages have at most `max_body` bytes.
     pub fn users_and_keys(ops: Operations, keys: KeyRing, max_body: usize) -> Self {
-        let users = UsersServer::new(UsersService::new(ops.clone())).max_decoding_message_size(max_body);
-        let keys = KeysServer::new(KeysService::new(ops, keys)).max_decoding_message_size(max_body);
         let mut rpcs = Upstream::default();
-        rpcs.add(users);
-        rpcs.add(keys);
+        let users = Arc::new(UsersService::new(ops.clone()));
+        unary::add_users(&mut rpcs, &users);
+        rpcs.add(UsersServer::from_arc(users).max_decoding_message_size(max_body));
+        let keys = Arc::new(KeysService::new(ops, keys));
+        unary::add_keys(&mut rpcs, &keys);
+        rpcs.add(KeysServer::from_arc(keys).max_decoding_message_size(max_body));
         Self { descriptors: crate::DESCRIPTOR_SET.to_vec(), scope_of: policy::scope_of, rpcs }
     }
 
@@ -57,4 +61,14 @@ fn reflection_builder(descriptors: &[u8]) -> tonic_reflection::server::Builder<'
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // With these a client can decode the details of a status.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// The unary RPCs of each service, as `build.rs` lists them.
+mod unary {
+    use std::sync::Arc;
+
+    use crate::http::Upstream;
+    use crate::pb::{keys_server::Keys, users_server::Users};
+
+    include!(concat!(env!("OUT_DIR"), "/unary.rs"));
 }

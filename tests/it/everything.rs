@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
@@ -127,6 +128,9 @@ pub(crate) fn services() -> Services {
     compiler.include_imports(true).open_file("everything.proto").unwrap();
     let mut rpcs = Upstream::default();
     rpcs.add(Everything);
+    rpcs.add_unary("/everything.Everything/File", &Arc::new(File), |_, request| async move {
+        tonic::server::UnaryService::call(&mut File, request).await
+    });
     Services { descriptors: compiler.encode_file_descriptor_set(), scope_of, rpcs }
 }
 

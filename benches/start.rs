@@ -9,12 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// The end of the process: `done` tells whether the run counts as passed.
-pub(crate) fn exit_code(bench: &str, done: Result<bool>) -> ExitCode {
+pub(crate) fn exit_code(done: Result<bool>) -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprint!("{bench}: {error}");
+            eprint!("cargo bench: {error}");
             let mut error: &dyn Error = &*error;
             while let Some(cause) = error.source() {
                 eprint!(": {cause}");
@@ -36,12 +36,6 @@ pub(crate) async fn stoppable<T>(run: impl Future<Output = Result<T>>) -> Result
         _ = terminated.recv() => {}
     }
     Err("interrupted".into())
-}
-
-/// URL of a database on the PostgreSQL server to measure on.
-pub(crate) fn postgres() -> Result<Option<String>> {
-    let url = std::env::var_os("USERSD_TEST_POSTGRES").filter(|url| !url.is_empty());
-    Ok(url.map(|url| url.into_string().map_err(|_| "USERSD_TEST_POSTGRES is not UTF-8")).transpose()?)
 }
 
 /// A number on the command line.

@@ -64,23 +64,21 @@ impl Client {
         }
     }
 
-    /// Sends `body` (a GET if there is none), with `key` if there is one, and gives the answer's body, as it came; anything but success in the
-    /// status line and, for gRPC, in `grpc-status` is an error that says what came instead.
+    /// Sends `body` (a GET if there is none) with `key`, and gives the answer's body, as it came; anything but success in
+    /// the status line and, for gRPC, in `grpc-status` is an error that says what came instead.
     pub(crate) async fn call(
         &self,
         server: SocketAddr,
         wire: Wire,
         path: &str,
         body: Option<Bytes>,
-        key: Option<&str>,
+        key: &str,
     ) -> Result<Bytes> {
         let mut request = Request::builder()
             .method(if body.is_some() { Method::POST } else { Method::GET })
             .uri(format!("http://{server}{path}"))
-            .header(CONTENT_TYPE, wire.content_type());
-        if let Some(key) = key {
-            request = request.header(AUTHORIZATION, format!("Bearer {key}"));
-        }
+            .header(CONTENT_TYPE, wire.content_type())
+            .header(AUTHORIZATION, format!("Bearer {key}"));
         let client = if wire == Wire::Json {
             &self.h1
         } else {

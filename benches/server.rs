@@ -13,6 +13,8 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::Result;
+use crate::databases::Place;
+use crate::postgres::psql;
 
 /// Longest wait for the start line, and for the end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,20 +28,30 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
 }
 
-/// Nanoseconds on a CPU, user and system, by thread.
+/// Nanoseconds on a CPU, user and system, by thread; threads that hash passwords are not among them.
 pub(crate) struct CpuTimes(HashMap<String, u64>);
 
 impl Server {
     /// Starts usersd on the database at `url`, in `dir` so that no configuration of someone else's is near.
     pub(crate) async fn usersd(binary: &Path, dir: &Path, url: &str) -> Result<Self> {
+        Self::usersd_with(binary, dir, url, &[]).await
+    }
+
+    /// The same with these settings in its environment.
+    pub(crate) async fn usersd_with(
+        binary: &Path,
+        dir: &Path,
+        url: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut command = Self::command(binary, dir);
-        command.args(["--listen", "127.0.0.1:0", "--database", url]);
+        command.args(["--listen", "127.0.0.1:0", "--database", url]).envs(settings.iter().copied());
         Self::start(command).await
     }
 
     /// Makes an API key for everything in the namespace `default`.
     pub(crate) async fn new_key(binary: &Path, dir: &Path, url: &str) -> Result<String> {
-        let scopes = "users.read,users.write,sessions.read,sessions.write";
+        let scopes = "users.admin,users.read,users.write,sessions.read,sessions.write";
         let mut command = Self::command(binary, dir);
         command.args(["key", "create", "--namespace", "default", "--name", "bench", "--scopes", scopes]);
         let done = command.args(["--database", url]).output().await?;
@@ -106,11 +118,11 @@ impl Server {
         CpuTimes::of(&[self.pid])
     }
 
-    /// `VmRSS`.
-    pub(crate) fn resident_mebibytes(&self) -> Result<f64> {
+    /// Memory as `/proc/PID/status` has it under that name: `VmRSS` or `RssAnon`.
+    pub(crate) fn mebibytes(&self, name: &str) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kibibytes: f64 = line.ok_or("no such memory")?.trim().trim_end_matches(" kB").parse()?;
         Ok(kibibytes / 1024.0)
     }
 
@@ -126,13 +138,18 @@ impl Server {
 }
 
 impl CpuTimes {
-    /// CPU time of processes of this machine so far, from the scheduler's own count: that of `/proc/PID/stat` moves in
+    /// CPU time of processes of this machine so far, without what hashing passwords takes, from the scheduler's own count: that of `/proc/PID/stat` moves in
     /// steps of 10 ms.
     pub(crate) fn of(processes: &[u32]) -> Result<Self> {
         let mut times = HashMap::new();
         for process in processes {
             for thread in fs::read_dir(format!("/proc/{process}/task"))? {
                 let thread = thread?;
+                if fs::read_to_string(thread.path().join("comm"))
+                    .is_ok_and(|name| name.starts_with("hasher-"))
+                {
+                    continue;
+                }
                 let text = match fs::read_to_string(thread.path().join("schedstat")) {
                     Ok(text) => text,
                     // The thread ended while we looked.
@@ -146,6 +163,19 @@ impl CpuTimes {
             }
         }
         Ok(Self(times))
+    }
+
+    /// Of a server and, on PostgreSQL, of the processes that serve its database.
+    pub(crate) fn of_server_and_database(server: &Server, place: &Place) -> Result<Self> {
+        let mut processes = vec![server.pid];
+        if place.file.is_none() {
+            let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+                       AND pid <> pg_backend_pid()";
+            for line in psql(&place.url, sql)?.lines() {
+                processes.push(line.parse()?);
+            }
+        }
+        Self::of(&processes)
     }
 
     /// Nanoseconds since `earlier`. A thread that ended between the two takes its share along.
