@@ -19,6 +19,7 @@ mod migration;
 mod observer;
 mod outage;
 mod pool;
+mod prepared;
 mod probe;
 pub mod purged;
 mod running;

@@ -15,6 +15,7 @@ use crate::error::Result;
 
 use super::entity::session::{self, Column};
 use super::entity::user;
+use super::prepared::Prepared;
 use super::{count, device};
 
 /// Adds a session.
@@ -117,14 +118,18 @@ pub async fn find(
     namespace: &Namespace,
     digest: SecretDigest,
 ) -> Result<Option<Session>> {
-    let select = session::Entity::find()
-        .select_only()
-        .columns([Column::PublicId, Column::UserId, Column::Created, Column::Expires, Column::Seen])
-        .columns([user::Column::Username, user::Column::Email, user::Column::Deleted])
-        .join(JoinType::InnerJoin, session::Relation::User.def())
-        .filter(Column::Namespace.eq(namespace.as_str()))
-        .filter(Column::Digest.eq(digest.as_bytes()));
-    let Some(row) = db.query_one(&select.into_query()).await? else { return Ok(None) };
+    static FIND: Prepared = Prepared::new(|| {
+        session::Entity::find()
+            .select_only()
+            .columns([Column::PublicId, Column::UserId, Column::Created, Column::Expires, Column::Seen])
+            .columns([user::Column::Username, user::Column::Email, user::Column::Deleted])
+            .join(JoinType::InnerJoin, session::Relation::User.def())
+            .filter(Column::Namespace.eq(""))
+            .filter(Column::Digest.eq(Vec::<u8>::new()))
+            .into_query()
+    });
+    let find = FIND.with(db, [namespace.as_str().into(), digest.as_bytes().into()]);
+    let Some(row) = db.query_one_raw(find).await? else { return Ok(None) };
     let row = Row::from_query_result(&row, "")?;
     if row.deleted != 0 {
         return Ok(None);
