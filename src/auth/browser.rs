@@ -27,8 +27,8 @@ impl BrowserRequests {
     /// Refuses what a web page sends and, with `local_only`, what no program of this machine would.
     pub(super) fn reject_browser_requests(&self, head: &Parts, local_only: bool) -> Result<()> {
         // A web page open in a browser must not reach this server: not directly (`Origin`), nor by a host
-        // name of its own that leads here (`Host`).
-        if head.headers.contains_key(header::ORIGIN) {
+        // name of its own that leads here (`Host`). The server's own pages, on a loopback address, may.
+        if head.headers.contains_key(header::ORIGIN) && !is_own_page(&head.headers) {
             return Err(Error::ForeignOrigin("without API keys no web page is served (Origin is set)"));
         }
         if hosts(head).all(|host| self.serves(host, local_only)) {
@@ -60,6 +60,17 @@ pub(super) fn reject_browser_certificate(headers: &HeaderMap) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Returns true if the one `Origin` is the one `Host`, and that is this machine.
+fn is_own_page(headers: &HeaderMap) -> bool {
+    let one = |name| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+    };
+    let (Some(origin), Some(host)) = (one(header::ORIGIN), one(header::HOST)) else { return false };
+    let of_origin = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    of_origin == Some(host) && host_name(host).is_some_and(|name| is_loopback(&name))
 }
 
 /// Every host that the request names: that of its target, and those of its headers.
@@ -134,6 +145,11 @@ mod tests {
             (vec![("host", "")], false, false),
             (vec![("origin", "http://localhost:8080")], false, false),
             (vec![("origin", "null")], false, false),
+            (vec![("host", "localhost:8080"), ("origin", "http://localhost:8080")], true, true),
+            (vec![("host", "[::1]:8080"), ("origin", "https://[::1]:8080")], true, true),
+            (vec![("host", "localhost:8080"), ("origin", "http://localhost:3000")], false, false),
+            (vec![("host", "evil.example"), ("origin", "http://evil.example")], false, false),
+            (vec![("host", "10.0.0.7:8080"), ("origin", "http://10.0.0.7:8080")], false, false),
             (vec![], true, true),
         ];
         for (headers, local, off) in cases {

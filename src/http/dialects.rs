@@ -250,7 +250,7 @@ impl<'g> Call<'g> {
             Dialect::Grpc(grpc) => grpc.refuse(self.target, status),
             Dialect::Web(web) => web.refuse(status),
             Dialect::GrpcJson => grpc_json::refuse(&micro::id(self.target), status),
-            Dialect::Rest(_) => super::reply::error(status),
+            Dialect::Rest(call) => call.refuse(&self.gateway.schema, status),
             Dialect::Micro => micro::refuse(&micro::id(self.target), status),
             Dialect::Appwrite(call) => call.refuse(status),
             Dialect::Meiro(_) => meiro::refuse(status),

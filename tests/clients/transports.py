@@ -7,6 +7,7 @@ import dataclasses
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -98,8 +99,13 @@ def refused_from_json(status):
             assert_equal(detail["domain"], "usersd", "domain of ErrorInfo")
             refused.reason, refused.metadata = detail["reason"], detail.get("metadata", {})
         elif kind == "BadRequest":
-            refused.fields = [violation["field"] for violation in detail["fieldViolations"]]
+            refused.fields = [proto_name(violation["field"]) for violation in detail["fieldViolations"]]
     return refused
+
+
+def proto_name(field):
+    """A field of JSON, `emailVerified`, as the proto spells it."""
+    return re.sub("[A-Z]", lambda letter: "_" + letter[0].lower(), field)
 
 
 def unknown_to_grpcurl(detail):

@@ -123,7 +123,7 @@ async fn json_of_the_wrong_types_names_every_field(service: &Service) {
     assert_eq!((status, reason(&answer)), (StatusCode::BAD_REQUEST, "FIELD_INVALID"));
     assert_eq!(
         named(&answer),
-        ["username", "email", "password", "status", "labels", "metadata", "sso_enabled", "id", "name"]
+        ["username", "email", "password", "status", "labels", "metadata", "ssoEnabled", "id", "name"]
     );
     assert!(!answer.to_string().contains("s3cret"), "{answer}");
     let (_, answer) = post(service, "/v1/users", r#"{"labels":["a",5,null],"metadata":{"k":1}}"#).await;

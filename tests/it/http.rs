@@ -15,6 +15,10 @@ crate::on_every_backend!(
     a_mask_is_a_text_in_json,
     replies_are_not_cacheable,
     the_request_id_comes_back,
+    etags_are_http_preconditions,
+    fields_at_fault_are_spelled_as_in_json,
+    metadata_that_would_not_be_read_is_refused,
+    numbers_in_urls_may_have_zeros_and_a_plus,
     a_form_content_type_is_json_for_micro,
     micro_errors_have_its_body,
     namespaces_are_separate_on_every_path,
@@ -172,6 +176,89 @@ async fn the_request_id_comes_back(service: &Service) {
     made.sort();
     made.dedup();
     assert_eq!(made.len(), 4, "{made:?}");
+}
+
+/// RFC 9110 §13.
+async fn etags_are_http_preconditions(service: &Service) {
+    let http = &service.replica;
+    let user = create(service, ada()).await;
+    let path = format!("/v1/users/{}", user.id);
+    let get = async |headers: &[(&str, &str)]| http.request(Method::GET, &path, "", headers).await;
+    let patch = async |tag: &str| {
+        http.request(Method::PATCH, &path, r#"{"name":"Countess"}"#, &[JSON, ("if-match", tag)]).await
+    };
+    let (_, headers, body) = get(&[]).await;
+    assert_eq!((headers["etag"].to_str().unwrap(), &body["user"]["etag"]), (&*user.etag, &json!(user.etag)));
+    for known in [user.etag.clone(), format!("\"other\", W/{}", user.etag), "*".to_owned()] {
+        let (status, headers, body) = get(&[("if-none-match", &known)]).await;
+        assert_eq!((status, body), (StatusCode::NOT_MODIFIED, Value::Null), "{known}");
+        assert_eq!(headers["etag"].to_str().unwrap(), user.etag);
+    }
+    let (status, ..) = get(&[("if-none-match", "\"other\"")]).await;
+    assert_eq!(status, StatusCode::OK);
+
+    let (status, headers, body) = patch(&user.etag).await;
+    assert_eq!((status, &body["user"]["name"]), (StatusCode::OK, &json!("Countess")));
+    assert_ne!(headers["etag"].to_str().unwrap(), user.etag);
+    let (status, _, body) = patch(&user.etag).await;
+    let reason = (status, &body["details"][0]["reason"]);
+    assert_eq!(reason, (StatusCode::PRECONDITION_FAILED, &json!("ETAG_MISMATCH")));
+    assert_eq!(patch("*").await.0, StatusCode::OK);
+    let list = format!("\"other\", {}", user.etag);
+    let (status, _, body) = patch(&list).await;
+    assert_eq!((status, field_at_fault(&body)), (StatusCode::BAD_REQUEST, "if-match".to_owned()));
+    let (status, _, body) = get(&[("if-match", &user.etag)]).await;
+    assert_eq!((status, field_at_fault(&body)), (StatusCode::BAD_REQUEST, "if-match".to_owned()));
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// The field of the first violation, which is the second detail.
+fn field_at_fault(body: &Value) -> String {
+    body["details"][1]["fieldViolations"][0]["field"].as_str().unwrap_or_default().to_owned()
+}
+
+/// google/rpc/error_details.proto, `FieldViolation.field`.
+async fn fields_at_fault_are_spelled_as_in_json(service: &Service) {
+    let http = &service.replica;
+    let (status, body) = http.json(Method::GET, "/v1/users?page_token=none", "").await;
+    assert_eq!((status, field_at_fault(&body)), (StatusCode::BAD_REQUEST, "pageToken".to_owned()), "{body}");
+    let message = body["message"].as_str().unwrap();
+    assert!(message.contains("pageToken ") && !message.contains("page_token"), "{message}");
+    let new = json!({"username": "ada", "ssoEnabled": 1, "metadata": {"a_key.b_c": 1}}).to_string();
+    let (_, body) = http.json(Method::POST, "/v1/users", &new).await;
+    let violations = body["details"][1]["fieldViolations"].as_array().unwrap();
+    let fields: Vec<_> = violations.iter().map(|violation| violation["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, [r#"metadata["a_key.b_c"]"#, "ssoEnabled"], "a key is no field: {body}");
+}
+
+async fn metadata_that_would_not_be_read_is_refused(service: &Service) {
+    for name in
+        ["grpc-metadata-usersd-namespace", "grpc-metadata-x-appwrite-project", "Grpc-Metadata-Authorization"]
+    {
+        let (status, _, body) =
+            service.replica.request(Method::GET, "/v1/users", "", &[(name, "other")]).await;
+        let expected = (StatusCode::BAD_REQUEST, name.to_lowercase());
+        assert_eq!((status, field_at_fault(&body)), expected, "{body}");
+    }
+    let other = [("grpc-metadata-color", "blue")];
+    assert_eq!(service.replica.request(Method::GET, "/v1/users", "", &other).await.0, StatusCode::OK);
+}
+
+async fn numbers_in_urls_may_have_zeros_and_a_plus(service: &Service) {
+    create(service, ada()).await;
+    for limit in ["02", "%2B2", "%2b002"] {
+        let (status, body) = service.replica.json(Method::GET, &format!("/v1/users?limit={limit}"), "").await;
+        assert_eq!(
+            (status, &body["users"][0]["username"]),
+            (StatusCode::OK, &json!("ada")),
+            "{limit}: {body}"
+        );
+    }
+    for limit in ["+-2", "2%2B", "0x2", "%2B"] {
+        let (status, body) = service.replica.json(Method::GET, &format!("/v1/users?limit={limit}"), "").await;
+        assert_eq!((status, field_at_fault(&body)), (StatusCode::BAD_REQUEST, "limit".to_owned()), "{limit}");
+    }
 }
 
 const FORM: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded")];

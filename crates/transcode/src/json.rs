@@ -16,6 +16,7 @@ mod write;
 
 pub(super) use read::{put_text, read_field};
 pub use wire::{Wire, next as next_wire};
+pub(super) use wire::{close, open};
 pub use write::write;
 pub use write::{string as write_string, write_field};
 

@@ -4,6 +4,7 @@
 pub mod escape;
 mod fields;
 pub mod json;
+mod names;
 mod query;
 pub mod route;
 pub mod schema;

@@ -213,6 +213,11 @@ impl Message {
 }
 
 impl Field {
+    /// As JSON spells it.
+    pub(crate) fn json_name(&self) -> &str {
+        std::str::from_utf8(quoted(&self.json_key)).unwrap_or(&self.name)
+    }
+
     /// Returns true for a list or a map.
     pub(crate) fn many(&self) -> bool {
         matches!(self.cardinality, Cardinality::Repeated | Cardinality::Packed | Cardinality::Map)

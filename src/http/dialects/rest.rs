@@ -1,5 +1,8 @@
 //! `/v1` and every other route that follows from the `google.api.http` options.
 
+mod preconditions;
+
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,6 +13,7 @@ use http::{Method as Verb, Response, StatusCode, header};
 use http_body::Frame;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tonic_types::{FieldViolation, StatusExt as _};
 
 use super::client::Client;
 use super::{Expected, Located};
@@ -42,6 +46,7 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(&'g Metho
             return Ok((&schema.methods[binding.method], Rest { binding, captures }));
         }
         Ok(RouteMatch::OtherVerbs(verbs)) => other_verb(&head.method, &verbs),
+        Ok(RouteMatch::Nothing) if head.method == Verb::OPTIONS && path == "*" => reply::no_content(),
         Ok(RouteMatch::Nothing) => {
             let (code, status) = reply::not_found("not found");
             reply::error_as(code, &status)
@@ -75,6 +80,7 @@ fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
 
 impl Rest<'_> {
     pub(super) fn expects(&self, head: &Parts, is_empty: bool, max: usize) -> Located<Expected> {
+        preconditions::reject_unread_metadata(&head.headers).map_err(|error| reply::error(&error.into()))?;
         if self.binding.body == Target::None {
             return Ok(Expected::Nothing);
         }
@@ -92,12 +98,34 @@ impl Rest<'_> {
         content: &[u8],
         end: Option<End>,
     ) -> Response<Body> {
+        let schema = client.schema();
         let answered = if client.method.server_streaming {
             self.stream(client, head, content, end).await
         } else {
             self.unary(client, head, content).await
         };
-        answered.unwrap_or_else(|status| reply::error(&status))
+        answered
+            .unwrap_or_else(|status| preconditions::failure(&head.headers, &self.spelled(schema, &status)))
+    }
+
+    /// Encodes the status of a call that fails.
+    pub(super) fn refuse(&self, schema: &Schema, status: &Status) -> Response<Body> {
+        reply::error(&self.spelled(schema, status))
+    }
+
+    /// The status with the fields at fault in JSON's spelling, in which the caller wrote them.
+    fn spelled<'s>(&self, schema: &Schema, status: &'s Status) -> Cow<'s, Status> {
+        let Some(bad) = status.get_details_bad_request() else { return Cow::Borrowed(status) };
+        let input = schema.methods[self.binding.method].input;
+        let (mut details, mut message) = (status.get_error_details(), status.message().to_owned());
+        let mut violations = bad.field_violations;
+        for FieldViolation { field, description, .. } in &mut violations {
+            let name = schema.json_path(input, field);
+            message = message.replace(&format!("{field} {description}"), &format!("{name} {description}"));
+            *field = name;
+        }
+        details.set_bad_request(violations);
+        Cow::Owned(Status::with_error_details(status.code(), message, details))
     }
 
     fn message(&self, schema: &Schema, head: &Parts, content: &[u8]) -> Result<Vec<u8>, Error> {
@@ -112,10 +140,16 @@ impl Rest<'_> {
         content: &[u8],
     ) -> Result<Response<Body>, Status> {
         let (schema, method) = (client.schema(), client.method);
-        let reply = client.unary(&self.message(schema, head, content)?).await?;
+        let mut message = self.message(schema, head, content)?;
+        preconditions::put_if_match(schema, method, &head.headers, &mut message)?;
+        let reply = client.unary(&message).await?;
         let mut out = Vec::with_capacity(2 * reply.len() + 64);
         write(schema, method.output, self.binding.response_body, &reply, &mut out)?;
-        Ok(reply::json(StatusCode::OK, out))
+        Ok(preconditions::tagged(
+            head,
+            schema.etag_of(method.output, &reply),
+            reply::json(StatusCode::OK, out),
+        ))
     }
 
     async fn stream(

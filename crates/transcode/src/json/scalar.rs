@@ -84,8 +84,22 @@ pub(super) fn from_text<'t>(
             text if is_number(text) => from_number(schema, kind, text),
             _ => Err(expected(schema, kind)),
         },
+        _ if source == Source::Url => from_number(schema, kind, &plain_digits(&text)),
         _ => from_number(schema, kind, &text),
     }
+}
+
+/// A number without the plus and the leading zeros that URLs may have and JSON may not.
+fn plain_digits(text: &str) -> Cow<'_, str> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Cow::Borrowed(text);
+    }
+    let short = digits.trim_start_matches('0');
+    Cow::Owned(format!("{sign}{}", if short.is_empty() { "0" } else { short }))
 }
 
 /// The value of a JSON number. Exact: 2^53 + 1 stays what it is.

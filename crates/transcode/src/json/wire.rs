@@ -141,14 +141,14 @@ pub(super) fn put_bare(out: &mut Vec<u8>, scalar: &Scalar<'_>) {
 }
 
 /// Begins a field whose length is not known yet; hand what it gives to [`close`].
-pub(super) fn open(out: &mut Vec<u8>, number: u32) -> usize {
+pub(crate) fn open(out: &mut Vec<u8>, number: u32) -> usize {
     put_varint(out, u64::from(number) << 3 | 2);
     out.push(0); // most messages are shorter than 128 bytes
     out.len()
 }
 
 /// Ends the field begun by [`open`].
-pub(super) fn close(out: &mut Vec<u8>, start: usize) {
+pub(crate) fn close(out: &mut Vec<u8>, start: usize) {
     let len = out.len().saturating_sub(start);
     if let (Ok(short @ 0..0x80), Some(prefix)) = (u8::try_from(len), out.get_mut(start - 1)) {
         *prefix = short;
