@@ -125,6 +125,11 @@ pub(super) fn is_read_only_file(error: &DbErr) -> bool {
     sqlite_result(error) == Some(8)
 }
 
+/// Returns true if SQLite found the file damaged: CORRUPT, NOTADB.
+pub(super) fn is_damaged_file(error: &DbErr) -> bool {
+    sqlite_result(error).is_some_and(|result| [11, 26].contains(&result))
+}
+
 /// The message of the database, without what the libraries wrap around it.
 pub(super) fn words(error: &DbErr) -> String {
     db_error(error).map_or_else(|| error.to_string(), |db_error| db_error.message().to_owned())

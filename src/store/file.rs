@@ -1,0 +1,135 @@
+//! The file of an SQLite database: where it is, whose it is, and whether it is still the one that was opened.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait as _, DbErr, Statement};
+
+use super::connect::ConnectError;
+use super::{Store, fault};
+
+/// The time between looks at the file.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What an operator does about a file that cannot be used.
+pub(super) const RESTORE: &str =
+    "stop the server, put the file that is meant in its place, remove its -wal and -shm, and start";
+
+/// The path of an SQLite file in the address of a database, as the driver reads it.
+pub fn path(url: &str) -> Option<PathBuf> {
+    let rest = url.strip_prefix("sqlite:")?;
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (path, _) = rest.split_once('?').unwrap_or((rest, ""));
+    Some(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into())
+}
+
+/// A file that SQLite itself created would be readable by everyone (0644); its `-wal` and `-shm` take over
+/// the mode of the file.
+pub(super) fn prepare(url: &str) -> Result<PathBuf, ConnectError> {
+    let file = path(url).unwrap_or_default();
+    let name = file.display().to_string();
+    let (_, parameters) = url.split_once('?').unwrap_or((url, ""));
+    let create = parameters.split('&').any(|parameter| parameter == "mode=rwc");
+    match std::fs::metadata(&file) {
+        Ok(found) => check_found(name, &found, create)?,
+        Err(_) if !create => return Err(ConnectError::Missing(name)),
+        Err(_) => match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file) {
+            Err(cause) if cause.kind() != ErrorKind::AlreadyExists => {
+                return Err(ConnectError::Create { path: name, cause });
+            }
+            _ => {}
+        },
+    }
+    Ok(file)
+}
+
+/// An empty file is what a copy leaves that was cut short, or a volume's placeholder: a new database in it is
+/// open to every user of this machine and holds no data.
+fn check_found(path: String, file: &std::fs::Metadata, create: bool) -> Result<(), ConnectError> {
+    if file.is_file() && file.len() == 0 {
+        if !create {
+            return Err(ConnectError::Empty(path));
+        }
+        tracing::warn!(path, "the database file is empty: a new database is made in it");
+    }
+    let mode = file.permissions().mode() & 0o777;
+    if mode & 0o004 != 0 {
+        let mode = format!("{mode:o}");
+        tracing::warn!(path, mode, "the database file can be read by every user of this machine: chmod 600");
+    }
+    Ok(())
+}
+
+/// A file as it was when it was opened.
+#[derive(Debug)]
+pub(super) struct OpenedFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl OpenedFile {
+    pub(super) fn look(path: &Path) -> std::io::Result<Self> {
+        let found = path.metadata()?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// Returns what is in its place, if that is another file or nothing. The file must not be opened for that: closing it
+    /// would release the locks of SQLite (POSIX).
+    fn replaced(&self) -> Option<String> {
+        let path = self.path.display();
+        match self.path.metadata() {
+            Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => None,
+            Ok(_) => Some(format!("{path} was replaced by another file: {RESTORE}")),
+            Err(error) => Some(format!("{path} is gone ({error}): {RESTORE}")),
+        }
+    }
+}
+
+impl Store {
+    /// Returns an error if the database is a file that is damaged, or that another program made. Reads all of it.
+    pub async fn check_file(&self) -> Result<(), ConnectError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let path = file.path.display().to_string();
+        // One without time limits: a large file takes some seconds.
+        let db = self.connection().await?;
+        let first = async |sql: &str| {
+            let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
+            row.map(|row| row.try_get_by_index::<String>(0)).transpose()
+        };
+        let known = async {
+            let ours = "SELECT name FROM sqlite_schema WHERE name = 'seaql_migrations'";
+            if first(ours).await?.is_none() {
+                // A new one has no tables yet.
+                return first("SELECT name FROM sqlite_schema WHERE type = 'table' LIMIT 1").await;
+            }
+            Ok(None)
+        };
+        let damaged =
+            |error: &DbErr| ConnectError::Damaged { path: path.clone(), cause: fault::words(error) };
+        if let Some(table) = known.await.map_err(|error| damaged(&error))? {
+            return Err(ConnectError::Foreign { path, table });
+        }
+        let found = first("PRAGMA quick_check(1)").await.map_err(|error| damaged(&error))?;
+        db.close().await?;
+        match found {
+            Some(found) if found == "ok" => Ok(()),
+            found => Err(ConnectError::Damaged { path, cause: found.unwrap_or_default() }),
+        }
+    }
+
+    /// Looks again and again whether the file is still the one that was opened, until it is not: what is written then goes
+    /// into a file that has no name. Never returns on PostgreSQL.
+    pub async fn watch_file(&self) {
+        let Some(file) = &self.file else { return std::future::pending().await };
+        loop {
+            if let Some(cause) = file.replaced() {
+                return self.health().note_unusable(&cause);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
