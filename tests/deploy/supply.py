@@ -1,7 +1,7 @@
 """The dependencies: checks them by deny.toml, and writes what the program consists of (a CycloneDX SBOM).
 
-    tests/supply.py                 checks licences, sources and banned crates
-    tests/supply.py --sbom FILE     also writes the SBOM, `-` to stdout
+    tests/deploy/supply.py                 checks licences, sources and banned crates
+    tests/deploy/supply.py --sbom FILE     also writes the SBOM, `-` to stdout
 
 Everything comes from `cargo metadata`, `cargo tree` and Cargo.lock. Known vulnerabilities need a database that changes every day:
 `cargo deny check advisories` asks it.
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tomllib
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The system that the program of the SBOM is for.
 TARGET = "x86_64-unknown-linux-gnu"
 
