@@ -1,6 +1,7 @@
 //! Copying an SQLite file while servers use it.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -92,6 +93,11 @@ impl Part {
         File::open(&self.path)
             .and_then(|file| file.sync_all())
             .and_then(|()| std::fs::hard_link(&self.path, to))
+            // Some file systems have no links. That there was no such file was seen before.
+            .or_else(|error| match error.kind() {
+                ErrorKind::AlreadyExists => Err(error),
+                _ => std::fs::rename(&self.path, to),
+            })
             .and_then(|()| File::open(folder)?.sync_all())
             .map_err(|cause| BackupError::Write { path: to.display().to_string(), cause })
     }

@@ -2,7 +2,7 @@
 
 mod tables;
 
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
 
 use crate::error::Error;
 
@@ -67,17 +67,17 @@ impl Store {
         mut progress: impl FnMut(Progress) + Send,
     ) -> Result<Copied, CopyError> {
         let (from, to) = (self.snapshot().await?, target.writing().await?);
-        let copied = Box::pin(copy(&from.tx, &to.tx, &mut progress)).await;
-        let next = last_number(&from.tx).await;
-        from.end().await?;
-        let tables = match copied {
+        let first = last_number(&from.tx).await?;
+        let tables = match Box::pin(copy(&from.tx, &to.tx, &mut progress)).await {
             Ok(tables) => tables,
             Err(error) => {
                 to.end().await?;
                 return Err(error);
             }
         };
-        set_last_number(&to.tx, next?).await?;
+        from.end().await?;
+        let last = last_number(self.reader()).await?;
+        set_last_number(&to.tx, last).await?;
         to.commit().await?;
         if target.kind() == Kind::Postgres {
             // Plans are made by what is known of the tables.
@@ -85,9 +85,7 @@ impl Store {
             library.execute_unprepared("ANALYZE").await?;
             library.close().await?;
         }
-        let events = tables.iter().find(|(table, _)| *table == "events").map_or(0, |(_, events)| events.rows);
-        let events_now = number(self.reader(), "SELECT count(*) FROM events").await?;
-        Ok(Copied { tables, missed_events: events_now.saturating_sub_unsigned(events).max(0) })
+        Ok(Copied { tables, missed_events: last - first })
     }
 }
 
@@ -164,7 +162,7 @@ async fn copy_table(
 }
 
 /// The number of the newest event, also of one that was removed.
-async fn last_number(db: &DatabaseTransaction) -> Result<i64, DbErr> {
+async fn last_number(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let sql = match db.get_database_backend() {
         DbBackend::Sqlite => "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'events'",
         _ => "SELECT COALESCE(pg_sequence_last_value(pg_get_serial_sequence('events', 'seq')::regclass), 0)",

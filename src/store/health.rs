@@ -129,6 +129,11 @@ impl Health {
         note(&self.state, |state| &mut state.unusable, Instant::now(), cause);
     }
 
+    /// Fails if the file is damaged or was replaced.
+    pub(super) fn usable(&self) -> Result<(), DbErr> {
+        self.state.borrow().unusable.as_ref().map_or(Ok(()), |fault| Err(away(&fault.cause)))
+    }
+
     /// Returns true if the file was replaced or is damaged: closing it in order would write to it.
     pub fn is_unusable(&self) -> bool {
         self.state.borrow().unusable.is_some()
