@@ -10,7 +10,7 @@ use super::{Failure, open_existing};
 /// Runs `usersd backup`.
 pub(super) async fn execute(config: &Config, to: &Path) -> Result<ExitCode, Failure> {
     let store = open_existing(&config.database).await?;
-    let backup = store.backup(to).await?;
+    let backup = Box::pin(store.backup(to)).await?;
     eprintln!(
         "usersd: {} has {} users, {} events and {} bytes, and was checked",
         to.display(),

@@ -32,7 +32,7 @@ pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, Failure> 
     }
     check_schema(&to, "target").await?;
     let mut bar = Bar::new();
-    let copied = from.copy_to(&to, |progress| bar.show(progress)).await?;
+    let copied = Box::pin(from.copy_to(&to, |progress| bar.show(progress))).await?;
     for (table, checksum) in &copied.tables {
         print(&format!("{table}\t{}\t{:032x}", checksum.rows, checksum.sum))?;
     }
@@ -58,7 +58,8 @@ async fn check_schema(store: &Store, which: &str) -> Result<(), Failure> {
 /// The time between two lines of the bar.
 const REDRAW: Duration = Duration::from_millis(100);
 
-const WIDTH: u64 = 30;
+/// The characters of a full bar.
+const WIDTH: usize = 30;
 
 /// The progress on stderr: a bar on a terminal, a line for each table elsewhere.
 struct Bar {
@@ -80,8 +81,9 @@ impl Bar {
             if ended { writeln!(stderr, "usersd: {table}: {done} rows") } else { Ok(()) }
         } else if ended || self.drawn.elapsed() >= REDRAW {
             self.drawn = Instant::now();
-            let full = (done * WIDTH).checked_div(all).unwrap_or(WIDTH).min(WIDTH);
-            let (full, rest) = ("#".repeat(full as usize), ".".repeat((WIDTH - full) as usize));
+            let full = (done * WIDTH as u64).checked_div(all).and_then(|full| usize::try_from(full).ok());
+            let full = full.unwrap_or(WIDTH).min(WIDTH);
+            let (full, rest) = ("#".repeat(full), ".".repeat(WIDTH - full));
             let end = if ended { "\n" } else { "" };
             write!(stderr, "\r{table:16} [{full}{rest}] {done} of {all}{end}").and_then(|()| stderr.flush())
         } else {

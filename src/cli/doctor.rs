@@ -62,7 +62,7 @@ async fn database(store: &Store) -> Vec<Finding> {
         return vec![Finding::new(check, Grade::Fault, found, "run `usersd migrate up`; then look again")];
     }
     let mut findings = vec![Finding::ok(check, format!("has all of {} migrations", steps.len()))];
-    match store.examine(Clock::System.now()).await {
+    match Box::pin(store.examine(Clock::System.now())).await {
         Ok(found) => findings.extend(found),
         Err(error) => {
             let advice = "see to the cause, and look again";
