@@ -164,7 +164,12 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     let path = file::prepare(url)?;
     let trust = Arc::<Trust>::default();
     let options = sqlite_options(url, &trust);
-    let writer = connect_with_retry(options.clone()).await?;
+    let writer = connect_with_retry(options.clone()).await.map_err(|error| {
+        if !fault::is_damaged_file(&error) {
+            return ConnectError::from(error);
+        }
+        ConnectError::Damaged { path: path.display().to_string(), cause: fault::words(&error) }
+    })?;
     let single = |db: &DatabaseConnection, stop| Single { pool: pool_of(db, &trust), stop };
     let write = single(&writer, Stop::default());
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
