@@ -20,12 +20,13 @@ fn main() -> Result<()> {
     user_agents(&out)
 }
 
-/// The commit that is built: USERSD_COMMIT, or in a release build from a checkout that of `.git`. A debug build does not
+/// The commit that is built: `USERSD_COMMIT`, or in a release build from a checkout that of `.git`. A debug build does not
 /// look there: each commit would compile everything once more.
 fn commit() -> Option<String> {
     println!("cargo:rerun-if-env-changed=USERSD_COMMIT");
-    let given = std::env::var("USERSD_COMMIT").ok().filter(|commit| !commit.is_empty());
-    let release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let given = std::env::var_os("USERSD_COMMIT").and_then(|commit| commit.into_string().ok());
+    let given = given.filter(|commit| !commit.is_empty());
+    let release = std::env::var_os("PROFILE").is_some_and(|profile| profile == "release");
     given.or_else(|| release.then(commit_of_checkout).flatten())
 }
 
