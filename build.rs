@@ -15,8 +15,43 @@ const USER_AGENTS: &str = "src/devices/data/regexes.yaml";
 
 fn main() -> Result<()> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    println!("cargo:rustc-env=USERSD_COMMIT={}", commit().as_deref().unwrap_or("unknown"));
     protos(&out)?;
     user_agents(&out)
+}
+
+/// The commit that is built: `USERSD_COMMIT`, or in a release build from a checkout that of `.git`. A debug build does not
+/// look there: each commit would compile everything once more.
+fn commit() -> Option<String> {
+    println!("cargo:rerun-if-env-changed=USERSD_COMMIT");
+    let given = std::env::var_os("USERSD_COMMIT").and_then(|commit| commit.into_string().ok());
+    let given = given.filter(|commit| !commit.is_empty());
+    let release = std::env::var_os("PROFILE").is_some_and(|profile| profile == "release");
+    given.or_else(|| release.then(commit_of_checkout).flatten())
+}
+
+/// The first digits of the commit that `.git` has checked out; in a worktree that is a file which names a folder.
+fn commit_of_checkout() -> Option<String> {
+    let dot_git = PathBuf::from(".git");
+    let git = match std::fs::read_to_string(&dot_git) {
+        Ok(text) => PathBuf::from(text.strip_prefix("gitdir:")?.trim()),
+        Err(_) => dot_git,
+    };
+    let head = std::fs::read_to_string(git.join("HEAD")).ok()?;
+    // Of these, only the log changes with every commit, also where references are packed.
+    for watched in ["HEAD", "logs/HEAD"].map(|name| git.join(name)).iter().filter(|path| path.exists()) {
+        println!("cargo:rerun-if-changed={}", watched.display());
+    }
+    let Some(reference) = head.trim().strip_prefix("ref: ") else { return head.get(..12).map(str::to_owned) };
+    let common =
+        std::fs::read_to_string(git.join("commondir")).map_or(git.clone(), |path| git.join(path.trim()));
+    let loose =
+        [&git, &common].iter().find_map(|folder| std::fs::read_to_string(folder.join(reference)).ok());
+    let packed = || {
+        let packed = std::fs::read_to_string(common.join("packed-refs")).ok()?;
+        Some(packed.lines().find(|line| line.ends_with(&format!(" {reference}")))?.to_owned())
+    };
+    loose.or_else(packed)?.get(..12).map(str::to_owned)
 }
 
 fn protos(out: &Path) -> Result<()> {

@@ -1,9 +1,14 @@
 //! The command line. What a person reads goes to stderr, what a program reads to stdout.
 
+mod backup;
+mod copy;
+mod doctor;
+mod health;
 mod keys;
 mod start;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +27,7 @@ use crate::error::with_causes;
 use crate::hasher::{Hasher, HasherConfig, StartError};
 use crate::ops::{Operations, Rules};
 use crate::server::{Server, Tls};
-use crate::store::Store;
+use crate::store::{ConnectError, Store};
 use crate::telemetry;
 
 /// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
@@ -35,7 +40,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Parser)]
 #[command(
     name = "usersd",
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("USERSD_COMMIT"), ")"),
     after_help = "\
 Every setting can come from the file, from the environment as USERSD_<SECTION>_<KEY>, and these two from the
 command line; the command line wins over the environment, the environment over the file. deploy/usersd.toml
@@ -78,6 +83,25 @@ enum Action {
     Key {
         #[command(subcommand)]
         step: keys::Step,
+    },
+    /// Copy an SQLite database to a new file, also while servers run on it
+    Backup {
+        /// The file to write; it must not be there yet
+        file: PathBuf,
+    },
+    /// Copy everything to another database, of the same kind or the other, while no server runs on either
+    Copy(copy::Addresses),
+    /// Look for what is wrong with the database, also while servers run on it
+    Doctor {
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask a running server whether it is ready
+    Health {
+        /// Its address for metrics and health
+        #[arg(default_value = "127.0.0.1:9464")]
+        address: SocketAddr,
     },
     /// Check the settings and print them, as TOML, without opening anything
     CheckConfig,
@@ -130,6 +154,9 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(command: &Command) -> Result<ExitCode, Failure> {
+    if let Some(Action::Health { address }) = command.action {
+        return health::execute(address);
+    }
     let overrides = Overrides { listen: command.listen.clone(), database: command.database.clone() };
     let (config, warnings) = Config::load(command.config.as_deref(), &overrides)
         .map_err(|problems| Failure::Usage(problems.to_string()))?;
@@ -150,6 +177,11 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
         match &command.action {
             Some(Action::Migrate { step: Migrate::Status }) => migrate_status(&config).await,
             Some(Action::Migrate { step: Migrate::Up }) => migrate_up(&config).await,
+            Some(Action::Backup { file }) => Box::pin(backup::execute(&config, file)).await,
+            Some(Action::Copy(addresses)) => Box::pin(copy::execute(addresses)).await,
+            Some(Action::Doctor { json }) => {
+                Box::pin(doctor::execute(&config, command.config.as_deref(), *json)).await
+            }
             Some(Action::Key { step }) => Box::pin(keys::execute(&config, step)).await,
             _ => Box::pin(serve(&config)).await,
         }
@@ -174,6 +206,7 @@ async fn migrate_status(config: &Config) -> Result<ExitCode, Failure> {
 
 async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
+    store.check_file().await?;
     store.check_writable().await?;
     store.migrate().await?;
     eprintln!("usersd: the database is up to date");
@@ -195,6 +228,12 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let drained = server.serve(listener, stop).await;
     watched.abort();
     // A connection whose call was cut off is given back when the database answers, which may be never.
+    if store.health().is_unusable() {
+        tracing::warn!(
+            "stopped; the database file was left as it is: closing it would write to what took its place"
+        );
+        std::process::exit(1);
+    }
     let closed = tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await.is_ok();
     if drained && closed {
         tracing::info!("stopped");
@@ -227,6 +266,7 @@ async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure>
 /// The database of the settings, as this program needs it, after waiting for it if it does not answer.
 async fn open(config: &Config, wait: Duration) -> Result<Store, Failure> {
     let store = start::connect(config, wait).await?;
+    store.check_file().await?;
     store.check_writable().await?;
     if config.migrate {
         store.migrate().await?;
@@ -240,6 +280,16 @@ async fn open_without_migrating(config: &Config) -> Result<Store, Failure> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
     check_migrations(&store).await?;
     Ok(store)
+}
+
+/// The database at `url`, which has to be there.
+async fn open_existing(url: &str) -> Result<Store, Failure> {
+    match Store::connect(&url.replace("mode=rwc", "mode=rw"), 1).await {
+        Err(ConnectError::Missing(path) | ConnectError::Empty(path)) => {
+            Err(Failure::Failed(format!("there is no database in {path}")))
+        }
+        opened => Ok(opened?),
+    }
 }
 
 async fn check_migrations(store: &Store) -> Result<(), Failure> {

@@ -4,13 +4,17 @@
 //! namespace. A missing row is `None`: the operation decides what that means. All of them fail as the
 //! database does.
 
+pub mod backup;
 pub mod clocks;
 pub mod coherence;
 mod connect;
 mod connection;
+pub mod copy;
+pub mod doctor;
 mod entity;
 pub mod events;
 mod fault;
+pub mod file;
 mod health;
 pub mod keys;
 mod lease;
@@ -32,6 +36,7 @@ pub mod totals;
 mod trust;
 mod turns;
 pub mod users;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +59,7 @@ pub use health::{Fault, Health, State};
 pub use migration::{Step, Steps};
 
 use coherence::{Changes, Coherence};
+use file::OpenedFile;
 use observer::Observer;
 use pool::Pool;
 use probe::Probe;
@@ -99,6 +105,8 @@ pub struct Store {
     trust: Arc<Trust>,
     probe: Arc<Probe>,
     coherence: Arc<Coherence>,
+    /// The file on SQLite.
+    file: Option<Arc<OpenedFile>>,
 }
 
 impl Store {

@@ -223,15 +223,15 @@ fn transactions_begin_and_end_in_one_place() {
         ("\"ROLLBACK", "store/lease.rs"),
         ("\"SAVEPOINT", "nowhere"),
         ("return_to_pool", "store/pool.rs"),
-        // The library's own, which migrations need.
-        ("TransactionTrait", "store/migration.rs"),
-        ("begin_with", "store/migration.rs"),
+        // The library's own, for migrations and for the commands that read or write a whole database.
+        ("TransactionTrait", "store/migration.rs store/whole.rs"),
+        ("begin_with", "store/migration.rs store/whole.rs"),
     ];
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         for line in code(&text).lines().filter(|line| !line.trim_start().starts_with("//")) {
             for (word, place) in places {
-                if line.contains(word) && path != place {
+                if line.contains(word) && place.split(' ').all(|place| path != place) {
                     wrong.push(format!("{path}: {}", line.trim()));
                 }
             }

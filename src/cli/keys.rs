@@ -1,5 +1,9 @@
 //! `usersd key`: creates, lists and revokes keys, with access to the database.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,6 +37,9 @@ pub(super) enum Step {
         /// Its lifetime, such as 90d; without one it is valid until it is revoked
         #[arg(long, value_name = "SPAN")]
         expires: Option<String>,
+        /// A new file for the key, in place of stdout; only its owner can read it
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// List keys, a line each: id, namespace, name, scopes, created, expires, last used, maker
     List {
@@ -53,10 +60,10 @@ pub(super) enum Step {
 /// Runs `usersd key`.
 pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Failure> {
     match step {
-        Step::Create { namespace, scopes, name, expires } => {
+        Step::Create { namespace, scopes, name, expires, file } => {
             let new = new_key(namespace, scopes, name, expires.as_deref());
             let new = new.map_err(|problems| Failure::Usage(problems.to_string()))?;
-            Box::pin(create(config, new)).await
+            Box::pin(create(config, new, file.as_deref())).await
         }
         Step::List { namespace } => {
             let namespaces = namespace.as_deref().map(AllowedNamespaces::parse).transpose();
@@ -85,7 +92,7 @@ fn new_key(namespace: &str, scopes: &str, name: &str, expires: Option<&str>) -> 
     }
 }
 
-async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
+async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<ExitCode, Failure> {
     let store = open_or_new(config).await?;
     let (secret, key) = keys::create(&store, &Clock::System, new).await?;
     eprintln!(
@@ -96,7 +103,7 @@ async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
         key.expires.map_or_else(String::new, |at| format!(" until {}", time(at))),
     );
     // A key that was not printed could never be used.
-    if let Err(error) = print(secret.expose()) {
+    if let Err(error) = file.map_or_else(|| print(secret.expose()), |file| write(file, secret.expose())) {
         keys::revoke(&store, &Clock::System, &key.id, false).await?;
         return Err(Failure::Failed(format!("the key could not be printed, and is revoked: {error}")));
     }
@@ -104,10 +111,15 @@ async fn create(config: &Config, new: NewKey) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn write(file: &Path, key: &str) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(key.as_bytes())
+}
+
 /// The database, with its tables if it is new. An older one stays as it is: servers of an older version may
 /// run on it.
 async fn open_or_new(config: &Config) -> Result<Store, Failure> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
+    store.check_file().await?;
     store.check_writable().await?;
     if config.migrate && store.migrations().await?.iter().all(|step| !step.applied) {
         store.migrate().await?;

@@ -1,8 +1,5 @@
 //! Opening a database.
 
-use std::fs::OpenOptions;
-use std::io::ErrorKind;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +8,7 @@ use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, sqlx};
 
+use super::file::{self, OpenedFile};
 use super::pool::Pool;
 use super::probe::{Address, Probe};
 use super::shared::{Shared, Single, Stop};
@@ -62,6 +60,24 @@ pub enum ConnectError {
     /// The file or its folder may not be written to.
     #[error("the database file, or its folder, cannot be written: {0}")]
     ReadOnly(String),
+    /// The file is damaged.
+    #[error("the database file {path} is damaged, and is not served from: {cause}; restore a backup")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// The damage, as SQLite found it.
+        cause: String,
+    },
+    /// The file is a database of another program.
+    #[error(
+        "the database file {path} is of another program, since it has a table {table} and none of usersd"
+    )]
+    Foreign {
+        /// The file.
+        path: String,
+        /// One of its tables.
+        table: String,
+    },
     /// The database does not answer, which may pass.
     #[error("the database does not answer: {0}")]
     Unreachable(String),
@@ -145,10 +161,15 @@ impl Store {
 }
 
 async fn sqlite(url: &str) -> Result<Store, ConnectError> {
-    prepare_file(url)?;
+    let path = file::prepare(url)?;
     let trust = Arc::<Trust>::default();
     let options = sqlite_options(url, &trust);
-    let writer = connect_with_retry(options.clone()).await?;
+    let writer = connect_with_retry(options.clone()).await.map_err(|error| {
+        if !fault::is_damaged_file(&error) {
+            return ConnectError::from(error);
+        }
+        ConnectError::Damaged { path: path.display().to_string(), cause: fault::words(&error) }
+    })?;
     let single = |db: &DatabaseConnection, stop| Single { pool: pool_of(db, &trust), stop };
     let write = single(&writer, Stop::default());
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -171,6 +192,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
         trust,
         probe: Arc::new(Probe::new(address)),
         coherence: Arc::default(),
+        file: OpenedFile::look(&path).ok().map(Arc::new),
     })
 }
 
@@ -229,43 +251,6 @@ pub(super) fn configure(options: SqliteOptions) -> SqliteOptions {
         .pragma("mmap_size", "2147418112")
         .pragma("cache_size", "-16384")
         .statement_cache_capacity(200)
-}
-
-/// A file that SQLite itself created would be readable by everyone (0644); its `-wal` and `-shm` take over
-/// the mode of the file.
-fn prepare_file(url: &str) -> Result<(), ConnectError> {
-    // As the driver reads it.
-    let rest = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
-    let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
-    let create = parameters.split('&').any(|parameter| parameter == "mode=rwc");
-    match std::fs::metadata(&path) {
-        Ok(file) => check_file(path, &file, create),
-        Err(_) if !create => Err(ConnectError::Missing(path)),
-        Err(_) => match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Err(cause) if cause.kind() != ErrorKind::AlreadyExists => {
-                Err(ConnectError::Create { path, cause })
-            }
-            _ => Ok(()),
-        },
-    }
-}
-
-/// An empty file is what a copy leaves that was cut short, or a volume's placeholder: a new database in it is
-/// open to every user of this machine and holds no data.
-fn check_file(path: String, file: &std::fs::Metadata, create: bool) -> Result<(), ConnectError> {
-    if file.is_file() && file.len() == 0 {
-        if !create {
-            return Err(ConnectError::Empty(path));
-        }
-        tracing::warn!(path, "the database file is empty: a new database is made in it");
-    }
-    let mode = file.permissions().mode() & 0o777;
-    if mode & 0o004 != 0 {
-        let mode = format!("{mode:o}");
-        tracing::warn!(path, mode, "the database file can be read by every user of this machine: chmod 600");
-    }
-    Ok(())
 }
 
 async fn connect_with_retry(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
@@ -344,6 +329,7 @@ async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
         trust,
         probe: Arc::new(Probe::new(address)),
         coherence: Arc::default(),
+        file: None,
     })
 }
 

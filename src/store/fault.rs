@@ -115,6 +115,11 @@ pub(super) fn is_connection_lost(error: &DbErr) -> bool {
     }
 }
 
+/// Returns true if SQLite found the file damaged: CORRUPT, NOTADB.
+pub(super) fn is_damaged_file(error: &DbErr) -> bool {
+    sqlite_result(error).is_some_and(|result| [11, 26].contains(&result))
+}
+
 /// Returns true if the server takes no writes: it became a standby, or its operator wants it so.
 pub(super) fn is_read_only_server(error: &DbErr) -> bool {
     code(error).is_some_and(|code| code == READ_ONLY)

@@ -38,12 +38,14 @@ pub struct State {
     /// It answers, and a commit failed, and no write has succeeded since. SQLite alone: there is nothing else
     /// to ask.
     pub unwritable: Option<Fault>,
+    /// The file of SQLite is damaged or was replaced, which only a new start can end.
+    pub unusable: Option<Fault>,
 }
 
 impl State {
     /// Returns true if the database can serve reads and writes.
     pub fn is_ready(&self) -> bool {
-        self.silent.is_none() && self.unwritable.is_none()
+        self.silent.is_none() && self.unwritable.is_none() && self.unusable.is_none()
     }
 }
 
@@ -65,9 +67,10 @@ impl Health {
     }
 
     /// Rejects immediately while the database does not answer: queueing for a connection would only add
-    /// latency.
+    /// latency. So it does once the database cannot be used any more.
     pub fn check(&self) -> Result<()> {
-        match &self.state.borrow().silent {
+        let state = self.state.borrow();
+        match state.unusable.as_ref().or(state.silent.as_ref()) {
             Some(fault) => Err(unavailable(&fault.cause)),
             None => Ok(()),
         }
@@ -119,6 +122,21 @@ impl Health {
     /// by itself when it is in trouble.
     pub fn note_commit_failure(&self, cause: &str) {
         note(&self.state, |state| &mut state.unwritable, Instant::now(), cause);
+    }
+
+    /// The file is damaged or was replaced: nothing is served from it until the next start.
+    pub(super) fn note_unusable(&self, cause: &str) {
+        note(&self.state, |state| &mut state.unusable, Instant::now(), cause);
+    }
+
+    /// Fails if the file is damaged or was replaced.
+    pub(super) fn usable(&self) -> Result<(), DbErr> {
+        self.state.borrow().unusable.as_ref().map_or(Ok(()), |fault| Err(away(&fault.cause)))
+    }
+
+    /// Returns true if the file was replaced or is damaged: closing it in order would write to it.
+    pub fn is_unusable(&self) -> bool {
+        self.state.borrow().unusable.is_some()
     }
 
     fn note_write(&self) {

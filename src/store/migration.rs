@@ -22,6 +22,8 @@ use crate::error::Result;
 
 use super::Store;
 
+pub(super) use m20261121_000002_lists::POSTGRES_TERMS;
+
 struct Migrator;
 
 impl MigratorTrait for Migrator {

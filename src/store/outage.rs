@@ -23,6 +23,8 @@ const AFTERMATH: Duration = Duration::from_secs(3);
 /// The kinds of outages, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    /// Until the next start.
+    Unusable,
     Silent,
     Unwritable,
     /// The database is well by all that it is asked, and calls fail there.
@@ -40,6 +42,10 @@ enum Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Begun(Kind::Unusable, cause) => write!(f, "database file cannot be used: {cause}"),
+            Self::Lasts(Kind::Unusable, cause, span, counts) => {
+                write!(f, "database file could not be used for {} s: {cause}; {counts}", span.as_secs())
+            }
             Self::Begun(Kind::Silent, cause) => write!(f, "database does not answer: {cause}"),
             Self::Begun(Kind::Unwritable, cause) => write!(f, "database takes no writes: {cause}"),
             Self::Begun(Kind::Failing, cause) => write!(f, "calls fail at the database: {cause}"),
@@ -52,7 +58,7 @@ impl fmt::Display for Line {
             Self::Lasts(Kind::Failing, cause, span, counts) => {
                 write!(f, "calls have failed at the database for {} s: {cause}; {counts}", span.as_secs())
             }
-            Self::Ended(Kind::Silent, span, counts) => {
+            Self::Ended(Kind::Unusable | Kind::Silent, span, counts) => {
                 write!(f, "database answers again after {:.1} s; {counts}", span.as_secs_f64())
             }
             Self::Ended(Kind::Unwritable, span, counts) => {
@@ -103,10 +109,15 @@ impl Report {
         {
             outage.failed = now;
         }
-        let current = match (&state.silent, &state.unwritable) {
-            (Some(fault), _) => Some((Kind::Silent, fault.since, Arc::clone(&fault.cause))),
-            (None, Some(fault)) => Some((Kind::Unwritable, fault.since, Arc::clone(&fault.cause))),
-            (None, None) => self.failing(now, failing).map(|since| (Kind::Failing, since, cause.into())),
+        let faults = [
+            (Kind::Unusable, &state.unusable),
+            (Kind::Silent, &state.silent),
+            (Kind::Unwritable, &state.unwritable),
+        ];
+        let worst = faults.into_iter().find_map(|(kind, fault)| Some((kind, fault.as_ref()?)));
+        let current = match worst {
+            Some((kind, fault)) => Some((kind, fault.since, Arc::clone(&fault.cause))),
+            None => self.failing(now, failing).map(|since| (Kind::Failing, since, cause.into())),
         };
         if let Some(outage) = &self.outage
             && current.as_ref().is_none_or(|(kind, ..)| *kind != outage.kind)
@@ -180,7 +191,7 @@ mod tests {
         let begun = Instant::now();
         let mut report = Report::new(Counts::default());
         let fault = Some(Fault { since: begun, cause: "connection refused".into() });
-        let (well, away) = (State::default(), State { silent: fault, unwritable: None });
+        let (well, away) = (State::default(), State { silent: fault, ..State::default() });
         let mut last_logged = Vec::new();
         let mut look = |second: u64, state: &State, count: u64| {
             let lines =

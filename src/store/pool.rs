@@ -175,6 +175,7 @@ impl Pool {
 
     /// Returns the connection, which is in no transaction. Waits while another statement has it.
     pub(super) async fn acquire(&self) -> Result<Lease, DbErr> {
+        self.health().usable()?;
         let mut slot = self.lock().await?;
         while let Slot::Idle(idle) = &mut *slot {
             let (acquired, verdict) =

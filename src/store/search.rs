@@ -1,5 +1,6 @@
 //! The search index: an FTS5 table on SQLite, a GIN index on PostgreSQL, both of the same numbers.
 
+mod rebuild;
 mod terms;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
+pub(super) use rebuild::index_all;
 pub(super) use terms::{Folded, same_terms, terms_of};
 pub use terms::{Term, probes};
 

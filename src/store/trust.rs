@@ -49,7 +49,10 @@ pub(super) enum Verdict {
 impl Trust {
     /// Draws conclusions from an error.
     pub(super) fn note(&self, error: &DbErr) {
-        if fault::is_read_only_server(error) {
+        if fault::is_damaged_file(error) {
+            let cause = format!("{}: {}", fault::words(error), super::file::RESTORE);
+            self.health.note_unusable(&cause);
+        } else if fault::is_read_only_server(error) {
             self.outdate();
         } else if fault::is_connection_lost(error) {
             self.suspect();

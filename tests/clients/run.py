@@ -25,6 +25,7 @@ import races
 import sdks
 import tls
 import transports
+import whole
 from accounts import Accounts
 from examples import Examples
 from harness import BINARY, EVERY_SCOPE, POSTGRES, Postgres, Runner, Server, Sqlite, database, assert_equal, new_key, assert_true
@@ -149,7 +150,7 @@ def main():
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
         *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(),
-        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(),
+        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *whole.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)
