@@ -12,6 +12,7 @@ mod entity;
 pub mod events;
 mod fault;
 mod health;
+pub mod key_changes;
 pub mod keys;
 mod lease;
 pub mod list;
