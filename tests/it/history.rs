@@ -29,7 +29,7 @@ pub(crate) const MAX_AGE: Duration = Duration::from_millis(200);
 const USERS: usize = 4;
 
 /// Changes of each user: the least, and the most where there is time.
-const ROUNDS: (usize, usize) = (10, 40);
+const ROUNDS: (usize, usize) = (4, 40);
 
 /// The time of a schedule, unless it has too few changes by then.
 const SPAN: Duration = Duration::from_secs(6);

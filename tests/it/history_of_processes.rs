@@ -71,15 +71,24 @@ async fn run(processes: &[Process], database: Option<&Cluster>) {
     tokio::join!(history.run(&replicas, replicas.len()), pauses, outages);
 }
 
-/// Stops a process for longer than it may answer from memory. Reads that began shortly before its end are the first that it
-/// has to do then, with what it knew before.
+/// Stops a process until others have ended a session and its time to answer from memory is over. Reads that begin then are the
+/// first that it has to do when it goes on, with what it knew before.
 async fn pause(process: &Process, replica: &Watched, history: &Arc<History>) {
     let mut reads = Vec::new();
-    let reading = async {
+    let meanwhile = async {
+        let ended = history.ended();
+        let others = async {
+            while history.ended() == ended && !history.is_over() {
+                tokio::time::sleep(MAX_AGE / 10).await;
+            }
+        };
+        // They may all wait for this process.
+        let _ = tokio::time::timeout(MAX_AGE * 10, others).await;
+        tokio::time::sleep(MAX_AGE).await;
         reads = history.begin_reads(replica);
         tokio::time::sleep(MAX_AGE / 10).await;
     };
-    process.pause(MAX_AGE * 3, reading).await;
+    process.pause(meanwhile).await;
     for read in join_all(reads).await {
         read.unwrap();
     }

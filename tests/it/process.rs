@@ -1,7 +1,6 @@
 //! The built program as processes of their own, which can be stopped, continued and killed.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -51,11 +50,10 @@ impl Process {
         kill_process(Pid::from_raw(self.id()).unwrap(), signal).unwrap();
     }
 
-    /// Stops it where it is for `span`; `before` happens at the end of that.
-    pub(crate) async fn pause(&self, span: Duration, before: impl Future<Output = ()>) {
+    /// Stops it where it is while `meanwhile` happens.
+    pub(crate) async fn pause(&self, meanwhile: impl Future<Output = ()>) {
         self.signal(Signal::STOP);
-        tokio::time::sleep(span).await;
-        before.await;
+        meanwhile.await;
         self.signal(Signal::CONT);
     }
 
