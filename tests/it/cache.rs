@@ -21,7 +21,6 @@ crate::on_every_backend!(
     without_memory_everything_is_read_from_the_database,
     a_cached_session_ends_by_itself_like_any_other,
     a_change_that_was_made_before_is_felt_by_who_asks_for_it_again,
-    a_read_that_cannot_be_stored_now_is_stored_later,
 );
 
 /// What the settings are by default.
@@ -315,36 +314,4 @@ async fn a_change_that_was_made_before_is_felt_by_who_asks_for_it_again(service:
         }
         assert_ended(&replica, way, &user, &session).await;
     }
-}
-
-async fn a_read_that_cannot_be_stored_now_is_stored_later(service: &Service) {
-    let strict = |config: &mut Config| {
-        config.cache.max_age = Duration::from_hours(1);
-        config.sessions.idle = Some(Duration::from_hours(1));
-    };
-    let replica = service.another(strict).await;
-    let user = create(service, ada()).await;
-    let session = login(service, "ada").await;
-    let seen = async || service.number("SELECT max(seen) FROM sessions").await;
-    for stopped in [false, true] {
-        until_cached(&replica, &session.id, &user.id).await;
-        service.execute("ALTER TABLE sessions RENAME TO sessions_away").await;
-        *replica.statements.lock().unwrap() = Some(Vec::new());
-        service.clock.advance(Duration::from_mins(10));
-        read_session(&replica, &session.id).await.unwrap();
-        let is_try = |sql: &str| sql.starts_with("UPDATE \"sessions\"");
-        let tried = || {
-            let statements = replica.statements.lock().unwrap();
-            statements.iter().flatten().any(|statement| is_try(&statement.sql))
-        };
-        until(async || tried()).await;
-        service.execute("ALTER TABLE sessions_away RENAME TO sessions").await;
-        if stopped {
-            break;
-        }
-        until(async || seen().await == service.clock.now().0).await;
-    }
-    replica.stop.cancel();
-    assert!(replica.running.await.unwrap());
-    assert_eq!(seen().await, service.clock.now().0);
 }
