@@ -140,6 +140,17 @@ impl Cache {
         }
     }
 
+    /// Has a session loaded anew that was not found in the database just now: it ended without this process noting it in time.
+    pub fn forget_session(&self, namespace: &Namespace, digest: SecretDigest) {
+        let found = self.records.as_ref().and_then(|records| records.get(&session_key(digest)));
+        if let Some(Record::Session(found)) = found
+            && found.digest == digest
+            && found.namespace == *namespace
+        {
+            self.coherence.note(found.slot);
+        }
+    }
+
     fn admits<T>(&self, found: &Cached<T>, namespace: &Namespace) -> bool {
         found.namespace == *namespace && self.coherence.admits(found.slot, found.stamp, self.max_age)
     }

@@ -166,7 +166,8 @@ impl Server {
         let drained = tokio::time::timeout(self.grace, open.wait()).await.is_ok();
         background.stop();
         // Those of the last minute. If the database is gone, they are lost.
-        let _ = tokio::time::timeout(FINAL_FLUSH_TIMEOUT, self.keys.flush_last_used()).await;
+        let flushes = async { tokio::join!(self.keys.flush_last_used(), self.ops.flush_last_reads()) };
+        let _ = tokio::time::timeout(FINAL_FLUSH_TIMEOUT, flushes).await;
         tracing::info!(
             calls = self.calls_admitted(),
             authentications = self.keys.authentications(),

@@ -16,6 +16,7 @@ pub mod events;
 mod fault;
 pub mod file;
 mod health;
+pub mod key_changes;
 pub mod keys;
 mod lease;
 pub mod list;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -16,6 +16,7 @@ use crate::domain::scope::Scopes;
 use crate::domain::secret::SecretDigest;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
+use crate::store::key_changes::{KeyChanges, LastChange};
 use crate::store::{self, Store};
 
 use super::limits::UsageCounter;
@@ -68,22 +69,33 @@ impl Principal {
         self.identity == Identity::Open
     }
 
-    fn of(key: Key) -> Self {
-        let used = key.last_used.map_or(0, |at| at.0);
+    /// The principal of a key, with what is counted of it if it was `known` before.
+    fn of(key: Key, known: Option<&Arc<Self>>) -> Arc<Self> {
+        let used = AtomicI64::new(key.last_used.map_or(0, |at| at.0));
+        let flushed = AtomicI64::new(used.load(Ordering::Relaxed));
         let principal = Self::new(&key.id, key.namespaces, key.scopes);
-        Self {
+        let principal = Self {
             identity: Identity::Key,
             expires: key.expires,
-            last_used: AtomicI64::new(used),
-            last_flushed: AtomicI64::new(used),
+            last_used: used,
+            last_flushed: flushed,
             ..principal
+        };
+        let Some(known) = known else { return Arc::new(principal) };
+        let may = |principal: &Self| (principal.namespaces.clone(), principal.scopes, principal.expires);
+        if known.name == principal.name && may(known) == may(&principal) {
+            return Arc::clone(known);
         }
+        principal.last_used.fetch_max(known.last_used.load(Ordering::Relaxed), Ordering::Relaxed);
+        Arc::new(Self { calls: Arc::clone(&known.calls), streams: Arc::clone(&known.streams), ..principal })
     }
 }
 
 #[derive(Debug, Default)]
 struct Table {
     version: i64,
+    /// Where the next reading goes on.
+    last: Option<LastChange>,
     /// True once a key was created, even if the database was restored from an older backup since.
     any_key_created: bool,
     keys: HashMap<SecretDigest, Arc<Principal>>,
@@ -94,7 +106,8 @@ struct Table {
 pub struct KeyRing {
     store: Store,
     clock: Clock,
-    table: Arc<RwLock<Arc<Table>>>,
+    /// Written by the refresh that runs, for as long as it takes to put in what changed.
+    table: Arc<RwLock<Table>>,
     /// Held by the one refresh that runs.
     refreshes: Arc<Mutex<Refreshes>>,
     /// The number of refreshes that have begun.
@@ -103,6 +116,8 @@ pub struct KeyRing {
     confirmed: Arc<RwLock<Instant>>,
     /// The number of keys that were hashed and looked up.
     authentications: Arc<AtomicU64>,
+    /// The number of keys that were read from the database.
+    keys_read: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +147,7 @@ impl KeyRing {
             begun: Arc::default(),
             confirmed: Arc::new(RwLock::new(Instant::now())),
             authentications: Arc::default(),
+            keys_read: Arc::default(),
         };
         ring.refresh().await?;
         Ok(ring)
@@ -145,6 +161,11 @@ impl KeyRing {
     /// Returns the number of keys that were hashed and looked up since the start.
     pub fn authentications(&self) -> u64 {
         self.authentications.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of keys that were read from the database since the start.
+    pub fn keys_read(&self) -> u64 {
+        self.keys_read.load(Ordering::Relaxed)
     }
 
     /// Rejects while the keys may have changed without our knowing: neither is a known key good then, nor an
@@ -173,7 +194,7 @@ impl KeyRing {
         Ok(principal)
     }
 
-    /// Reads the keys again if they have changed. Callers that come together share one reading.
+    /// Reads what has changed of the keys. Callers that come together share one reading.
     ///
     /// # Errors
     ///
@@ -195,42 +216,66 @@ impl KeyRing {
 
     async fn read(&self) -> Result<()> {
         let version = self.store.keys_version().await?;
-        let old = self.table();
-        if version == old.version {
+        let (known, last) = {
+            let table = self.table();
+            (table.version, table.last.clone())
+        };
+        if version == known {
             return Ok(());
         }
-        // Read after the version: it may be newer than that says, never older.
-        let all = self.store.all_keys().await?;
-        let same = |(digest, key): (SecretDigest, Key)| {
-            let known = old.keys.get(&digest).cloned();
-            (digest, known.unwrap_or_else(|| Arc::new(Principal::of(key))))
-        };
-        let any_key_created = old.any_key_created || version > 0;
-        let new = Arc::new(Table { version, any_key_created, keys: all.into_iter().map(same).collect() });
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        // Another one may have been quicker, and seen more. (A database that was put back has an older
-        // number.)
-        if Arc::ptr_eq(&table, &old) || table.version < version {
-            *table = new;
-        }
+        // A lower number is of a backup that was put in place of the database.
+        let last = last.filter(|_| version > known);
+        // Read after the version: keys may be newer than that says, never older.
+        let changes = self.store.key_changes(version, last.as_ref()).await?;
+        self.keys_read.fetch_add(changes.keys.len() as u64, Ordering::Relaxed);
+        self.apply(version, changes);
         Ok(())
+    }
+
+    fn apply(&self, version: i64, changes: KeyChanges) {
+        let renewed: Vec<_> = {
+            let table = self.table();
+            let renew = |(digest, key): (SecretDigest, Option<Key>)| {
+                (digest, key.map(|key| Principal::of(key, table.keys.get(&digest))))
+            };
+            changes.keys.into_iter().map(renew).collect()
+        };
+        let present = |(digest, key): (SecretDigest, Option<Arc<Principal>>)| Some((digest, key?));
+        let (all, some) = if changes.complete {
+            (Some(renewed.into_iter().filter_map(present).collect()), Vec::new())
+        } else {
+            (None, renewed)
+        };
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let replaced = all.map(|all| std::mem::replace(&mut table.keys, all));
+        for (digest, key) in some {
+            match key {
+                Some(key) => table.keys.insert(digest, key),
+                None => table.keys.remove(&digest),
+            };
+        }
+        (table.version, table.last) = (version, changes.last);
+        table.any_key_created |= version > 0;
+        drop(table);
+        drop(replaced); // takes long where there are many, and callers wait for the lock
     }
 
     /// Writes the times of last use that changed since the last flush to the database.
     pub async fn flush_last_used(&self) -> Result<()> {
-        let table = self.table();
         let changed = |key: &&Arc<Principal>| {
             key.last_used.load(Ordering::Relaxed) > key.last_flushed.load(Ordering::Relaxed)
         };
-        let mut used: Vec<&Arc<Principal>> = table.keys.values().filter(changed).collect();
+        let mut used: Vec<Arc<Principal>> = self.table().keys.values().filter(changed).cloned().collect();
         // Replicas that flush the same keys in the same order wait for each other and cannot deadlock.
-        used.sort_by_key(|key| (key.namespaces.as_str(), Arc::clone(&key.name)));
+        used.sort_by(|one, other| {
+            (one.namespaces.as_str(), &one.name).cmp(&(other.namespaces.as_str(), &other.name))
+        });
         if used.is_empty() {
             return Ok(());
         }
         let tx = self.store.begin_as_server().await?;
         let mut flushed = Vec::with_capacity(used.len());
-        for key in used {
+        for key in &used {
             let at = key.last_used.load(Ordering::Relaxed);
             store::keys::touch(&tx, &key.namespaces, &key.name, Timestamp(at)).await?;
             flushed.push((key, at));
@@ -242,8 +287,8 @@ impl KeyRing {
         Ok(())
     }
 
-    fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

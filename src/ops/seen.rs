@@ -16,6 +16,9 @@ const BATCH: usize = 200;
 /// Most sessions that wait to be stored; beyond that callers store theirs themselves.
 const MAX_WAITING: usize = 10_000;
 
+/// The time after which what could not be stored is tried again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
 /// Reads that are to be stored. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct SeenQueue {
@@ -58,20 +61,37 @@ impl SeenQueue {
         if state.waiting.is_empty() { None } else { state.waiting.get(&(namespace.clone(), digest)).copied() }
     }
 
-    /// Stores all that wait. What cannot be stored is forgotten: a later read is stored in its place.
+    /// Stores all that wait, and tries again later what could not be stored. Where too many wait they are forgotten: later
+    /// reads are stored in their place.
     async fn store_all(self) {
+        while let Err(error) = self.flush().await {
+            tracing::debug!(cause = with_causes(&error), "when sessions were last read cannot be stored");
+            {
+                let mut state = self.lock();
+                if state.waiting.len() > MAX_WAITING / 2 {
+                    state.waiting.clear();
+                }
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+
+    /// Stores all that wait.
+    ///
+    /// # Errors
+    ///
+    /// The first one of the database: what was not stored waits.
+    pub(super) async fn flush(&self) -> Result<()> {
         loop {
             let batch: Vec<_> = {
                 let mut state = self.lock();
                 if state.waiting.is_empty() {
                     state.storing = false;
-                    return;
+                    return Ok(());
                 }
                 state.waiting.iter().take(BATCH).map(|(key, at)| (key.clone(), *at)).collect()
             };
-            if let Err(error) = self.store_batch(&batch).await {
-                tracing::debug!(cause = with_causes(&error), "when sessions were last read cannot be stored");
-            }
+            self.store_batch(&batch).await?;
             let mut state = self.lock();
             for (key, at) in batch {
                 if state.waiting.get(&key) == Some(&at) {

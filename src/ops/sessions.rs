@@ -222,19 +222,29 @@ impl Operations {
         Ok(session)
     }
 
+    /// Stores the times at which cached sessions were last read, at the end of the server.
+    pub async fn flush_last_reads(&self) -> Result<()> {
+        self.seen.flush().await
+    }
+
     /// Ends the session that `token` opens.
     pub async fn logout(&self, caller: &Caller, token: &str) -> Result<()> {
         let namespace = &caller.namespace;
         let digest = SessionToken::digest_of(token).ok_or(Error::SessionNotFound)?;
         let session = store::sessions::find(&self.store.read(caller).await?, namespace, digest).await?;
         let now = self.clock.now();
-        let session = session.filter(|session| session.expires > now).ok_or(Error::SessionNotFound)?;
+        let Some(session) = session.filter(|session| session.expires > now) else {
+            self.cache.forget_session(namespace, digest);
+            return Err(Error::SessionNotFound);
+        };
         let was_open = self.is_open(&session);
-        let event = Event::new(now, Action::SessionDeleted, Some(session.user)).about(&session.public_id);
+        let event =
+            Event::new(now, Action::SessionDeleted, Some(session.user.clone())).about(&session.public_id);
         let tx = self.store.begin(caller).await?;
         // One that was not read for long goes too: a read of it may be stored a moment later and open it again. Of two that
         // log out with one token at the same time, one comes late.
         if !store::sessions::delete(&tx, namespace, digest).await? {
+            self.note_read_for_change(caller, &session.user);
             return Err(Error::SessionNotFound);
         }
         store::events::append(&tx, caller, &event).await?;
@@ -275,7 +285,9 @@ impl Operations {
     pub async fn delete_session(&self, caller: &Caller, user: &UserId, public_id: &str) -> Result<()> {
         let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(user.clone())).about(public_id);
         let tx = self.store.begin(caller).await?;
-        store::users::lock(&tx, &caller.namespace, user).await?.ok_or(Error::UserNotFound)?;
+        let account = store::users::lock(&tx, &caller.namespace, user).await?;
+        self.note_read_for_change(caller, user);
+        account.ok_or(Error::UserNotFound)?;
         // Saves a query, and PostgreSQL takes no text with a NUL in it.
         if uuid::Uuid::try_parse(public_id).is_err() {
             return Err(Error::SessionNotFound);
@@ -293,7 +305,9 @@ impl Operations {
     pub async fn delete_sessions(&self, caller: &Caller, user: &UserId) -> Result<u64> {
         let event = Event::new(self.clock.now(), Action::SessionsDeleted, Some(user.clone()));
         let tx = self.store.begin(caller).await?;
-        store::users::lock(&tx, &caller.namespace, user).await?.ok_or(Error::UserNotFound)?;
+        let account = store::users::lock(&tx, &caller.namespace, user).await?;
+        self.note_read_for_change(caller, user);
+        account.ok_or(Error::UserNotFound)?;
         let ended = store::sessions::delete_open(&tx, &caller.namespace, user, None, self.open()).await?;
         // Those that ended by themselves are no longer anyone's to end, but go with them.
         let others = store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;

@@ -125,6 +125,7 @@ impl Operations {
         let event = Event::new(self.clock.now(), Action::UserPurged, Some(id.clone()));
         let tx = self.store.begin(caller).await?;
         let account = store::users::lock_in_trash(&tx, namespace, id).await?;
+        self.note_read_for_change(caller, id);
         check(&account.ok_or(Error::UserNotFound)?.user)?;
         store::users::purge(&tx, namespace, id).await?;
         let mut more = store::purged::begin(&tx, namespace, id).await?;

@@ -298,6 +298,7 @@ impl Operations {
             Lifecycle::Live => store::users::lock(&tx, namespace, id).await?,
             Lifecycle::Trash => store::users::lock_in_trash(&tx, namespace, id).await?,
         };
+        self.note_read_for_change(caller, id);
         let before = account.ok_or(Error::UserNotFound)?.user;
         check_etag(&before, etag)?;
         let mut user = before.clone();
@@ -321,6 +322,12 @@ impl Operations {
         store::events::append(&tx, caller, &event.changing(user.version, edit.fields)).await?;
         tx.commit().await?;
         Ok(user)
+    }
+
+    /// Notes that a user was read to be changed. Where there is nothing left to do, a call before this one may have done it,
+    /// whose outcome was unknown, and whose COMMIT came after it was noted.
+    pub(super) fn note_read_for_change(&self, caller: &Caller, id: &UserId) {
+        self.store.coherence().note_user(caller.namespace.as_str(), id.as_str());
     }
 
     /// Marks a change.

@@ -20,7 +20,10 @@
 //! by a keyed hash: where two do, a change of one costs the other a load, and no caller can choose whose.
 //!
 //! A COMMIT whose outcome is unknown is noted like one that succeeded, since it may have. It may also succeed later, when
-//! the server gets to it: no caller was told that it did, and the second rule finds it.
+//! the server gets to it: no caller was told that it did, and the second rule finds it. But the same call again is told,
+//! when it finds nothing left to do. So calls that would change a user note that too, after they have read its row
+//! ([`Coherence::note_user`]); Logout, which may find no row that tells whose the session was, has only the cached record to
+//! go by, and leaves a load that is under way at that moment to the second rule.
 //!
 //! **Freshness.** Changes of other processes come from the log of events, which each change writes in its own
 //! transaction (`super::tail`). A poll of the log sees all that was committed before it began. It notes each
@@ -29,6 +32,12 @@
 //! began at *b* ≥ *a* + `max_age`. If the call finds a poll that is fresh, that poll began after *b* − `max_age` ≥ *a*.
 //! So it saw the change, noted it before it stored its time, and the call, which reads that time first, reads the slot as
 //! the poll left it; steps 2 and 3 do the rest. Where the log cannot be read no poll is fresh, and calls ask the database.
+//!
+//! **What ends by itself** has no event: a session that expires, or that is not read for too long. Neither is concluded from
+//! the two rules. The cache judges a record's own times at each hit. The last read that a record knows is never later than
+//! the one that the database has, so a session that is idle in the database is idle in every cache: what housekeeping
+//! removes, no cache calls valid. That holds among replicas whose clocks and settings agree; where they differ, a session
+//! ends as much later as they do.
 //!
 //! The clock is the one that goes on while the machine is suspended. Neither rule holds where it is wrong: where a
 //! hypervisor stops the guest and its clock, or where a former PostgreSQL primary goes on answering after another one was
@@ -126,8 +135,13 @@ impl Coherence {
         self.slots[usize::from(slot.0)].load(SeqCst) <= stamp.0 && self.everyone.load(SeqCst) <= stamp.0
     }
 
+    /// Notes that a user may have changed.
+    pub fn note_user(&self, namespace: &str, user: &str) {
+        self.note(self.slot(namespace, user));
+    }
+
     /// Notes a change of a user, after its COMMIT.
-    fn note(&self, slot: Slot) {
+    pub fn note(&self, slot: Slot) {
         let number = self.take_number();
         self.store_number(slot, number);
     }

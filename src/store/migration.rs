@@ -9,6 +9,7 @@ mod m20261125_000006_key_makers;
 mod m20261125_000007_faults;
 mod m20261126_000008_tail;
 mod m20261126_000009_totals;
+mod m20261126_000010_key_changes;
 
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode,
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000007_faults::MIGRATION),
             Box::new(m20261126_000008_tail::Migration),
             Box::new(m20261126_000009_totals::Migration),
+            Box::new(m20261126_000010_key_changes::Migration),
         ]
     }
 }
@@ -46,10 +48,11 @@ impl MigratorTrait for Migrator {
 /// number only has to be the same in all of them.
 const LOCK: i64 = 0x7573_6572_7364;
 
-/// Writers of older replicas lock a user first and events second, migrations in any order: without this, each could wait
-/// for the other.
+/// Writers of older replicas lock users or keys first and events second, migrations in any order: without this, each could
+/// wait for the other.
 const LOCK_OUT_WRITERS: &str = "DO $$ BEGIN
   IF to_regclass('users') IS NOT NULL THEN LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE; END IF;
+  IF to_regclass('keys') IS NOT NULL THEN LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE; END IF;
 END $$";
 
 /// A migration and whether the database has it.

@@ -13,11 +13,10 @@ use sea_orm::sqlx::{ConnectOptions as _, Executor as _};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx};
 use tokio::sync::Mutex;
 
-use crate::domain::key::Key;
-use crate::domain::secret::SecretDigest;
 use crate::error::{Error, Result, with_causes};
 
 use super::health::{Health, unavailable};
+use super::key_changes::{self, KeyChanges, LastChange};
 use super::lease::query;
 use super::{Store, connect, keys};
 
@@ -195,13 +194,13 @@ impl Probe {
         }
     }
 
-    async fn keys(&self) -> Result<Vec<(SecretDigest, Key)>> {
+    async fn key_changes(&self, version: i64, last: Option<&LastChange>) -> Result<KeyChanges> {
         let mut line = self.line.lock().await;
         let Some(taken) = line.take() else { return Err(unavailable("the connection was lost")) };
-        let all = tokio::time::timeout(KEYS_TIMEOUT, keys::all(&taken)).await;
-        let all = all.map_err(|_| Error::internal("reading all keys took too long"))??;
+        let read = tokio::time::timeout(KEYS_TIMEOUT, key_changes::read(&taken, version, last)).await;
+        let changes = read.map_err(|_| Error::internal("reading keys took too long"))??;
         *line = Some(taken);
-        Ok(all)
+        Ok(changes)
     }
 }
 
@@ -230,9 +229,10 @@ impl Store {
         self.probe.ask(self.health()).await
     }
 
-    /// Every key, over the probe's own connection.
-    pub async fn all_keys(&self) -> Result<Vec<(SecretDigest, Key)>> {
-        self.probe.keys().await
+    /// The keys that have changed since `last`, or all where that cannot be told, over the probe's own connection. To be
+    /// asked after `version` was.
+    pub async fn key_changes(&self, version: i64, last: Option<&LastChange>) -> Result<KeyChanges> {
+        self.probe.key_changes(version, last).await
     }
 }
 

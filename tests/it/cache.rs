@@ -20,6 +20,7 @@ crate::on_every_backend!(
     what_was_not_found_is_not_remembered,
     without_memory_everything_is_read_from_the_database,
     a_cached_session_ends_by_itself_like_any_other,
+    a_change_that_was_made_before_is_felt_by_who_asks_for_it_again,
 );
 
 /// What the settings are by default.
@@ -142,6 +143,18 @@ async fn end(replica: &Replica, way: usize, id: &str, session: &Session) {
 /// How many there are.
 const WAYS: usize = 8;
 
+/// Fails unless the replica shows what `way` has done.
+async fn assert_ended(replica: &Replica, way: usize, user: &User, session: &Session) {
+    is_refused(read_session(replica, &session.id).await);
+    let now = read(replica, &user.id).await;
+    match way {
+        0..=2 => assert_eq!(now.unwrap(), *user),
+        3 => assert_eq!(now.unwrap().status(), UserStatus::Blocked),
+        4..=6 => assert_ne!(now.unwrap().etag, user.etag),
+        _ => assert_refused(&now.unwrap_err(), Code::NotFound, "USER_NOT_FOUND"),
+    }
+}
+
 async fn what_ends_a_session_here_is_felt_here_at_once(service: &Service) {
     let replica = lasting(service).await;
     for way in 0..WAYS {
@@ -149,14 +162,7 @@ async fn what_ends_a_session_here_is_felt_here_at_once(service: &Service) {
         let session = login(service, &user.username).await;
         until_cached(&replica, &session.id, &user.id).await;
         end(&replica, way, &user.id, &session).await;
-        is_refused(read_session(&replica, &session.id).await);
-        let now = read(&replica, &user.id).await;
-        match way {
-            0..=2 => assert_eq!(now.unwrap(), user),
-            3 => assert_eq!(now.unwrap().status(), UserStatus::Blocked),
-            4..=6 => assert_ne!(now.unwrap().etag, user.etag),
-            _ => assert_refused(&now.unwrap_err(), Code::NotFound, "USER_NOT_FOUND"),
-        }
+        assert_ended(&replica, way, &user, &session).await;
     }
     // A session that shows its user's name, and a user who comes back.
     let user = create(service, ada()).await;
@@ -177,14 +183,7 @@ async fn what_happens_on_another_replica_is_felt_within_max_age(service: &Servic
         until_cached(&replica, &session.id, &user.id).await;
         end(&service.replica, way, &user.id, &session).await;
         tokio::time::sleep(MAX_AGE).await;
-        is_refused(read_session(&replica, &session.id).await);
-        let now = read(&replica, &user.id).await;
-        match way {
-            0..=2 => assert_eq!(now.unwrap(), user),
-            3 => assert_eq!(now.unwrap().status(), UserStatus::Blocked),
-            4..=6 => assert_ne!(now.unwrap().etag, user.etag),
-            _ => assert_refused(&now.unwrap_err(), Code::NotFound, "USER_NOT_FOUND"),
-        }
+        assert_ended(&replica, way, &user, &session).await;
     }
     // By the log alone, long before the cached record is too old to be used.
     let replica = lasting(service).await;
@@ -283,4 +282,36 @@ async fn a_cached_session_ends_by_itself_like_any_other(service: &Service) {
     service.clock.advance(Duration::from_hours(7 * 24));
     is_refused(read_session(&last, &session.id).await);
     assert!(!is_open(service, &session.id).await);
+}
+
+/// A COMMIT that the database got to after its caller was told that nobody knows: here a statement past the program.
+async fn a_change_that_was_made_before_is_felt_by_who_asks_for_it_again(service: &Service) {
+    let replica = lasting(service).await;
+    for way in 0..4 {
+        let user = create(service, nth(way)).await;
+        let session = login(service, &user.username).await;
+        until_cached(&replica, &session.id, &user.id).await;
+        let blocked = format!("UPDATE users SET status = 3 WHERE id = '{}'", user.id);
+        service.execute(&format!("DELETE FROM sessions; {}", if way == 3 { &blocked } else { "" })).await;
+        let (mut users, user_id) = (replica.users.clone(), user.id.clone());
+        let session_id = session.public_id.clone();
+        match way {
+            0 => {
+                let request = LogoutRequest { session_id: session.id.clone() };
+                assert_refused(
+                    &users.logout(request).await.unwrap_err(),
+                    Code::NotFound,
+                    "SESSION_NOT_FOUND",
+                );
+            }
+            1 => {
+                let request = DeleteSessionRequest { user_id, session_id };
+                let refused = users.delete_session(request).await.unwrap_err();
+                assert_refused(&refused, Code::NotFound, "SESSION_NOT_FOUND");
+            }
+            2 => drop(users.delete_sessions(DeleteSessionsRequest { user_id }).await.unwrap()),
+            _ => drop(users.update_status(becoming(&user.id, UserStatus::Blocked)).await.unwrap()),
+        }
+        assert_ended(&replica, way, &user, &session).await;
+    }
 }

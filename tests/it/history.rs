@@ -8,26 +8,31 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use usersd::config::Config;
 use usersd::pb::users_client::UsersClient;
 use usersd::pb::{
-    LoginRequest, LogoutRequest, ReadSessionRequest, UpdatePasswordRequest, UpdateRequest, User, UserStatus,
+    CreateRequest, LoginRequest, LogoutRequest, ReadSessionRequest, SetPasswordRequest,
+    UpdatePasswordRequest, UpdateRequest, User, UserStatus,
 };
 
 use crate::proxy::{Mode, Proxy};
 use crate::steps::{becoming, by_id, deletion, restoring};
-use crate::support::{Backend, PASSWORD, Replica, Service, create, nth, random};
+use crate::support::{Backend, PASSWORD, Replica, Service, nth, random};
 
 crate::on_every_backend!(no_replica_shows_what_ended_longer_ago_than_max_age);
 
-const MAX_AGE: Duration = Duration::from_millis(200);
+pub(crate) const MAX_AGE: Duration = Duration::from_millis(200);
 
 const USERS: usize = 4;
 
-/// Changes of each user.
-const ROUNDS: usize = 40;
+/// Changes of each user: the least, and the most where there is time.
+const ROUNDS: (usize, usize) = (4, 40);
+
+/// The time of a schedule, unless it has too few changes by then.
+const SPAN: Duration = Duration::from_secs(6);
 
 fn quick(config: &mut Config) {
     config.cache.max_age = MAX_AGE;
@@ -93,6 +98,11 @@ impl Story {
         self.versions.lock().unwrap().push((version(user), Done::now(by)));
     }
 
+    /// The number of its sessions that have ended for certain.
+    fn ended(&self) -> usize {
+        self.sessions.lock().unwrap().iter().filter(|known| known.ended.get().is_some()).count()
+    }
+
     fn open(&self) -> Vec<Arc<Known>> {
         let sessions = self.sessions.lock().unwrap();
         sessions.iter().filter(|known| !known.ending.load(SeqCst)).cloned().collect()
@@ -117,13 +127,16 @@ fn version(user: &User) -> u64 {
     user.etag.trim_matches('"').rsplit_once('-').unwrap().1.parse().unwrap()
 }
 
-type Users = UsersClient<Channel>;
+pub(crate) type Users = UsersClient<Channel>;
 
 /// Changes one user again and again, each time by another replica.
 #[expect(clippy::too_many_lines, reason = "one match over the ways in which a user changes")]
-async fn change(story: Arc<Story>, replicas: Vec<Users>, mut numbers: Numbers) {
-    let mut password = PASSWORD.to_owned();
-    for round in 0..ROUNDS {
+async fn change(story: Arc<Story>, replicas: Vec<Users>, unsteady: bool, mut numbers: Numbers) {
+    let (mut password, begun) = (PASSWORD.to_owned(), Instant::now());
+    for round in 0..ROUNDS.1 {
+        if round >= ROUNDS.0 && begun.elapsed() > SPAN && story.ended() > 0 {
+            return;
+        }
         let by = numbers.below(replicas.len());
         let mut users = replicas[by].clone();
         match numbers.below(10) {
@@ -142,7 +155,7 @@ async fn change(story: Arc<Story>, replicas: Vec<Users>, mut numbers: Numbers) {
                     continue;
                 }
                 let known = &open[numbers.below(open.len())];
-                log_out_among_reads(&story, known, &Watched { number: by, users, unsteady: false }).await;
+                log_out_among_reads(&story, known, &Watched { number: by, users, unsteady }).await;
             }
             5 => {
                 let name = Some(format!("round {round}"));
@@ -169,9 +182,13 @@ async fn change(story: Arc<Story>, replicas: Vec<Users>, mut numbers: Numbers) {
                     ..UpdatePasswordRequest::default()
                 };
                 let change = users.update_password(request);
-                if story.ends_all(by, async { Ok(change.await?.into_inner().user.unwrap()) }).await {
-                    password = new_password;
+                if !story.ends_all(by, async { Ok(change.await?.into_inner().user.unwrap()) }).await {
+                    // Nobody knows which of the two it has now.
+                    let (user_id, new_password) = (story.id.clone(), new_password.clone());
+                    let set = SetPasswordRequest { user_id, new_password, ..SetPasswordRequest::default() };
+                    let _ = replicas[by].clone().set_password(set).await;
                 }
+                password = new_password;
             }
             _ => {
                 story.deleted.fetch_add(1, SeqCst);
@@ -218,18 +235,19 @@ async fn log_out_among_reads(story: &Story, known: &Known, replica: &Watched) {
 }
 
 /// A replica that is read from.
-struct Watched {
-    number: usize,
-    users: Users,
+#[derive(Clone)]
+pub(crate) struct Watched {
+    pub(crate) number: usize,
+    pub(crate) users: Users,
     /// Its database comes and goes.
-    unsteady: bool,
+    pub(crate) unsteady: bool,
 }
 
 impl Watched {
-    async fn watch(self, stories: Arc<Vec<Arc<Story>>>, done: Arc<AtomicBool>, mut numbers: Numbers) -> u64 {
+    async fn watch(self, history: Arc<History>, mut numbers: Numbers) -> u64 {
         let mut calls = 0;
-        while !done.load(SeqCst) {
-            let story = &stories[numbers.below(stories.len())];
+        while !history.is_over() {
+            let story = &history.stories[numbers.below(history.stories.len())];
             if numbers.below(3) == 0 {
                 self.read(story).await;
             } else {
@@ -287,68 +305,103 @@ impl Watched {
     }
 }
 
-/// Lets the schedule run against `replicas`; those from `steady` on are only read from.
-async fn run(service: &Service, replicas: &[Replica], steady: usize) {
-    let mut stories = Vec::new();
-    for n in 0..USERS {
-        let user = usersd::pb::CreateRequest {
-            username: format!("{}of{n}", replicas.len()),
-            email: format!("{}of{n}@example.com", replicas.len()),
-            ..nth(n)
-        };
-        stories.push(Arc::new(Story::of(create(service, user).await)));
-    }
-    let seed = u64::from_ne_bytes(*random().first_chunk().unwrap()) | 1;
-    println!("seed {seed}, {} replicas", replicas.len());
-    let mut seeds = Numbers(seed);
-    let mut numbers = || Numbers((seeds.below(usize::MAX) as u64) | 1);
-    let (stories, done) = (Arc::new(stories), Arc::new(AtomicBool::new(false)));
-    let mut watching = Vec::new();
-    for (number, replica) in replicas.iter().enumerate() {
-        *replica.statements.lock().unwrap() = Some(Vec::new());
-        for _ in 0..2 {
-            let watched = Watched { number, users: replica.users.clone(), unsteady: number >= steady };
-            watching.push(tokio::spawn(watched.watch(Arc::clone(&stories), Arc::clone(&done), numbers())));
+/// What is known of all users.
+pub(crate) struct History {
+    stories: Vec<Arc<Story>>,
+    over: AtomicBool,
+}
+
+impl History {
+    /// Of users who are created; `name` tells them from others.
+    pub(crate) async fn begin(users: &Users, name: &str) -> Arc<Self> {
+        let mut stories = Vec::new();
+        for n in 0..USERS {
+            let (username, email) = (format!("{name}{n}"), format!("{name}{n}@example.com"));
+            let request = CreateRequest { username, email, ..nth(n) };
+            let user = users.clone().create(request).await.unwrap().into_inner().user.unwrap();
+            stories.push(Arc::new(Story::of(user)));
         }
+        Arc::new(Self { stories, over: AtomicBool::new(false) })
     }
-    let clients: Vec<_> = replicas[..steady].iter().map(|replica| replica.users.clone()).collect();
-    let acting: Vec<_> = stories
-        .iter()
-        .map(|story| tokio::spawn(change(Arc::clone(story), clients.clone(), numbers())))
-        .collect();
-    for task in acting {
-        task.await.unwrap();
+
+    /// Lets the schedule run against `replicas`; those from `acting` on are only read from.
+    pub(crate) async fn run(self: &Arc<Self>, replicas: &[Watched], acting: usize) {
+        let seed = u64::from_ne_bytes(*random().first_chunk().unwrap()) | 1;
+        println!("seed {seed}, {} replicas", replicas.len());
+        let mut seeds = Numbers(seed);
+        let mut numbers = || Numbers((seeds.below(usize::MAX) as u64) | 1);
+        let mut watching = Vec::new();
+        for replica in replicas.iter().chain(replicas) {
+            watching.push(tokio::spawn(replica.clone().watch(Arc::clone(self), numbers())));
+        }
+        let clients: Vec<_> = replicas[..acting].iter().map(|replica| replica.users.clone()).collect();
+        let unsteady = replicas[..acting].iter().any(|replica| replica.unsteady);
+        let changes = self
+            .stories
+            .iter()
+            .map(|story| tokio::spawn(change(Arc::clone(story), clients.clone(), unsteady, numbers())));
+        let changed = join_all(changes.collect::<Vec<_>>()).await;
+        self.over.store(true, SeqCst);
+        let mut calls = 0;
+        for task in watching {
+            calls += task.await.unwrap();
+        }
+        changed.into_iter().for_each(Result::unwrap);
+        println!("{calls} reads; {} sessions ended", self.ended());
+        assert!(self.ended() > 0);
     }
-    done.store(true, SeqCst);
-    let mut calls = 0;
-    for task in watching {
-        calls += task.await.unwrap();
+
+    /// The number of sessions that have ended for certain.
+    pub(crate) fn ended(&self) -> usize {
+        self.stories.iter().map(|story| story.ended()).sum()
     }
-    let is_ended = |known: &&Arc<Known>| known.ended.get().is_some();
-    let ended = |story: &Arc<Story>| story.sessions.lock().unwrap().iter().filter(is_ended).count();
-    let ended: usize = stories.iter().map(ended).sum();
-    let selects = |replica: &Replica| {
-        let noted = replica.statements.lock().unwrap().take().unwrap();
-        noted.iter().filter(|statement| statement.sql.starts_with("SELECT")).count()
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(SeqCst)
+    }
+
+    /// Begins to read every user and the newest sessions, some times over.
+    pub(crate) fn begin_reads(self: &Arc<Self>, replica: &Watched) -> Vec<JoinHandle<()>> {
+        let stories = self.stories.iter().cycle().take(self.stories.len() * 4).cloned();
+        let read = |story: Arc<Story>| {
+            let replica = replica.clone();
+            tokio::spawn(async move {
+                let sessions = story.sessions.lock().unwrap().clone();
+                let sessions = sessions.iter().rev().take(6).map(|known| replica.read_session(known));
+                tokio::join!(replica.read(&story), join_all(sessions));
+            })
+        };
+        stories.map(read).collect()
+    }
+}
+
+fn watched(replicas: &[Replica], steady: usize) -> Vec<Watched> {
+    let watched = |(number, replica): (usize, &Replica)| Watched {
+        number,
+        users: replica.users.clone(),
+        unsteady: number >= steady,
     };
-    let selects: usize = replicas.iter().map(selects).sum();
-    println!("{calls} reads; {ended} sessions ended; {selects} questions of all calls to the database");
-    assert!(ended > 0);
+    replicas.iter().enumerate().map(watched).collect()
+}
+
+async fn run(replicas: &[Replica], steady: usize) {
+    let history = History::begin(&replicas[0].users, &format!("{}of", replicas.len())).await;
+    history.run(&watched(replicas, steady), steady).await;
 }
 
 async fn no_replica_shows_what_ended_longer_ago_than_max_age(service: &Service) {
     let mut replicas = vec![service.another(quick).await];
     match service.backend {
         Backend::Sqlite => {
-            run(service, &replicas, 1).await;
+            run(&replicas, 1).await;
             replicas.push(service.another(quick).await);
-            run(service, &replicas, 2).await;
+            run(&replicas, 2).await;
         }
         Backend::Postgres => {
             for _ in 0..2 {
                 replicas.push(service.another(quick).await);
             }
-            run(service, &replicas, 3).await;
+            run(&replicas, 3).await;
             // And one whose connections are cut, or fall silent.
             let proxy = Proxy::to(service.url()).await;
             replicas.push(
@@ -366,7 +419,7 @@ async fn no_replica_shows_what_ended_longer_ago_than_max_age(service: &Service) 
                 }
             };
             tokio::select! {
-                () = run(service, &replicas, 3) => {}
+                () = run(&replicas, 3) => {}
                 () = faults => {}
             }
         }

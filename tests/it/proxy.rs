@@ -8,9 +8,16 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
+use crate::support::random;
+
+/// The most by which something is late, in milliseconds.
+const MAX_JITTER: u64 = 6;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Forward,
+    /// What comes through is late, each time by another time.
+    Jitter,
     /// Connections are accepted and stay open, and nothing comes through.
     Silent,
     /// Connections are closed, and new ones refused.
@@ -76,10 +83,11 @@ async fn connect(near: TcpStream, target: PgConnectOptions, mode: watch::Receive
     let socket = socket
         .or_else(|| host.starts_with('/').then(|| format!("{host}/.s.PGSQL.{}", target.get_port()).into()));
     if let Some(socket) = socket {
-        let (read, write) = tokio::io::split(UnixStream::connect(socket).await.unwrap());
+        let Ok(far) = UnixStream::connect(socket).await else { return };
+        let (read, write) = tokio::io::split(far);
         tokio::join!(pump(near_read, write, mode.clone()), pump(read, near_write, mode));
     } else {
-        let far = TcpStream::connect((host, target.get_port())).await.unwrap();
+        let Ok(far) = TcpStream::connect((host, target.get_port())).await else { return };
         let (read, write) = tokio::io::split(far);
         tokio::join!(pump(near_read, write, mode.clone()), pump(read, near_write, mode));
     }
@@ -98,7 +106,12 @@ async fn pump(
             read = from.read(&mut buffer) => read.unwrap_or(0),
             _ = cut.wait_for(|mode| *mode == Mode::Refused) => 0,
         };
-        let open = mode.wait_for(|mode| *mode != Mode::Silent).await.is_ok_and(|mode| *mode == Mode::Forward);
+        let mode = mode.wait_for(|mode| *mode != Mode::Silent).await.map_or(Mode::Refused, |mode| *mode);
+        if mode == Mode::Jitter {
+            let late = Duration::from_millis(u64::from(random()[0]) % (MAX_JITTER + 1));
+            tokio::time::sleep(late).await;
+        }
+        let open = mode != Mode::Refused;
         if read == 0 || !open || to.write_all(&buffer[..read]).await.is_err() {
             let _ = to.shutdown().await;
             return;

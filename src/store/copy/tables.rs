@@ -6,7 +6,8 @@ use sea_orm::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// The tables, those first that others refer to. The rest is made again: totals by triggers, the search index from the users.
+/// The tables, those first that others refer to. The rest is made again: totals by triggers, the search index from
+/// the users; changes of keys are for servers that run.
 pub(super) const TABLES: [&str; 11] = [
     "users",
     "sessions",
