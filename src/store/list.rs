@@ -317,8 +317,14 @@ fn chosen(
     };
     let select = match (path, backend) {
         (AccessPath::Order, _) => select,
-        (AccessPath::Found(found), DbBackend::Sqlite) | (AccessPath::FoundMost(found), _) => {
+        (AccessPath::Found(found), DbBackend::Sqlite) => {
             select.filter(key_of(backend).in_subquery(found.as_ref().clone()))
+        }
+        (AccessPath::FoundMost(found), _) => {
+            let mut found = found.as_ref().clone();
+            // In one namespace PostgreSQL knows that an id is found once.
+            found.and_where(Expr::col("namespace").eq(namespace.as_str()));
+            select.filter(key_of(backend).in_subquery(found))
         }
         // And this one keeps it from looking up the numbers where it is to go along the order.
         (AccessPath::OrderAmong(found), DbBackend::Sqlite) => {
