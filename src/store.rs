@@ -91,6 +91,9 @@ impl Kind {
     }
 }
 
+/// Held on PostgreSQL by a batch of housekeeping. The number only has to be the same in all replicas, and not that of migrations.
+pub const SWEEP_LOCK: i64 = 0x7573_6572_7365;
+
 /// An open database.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -161,6 +164,16 @@ impl Store {
         // No namespace has an empty name.
         let flow = Flow { namespace: "".into(), key: Caller::SERVER.into() };
         self.begin_for(&flow).await
+    }
+
+    /// As [`Store::begin_as_server`], for a batch of housekeeping: one replica at a time. On SQLite every transaction that
+    /// writes is the only one.
+    pub async fn begin_sweep(&self) -> Result<Transaction> {
+        let tx = self.begin_as_server().await?;
+        if self.kind == Kind::Postgres {
+            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({SWEEP_LOCK})")).await?;
+        }
+        Ok(tx)
     }
 
     async fn begin_for(&self, flow: &Flow) -> Result<Transaction> {

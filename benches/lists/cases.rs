@@ -7,7 +7,7 @@ use usersd::domain::email::Email;
 use usersd::domain::user::User;
 use usersd::domain::username::Username;
 use usersd::pb::users_client::UsersClient;
-use usersd::pb::{ListRequest, SearchRequest, UserStatus};
+use usersd::pb::{ListRequest, ReadRequest, SearchRequest, UserStatus};
 
 use super::people::RARE_LABEL;
 use super::seed::{Samples, TENANT};
@@ -37,6 +37,14 @@ pub(crate) enum Bar {
     Steady,
     /// Nor that, and the slowest must be quick.
     Quick,
+    /// It may cost more, but the slowest must be quick.
+    Typed,
+    /// It may cost more, but not too much.
+    Far,
+    /// As good as no growth.
+    Counted,
+    /// The same in time.
+    Point,
     /// It may cost what it must.
     Open,
 }
@@ -58,6 +66,7 @@ pub(crate) struct Case {
 enum Call {
     List(ListRequest),
     Search(SearchRequest),
+    Read(ReadRequest),
 }
 
 /// What is known of a tenant's users.
@@ -77,6 +86,8 @@ impl Case {
         let steady = |name, make| kind(Bar::Steady, name, make);
         let quick = |name, make| kind(Bar::Quick, name, make);
         let open = |name, make| kind(Bar::Open, name, make);
+        let typed = |name, make| kind(Bar::Typed, name, make);
+        let far = |name, make| Self { long: true, ..kind(Bar::Far, name, make) };
         let long = |name, make| Self { long: true, ..kind(Bar::Open, name, make) };
         let tenants = |name, make| Self { tenant: true, ..kind(Bar::Open, name, make) };
         vec![
@@ -98,13 +109,14 @@ impl Case {
             quick("few hits, status", |known, n| active(&known.across_name(n))),
             quick("no hit", |_, _| find("quizzaciously")),
             steady("label of few", |_, _| labelled(RARE_LABEL)),
-            open("prefix, 2 letters", |known, n| find(start(known.username(n), 2))),
-            open("many hits, 3 letters", |known, n| find(inside(known.username(n), 1, 3))),
+            kind(Bar::Point, "Read by username", |known, n| read(known.username(n))),
+            typed("prefix, 2 letters", |known, n| find(start(known.username(n), 2))),
+            typed("many hits, 3 letters", |known, n| find(inside(known.username(n), 1, 3))),
             open("many hits, '.com'", |_, _| find(".com")),
             open("many hits, label", |_, _| labelled("beta")),
             open("many hits, status", |_, _| active("")),
-            long("offset 100,000", |known, _| offset(known)),
-            long("first page, total", |_, _| total("")),
+            far("offset 100,000", |known, _| offset(known)),
+            kind(Bar::Counted, "first page, total", |_, _| total("")),
             long("few hits, across a name, total", |known, n| total(&known.across_name(n))),
             long("many hits, 3 letters, total", |known, n| total(inside(known.username(n), 1, 3))),
             long("many hits, '.com', total", |_, _| total(".com")),
@@ -128,6 +140,9 @@ impl Case {
         Ok(match (self.make)(known, number) {
             Call::List(message) => client.list(self.request(message)).await?.into_inner().users.len(),
             Call::Search(message) => client.search(self.request(message)).await?.into_inner().users.len(),
+            Call::Read(message) => {
+                usize::from(client.read(self.request(message)).await?.into_inner().user.is_some())
+            }
         })
     }
 
@@ -240,6 +255,11 @@ fn active(text: &str) -> Call {
 fn offset(known: &Known) -> Call {
     let rows = i64::try_from(known.rows).unwrap_or(i64::MAX);
     Call::List(ListRequest { offset: OFFSET.min(rows - PAGE), ..plain(PAGE) })
+}
+
+/// By a name, which the cache does not know users by.
+fn read(username: &str) -> Call {
+    Call::Read(ReadRequest { username: username.to_owned(), ..ReadRequest::default() })
 }
 
 fn search(username: &str, email: &str) -> Call {

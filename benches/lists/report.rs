@@ -29,8 +29,17 @@ const GROWTH: f64 = 1.5;
 /// What a deep page may cost more than the first: nothing, but no two measurements are the same.
 const NOISE: f64 = 1.1;
 
-/// Milliseconds that the slowest searches of few hits may take.
+/// What the total, which is kept, may make the first page grow; and what point reads may.
+const COUNTED: f64 = 1.3;
+const POINT: f64 = 1.1;
+
+/// Milliseconds that the slowest searches of few hits, and of what people type, may take.
 const QUICK: f64 = 20.0;
+
+/// Milliseconds that an offset of many may take.
+fn far(database: &str) -> f64 {
+    if database == "SQLite" { 10.0 } else { 50.0 }
+}
 
 impl Row {
     pub(crate) fn new(case: Case) -> Self {
@@ -102,22 +111,34 @@ pub(crate) fn figures(database: &str, rows: &[Row]) -> Vec<Figure> {
     let cpu = |costs: &[Cost]| costs.iter().map(|cost| cost.cpu).collect::<Vec<_>>();
     for row in rows {
         let [base, large] = &row.costs;
-        let (name, compared) = (row.case.name, !base.is_empty() && !large.is_empty());
-        let bar =
-            if row.case.tenant || row.case.bar != cases::Bar::Open { Bar::AtMost(GROWTH) } else { Bar::None };
+        let name = row.case.name;
+        let limit = match row.case.bar {
+            _ if row.case.tenant => Bar::AtMost(GROWTH),
+            cases::Bar::Steady | cases::Bar::Quick => Bar::AtMost(GROWTH),
+            cases::Bar::Counted => Bar::AtMost(COUNTED),
+            cases::Bar::Typed | cases::Bar::Far | cases::Bar::Point | cases::Bar::Open => Bar::None,
+        };
         let with = if row.case.tenant { "beside many" } else { "growth" };
-        if compared {
-            figures.push(Figure::beside(
-                format!("{database}: {with}, {name}"),
-                "µs",
-                &cpu(large),
-                &cpu(base),
-                bar,
-            ));
+        if !base.is_empty() && !large.is_empty() {
+            let name = format!("{database}: {with}, {name}");
+            figures.push(Figure::beside(name, "µs", &cpu(large), &cpu(base), limit));
         }
-        if row.case.bar == cases::Bar::Quick {
-            let p99 = row.middle(1, |cost| cost.p99) / 1e3;
-            figures.push(Figure::alone(format!("{database}: p99, {name}"), "ms", p99, Bar::AtMost(QUICK)));
+        let millis = |figure: fn(&Cost) -> f64| row.middle(1, figure) / 1e3;
+        match row.case.bar {
+            cases::Bar::Quick | cases::Bar::Typed => {
+                let (name, p99) = (format!("{database}: p99, {name}"), millis(|cost| cost.p99));
+                figures.push(Figure::alone(name, "ms", p99, Bar::AtMost(QUICK)));
+            }
+            cases::Bar::Far => {
+                let (name, p50) = (format!("{database}: p50, {name}"), millis(|cost| cost.p50));
+                figures.push(Figure::alone(name, "ms", p50, Bar::AtMost(far(database))));
+            }
+            cases::Bar::Point => {
+                let p50 = |costs: &[Cost]| costs.iter().map(|cost| cost.p50).collect::<Vec<_>>();
+                let name = format!("{database}: growth of p50, {name}");
+                figures.push(Figure::beside(name, "µs", &p50(large), &p50(base), Bar::AtMost(POINT)));
+            }
+            cases::Bar::Steady | cases::Bar::Counted | cases::Bar::Open => {}
         }
     }
     let named = |name: &str| rows.iter().find(|row| row.case.name == name && !row.case.tenant);

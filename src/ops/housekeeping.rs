@@ -62,7 +62,7 @@ impl Operations {
         (shortest / 4).clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1)
     }
 
-    /// Removes all that is due, and logs how much that was. Replicas may do it at the same time.
+    /// Removes all that is due, and logs how much that was. Replicas that do it at the same time take turns, a batch each.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl Operations {
     async fn remove_ended_sessions(&self) -> Result<u64> {
         let now = self.clock.now();
         let idle_since = self.rules.session_idle.map(|idle| now.minus(idle));
-        let tx = self.store.begin_as_server().await?;
+        let tx = self.store.begin_sweep().await?;
         let removed = store::sessions::delete_ended(&tx, now, idle_since, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
@@ -178,14 +178,14 @@ impl Operations {
     async fn remove_old_events(&self) -> Result<u64> {
         let Some(keep) = self.rules.logs_keep else { return Ok(0) };
         let cutoff = self.clock.now().minus(keep.max(MIN_EVENT_AGE));
-        let tx = self.store.begin_as_server().await?;
+        let tx = self.store.begin_sweep().await?;
         let removed = store::events::delete_before(&tx, cutoff, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
     }
 
     async fn remove_old_attempts(&self) -> Result<u64> {
-        let tx = self.store.begin_as_server().await?;
+        let tx = self.store.begin_sweep().await?;
         let removed = self.throttle.delete_outdated(&tx, BATCH).await?;
         tx.commit().await?;
         Ok(removed)

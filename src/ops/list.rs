@@ -12,6 +12,7 @@ use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
+use crate::store::list::Part;
 
 use super::Operations;
 
@@ -62,11 +63,8 @@ impl Operations {
         let (db, namespace) = (&self.read_list(caller).await?, &caller.namespace);
         let digest = listing.digest(namespace);
         let start = self.start(&wanted.page, &digest, position)?;
-        let path = store::list::choose_path(db, namespace, listing).await?;
-        let (limit, prefs) = (wanted.page.limit, wanted.prefs);
-        let page = store::list::page(db, namespace, listing, &path, &start, limit, prefs).await?;
-        let total =
-            if wanted.total { Some(store::list::total(db, namespace, listing, &path).await?) } else { None };
+        let part = Part { start: &start, limit: wanted.page.limit, include_prefs: wanted.prefs };
+        let (page, total) = store::list::page(db, namespace, listing, &part, wanted.total).await?;
         let next = page.users.last().filter(|_| page.more).map_or_else(String::new, |last| {
             self.page_tokens.seal(&digest, &cursor(&Position::of(last, listing.order)))
         });

@@ -4,16 +4,17 @@
 //! finding those that fit first and sorting them. The first is quick where many fit, the second where few do.
 //! Which it is, is found out by asking an index for a thousand of them.
 
+mod candidates;
 mod conditions;
 
 use futures_util::TryStreamExt as _;
-use sea_orm::sea_query::{Expr, ExprTrait as _, Query, SelectStatement};
+use sea_orm::sea_query::{Expr, ExprTrait as _, SelectStatement};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, Order as Direction, QueryFilter as _,
-    QueryOrder as _, QuerySelect as _, Select, StreamTrait,
+    QueryOrder as _, QuerySelect as _, QueryTrait as _, Select, StreamTrait,
 };
 
-use crate::domain::list::{Filters, Listing, Order, Position, Start};
+use crate::domain::list::{Filters, Listing, Order, Position, SortValue, Start};
 use crate::domain::namespace::Namespace;
 use crate::domain::page::Page;
 use crate::domain::user::User;
@@ -21,21 +22,26 @@ use crate::error::Result;
 
 use super::count;
 use super::entity::user::{self, Column};
-use super::search::{self, Term, probes};
+use super::search::may_be_common;
 use super::totals;
 use super::users::{among, in_trash, list_columns, zero};
 
-use conditions::{after_cursor, after_prefix, conditions, order_of, prefixes, spans, within};
+pub use candidates::choose_path;
+use candidates::key_of;
+use conditions::{after_cursor, conditions, order_of};
 
-/// Most matching users that are sorted rather than read along the index of the order.
-const SORT_THRESHOLD: u64 = 1_000;
+/// Users that are looked at along the order at first, where an index could find those that match.
+const FIRST_SCAN: u64 = 1_000;
 
-/// Most users that are skipped along the index of the order where the search index could find those that
-/// match.
-const MAX_SCAN: u64 = 4_000;
-
-/// The name that candidate queries give to their result.
-const FOUND: &str = "found";
+/// Most that are looked at, where those suggest that the page is near.
+fn max_scan(backend: DbBackend) -> u64 {
+    match backend {
+        // To look up all that are found in the index of the order takes as long.
+        DbBackend::Sqlite => 4_000,
+        // To sort two thousand takes as long.
+        _ => 20_000,
+    }
+}
 
 /// The access path of a list.
 #[derive(Clone, Debug)]
@@ -44,12 +50,27 @@ pub enum AccessPath {
     Order,
     /// Among these: their ids, or on SQLite their numbers, as a JSON list.
     Among(String),
-    /// Among all that this finds; or, since they are many, along the order where it is near.
+    /// Among all that this finds, which are many.
     Found(Box<SelectStatement>),
+    /// The same, which is a good part of all users.
+    FoundMost(Box<SelectStatement>),
+    /// Along the index of its order, which on SQLite has the numbers of users: those that this finds.
+    OrderAmong(Box<SelectStatement>),
+}
+
+/// The part of a list that a page shows.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// Where it begins.
+    pub start: &'a Start<Position>,
+    /// Most users.
+    pub limit: u64,
+    /// Includes their prefs.
+    pub include_prefs: bool,
 }
 
 /// A page of a list.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rows {
     /// As many as were asked for and fit in a reply.
     pub users: Vec<User>,
@@ -57,126 +78,130 @@ pub struct Rows {
     pub more: bool,
 }
 
-/// Chooses the access path by cost.
-pub async fn choose_path(
-    db: &impl ConnectionTrait,
-    namespace: &Namespace,
-    listing: &Listing,
-) -> Result<AccessPath> {
-    let backend = db.get_database_backend();
-    let candidate_queries = candidate_queries(backend, namespace, listing);
-    for candidate in &candidate_queries {
-        let Some(row) = db.query_one(&some_of(backend, candidate.clone())).await? else { continue };
-        if u64::try_from(row.try_get_by_index::<i64>(0)?).is_ok_and(|found| found <= SORT_THRESHOLD) {
-            return Ok(AccessPath::Among(row.try_get_by_index(1)?));
-        }
-    }
-    Ok(candidate_queries
-        .into_iter()
-        .next_back()
-        .map_or(AccessPath::Order, |found| AccessPath::Found(Box::new(found))))
-}
-
-/// Counts the users that are found, and names them as a JSON list; of one more than [`SORT_THRESHOLD`]. In
-/// one row: a row each would cost more than finding them.
-fn some_of(backend: DbBackend, mut candidate: SelectStatement) -> SelectStatement {
-    let list = if backend == DbBackend::Sqlite {
-        "json_group_array(found)"
-    } else {
-        "CAST(coalesce(json_agg(found), '[]') AS text)"
-    };
-    let some = candidate.limit(SORT_THRESHOLD + 1).take();
-    Query::select().expr(Expr::cust("COUNT(*)")).expr(Expr::cust(list)).from_subquery(some, "some").take()
-}
-
-/// The queries that can find those who fit without reading all the others, the last of them best where they
-/// are many. None where the order's own index does.
-fn candidate_queries(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> Vec<SelectStatement> {
-    let filters = &listing.filters;
-    let index_ranges = index_ranges(filters);
-    // An index in order finds exactly the matching users, so where one range is all that is asked for, the
-    // search index, which only finds candidates, is of no use.
-    let is_only_range = index_ranges.len() == 1 && !listing.trash && {
-        let rest = Filters { username: String::new(), email: String::new(), ..filters.clone() };
-        probes(namespace, listing.trash, &rest).is_empty()
-    };
-    let mut queries = Vec::new();
-    for (order, bounds) in index_ranges {
-        if order != listing.order && !listing.trash {
-            let mut query = Query::select();
-            query
-                .expr_as(key_of(backend), FOUND)
-                .from(user::Entity)
-                .and_where(Column::Namespace.eq(namespace.as_str()));
-            query.and_where(Column::Deleted.into_expr().eq(zero()));
-            queries.push(bounds.into_iter().fold(query, |mut query, bound| query.and_where(bound).take()));
-        }
-    }
-    if !is_only_range {
-        let probes = probes(namespace, listing.trash, filters);
-        queries.extend(probes.into_iter().map(|terms| indexed(backend, namespace, terms)));
-    }
-    queries
-}
-
-/// The column by which an index finds users: their numbers on SQLite, their ids on PostgreSQL.
-fn key_of(backend: DbBackend) -> Expr {
-    Expr::cust(if backend == DbBackend::Sqlite { "num" } else { "id" })
-}
-
-/// Ranges of the order indexes in which all rows match.
-fn index_ranges(filters: &Filters) -> Vec<(Order, Vec<Expr>)> {
-    let begun = prefixes(filters).into_iter().filter_map(|(order, column, prefix)| {
-        let end = after_prefix(prefix)?;
-        Some((order, vec![column.gte(prefix), column.lt(end)]))
-    });
-    let spans = spans(filters).into_iter().filter(|(_, _, span)| !span.is_open());
-    begun
-        .chain(spans.map(|(order, column, span)| (order, within(column.into_expr(), span).collect())))
-        .collect()
-}
-
-/// Those who have all of `terms`.
-fn indexed(backend: DbBackend, namespace: &Namespace, terms: Vec<Term>) -> SelectStatement {
-    let (condition, value) = search::index_condition(backend, terms);
-    let having = Expr::cust_with_values(condition, [value]);
-    let mut query = Query::select();
-    match backend {
-        DbBackend::Sqlite => query.expr_as(Expr::cust("rowid"), FOUND),
-        _ => query.expr_as(Expr::cust("id"), FOUND).and_where(Expr::col("namespace").eq(namespace.as_str())),
-    };
-    query.from("users_search").and_where(having).take()
-}
-
-/// One page.
+/// Reads a page, and counts the users of all pages if `counted`.
 pub async fn page(
     db: &(impl ConnectionTrait + StreamTrait),
     namespace: &Namespace,
     listing: &Listing,
-    path: &AccessPath,
-    start: &Start<Position>,
-    limit: u64,
-    include_prefs: bool,
-) -> Result<Rows> {
-    if limit == 0 {
-        return Ok(Rows { users: Vec::new(), more: false });
+    part: &Part<'_>,
+    counted: bool,
+) -> Result<(Rows, Option<u64>)> {
+    let mut near = None;
+    // PostgreSQL's index finds all that have a text before it tells of the first: many of them need not be found.
+    if !counted && backend_of(db) == DbBackend::Postgres && part.limit > 0 && may_be_common(listing) {
+        let rows = nearby(db, namespace, listing, part, FIRST_SCAN).await?;
+        if rows.complete {
+            return Ok((rows.rows, None));
+        }
+        near = Some(rows);
     }
-    // The extra row shows whether more follow.
-    let read = async |path: &AccessPath, until: Option<&Position>| {
-        let range = KeysetRange { after: start.after(), until };
-        let select = ordered(list_columns(include_prefs), backend_of(db), namespace, listing, path, &range);
-        collect(db, select.limit(limit + 1).offset(start.offset()), limit).await
+    let path = choose_path(db, namespace, listing).await?;
+    let page = page_by(db, namespace, listing, &path, part, near).await?;
+    let total = if counted { Some(total(db, namespace, listing, &path).await?) } else { None };
+    Ok((page, total))
+}
+
+/// One page by an access path. `near`: those that are near, if they were looked for.
+async fn page_by(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    path: &AccessPath,
+    part: &Part<'_>,
+    near: Option<Nearby>,
+) -> Result<Rows> {
+    if part.limit == 0 {
+        return Ok(Rows::default());
+    }
+    let AccessPath::Found(found) = path else {
+        let Some(start) = past_offset(db, namespace, listing, part.start).await? else {
+            return Ok(Rows::default());
+        };
+        return read(db, namespace, listing, path, &Part { start: &start, ..*part }, None).await;
     };
-    if matches!(path, AccessPath::Found(_)) {
-        // Many may fit, but perhaps not here: those that an index found are sorted rather than looking on for
-        // long.
-        let until = scan_limit_position(db, namespace, listing, start.after()).await?;
-        let near = read(&AccessPath::Order, until.as_ref()).await?;
-        if near.more || until.is_none() {
-            return Ok(near);
+    if !listing.trash {
+        if let Some(page) = nearby_page(db, namespace, listing, part, near).await? {
+            return Ok(page);
+        }
+        if backend_of(db) == DbBackend::Sqlite {
+            let path = AccessPath::OrderAmong(found.clone());
+            return read(db, namespace, listing, &path, part, None).await;
         }
     }
-    read(path, None).await
+    let path = among_found(db, namespace, listing, found).await?;
+    read(db, namespace, listing, &path, part, None).await
+}
+
+/// The page, if it is near. `near`: its first users, if they were looked for.
+async fn nearby_page(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    part: &Part<'_>,
+    near: Option<Nearby>,
+) -> Result<Option<Rows>> {
+    let near = match near {
+        Some(near) => near,
+        None => nearby(db, namespace, listing, part, FIRST_SCAN).await?,
+    };
+    let most = max_scan(backend_of(db));
+    // Those before an offset are not among the rows.
+    let promising =
+        part.start.offset() > 0 || near.rows.users.len() as u64 * (most / FIRST_SCAN) > part.limit;
+    let near =
+        if near.complete || !promising { near } else { nearby(db, namespace, listing, part, most).await? };
+    Ok(near.complete.then_some(near.rows))
+}
+
+/// The same start, after a user where it was at an offset of many in a list of everyone: those who are passed over are
+/// counted in the index alone. `None` if the list ends before.
+async fn past_offset(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    listing: &Listing,
+    start: &Start<Position>,
+) -> Result<Option<Start<Position>>> {
+    let everyone = !listing.trash && listing.filters == Filters::default();
+    match start.offset().checked_sub(1).filter(|before| everyone && *before >= FIRST_SCAN) {
+        Some(before) => Ok(position_at(db, namespace, listing, None, before).await?.map(Start::After)),
+        None => Ok(Some(start.clone())),
+    }
+}
+
+/// Users near the start of a page.
+struct Nearby {
+    rows: Rows,
+    /// True if they are all of the page.
+    complete: bool,
+}
+
+/// Those of the page among the next `most` users along the order.
+async fn nearby(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    part: &Part<'_>,
+    most: u64,
+) -> Result<Nearby> {
+    let until = position_at(db, namespace, listing, part.start.after(), most).await?;
+    let rows = read(db, namespace, listing, &AccessPath::Order, part, until.as_ref()).await?;
+    Ok(Nearby { complete: rows.more || until.is_none(), rows })
+}
+
+/// The page of those up to `until`.
+async fn read(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    path: &AccessPath,
+    part: &Part<'_>,
+    until: Option<&Position>,
+) -> Result<Rows> {
+    let range = KeysetRange { after: part.start.after(), until };
+    let columns = list_columns(part.include_prefs);
+    let select = ordered(columns, backend_of(db), namespace, listing, path, &range);
+    // The extra row shows whether more follow.
+    collect(db, select.limit(part.limit + 1).offset(part.start.offset()), part.limit).await
 }
 
 fn backend_of(db: &impl ConnectionTrait) -> DbBackend {
@@ -200,7 +225,7 @@ fn ordered(
     range: &KeysetRange<'_>,
 ) -> Select<user::Entity> {
     // What is sorted must not tempt the planner to range along an order and pass over nearly everyone.
-    let sorted = listing.trash || !matches!(path, AccessPath::Order);
+    let sorted = listing.trash || !matches!(path, AccessPath::Order | AccessPath::OrderAmong(_));
     let (key, id) = order_of(listing.order, sorted);
     let direction = if listing.descending { Direction::Desc } else { Direction::Asc };
     let mut select = chosen(select, backend, namespace, listing, path);
@@ -213,20 +238,32 @@ fn ordered(
     select.order_by(key.unwrap_or_else(|| id.clone()), direction.clone()).order_by(id, direction)
 }
 
-/// The cursor [`MAX_SCAN`] users after `after` in the order of the list, matching or not; `None` if it ends
+/// The cursor `offset` users after the next one of `after` in the order of the list, matching or not; `None` if it ends
 /// before.
-async fn scan_limit_position(
+async fn position_at(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
     listing: &Listing,
     after: Option<&Position>,
+    offset: u64,
 ) -> Result<Option<Position>> {
     let everyone = Listing { filters: Filters::default(), ..listing.clone() };
     let range = KeysetRange { after, until: None };
-    let select =
-        ordered(list_columns(false), backend_of(db), namespace, &everyone, &AccessPath::Order, &range);
-    let row = select.limit(1).offset(MAX_SCAN).into_model::<user::Model>().one(db).await?;
-    Ok(row.map(User::try_from).transpose()?.map(|user| Position::of(&user, listing.order)))
+    let (key, id) = order_of(listing.order, false);
+    // No more than the index has.
+    let columns = user::Entity::find()
+        .select_only()
+        .expr_as(key.unwrap_or_else(|| Expr::val("")), "key")
+        .expr_as(id, "id");
+    let select = ordered(columns, backend_of(db), namespace, &everyone, &AccessPath::Order, &range);
+    let Some(row) = db.query_one(&select.limit(1).offset(offset).into_query()).await? else {
+        return Ok(None);
+    };
+    let key = match listing.order {
+        Order::Created | Order::Updated => SortValue::Number(row.try_get_by_index(0)?),
+        Order::Username | Order::Email | Order::Name | Order::Id => SortValue::Text(row.try_get_by_index(0)?),
+    };
+    Ok(Some(Position { key, id: row.try_get_by_index(1)? }))
 }
 
 /// Counts the users of a list.
@@ -239,7 +276,28 @@ pub async fn total(
     if listing.filters == Filters::default() {
         return totals::total(db, namespace, listing.trash).await;
     }
-    count(db, chosen(user::Entity::find(), db.get_database_backend(), namespace, listing, path)).await
+    let found = match path {
+        AccessPath::Found(found) => Some(among_found(db, namespace, listing, found).await?),
+        _ => None,
+    };
+    let path = found.as_ref().unwrap_or(path);
+    count(db, chosen(user::Entity::find(), backend_of(db), namespace, listing, path)).await
+}
+
+/// The way to all that `found` finds. PostgreSQL reads the whole namespace sooner than it looks up a good part of it.
+async fn among_found(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    listing: &Listing,
+    found: &SelectStatement,
+) -> Result<AccessPath> {
+    if backend_of(db) == DbBackend::Postgres {
+        let part = totals::total(db, namespace, listing.trash).await? / 10;
+        if db.query_one(found.clone().limit(1).offset(part)).await?.is_some() {
+            return Ok(AccessPath::FoundMost(Box::new(found.clone())));
+        }
+    }
+    Ok(AccessPath::Found(Box::new(found.clone())))
 }
 
 /// Those of the list, in no order.
@@ -252,14 +310,30 @@ fn chosen(
 ) -> Select<user::Entity> {
     let own = match (path, backend) {
         // The plus keeps SQLite from reading the whole namespace where it is to look up some numbers.
-        (AccessPath::Among(_) | AccessPath::Found(_), DbBackend::Sqlite) => {
+        (AccessPath::Among(_) | AccessPath::Found(_) | AccessPath::FoundMost(_), DbBackend::Sqlite) => {
             Expr::cust_with_values("+\"users\".\"namespace\" = ?", [namespace.as_str()])
         }
         _ => Column::Namespace.eq(namespace.as_str()),
     };
     let select = match (path, backend) {
         (AccessPath::Order, _) => select,
-        (AccessPath::Found(found), _) => select.filter(key_of(backend).in_subquery(found.as_ref().clone())),
+        (AccessPath::Found(found), DbBackend::Sqlite) => {
+            select.filter(key_of(backend).in_subquery(found.as_ref().clone()))
+        }
+        (AccessPath::FoundMost(found), _) => {
+            let mut found = found.as_ref().clone();
+            // In one namespace PostgreSQL knows that an id is found once.
+            found.and_where(Expr::col("namespace").eq(namespace.as_str()));
+            select.filter(key_of(backend).in_subquery(found))
+        }
+        // And this one keeps it from looking up the numbers where it is to go along the order.
+        (AccessPath::OrderAmong(found), DbBackend::Sqlite) => {
+            select.filter(Expr::cust_with_expr("+\"users\".\"num\" IN ?", subquery(found)))
+        }
+        // As a list: PostgreSQL would read the whole namespace rather than look up what a query finds.
+        (AccessPath::Found(found) | AccessPath::OrderAmong(found), _) => {
+            select.filter(Expr::cust_with_expr("\"users\".\"id\" = ANY (ARRAY $1)", subquery(found)))
+        }
         (AccessPath::Among(numbers), DbBackend::Sqlite) => {
             let sql = "\"users\".\"num\" IN (SELECT value FROM json_each(?))";
             select.filter(Expr::cust_with_values(sql, [numbers.as_str()]))
@@ -267,10 +341,15 @@ fn chosen(
         (AccessPath::Among(ids), _) => select.filter(among(ids.clone())),
     };
     let state = if listing.trash { in_trash() } else { Column::Deleted.into_expr().eq(zero()) };
-    let walked = (matches!(path, AccessPath::Order) && !listing.trash).then_some(listing.order);
+    let along = matches!(path, AccessPath::Order | AccessPath::OrderAmong(_));
+    let walked = (along && !listing.trash).then_some(listing.order);
     conditions(backend, &listing.filters, walked)
         .into_iter()
         .fold(select.filter(own).filter(state), Select::filter)
+}
+
+fn subquery(select: &SelectStatement) -> Expr {
+    Expr::SubQuery(None, Box::new(select.clone().into()))
 }
 
 /// Up to `limit` rows, and no more than a reply can hold. No more than that are read.

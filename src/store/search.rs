@@ -14,7 +14,7 @@ use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
 pub(super) use rebuild::index_all;
-pub(super) use terms::{Folded, same_terms, terms_of};
+pub(super) use terms::{Folded, may_be_common, same_terms, terms_of};
 pub use terms::{Term, probes};
 
 /// Writes the terms of a user to the index. In the transaction that writes the user, after that.

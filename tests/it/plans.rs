@@ -285,7 +285,7 @@ async fn sessions_and_logs(service: &Service) {
 
 /// The plan, a line each. What only reads is run on PostgreSQL: its guesses alone do not show what it looks
 /// at.
-async fn explain(service: &Service, statement: &Statement) -> Vec<String> {
+pub(crate) async fn explain(service: &Service, statement: &Statement) -> Vec<String> {
     let how = match service.backend {
         Backend::Sqlite => "EXPLAIN QUERY PLAN",
         Backend::Postgres if statement.sql.starts_with("SELECT") => "EXPLAIN (ANALYZE, TIMING OFF)",
@@ -333,7 +333,7 @@ fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'s
 
 /// The rows that a line of PostgreSQL's plan tells of: what came of a step, times the times it was done, and
 /// what it threw away.
-fn looked_at(line: &str) -> f64 {
+pub(crate) fn looked_at(line: &str) -> f64 {
     let number = |text: &str| {
         let digits: String = text.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
         digits.parse::<f64>().unwrap_or(0.0)

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::email::Email;
-use crate::domain::list::Filters;
+use crate::domain::list::{Filters, Listing};
 use crate::domain::namespace::Namespace;
 use crate::domain::text::fold;
 use crate::domain::user::{Status, User};
@@ -102,6 +102,17 @@ impl TermHasher {
         all.iter().step_by(distance).chain(all.last()).copied().collect()
     }
 
+    /// Returns as many terms of every text that contains `text` as are worth asking for. One long n-gram leaves
+    /// characters out that short ones have, and may be what many have who have no more of `text`.
+    fn all_ngrams_for(&self, text: &str) -> Vec<Term> {
+        let mut parts = self.ngrams_for(text, MAX_PROBES);
+        if parts.len() < FIRST_PROBES {
+            let short: Vec<Term> = self.ngrams(text).collect();
+            parts.extend(short.first().into_iter().chain(short.last()));
+        }
+        parts
+    }
+
     /// The parts of `text` that few may have. Many have the host of an address in common.
     fn rare_ngrams_for(&self, text: &str) -> Vec<Term> {
         let local = text.split_once('@').map(|(local, _)| local);
@@ -176,7 +187,7 @@ pub fn probes(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Vec<
     let hasher = TermHasher::new(namespace, trash);
     let (mut rare, mut all) = (BTreeSet::new(), BTreeSet::new());
     for text in [&filters.search, &filters.username, &filters.email] {
-        let (some, parts) = (hasher.rare_ngrams_for(text), hasher.ngrams_for(text, MAX_PROBES));
+        let (some, parts) = (hasher.rare_ngrams_for(text), hasher.all_ngrams_for(text));
         if parts.is_empty() {
             all.extend(hasher.prefixes(text).last());
         }
@@ -193,6 +204,17 @@ pub fn probes(namespace: &Namespace, trash: bool, filters: &Filters) -> Vec<Vec<
         rare.clear();
     }
     [rare, all].into_iter().filter(|terms| !terms.is_empty()).map(Vec::from_iter).collect()
+}
+
+/// Returns true if what a list of live users asks the index for may be what many have: no text is long enough for a long
+/// n-gram.
+pub(in super::super) fn may_be_common(listing: &Listing) -> bool {
+    let Filters { search, username, email, status, email_verified, label, .. } = &listing.filters;
+    let texts = [search, username, email];
+    let conditions = label.is_some() || status.is_some() || email_verified.is_some();
+    !listing.trash
+        && (conditions || texts.iter().any(|text| !text.is_empty()))
+        && texts.iter().all(|text| ngrams(text, NGRAM + WINDOW - 1).next().is_none())
 }
 
 #[cfg(test)]
@@ -240,6 +262,9 @@ mod tests {
         let search = |text: &str| Filters { search: text.into(), ..Filters::default() };
         let name = ask(search("lovela"));
         assert_eq!(name.len(), 1);
+        let five = ask(search("lovel"));
+        assert_eq!((five.len(), five[0].len(), five[1].len()), (2, 1, 3)); // its beginning and its end as well
+        assert_eq!(ask(search("ada")).len(), 1);
         let active = ask(Filters { status: Some(Status::Active), ..search("lovela") });
         assert_eq!((active.len(), &active[0]), (2, &name[0]));
         let address = ask(search("lovela@example.com"));

@@ -1,0 +1,113 @@
+//! The queries that find users by an index of a filter, and the choice between them.
+
+use sea_orm::sea_query::{Expr, ExprTrait as _, Query, SelectStatement};
+use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend};
+
+use crate::domain::list::{Filters, Listing, Order};
+use crate::domain::namespace::Namespace;
+use crate::error::Result;
+
+use super::super::entity::user::{self, Column};
+use super::super::search::{self, Term, probes};
+use super::super::users::zero;
+use super::AccessPath;
+use super::conditions::{after_prefix, prefixes, spans, within};
+
+/// Most matching users that are sorted rather than read along the index of the order: each is looked up, which takes
+/// PostgreSQL as long as to pass over ten.
+const fn sort_threshold(backend: DbBackend) -> u64 {
+    if matches!(backend, DbBackend::Sqlite) { 1_000 } else { 2_000 }
+}
+
+/// The name that candidate queries give to their result.
+const FOUND: &str = "found";
+
+/// Chooses the access path by cost.
+pub async fn choose_path(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    listing: &Listing,
+) -> Result<AccessPath> {
+    let backend = db.get_database_backend();
+    let candidate_queries = candidate_queries(backend, namespace, listing);
+    for candidate in &candidate_queries {
+        let Some(row) = db.query_one(&some_of(backend, candidate.clone())).await? else { continue };
+        if u64::try_from(row.try_get_by_index::<i64>(0)?).is_ok_and(|found| found <= sort_threshold(backend))
+        {
+            return Ok(AccessPath::Among(row.try_get_by_index(1)?));
+        }
+    }
+    Ok(candidate_queries
+        .into_iter()
+        .next_back()
+        .map_or(AccessPath::Order, |found| AccessPath::Found(Box::new(found))))
+}
+
+/// Counts the users that are found, and names them as a JSON list; of one more than [`sort_threshold`]. In
+/// one row: a row each would cost more than finding them.
+fn some_of(backend: DbBackend, mut candidate: SelectStatement) -> SelectStatement {
+    let list = if backend == DbBackend::Sqlite {
+        "json_group_array(found)"
+    } else {
+        "CAST(coalesce(json_agg(found), '[]') AS text)"
+    };
+    let some = candidate.limit(sort_threshold(backend) + 1).take();
+    Query::select().expr(Expr::cust("COUNT(*)")).expr(Expr::cust(list)).from_subquery(some, "some").take()
+}
+
+/// The queries that can find those who fit without reading all the others, the last of them best where they
+/// are many. None where the order's own index does.
+fn candidate_queries(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> Vec<SelectStatement> {
+    let filters = &listing.filters;
+    let index_ranges = index_ranges(filters);
+    // An index in order finds exactly the matching users, so where one range is all that is asked for, the
+    // search index, which only finds candidates, is of no use.
+    let is_only_range = index_ranges.len() == 1 && !listing.trash && {
+        let rest = Filters { username: String::new(), email: String::new(), ..filters.clone() };
+        probes(namespace, listing.trash, &rest).is_empty()
+    };
+    let mut queries = Vec::new();
+    for (order, bounds) in index_ranges {
+        if order != listing.order && !listing.trash {
+            let mut query = Query::select();
+            query
+                .expr_as(key_of(backend), FOUND)
+                .from(user::Entity)
+                .and_where(Column::Namespace.eq(namespace.as_str()));
+            query.and_where(Column::Deleted.into_expr().eq(zero()));
+            queries.push(bounds.into_iter().fold(query, |mut query, bound| query.and_where(bound).take()));
+        }
+    }
+    if !is_only_range {
+        let probes = probes(namespace, listing.trash, filters);
+        queries.extend(probes.into_iter().map(|terms| indexed(backend, terms)));
+    }
+    queries
+}
+
+/// The column by which an index finds users: their numbers on SQLite, their ids on PostgreSQL.
+pub(super) fn key_of(backend: DbBackend) -> Expr {
+    Expr::cust(if backend == DbBackend::Sqlite { "num" } else { "id" })
+}
+
+/// Ranges of the order indexes in which all rows match.
+fn index_ranges(filters: &Filters) -> Vec<(Order, Vec<Expr>)> {
+    let begun = prefixes(filters).into_iter().filter_map(|(order, column, prefix)| {
+        let end = after_prefix(prefix)?;
+        Some((order, vec![column.gte(prefix), column.lt(end)]))
+    });
+    let spans = spans(filters).into_iter().filter(|(_, _, span)| !span.is_open());
+    begun
+        .chain(spans.map(|(order, column, span)| (order, within(column.into_expr(), span).collect())))
+        .collect()
+}
+
+/// Those who have all of `terms`. They are of one namespace: to name it too would tempt PostgreSQL to look through all who are
+/// in it.
+fn indexed(backend: DbBackend, terms: Vec<Term>) -> SelectStatement {
+    let (condition, value) = search::index_condition(backend, terms);
+    let key = if backend == DbBackend::Sqlite { "rowid" } else { "id" };
+    let mut query = Query::select();
+    query.expr_as(Expr::cust(key), FOUND).from("users_search");
+    query.and_where(Expr::cust_with_values(condition, [value])).take()
+}
