@@ -1,6 +1,7 @@
 //! The command line. What a person reads goes to stderr, what a program reads to stdout.
 
 mod keys;
+mod signals;
 mod start;
 
 use std::io::Write as _;
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::keyring::KeyRing;
@@ -24,6 +24,8 @@ use crate::ops::{Operations, Rules};
 use crate::server::{Server, Tls};
 use crate::store::Store;
 use crate::telemetry;
+
+use signals::{Hurry, StopSignals};
 
 /// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
 const EX_USAGE: u8 = 64;
@@ -182,9 +184,9 @@ async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
 
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     // Before anything is opened, which may take long: from here on a signal ends the process in order.
-    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let watched = tokio::spawn(stop_on_signal(signals, stop.clone()));
+    let signals = StopSignals::catch()?;
+    let (stop, hurry) = (CancellationToken::new(), Hurry::default());
+    let watched = tokio::spawn(signals.watch(stop.clone(), hurry.clone()));
     let (server, listener, store) = tokio::select! {
         started = start(config) => started?,
         () = stop.cancelled() => {
@@ -192,6 +194,7 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let _ = hurry.set(server.hurry().clone());
     let drained = server.serve(listener, stop).await;
     watched.abort();
     // A connection whose call was cut off is given back when the database answers, which may be never.
@@ -220,6 +223,7 @@ async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure>
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
+    start::monitor(config, &server).await?;
     announce(config, &server, &listener, &store)?;
     Ok((server, listener, store))
 }
@@ -317,20 +321,4 @@ fn announce(config: &Config, server: &Server, listener: &TcpListener, store: &St
     }
     eprintln!("usersd {version} listening on {} database {kind}", listener.local_addr()?);
     Ok(())
-}
-
-/// The first signal drains, the second one ends the process where it is.
-async fn stop_on_signal((mut terminate, mut interrupt): (Signal, Signal), stop: CancellationToken) {
-    async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
-    next(&mut terminate, &mut interrupt).await;
-    tracing::info!("stopping: no new connections, calls in flight may end; a second signal ends at once");
-    stop.cancel();
-    next(&mut terminate, &mut interrupt).await;
-    tracing::warn!("stopped at once by a second signal");
-    std::process::exit(1);
 }

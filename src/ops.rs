@@ -7,6 +7,7 @@ mod logs;
 pub mod passwords;
 mod seen;
 pub mod sessions;
+mod sweeps;
 mod timekeeping;
 mod trash;
 pub mod users;
@@ -27,10 +28,12 @@ use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
 use crate::hasher::{HashPermit, Hasher};
+use crate::metrics::Registry;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
 
 use seen::SeenQueue;
+use sweeps::Sweeps;
 use timekeeping::Timekeeper;
 
 /// The rules that are settings.
@@ -90,6 +93,7 @@ pub struct Operations {
     timekeeper: Timekeeper,
     cache: Cache,
     seen: SeenQueue,
+    sweeps: Sweeps,
 }
 
 impl Operations {
@@ -119,6 +123,7 @@ impl Operations {
             timekeeper,
             cache,
             seen,
+            sweeps: Sweeps::default(),
         })
     }
 
@@ -130,6 +135,15 @@ impl Operations {
     /// The database, whose state the server shows.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Registers the metrics of everything that operations use.
+    pub fn register(&self, registry: &mut Registry) {
+        self.hasher.register(registry);
+        self.throttle.register(registry);
+        self.cache.register(registry);
+        self.store.register(registry);
+        self.sweeps.register(registry);
     }
 
     /// The time between reads of the log of events for the cache; `None` without a cache.

@@ -13,7 +13,7 @@ use crate::domain::scope::Scopes;
 use super::tls_callers;
 use super::values::{
     Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
-    networks, number, number_or, optional_duration, optional_file, size, without_password,
+    networks, number, number_or, optional_address, optional_duration, optional_file, size, without_password,
 };
 
 /// Which calls need a key.
@@ -158,6 +158,12 @@ settings! {
         migrate: bool = true, flag;
         /// The longest time that calls in flight may take after SIGTERM.
         grace: Duration = Duration::from_secs(30), duration;
+    }
+
+    /// Stopping.
+    drain: Drain {
+        /// The time for which the server shows that it is not ready, and still serves, before it closes its port.
+        delay: Duration = Duration::ZERO, duration;
     }
 
     /// Services that need no key.
@@ -324,6 +330,12 @@ settings! {
         max_age: Duration = Duration::from_millis(500), duration;
         /// The time between reads of the log of events for such changes.
         poll: Duration = Duration::from_millis(100), duration;
+    }
+
+    /// Metrics.
+    metrics: MetricsSettings {
+        /// The address and port of metrics and health; `None`: there is none.
+        listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 9464))), optional_address;
     }
 
     /// Log lines.

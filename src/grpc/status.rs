@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::error::tally::FAILED;
 use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
+use crate::telemetry::{CallContext, Failure};
 
 /// `domain` of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "usersd";
@@ -20,6 +21,7 @@ const DATABASE_RETRY: Duration = Duration::from_secs(1);
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let (code, reason) = error.kind();
+        note(code, reason);
         let mut details = details(reason, metadata(&error));
         match &error {
             Error::Invalid(fields) => {
@@ -56,7 +58,36 @@ impl From<Error> for Status {
 
 /// A status without an [`Error`], for what the transport itself refuses.
 pub fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
+    note(code, reason);
     Status::with_error_details(code, message, details(reason, HashMap::new()))
+}
+
+/// Notes for metrics and log lines how the call fails.
+fn note(code: Code, reason: ErrorReason) {
+    CallContext::note_failure(Failure { code: code_name(code), reason: reason.as_str_name() });
+}
+
+/// The name of a code, as `google/rpc/code.proto` has it.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 fn details(reason: ErrorReason, metadata: HashMap<String, String>) -> ErrorDetails {

@@ -23,15 +23,21 @@ use crate::domain::caller::Caller;
 use crate::domain::scope::Scope;
 use crate::error::tally::FAILED;
 use crate::error::{Error, Result};
+use crate::grpc::status::code_name;
 use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
-use crate::telemetry::CallContext;
+use crate::telemetry::{CallContext, Failure};
 
 use super::connection::Connection;
+use super::health::{Health, Probe};
 use super::limits::{LoadLimits, Permits};
+use super::metrics::{Calls, Place};
 use super::unread::Unread;
 
 /// The header that names a request in the logs of caller and server.
 const REQUEST_ID: &str = "x-request-id";
+
+/// The header that names the trace that a call belongs to (W3C Trace Context).
+const TRACE_PARENT: &str = "traceparent";
 
 /// The frames of a message: five bytes and the message. The decoder rejects a second frame.
 const FRAMES: usize = 16;
@@ -52,6 +58,8 @@ pub(super) struct Pipeline {
     limits: LoadLimits,
     health_is_public: bool,
     reflection_is_public: bool,
+    calls: Calls,
+    health: Health,
     requests: AtomicU64,
     /// Tells this process's request ids from those of other replicas.
     instance_id: u32,
@@ -59,11 +67,17 @@ pub(super) struct Pipeline {
 
 /// Counts a call as abandoned when it is dropped with it: clients with a deadline often leave when it passes,
 /// and no other trace of the call is left.
-struct Unanswered;
+struct Unanswered<'p> {
+    calls: &'p Calls,
+    place: Place,
+    since: Instant,
+}
 
-impl Drop for Unanswered {
+impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         FAILED.abandoned();
+        let failure = Failure { code: code_name(Code::Cancelled), reason: "" };
+        self.calls.note(self.place, self.since.elapsed(), Some(failure));
     }
 }
 
@@ -73,9 +87,12 @@ impl Pipeline {
         gateway: Gateway,
         keys: KeyRing,
         scope_of: fn(&str) -> Option<Scope>,
+        health: Health,
         instance_id: u32,
     ) -> Self {
         Self {
+            calls: Calls::new(gateway.schema()),
+            health,
             gateway,
             authenticator: Authenticator::new(config, keys),
             scope_of,
@@ -91,6 +108,10 @@ impl Pipeline {
         &self.limits
     }
 
+    pub(super) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
     /// Returns true while programs of this machine are served without a key.
     pub(super) fn is_local_mode(&self) -> bool {
         self.authenticator.is_local_mode()
@@ -103,15 +124,21 @@ impl Pipeline {
         connection: &Arc<Connection>,
         peer: &Peer,
     ) -> Response<Body> {
+        let begun = Instant::now();
         let mut permits = Permits::new(connection.begin());
         let (request, unread) = Unread::lend(request);
         let mut id = self.request_id(request.headers());
         let headers_only = request.method() == Verb::HEAD;
-        let context = CallContext::new(id.clone(), request.uri().clone());
+        let trace = request.headers().get(TRACE_PARENT).cloned();
+        let context = CallContext::new(id.clone(), request.uri().clone(), trace);
         let mut located = None;
-        // Boxed, since a task is copied twice before it runs.
-        let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits));
-        let done = context.scope(AssertUnwindSafe(done).catch_unwind()).await;
+        let call = async {
+            // Boxed, since a task is copied twice before it runs.
+            let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits)).await;
+            self.note(located.as_ref(), &done, begun.elapsed());
+            done
+        };
+        let done = context.scope(AssertUnwindSafe(call).catch_unwind()).await;
         // The panic hook has logged where; the connection and all other calls go on.
         let done = done.unwrap_or_else(|_| Err(Error::internal("a call panicked").into()));
         let mut response = done.unwrap_or_else(|status| match located {
@@ -128,6 +155,19 @@ impl Pipeline {
         gateway::hold_permits(Arc::new(permits), response)
     }
 
+    /// Counts a call that is done.
+    fn note(&self, call: Option<&Call<'_>>, done: &Result<Response<Body>, Status>, took: Duration) {
+        let failure = match done {
+            Ok(response) if !has_failed(response) => None,
+            Ok(_) => Some(CallContext::failure().unwrap_or(UNNAMED)),
+            Err(status) => {
+                let unnamed = Failure { code: code_name(status.code()), reason: "" };
+                Some(CallContext::failure().unwrap_or(unnamed))
+            }
+        };
+        self.calls.note(self.calls.place(call), took, failure);
+    }
+
     /// The steps. `permits` outlive them: the reply holds them until it is sent or dropped.
     async fn process<'p>(
         &'p self,
@@ -141,11 +181,17 @@ impl Pipeline {
         if !has_one_host(&head) {
             return Ok(gateway::malformed("HTTP/1.1 asks for one Host header"));
         }
+        if let Some(probe) = Probe::of(head.uri.path()) {
+            self.authenticator.authenticate_infra(&head, peer, self.health_is_public)?;
+            return Ok(self.health.answer(probe, &head.method));
+        }
         // 1. Locate: which dialect, which RPC. What asks for none is answered in the dialect's own words.
         let call = match self.gateway.locate(&mut head) {
             Ok(call) => &*located.insert(call),
             Err(response) => return Ok(*response),
         };
+        let place = self.calls.place(Some(call));
+        CallContext::note_method(self.calls.method(place));
         // 2. Authenticate and authorize, once. Unknown callers get nothing, not even memory for what they
         //    send.
         let admitted = self.admit(call, &head, peer);
@@ -154,6 +200,7 @@ impl Pipeline {
             return Ok(response);
         }
         let (principal, mut caller) = admitted?;
+        CallContext::note_caller(&principal.name);
         // 3. The caller's permits, before anything is read.
         self.take_permits(call.target(), &principal, caller.as_ref(), connection, permits)?;
         // 4. The whole message, before a permit of all calls: a client that opens calls and sends nothing
@@ -193,7 +240,8 @@ impl Pipeline {
         // 7. Decode, the RPC, encode.
         let end = end(call.target(), connection, deadline);
         let answer = call.answer(head, extensions, content, end);
-        let unanswered = Unanswered;
+        let place = self.calls.place(Some(call));
+        let unanswered = Unanswered { calls: &self.calls, place, since: Instant::now() };
         let answered = match timeout {
             Some(Duration::ZERO) => Err(Error::DeadlinePassed),
             Some(timeout) if ends => {
@@ -259,6 +307,16 @@ impl Pipeline {
         HeaderValue::try_from(format!("{:08x}-{number:x}", self.instance_id))
             .unwrap_or_else(|_| HeaderValue::from_static("none"))
     }
+}
+
+/// The failure of a reply of which no more is known.
+const UNNAMED: Failure = Failure { code: "UNKNOWN", reason: "" };
+
+/// Returns true if a reply, in whatever dialect, is that of a call that failed.
+fn has_failed(response: &Response<Body>) -> bool {
+    let status = response.status();
+    let of_grpc = response.headers().get(Status::GRPC_STATUS);
+    status.is_client_error() || status.is_server_error() || of_grpc.is_some_and(|code| code != "0")
 }
 
 /// The content of a request, in memory unless it is a stream.

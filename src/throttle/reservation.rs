@@ -15,6 +15,7 @@ use crate::store::{self, Transaction};
 use super::buckets::Buckets;
 use super::counts::{self, Failure, Reserved};
 use super::limits::{Count, Exhausted};
+use super::stats::Decision;
 use super::{Throttle, known_ips};
 
 /// A pending attempt. Its verdict is stored by [`succeed`](Self::succeed) or [`fail`](Self::fail).
@@ -70,6 +71,9 @@ impl AttemptReservation {
         self.refund_on_drop = false;
         let committed = tx.commit().await;
         self.refund_on_drop = committed.is_err();
+        if committed.is_ok() {
+            self.throttle.stats.note(Decision::Succeeded);
+        }
         committed
     }
 
@@ -98,14 +102,20 @@ impl AttemptReservation {
         let event = |action| Event::new(now, action, self.buckets.user.clone()).from(device.clone());
         let tx = self.throttle.store.begin(&caller).await?;
         store::events::append(&tx, &caller, &event(action)).await?;
+        let mut locks_out = false;
         if right || !self.counts() {
             let streak = right.then_some(&self.buckets.streak);
             counts::refund(&tx, &caller.namespace, &self.reserved, streak).await?;
         } else if self.record_failure(&tx, now).await? {
+            locks_out = true;
             store::events::append(&tx, &caller, &event(Action::LockedOut)).await?;
         }
         tx.commit().await?;
         self.refund_on_drop = false;
+        self.throttle.stats.note(if right { Decision::Succeeded } else { Decision::Failed });
+        if locks_out {
+            self.throttle.stats.note(Decision::LockedOut);
+        }
         Ok(())
     }
 
@@ -135,6 +145,7 @@ impl AttemptReservation {
         }
         // Without a runtime the service ends, and the window passes.
         let runtime = tokio::runtime::Handle::try_current().ok()?;
+        self.throttle.stats.note(Decision::Refunded);
         let (throttle, reserved) = (self.throttle.clone(), std::mem::take(&mut self.reserved));
         let caller = self.caller.detached();
         Some(runtime.spawn(async move { throttle.refund(&caller, &reserved).await }))

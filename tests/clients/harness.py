@@ -193,7 +193,7 @@ START_LINE = re.compile(r"usersd (\S+) listening on (\S+):(\d+) database (\S+)")
 def environment(extra=None):
     """Ours without settings of usersd but the tests' own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("USERSD_")}
-    kept.update({"USERSD_PASSWORDS_COST": "10", "USERSD_PASSWORDS_MAX_WAIT": "30s", "TZ": "UTC"})
+    kept.update({"USERSD_PASSWORDS_COST": "10", "USERSD_PASSWORDS_MAX_WAIT": "30s", "USERSD_METRICS_LISTEN": "off", "TZ": "UTC"})
     kept.update(extra or {})
     return kept
 
