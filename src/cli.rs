@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::keyring::KeyRing;
 use crate::blocklist::Blocklist;
 use crate::clock::Clock;
-use crate::config::{Auth, Config, Overrides};
+use crate::config::{Auth, Config, LogFormat, Overrides};
 use crate::devices::Devices;
 use crate::error::with_causes;
 use crate::hasher::{Hasher, HasherConfig, StartError};
@@ -25,7 +25,7 @@ use crate::server::{Server, Tls};
 use crate::store::Store;
 use crate::telemetry;
 
-use signals::{Hurry, StopSignals};
+use signals::{Hangup, Hurry, Source, StopSignals};
 
 /// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
 const EX_USAGE: u8 = 64;
@@ -153,7 +153,7 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
             Some(Action::Migrate { step: Migrate::Status }) => migrate_status(&config).await,
             Some(Action::Migrate { step: Migrate::Up }) => migrate_up(&config).await,
             Some(Action::Key { step }) => Box::pin(keys::execute(&config, step)).await,
-            _ => Box::pin(serve(&config)).await,
+            _ => Box::pin(serve(&config, Source { path: command.config.clone(), overrides })).await,
         }
     });
     // What cannot be stopped, such as the look-up of a name, is not waited for.
@@ -182,9 +182,9 @@ async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: &Config) -> Result<ExitCode, Failure> {
+async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
     // Before anything is opened, which may take long: from here on a signal ends the process in order.
-    let signals = StopSignals::catch()?;
+    let (signals, hangup) = (StopSignals::catch()?, Hangup::catch()?);
     let (stop, hurry) = (CancellationToken::new(), Hurry::default());
     let watched = tokio::spawn(signals.watch(stop.clone(), hurry.clone()));
     let (server, listener, store) = tokio::select! {
@@ -195,8 +195,10 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
         }
     };
     let _ = hurry.set(server.hurry().clone());
+    let reloading = tokio::spawn(hangup.watch(source, config.clone(), server.clone()));
     let drained = server.serve(listener, stop).await;
     watched.abort();
+    reloading.abort();
     // A connection whose call was cut off is given back when the database answers, which may be never.
     let closed = tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await.is_ok();
     if drained && closed {
@@ -319,6 +321,10 @@ fn announce(config: &Config, server: &Server, listener: &TcpListener, store: &St
             "no API key was ever created: programs on this machine need none; the first `usersd key create` ends that"
         );
     }
-    eprintln!("usersd {version} listening on {} database {kind}", listener.local_addr()?);
+    let line = format!("usersd {version} listening on {} database {kind}", listener.local_addr()?);
+    match config.log.format {
+        LogFormat::Text => eprintln!("{line}"),
+        LogFormat::Json => tracing::info!("{line}"),
+    }
     Ok(())
 }

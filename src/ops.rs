@@ -13,6 +13,7 @@ mod trash;
 pub mod users;
 mod verify;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::blocklist::Blocklist;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{CacheSettings, Config, ThrottleLimits};
-use crate::devices::Devices;
+use crate::devices::{Devices, OpenError};
 use crate::domain::caller::Caller;
 use crate::domain::page_token::TokenKey;
 use crate::domain::password::PasswordPolicy;
@@ -135,6 +136,11 @@ impl Operations {
     /// The database, whose state the server shows.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Reads the database of countries again, or another one.
+    pub fn reload_countries(&self, path: Option<&Path>) -> Result<(), OpenError> {
+        self.devices.reload(path)
     }
 
     /// Registers the metrics of everything that operations use.

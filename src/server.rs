@@ -8,6 +8,7 @@ mod health;
 mod limits;
 mod metrics;
 mod monitor;
+mod outcomes;
 mod pipeline;
 mod protocol;
 mod services;
@@ -32,7 +33,7 @@ use crate::auth::keyring::KeyRing;
 use crate::clock::Clock;
 use crate::config::{AppwritePrefs, Config};
 use crate::error::tally::LogLimiter;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::http::{Gateway, Schema, Settings};
 use crate::ops::Operations;
 
@@ -136,6 +137,18 @@ impl Server {
     /// Ends the wait before the listener closes when it is cancelled. Cancelled once that wait is over.
     pub fn hurry(&self) -> &CancellationToken {
         &self.hurry
+    }
+
+    /// Reads certificates and the database of countries again. What cannot be used is left as it was, with a line in
+    /// the log.
+    pub fn reload(&self, config: &Config) {
+        if let Some(Err(error)) = self.tls.as_ref().map(Tls::refresh) {
+            tracing::warn!(%error, "TLS certificates cannot be reloaded: the old ones stay in use");
+        }
+        if let Err(error) = self.ops.reload_countries(config.geoip.database.as_deref()) {
+            let error = with_causes(&error);
+            tracing::warn!(error, "the database of countries cannot be reloaded: the old one stays in use");
+        }
     }
 
     /// Serves metrics and health on `listener`. Never returns: it goes on while the server stops.

@@ -1,16 +1,22 @@
-//! Log lines on stderr. Those of a call end with its id and path.
+//! Log lines on stderr. Those of a call end with what is known of it.
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::{HeaderValue, Uri};
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio::task::futures::TaskLocalFuture;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt, registry, reload};
 
 use crate::config::{Config, LogFormat};
+
+/// The header that names the trace that a call belongs to (W3C Trace Context).
+pub(crate) const TRACE_PARENT: &str = "traceparent";
 
 tokio::task_local! {
     static CALL: CallContext;
@@ -77,10 +83,11 @@ impl CallContext {
     /// The line with what is known of the call at its end.
     fn mark(&self, line: &[u8], format: LogFormat) -> Vec<u8> {
         let line = line.trim_ascii_end();
+        let trace = self.trace.as_ref().and_then(trace_id);
         let fields = [
             ("request_id", self.id.to_str().unwrap_or_default()),
-            ("trace_id", self.trace.as_ref().and_then(trace_id).unwrap_or_default()),
-            ("caller", self.caller.get().map_or("", |caller| caller)),
+            ("trace_id", trace.unwrap_or_default()),
+            ("caller", self.caller.get().map_or("", |caller| &**caller)),
             ("method", self.method.get()),
             ("path", self.uri.path()),
         ];
@@ -99,12 +106,26 @@ impl CallContext {
     }
 }
 
-/// The trace's id in a `traceparent` of W3C's Trace Context: version, 32 digits, 16 digits, flags.
+/// The trace's id in a `traceparent`: version, 32 digits, 16 digits, flags.
 fn trace_id(header: &HeaderValue) -> Option<&str> {
-    let mut parts = header.to_str().ok()?.splitn(4, '-');
-    let (_, id) = (parts.next()?, parts.next()?);
-    let digits = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    (digits && id.bytes().any(|b| b != b'0')).then_some(id)
+    let mut parts = header.to_str().ok()?.split('-');
+    let (_, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let given = |text: &str, length: usize| {
+        let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        text.len() == length && digits && text.bytes().any(|b| b != b'0')
+    };
+    (given(trace, 32) && given(span, 16)).then_some(trace)
+}
+
+/// Starts a task, whose log lines are those of the call that starts it.
+pub(crate) fn spawn<F>(work: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    match CallContext::current() {
+        Some(call) => tokio::spawn(call.scope(work)),
+        None => tokio::spawn(work),
+    }
 }
 
 /// The same text for the life of the process. For names of which there are few: each is kept once.
@@ -136,31 +157,44 @@ impl Write for Lines {
     }
 }
 
+/// Changes which lines are written.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// What the libraries say of migrations, notices and single connections is noise to an operator: how the database is,
+/// the probe reports.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(format!(
+        "sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,sqlx::pool=error,sqlx_core::pool=error,{level}"
+    ))
+}
+
 /// Writes log lines from here on, as the settings say. A second call changes nothing.
 ///
 /// A panic becomes a line with its location; its message could hold anything and is left out.
 pub(crate) fn start(config: &Config) {
-    // What the libraries say of migrations, notices and single connections is noise to an operator: how the
-    // database is, the probe reports.
-    let level = format!(
-        "sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,sqlx::pool=error,sqlx_core::pool=error,{}",
-        config.log.level
-    );
-    let filter = EnvFilter::builder().parse_lossy(level);
+    let (filter, handle) = reload::Layer::new(filter(&config.log.level));
     let format = config.log.format;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || Lines(format))
-        .with_target(false);
+    let lines = fmt::layer().with_writer(move || Lines(format)).with_target(false);
+    let lines_of_level = registry().with(filter);
     let begun = match format {
-        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            lines_of_level.with(lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).try_init()
+        }
+        LogFormat::Json => lines_of_level.with(lines.json().flatten_event(true)).try_init(),
     };
     if begun.is_ok() {
+        let _ = FILTER.set(handle);
         std::panic::set_hook(Box::new(|panic| {
             let location = panic.location().map(ToString::to_string).unwrap_or_default();
             tracing::error!(location, "panicked");
         }));
+    }
+}
+
+/// Writes lines of another level, or by another filter, from here on.
+pub(crate) fn set_level(level: &str) {
+    if let Some(Err(error)) = FILTER.get().map(|handle| handle.reload(filter(level))) {
+        tracing::warn!(%error, "log.level cannot be changed");
     }
 }
 
@@ -191,7 +225,13 @@ mod tests {
     fn only_a_traceparent_has_a_trace() {
         let id = |text| trace_id(&HeaderValue::from_static(text)).map(str::len);
         assert_eq!(id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), Some(32));
-        for wrong in ["", "00", "00-4bf9-00f067aa0ba902b7-01", "00-00000000000000000000000000000000-0-01"] {
+        for wrong in [
+            "",
+            "00",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        ] {
             assert_eq!(id(wrong), None, "{wrong}");
         }
     }

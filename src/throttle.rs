@@ -38,6 +38,7 @@ use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store::{self, Store};
+use crate::telemetry;
 
 pub use limits::rest_of_hour;
 
@@ -103,7 +104,7 @@ impl Throttle {
         // should have them.
         let exhausted = self.check_limits(&preview, &buckets, now)?;
         let reserving = self.clone().reserve_now(caller.clone(), buckets, exhausted.shared, now);
-        tokio::spawn(reserving).await.map_err(Error::internal)?
+        telemetry::spawn(reserving).await.map_err(Error::internal)?
     }
 
     /// Counts an attempt among the pending ones, unless a limit refuses it. `shared` is what the preview

@@ -119,7 +119,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("blocklist", &["domain", "error"]),
     ("store", &["clock", "domain", "error", "metrics", "telemetry"]),
     ("cache", &["domain", "metrics", "store"]),
-    ("throttle", &["clock", "config", "domain", "error", "metrics", "store"]),
+    ("throttle", &["clock", "config", "domain", "error", "metrics", "store", "telemetry"]),
     (
         "ops",
         &[

@@ -1,9 +1,14 @@
 //! Signals: SIGTERM and SIGINT stop the server, SIGHUP has files and the log level read again.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Overrides};
+use crate::server::Server;
+use crate::telemetry;
 
 /// The signals that stop the server, caught from the moment this is made.
 pub(super) struct StopSignals {
@@ -40,6 +45,46 @@ impl StopSignals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Where the settings come from, beside the environment.
+pub(super) struct Source {
+    pub(super) path: Option<PathBuf>,
+    pub(super) overrides: Overrides,
+}
+
+/// The signal that has the settings read again, caught from the moment this is made: unhandled, it ends the process.
+pub(super) struct Hangup(Signal);
+
+impl Hangup {
+    pub(super) fn catch() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// At each signal uses the log level, the certificates and the database of countries as they are now. `current` are
+    /// the settings of the start. Never returns.
+    pub(super) async fn watch(mut self, source: Source, current: Config, server: Server) {
+        while self.0.recv().await.is_some() {
+            let (new, _) = match Config::load(source.path.as_deref(), &source.overrides) {
+                Ok(loaded) => loaded,
+                Err(problems) => {
+                    let problems = problems.to_string().replace('\n', "; ");
+                    tracing::warn!(problems, "SIGHUP: the settings are wrong, nothing is changed");
+                    continue;
+                }
+            };
+            telemetry::set_level(&new.log.level);
+            server.reload(&new);
+            let reloaded = ["log.level", "geoip.database"];
+            let later: Vec<_> =
+                new.differences(&current).into_iter().filter(|key| !reloaded.contains(key)).collect();
+            tracing::info!(
+                log_level = new.log.level,
+                need_restart = later.join(", "),
+                "SIGHUP: log level, certificates and countries are read again"
+            );
         }
     }
 }

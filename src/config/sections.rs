@@ -344,5 +344,7 @@ settings! {
         level: String = "info".to_owned(), log_level;
         /// The format of log lines.
         format: LogFormat = LogFormat::Text, choice;
+        /// Calls that take longer have a line; `None`: none has.
+        slow_call: Option<Duration> = Some(Duration::from_secs(2)), optional_duration;
     }
 }

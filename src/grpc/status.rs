@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::error::tally::FAILED;
+use crate::error::tally::{FAILED, LogBudget};
 use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
 use crate::telemetry::{CallContext, Failure};
@@ -17,6 +17,9 @@ pub const DOMAIN: &str = "usersd";
 
 /// When a call that the database could not serve may be tried again: most causes pass in less.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
+
+/// Limits the log lines about failures of ours: where every call fails, the first ones tell why.
+static OURS: LogBudget = LogBudget::new(60);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -44,11 +47,10 @@ impl From<Error> for Status {
             }
             Error::DeadlinePassed => FAILED.late(),
             Error::Internal(cause) | Error::DatabaseTooSlow(cause) | Error::OutcomeUnknown(cause) => {
-                tracing::error!(
-                    cause = with_causes(cause.as_ref()),
-                    reason = reason.as_str_name(),
-                    "call failed"
-                );
+                if let Some(left_out) = OURS.take() {
+                    let (cause, code) = (with_causes(cause.as_ref()), code_name(code));
+                    tracing::error!(cause, code, reason = reason.as_str_name(), left_out, "call failed");
+                }
             }
             _ => {}
         }

@@ -21,23 +21,23 @@ use crate::auth::keyring::{KeyRing, Principal};
 use crate::config::Config;
 use crate::domain::caller::Caller;
 use crate::domain::scope::Scope;
-use crate::error::tally::FAILED;
+use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
-use crate::grpc::status::code_name;
 use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
-use crate::telemetry::{CallContext, Failure};
+use crate::telemetry::{CallContext, TRACE_PARENT};
 
 use super::connection::Connection;
 use super::health::{Health, Probe};
 use super::limits::{LoadLimits, Permits};
-use super::metrics::{Calls, Place};
+use super::metrics::Calls;
+use super::outcomes::Outcomes;
 use super::unread::Unread;
 
 /// The header that names a request in the logs of caller and server.
 const REQUEST_ID: &str = "x-request-id";
 
-/// The header that names the trace that a call belongs to (W3C Trace Context).
-const TRACE_PARENT: &str = "traceparent";
+/// Limits the log line about requests without a good key.
+static KEYS_REFUSED: LogLimiter = LogLimiter::after(1);
 
 /// The frames of a message: five bytes and the message. The decoder rejects a second frame.
 const FRAMES: usize = 16;
@@ -58,27 +58,11 @@ pub(super) struct Pipeline {
     limits: LoadLimits,
     health_is_public: bool,
     reflection_is_public: bool,
-    calls: Calls,
+    outcomes: Outcomes,
     health: Health,
     requests: AtomicU64,
     /// Tells this process's request ids from those of other replicas.
     instance_id: u32,
-}
-
-/// Counts a call as abandoned when it is dropped with it: clients with a deadline often leave when it passes,
-/// and no other trace of the call is left.
-struct Unanswered<'p> {
-    calls: &'p Calls,
-    place: Place,
-    since: Instant,
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        FAILED.abandoned();
-        let failure = Failure { code: code_name(Code::Cancelled), reason: "" };
-        self.calls.note(self.place, self.since.elapsed(), Some(failure));
-    }
 }
 
 impl Pipeline {
@@ -91,7 +75,7 @@ impl Pipeline {
         instance_id: u32,
     ) -> Self {
         Self {
-            calls: Calls::new(gateway.schema()),
+            outcomes: Outcomes::new(config, gateway.schema()),
             health,
             gateway,
             authenticator: Authenticator::new(config, keys),
@@ -109,7 +93,7 @@ impl Pipeline {
     }
 
     pub(super) fn calls(&self) -> &Calls {
-        &self.calls
+        self.outcomes.calls()
     }
 
     /// Returns true while programs of this machine are served without a key.
@@ -135,12 +119,16 @@ impl Pipeline {
         let call = async {
             // Boxed, since a task is copied twice before it runs.
             let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits)).await;
-            self.note(located.as_ref(), &done, begun.elapsed());
+            self.outcomes.note(located.as_ref(), &done, begun.elapsed());
             done
         };
         let done = context.scope(AssertUnwindSafe(call).catch_unwind()).await;
         // The panic hook has logged where; the connection and all other calls go on.
-        let done = done.unwrap_or_else(|_| Err(Error::internal("a call panicked").into()));
+        let done = done.unwrap_or_else(|_| {
+            let done = Err(Error::internal("a call panicked").into());
+            self.outcomes.note(located.as_ref(), &done, begun.elapsed());
+            done
+        });
         let mut response = done.unwrap_or_else(|status| match located {
             Some(call) => call.refuse(&status),
             None => gateway::failed(&status),
@@ -153,19 +141,6 @@ impl Pipeline {
         response.headers_mut().insert(REQUEST_ID, id);
         unread.finish(&mut response).await;
         gateway::hold_permits(Arc::new(permits), response)
-    }
-
-    /// Counts a call that is done.
-    fn note(&self, call: Option<&Call<'_>>, done: &Result<Response<Body>, Status>, took: Duration) {
-        let failure = match done {
-            Ok(response) if !has_failed(response) => None,
-            Ok(_) => Some(CallContext::failure().unwrap_or(UNNAMED)),
-            Err(status) => {
-                let unnamed = Failure { code: code_name(status.code()), reason: "" };
-                Some(CallContext::failure().unwrap_or(unnamed))
-            }
-        };
-        self.calls.note(self.calls.place(call), took, failure);
     }
 
     /// The steps. `permits` outlive them: the reply holds them until it is sent or dropped.
@@ -190,8 +165,7 @@ impl Pipeline {
             Ok(call) => &*located.insert(call),
             Err(response) => return Ok(*response),
         };
-        let place = self.calls.place(Some(call));
-        CallContext::note_method(self.calls.method(place));
+        self.outcomes.note_method(call);
         // 2. Authenticate and authorize, once. Unknown callers get nothing, not even memory for what they
         //    send.
         let admitted = self.admit(call, &head, peer);
@@ -240,8 +214,7 @@ impl Pipeline {
         // 7. Decode, the RPC, encode.
         let end = end(call.target(), connection, deadline);
         let answer = call.answer(head, extensions, content, end);
-        let place = self.calls.place(Some(call));
-        let unanswered = Unanswered { calls: &self.calls, place, since: Instant::now() };
+        let unanswered = self.outcomes.watch(call);
         let answered = match timeout {
             Some(Duration::ZERO) => Err(Error::DeadlinePassed),
             Some(timeout) if ends => {
@@ -263,7 +236,8 @@ impl Pipeline {
                 if call.rpcs().any(|rpc| (self.scope_of)(rpc).is_none()) {
                     return Err(Error::MethodUnknown);
                 }
-                let principal = self.authenticator.authenticate(head, peer)?;
+                let principal = self.authenticator.authenticate(head, peer);
+                let principal = principal.inspect_err(|error| log_stranger(error, peer))?;
                 let scopes = call.rpcs().filter_map(self.scope_of);
                 let caller = self.authenticator.authorize(&principal, head, peer, scopes)?;
                 return Ok((principal, Some(caller)));
@@ -309,14 +283,13 @@ impl Pipeline {
     }
 }
 
-/// The failure of a reply of which no more is known.
-const UNNAMED: Failure = Failure { code: "UNKNOWN", reason: "" };
-
-/// Returns true if a reply, in whatever dialect, is that of a call that failed.
-fn has_failed(response: &Response<Body>) -> bool {
-    let status = response.status();
-    let of_grpc = response.headers().get(Status::GRPC_STATUS);
-    status.is_client_error() || status.is_server_error() || of_grpc.is_some_and(|code| code != "0")
+/// Logs that requests come without a good key, once a minute with their number and the address of the last.
+fn log_stranger(error: &Error, peer: &Peer) {
+    if matches!(error, Error::KeyUnknown)
+        && let Some(requests) = KEYS_REFUSED.count()
+    {
+        tracing::info!(requests, address = %peer.address.ip(), "requests without a good key are refused");
+    }
 }
 
 /// The content of a request, in memory unless it is a stream.

@@ -11,6 +11,7 @@ use crate::domain::time::Timestamp;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
 use crate::store::{self, Transaction};
+use crate::telemetry;
 
 use super::buckets::Buckets;
 use super::counts::{self, Failure, Reserved};
@@ -89,7 +90,7 @@ impl AttemptReservation {
             (Error::BadCredentials, Some(retry_after)) => Error::TooManyAttempts { retry_after },
             (verdict, _) => verdict,
         };
-        match tokio::spawn(self.store_failure(action, device, right)).await {
+        match telemetry::spawn(self.store_failure(action, device, right)).await {
             Ok(Ok(())) => answer,
             // Without the answer the caller has guessed nothing, and the attempt is refunded.
             Ok(Err(error)) => error,
@@ -115,6 +116,10 @@ impl AttemptReservation {
         self.throttle.stats.note(if right { Decision::Succeeded } else { Decision::Failed });
         if locks_out {
             self.throttle.stats.note(Decision::LockedOut);
+            if let Some(lockouts) = LOCKED_OUT.count() {
+                let (namespace, caller) = (caller.namespace.as_str(), &*caller.name);
+                tracing::info!(lockouts, namespace, caller, "too many wrong passwords: users are locked out");
+            }
         }
         Ok(())
     }
@@ -173,6 +178,9 @@ impl Drop for AttemptReservation {
 /// Limits the log line about attempts that were dropped without a verdict. Some callers always leave: that is
 /// no news.
 static DROPPED: LogLimiter = LogLimiter::after(20);
+
+/// Limits the log line about lockouts that begin.
+static LOCKED_OUT: LogLimiter = LogLimiter::after(1);
 
 /// Limits the log line about refunds that failed.
 static NOT_REFUNDED: LogLimiter = LogLimiter::after(1);

@@ -23,6 +23,7 @@ import overload
 import pages
 import races
 import sdks
+import telemetry
 import tls
 import transports
 from accounts import Accounts
@@ -149,7 +150,7 @@ def main():
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
         *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(),
-        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(),
+        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *telemetry.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)
