@@ -154,6 +154,7 @@ const RULES: &[(&str, &[&str])] = &[
             "metrics",
             "ops",
             "pb",
+            "store::Health",
             "telemetry",
             "DESCRIPTOR_SET",
         ],

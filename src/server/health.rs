@@ -9,7 +9,7 @@ use tonic::body::Body;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::store;
+use crate::store::Health as Database;
 
 /// The names that gRPC's health can be asked about: the server as a whole, and its services.
 const SERVICES: [&str; 3] = ["", "users.Users", "users.Keys"];
@@ -37,13 +37,13 @@ impl Probe {
 /// The health of the server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Health {
-    database: store::Health,
+    database: Database,
     draining: Arc<AtomicBool>,
     grpc: HealthReporter,
 }
 
 impl Health {
-    pub(super) async fn new(database: store::Health, grpc: HealthReporter) -> Self {
+    pub(super) async fn new(database: Database, grpc: HealthReporter) -> Self {
         for service in SERVICES {
             grpc.set_service_status(service, ServingStatus::Serving).await;
         }

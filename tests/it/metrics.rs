@@ -46,7 +46,7 @@ async fn every_metric_is_in_the_manual_and_the_other_way_round(service: &Service
     let shown: BTreeSet<String> = families(&text(&service.replica).await).into_keys().collect();
     let rows = MANUAL.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let listed = rows.filter(|name| service.backend == Backend::Sqlite || !name.starts_with("usersd_sqlite"));
-    assert_eq!(shown, listed.map(str::to_owned).collect());
+    assert_eq!(shown, listed.map(str::to_owned).collect::<BTreeSet<_>>());
 }
 
 async fn every_counter_moves(service: &Service) {
