@@ -76,6 +76,7 @@ impl Server {
         command
             .current_dir(dir)
             .env("USERSD_PASSWORDS_COST", "10")
+            .env("USERSD_METRICS_LISTEN", "off")
             .env("USERSD_PASSWORDS_SCREENING", "false");
         command
     }

@@ -23,6 +23,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
+use crate::metrics::{ByLabel, Counter, Registry, gauge, number};
 use crate::store::coherence::{Coherence, Slot, Stamp};
 
 /// The cache, cheap to clone. Without memory it keeps nothing and finds nothing.
@@ -33,6 +34,35 @@ pub struct Cache {
     records: Option<Arc<Records>>,
     /// Two, for the two halves of a key: ids are chosen by callers.
     keys: [RandomState; 2],
+    lookups: Lookups,
+}
+
+/// What was found, and what was not.
+#[derive(Clone)]
+struct Lookups {
+    hits: ByLabel<Counter, 2>,
+    misses: ByLabel<Counter, 2>,
+}
+
+/// The kinds of records.
+#[derive(Clone, Copy)]
+enum Kind {
+    Session,
+    User,
+}
+
+impl Lookups {
+    fn new() -> Self {
+        let count = || ByLabel::new("record", ["session", "user"], Counter::default);
+        Self { hits: count(), misses: count() }
+    }
+
+    /// Counts a look-up, and returns what it found.
+    fn note<T>(&self, kind: Kind, found: Option<T>) -> Option<T> {
+        let counter = if found.is_some() { &self.hits } else { &self.misses };
+        counter.of(kind as usize).inc();
+        found
+    }
 }
 
 type Records = quick_cache::sync::Cache<Key, Record, Bytes>;
@@ -116,7 +146,7 @@ impl Cache {
             ))
         };
         let keys = [RandomState::new(), RandomState::new()];
-        Self { coherence, max_age, records: (memory > 0).then(records), keys }
+        Self { coherence, max_age, records: (memory > 0).then(records), keys, lookups: Lookups::new() }
     }
 
     /// The stamp of a record that is about to be loaded.
@@ -126,18 +156,43 @@ impl Cache {
 
     /// The session of a token with that digest, unless it has to be loaded. It may have ended by itself.
     pub fn session(&self, namespace: &Namespace, digest: SecretDigest) -> Option<Arc<Cached<CachedSession>>> {
-        match self.records.as_ref()?.get(&session_key(digest))? {
-            Record::Session(found) if found.digest == digest && self.admits(&found, namespace) => Some(found),
+        let found = match self.records.as_ref()?.get(&session_key(digest)) {
+            Some(Record::Session(found)) if found.digest == digest && self.admits(&found, namespace) => {
+                Some(found)
+            }
             _ => None,
-        }
+        };
+        self.lookups.note(Kind::Session, found)
     }
 
     /// The live user with that id, unless it has to be loaded.
     pub fn user(&self, namespace: &Namespace, id: &UserId) -> Option<Arc<Cached<User>>> {
-        match self.records.as_ref()?.get(&self.user_key(namespace, id))? {
-            Record::User(found) if found.id == *id && self.admits(&found, namespace) => Some(found),
+        let found = match self.records.as_ref()?.get(&self.user_key(namespace, id)) {
+            Some(Record::User(found)) if found.id == *id && self.admits(&found, namespace) => Some(found),
             _ => None,
-        }
+        };
+        self.lookups.note(Kind::User, found)
+    }
+
+    /// Registers the metrics of the cache.
+    pub fn register(&self, registry: &mut Registry) {
+        let (entries, bytes) = (self.records.clone(), self.records.clone());
+        registry.register(
+            "usersd_cache_hits",
+            "Sessions and users that were answered from memory",
+            self.lookups.hits.clone(),
+        );
+        registry.register(
+            "usersd_cache_misses",
+            "Sessions and users that had to be read from the database",
+            self.lookups.misses.clone(),
+        );
+        gauge(registry, "usersd_cache_entries", "Sessions and users in memory", move || {
+            entries.as_ref().map(|records| number(records.len()))
+        });
+        gauge(registry, "usersd_cache_bytes", "Memory of the sessions and users in memory", move || {
+            bytes.as_ref().map(|records| number(usize::try_from(records.weight()).unwrap_or(usize::MAX)))
+        });
     }
 
     /// Has a session loaded anew that was not found in the database just now: it ended without this process noting it in time.

@@ -5,6 +5,7 @@ mod copy;
 mod doctor;
 mod health;
 mod keys;
+mod signals;
 mod start;
 
 use std::io::Write as _;
@@ -15,13 +16,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::keyring::KeyRing;
 use crate::blocklist::Blocklist;
 use crate::clock::Clock;
-use crate::config::{Auth, Config, Overrides};
+use crate::config::{Auth, Config, LogFormat, Overrides};
 use crate::devices::Devices;
 use crate::error::with_causes;
 use crate::hasher::{Hasher, HasherConfig, StartError};
@@ -29,6 +29,8 @@ use crate::ops::{Operations, Rules};
 use crate::server::{Server, Tls};
 use crate::store::{ConnectError, Store};
 use crate::telemetry;
+
+use signals::{Hangup, Hurry, Source, StopSignals};
 
 /// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
 const EX_USAGE: u8 = 64;
@@ -183,7 +185,7 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
                 Box::pin(doctor::execute(&config, command.config.as_deref(), *json)).await
             }
             Some(Action::Key { step }) => Box::pin(keys::execute(&config, step)).await,
-            _ => Box::pin(serve(&config)).await,
+            _ => Box::pin(serve(&config, Source { path: command.config.clone(), overrides })).await,
         }
     });
     // What cannot be stopped, such as the look-up of a name, is not waited for.
@@ -213,11 +215,11 @@ async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: &Config) -> Result<ExitCode, Failure> {
+async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
     // Before anything is opened, which may take long: from here on a signal ends the process in order.
-    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let watched = tokio::spawn(stop_on_signal(signals, stop.clone()));
+    let (signals, hangup) = (StopSignals::catch()?, Hangup::catch()?);
+    let (stop, hurry) = (CancellationToken::new(), Hurry::default());
+    let watched = tokio::spawn(signals.watch(stop.clone(), hurry.clone()));
     let (server, listener, store) = tokio::select! {
         started = start(config) => started?,
         () = stop.cancelled() => {
@@ -225,8 +227,11 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let _ = hurry.set(server.hurry().clone());
+    let reloading = tokio::spawn(hangup.watch(source, config.clone(), server.clone()));
     let drained = server.serve(listener, stop).await;
     watched.abort();
+    reloading.abort();
     // A connection whose call was cut off is given back when the database answers, which may be never.
     if store.health().is_unusable() {
         tracing::warn!(
@@ -259,6 +264,7 @@ async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure>
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
+    start::monitor(config, &server).await?;
     announce(config, &server, &listener, &store)?;
     Ok((server, listener, store))
 }
@@ -365,22 +371,10 @@ fn announce(config: &Config, server: &Server, listener: &TcpListener, store: &St
             "no API key was ever created: programs on this machine need none; the first `usersd key create` ends that"
         );
     }
-    eprintln!("usersd {version} listening on {} database {kind}", listener.local_addr()?);
-    Ok(())
-}
-
-/// The first signal drains, the second one ends the process where it is.
-async fn stop_on_signal((mut terminate, mut interrupt): (Signal, Signal), stop: CancellationToken) {
-    async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    let line = format!("usersd {version} listening on {} database {kind}", listener.local_addr()?);
+    match config.log.format {
+        LogFormat::Text => eprintln!("{line}"),
+        LogFormat::Json => tracing::info!("{line}"),
     }
-    next(&mut terminate, &mut interrupt).await;
-    tracing::info!("stopping: no new connections, calls in flight may end; a second signal ends at once");
-    stop.cancel();
-    next(&mut terminate, &mut interrupt).await;
-    tracing::warn!("stopped at once by a second signal");
-    std::process::exit(1);
+    Ok(())
 }

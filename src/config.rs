@@ -155,6 +155,12 @@ impl Config {
         }
     }
 
+    /// The keys of settings that differ from those of `other`.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let differs = |setting: &&Setting| (setting.show)(self) != (setting.show)(other);
+        SETTINGS.iter().filter(differs).map(|setting| setting.key).collect()
+    }
+
     /// The settings as TOML, for `usersd check-config`. A password in the database's address is hidden.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();

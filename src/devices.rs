@@ -10,7 +10,7 @@ mod names;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::domain::device::Details;
 use crate::domain::session::Device;
@@ -20,7 +20,7 @@ use country::Countries;
 /// Tells what devices are. Cheap to clone.
 #[derive(Clone)]
 pub struct Devices {
-    countries: Option<Arc<Countries>>,
+    countries: Arc<RwLock<Option<Arc<Countries>>>>,
 }
 
 /// Why the database of countries cannot be used. Names the setting, for the operator.
@@ -42,7 +42,14 @@ impl Devices {
     /// need nothing opened.
     pub fn open(countries: Option<&Path>) -> Result<Self, OpenError> {
         let countries = countries.map(Countries::open).transpose()?;
-        Ok(Self { countries: countries.map(Arc::new) })
+        Ok(Self { countries: Arc::new(RwLock::new(countries.map(Arc::new))) })
+    }
+
+    /// As [`Devices::open`], for this and all its clones. Fails with the old database in use.
+    pub fn reload(&self, countries: Option<&Path>) -> Result<(), OpenError> {
+        let countries = countries.map(Countries::open).transpose()?;
+        *self.countries.write().unwrap_or_else(PoisonError::into_inner) = countries.map(Arc::new);
+        Ok(())
     }
 
     /// Returns what the address and the user agent of `device` tell.
@@ -52,7 +59,8 @@ impl Devices {
     /// or an unknown country.
     pub fn describe(&self, device: &Device) -> Details {
         let mut details = agent::describe(&device.user_agent);
-        let country = self.countries.as_ref().zip(device.address);
+        let countries = self.countries.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let country = countries.zip(device.address);
         let country = country.and_then(|(countries, address)| countries.find(address));
         details.country = country.unwrap_or_default();
         details

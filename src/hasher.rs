@@ -7,6 +7,7 @@ mod queue;
 mod scheme;
 mod self_test;
 mod shares;
+mod stats;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -187,8 +188,8 @@ impl HashPermit {
             let foreign = against.and_then(|text| Foreign::parse(text.as_str()));
             let foreign = foreign.ok_or_else(|| Error::internal("a stored hash cannot be read"))?;
             let bytes = Zeroizing::new(bytes.to_vec());
-            let (rounds, large) = (foreign.rounds(), foreign.is_large());
-            self.reservation.check(rounds, large, move || foreign.is_right(&bytes)).await?
+            let (scheme, rounds, large) = (foreign.scheme(), foreign.rounds(), foreign.is_large());
+            self.reservation.check(scheme, rounds, large, move || foreign.is_right(&bytes)).await?
         };
         Ok(right && hash.is_some())
     }

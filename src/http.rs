@@ -14,7 +14,7 @@ mod tests;
 mod upstream;
 
 pub use body::{End, HeldPermits, hold_permits};
-pub use dialects::{Call, Content, Expected, Gateway, Settings, Target};
+pub use dialects::{Call, Content, DialectName, Expected, Gateway, Settings, Target};
 pub use receive::{BODY_TIMEOUT, receive, receive_plain};
 pub use reply::error as failed;
 pub use transcode::json;

@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod hasher;
 mod headers;
 pub mod http;
+pub mod metrics;
 pub mod ops;
 pub mod server;
 pub mod store;

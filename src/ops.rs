@@ -7,11 +7,13 @@ mod logs;
 pub mod passwords;
 mod seen;
 pub mod sessions;
+mod sweeps;
 mod timekeeping;
 mod trash;
 pub mod users;
 mod verify;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use crate::blocklist::Blocklist;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{CacheSettings, Config, ThrottleLimits};
-use crate::devices::Devices;
+use crate::devices::{Devices, OpenError};
 use crate::domain::caller::Caller;
 use crate::domain::page_token::TokenKey;
 use crate::domain::password::PasswordPolicy;
@@ -27,10 +29,12 @@ use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
 use crate::hasher::{HashPermit, Hasher};
+use crate::metrics::Registry;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
 
 use seen::SeenQueue;
+use sweeps::Sweeps;
 use timekeeping::Timekeeper;
 
 /// The rules that are settings.
@@ -90,6 +94,7 @@ pub struct Operations {
     timekeeper: Timekeeper,
     cache: Cache,
     seen: SeenQueue,
+    sweeps: Sweeps,
 }
 
 impl Operations {
@@ -119,6 +124,7 @@ impl Operations {
             timekeeper,
             cache,
             seen,
+            sweeps: Sweeps::default(),
         })
     }
 
@@ -130,6 +136,20 @@ impl Operations {
     /// The database, whose state the server shows.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Reads the database of countries again, or another one.
+    pub fn reload_countries(&self, path: Option<&Path>) -> Result<(), OpenError> {
+        self.devices.reload(path)
+    }
+
+    /// Registers the metrics of everything that operations use.
+    pub fn register(&self, registry: &mut Registry) {
+        self.hasher.register(registry);
+        self.throttle.register(registry);
+        self.cache.register(registry);
+        self.store.register(registry);
+        self.sweeps.register(registry);
     }
 
     /// The time between reads of the log of events for the cache; `None` without a cache.

@@ -4,7 +4,11 @@ mod background;
 mod connection;
 mod connections;
 mod frames;
+mod health;
 mod limits;
+mod metrics;
+mod monitor;
+mod outcomes;
 mod pipeline;
 mod protocol;
 mod services;
@@ -23,29 +27,27 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
 use crate::auth::authenticator::Peer;
 use crate::auth::keyring::KeyRing;
 use crate::clock::Clock;
 use crate::config::{AppwritePrefs, Config};
 use crate::error::tally::LogLimiter;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::http::{Gateway, Schema, Settings};
 use crate::ops::Operations;
 
 use connection::Connection;
 use connections::{Connections, Entry};
 use frames::FrameCountingIo;
+use health::Health;
+use metrics::Metrics;
+use monitor::Monitor;
 use pipeline::Pipeline;
 use protocol::Protocol;
 
 pub use services::Services;
 pub use tls::{Tls, TlsError};
-
-/// The names that health can be asked about: the server as a whole, and its services.
-const SERVICES: [&str; 3] = ["", "users.Users", "users.Keys"];
 
 /// Limits the log line about connections that could not be accepted: it is due at each try.
 static REFUSED: LogLimiter = LogLimiter::after(1);
@@ -58,11 +60,14 @@ const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Server {
     pipeline: Arc<Pipeline>,
     ops: Operations,
-    health: HealthReporter,
+    health: Health,
+    metrics: Metrics,
     keys: KeyRing,
     tls: Option<Tls>,
     protocol: Protocol,
     connections: Connections,
+    drain_delay: Duration,
+    hurry: CancellationToken,
     grace: Duration,
 }
 
@@ -81,10 +86,8 @@ impl Server {
         tls: Option<Tls>,
         services: Services,
     ) -> Result<Self> {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        for service in SERVICES {
-            health.set_service_status(service, ServingStatus::Serving).await;
-        }
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        let health = Health::new(ops.store().health().clone(), reporter).await;
         let schema = Arc::new(Schema::decode(&services.descriptors).map_err(Error::internal)?);
         let scope_of = services.scope_of;
         let upstream = services.into_rpcs(health_service).map_err(Error::internal)?;
@@ -94,14 +97,19 @@ impl Server {
         };
         let gateway = Gateway::new(schema, upstream, settings);
         let instance_id = std::process::id() ^ u32::try_from(Clock::System.now().seconds()).unwrap_or(0);
+        let pipeline = Pipeline::new(config, gateway, keys.clone(), scope_of, health.clone(), instance_id);
+        let (pipeline, connections) = (Arc::new(pipeline), Connections::new(config));
         Ok(Self {
-            pipeline: Arc::new(Pipeline::new(config, gateway, keys.clone(), scope_of, instance_id)),
+            metrics: Metrics::new(&pipeline, &connections, &ops),
+            pipeline,
             ops,
             health,
             keys,
             tls,
             protocol: Protocol::new(config),
-            connections: Connections::new(config),
+            connections,
+            drain_delay: config.drain.delay,
+            hurry: CancellationToken::new(),
             grace: config.grace,
         })
     }
@@ -126,41 +134,44 @@ impl Server {
         self.pipeline.is_local_mode()
     }
 
-    /// Serves on `listener` until `stop` is cancelled; then lets calls in flight end, up to the grace period.
+    /// Ends the wait before the listener closes when it is cancelled. Cancelled once that wait is over.
+    pub fn hurry(&self) -> &CancellationToken {
+        &self.hurry
+    }
+
+    /// Reads certificates and the database of countries again. What cannot be used is left as it was, with a line in
+    /// the log.
+    pub fn reload(&self, config: &Config) {
+        if let Some(Err(error)) = self.tls.as_ref().map(Tls::refresh) {
+            tracing::warn!(%error, "TLS certificates cannot be reloaded: the old ones stay in use");
+        }
+        if let Err(error) = self.ops.reload_countries(config.geoip.database.as_deref()) {
+            let error = with_causes(&error);
+            tracing::warn!(error, "the database of countries cannot be reloaded: the old one stays in use");
+        }
+    }
+
+    /// Serves metrics and health on `listener`. Never returns: it goes on while the server stops.
+    pub fn serve_monitor(&self, listener: TcpListener) -> impl Future<Output = ()> + use<> {
+        Monitor { health: self.health.clone(), metrics: self.metrics.clone() }.serve(listener)
+    }
+
+    /// Serves on `listener` until `stop` is cancelled; then shows that it is not ready, serves on for the drain
+    /// delay, and lets calls in flight end, up to the grace period.
     ///
     /// Returns whether all of them did.
     pub async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> bool {
         let (open, drain) = (TaskTracker::new(), CancellationToken::new());
         let background = background::start(&self.ops, &self.keys, self.tls.clone(), self.health.clone());
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.accept(&listener, &drain) => accepted,
-                () = stop.cancelled() => break,
-            };
-            match accepted {
-                Ok(Some((stream, entry))) => {
-                    open.spawn(self.clone().connection(stream, entry, drain.clone()));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    // Out of file descriptors, most likely: trying again at once would spin.
-                    if let Some(times) = REFUSED.count() {
-                        tracing::warn!(%error, times, "cannot accept connections");
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
+        self.accept_until(&listener, &open, &drain, stop.cancelled()).await;
         background.stop_showing_readiness();
-        for service in SERVICES {
-            self.health.set_service_status(service, ServingStatus::NotServing).await;
-        }
+        self.health.drain().await;
+        let hurry = self.hurry.clone();
+        let delay = tokio::time::timeout(self.drain_delay, hurry.cancelled());
+        self.accept_until(&listener, &open, &drain, delay).await;
+        hurry.cancel();
         drop(listener);
-        // Who watches has the news waiting, and then the end of the stream: it would hold the server
-        // otherwise.
-        for service in SERVICES {
-            self.health.clear_service_status(service).await;
-        }
+        self.health.end_watches().await;
         drain.cancel();
         open.close();
         let drained = tokio::time::timeout(self.grace, open.wait()).await.is_ok();
@@ -181,6 +192,37 @@ impl Server {
             );
         }
         drained
+    }
+
+    /// Accepts connections until `end` is ready.
+    async fn accept_until(
+        &self,
+        listener: &TcpListener,
+        open: &TaskTracker,
+        drain: &CancellationToken,
+        end: impl Future,
+    ) {
+        let mut end = std::pin::pin!(end);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = &mut end => return,
+                accepted = self.accept(listener, drain) => accepted,
+            };
+            match accepted {
+                Ok(Some((stream, entry))) => {
+                    open.spawn(self.clone().connection(stream, entry, drain.clone()));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    // Out of file descriptors, most likely: trying again at once would spin.
+                    if let Some(times) = REFUSED.count() {
+                        tracing::warn!(%error, times, "cannot accept connections");
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
     }
 
     /// Accepts the next connection; `None` if there was no room for it.

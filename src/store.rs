@@ -32,6 +32,7 @@ pub mod search;
 pub mod secrets;
 pub mod sessions;
 mod shared;
+mod stats;
 mod tail;
 pub mod totals;
 mod trust;
@@ -184,7 +185,10 @@ impl Store {
     /// Waits for a turn at `shared`, unless the database does not answer.
     async fn turn(&self, shared: &Shared, flow: &Flow) -> Result<Pool> {
         self.health().check()?;
-        self.health().bounded(shared.turn(flow)).await
+        let asked_at = Instant::now();
+        let turn = self.health().bounded(shared.turn(flow)).await;
+        self.trust.stats.note_wait(asked_at.elapsed());
+        turn
     }
 
     /// Closes every connection.

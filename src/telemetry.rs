@@ -1,13 +1,22 @@
-//! Log lines on stderr. Those of a call end with its id and path.
+//! Log lines on stderr. Those of a call end with what is known of it.
 
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::{HeaderValue, Uri};
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio::task::futures::TaskLocalFuture;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt, registry, reload};
 
 use crate::config::{Config, LogFormat};
+
+/// The header that names the trace that a call belongs to (W3C Trace Context).
+pub(crate) const TRACE_PARENT: &str = "traceparent";
 
 tokio::task_local! {
     static CALL: CallContext;
@@ -19,11 +28,46 @@ tokio::task_local! {
 pub(crate) struct CallContext {
     id: HeaderValue,
     uri: Uri,
+    /// The caller's `traceparent`.
+    trace: Option<HeaderValue>,
+    method: Cell<&'static str>,
+    caller: OnceCell<Arc<str>>,
+    failure: Cell<Option<Failure>>,
+}
+
+/// How a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Failure {
+    /// The name of gRPC's code.
+    pub(crate) code: &'static str,
+    /// The stable reason; empty if there is none.
+    pub(crate) reason: &'static str,
 }
 
 impl CallContext {
-    pub(crate) fn new(id: HeaderValue, uri: Uri) -> Self {
-        Self { id, uri }
+    pub(crate) fn new(id: HeaderValue, uri: Uri, trace: Option<HeaderValue>) -> Self {
+        let (method, caller, failure) = (Cell::new(""), OnceCell::new(), Cell::new(None));
+        Self { id, uri, trace, method, caller, failure }
+    }
+
+    /// Notes which RPC is called.
+    pub(crate) fn note_method(method: &'static str) {
+        let _ = CALL.try_with(|call| call.method.set(method));
+    }
+
+    /// Notes who calls.
+    pub(crate) fn note_caller(caller: &Arc<str>) {
+        let _ = CALL.try_with(|call| call.caller.set(Arc::clone(caller)));
+    }
+
+    /// Notes how the call fails, unless it goes on and succeeds.
+    pub(crate) fn note_failure(failure: Failure) {
+        let _ = CALL.try_with(|call| call.failure.set(Some(failure)));
+    }
+
+    /// The failure that was noted last.
+    pub(crate) fn failure() -> Option<Failure> {
+        CALL.try_with(|call| call.failure.get()).ok().flatten()
     }
 
     /// The call that this task works on.
@@ -36,18 +80,64 @@ impl CallContext {
         CALL.scope(self, work)
     }
 
-    /// The line with the call's id and path at its end.
+    /// The line with what is known of the call at its end.
     fn mark(&self, line: &[u8], format: LogFormat) -> Vec<u8> {
-        let (id, path) = (self.id.to_str().unwrap_or_default(), self.uri.path());
         let line = line.trim_ascii_end();
+        let trace = self.trace.as_ref().and_then(trace_id);
+        let fields = [
+            ("request_id", self.id.to_str().unwrap_or_default()),
+            ("trace_id", trace.unwrap_or_default()),
+            ("caller", self.caller.get().map_or("", |caller| &**caller)),
+            ("method", self.method.get()),
+            ("path", self.uri.path()),
+        ];
+        let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
         match (format, line.strip_suffix(b"}")) {
             (LogFormat::Json, Some(object)) => {
-                let end = format!(",\"request_id\":{},\"path\":{}}}\n", json!(id), json!(path));
-                [object, end.as_bytes()].concat()
+                let end: String =
+                    fields.map(|(name, value)| format!(",\"{name}\":{}", json!(value))).collect();
+                [object, end.as_bytes(), b"}\n"].concat()
             }
-            _ => [line, format!(" request_id={id:?} path={path:?}\n").as_bytes()].concat(),
+            _ => {
+                let end: String = fields.map(|(name, value)| format!(" {name}={value:?}")).collect();
+                [line, end.as_bytes(), b"\n"].concat()
+            }
         }
     }
+}
+
+/// The trace's id in a `traceparent`: version, 32 digits, 16 digits, flags.
+fn trace_id(header: &HeaderValue) -> Option<&str> {
+    let mut parts = header.to_str().ok()?.split('-');
+    let (_, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let given = |text: &str, length: usize| {
+        let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        text.len() == length && digits && text.bytes().any(|b| b != b'0')
+    };
+    (given(trace, 32) && given(span, 16)).then_some(trace)
+}
+
+/// Starts a task, whose log lines are those of the call that starts it.
+pub(crate) fn spawn<F>(work: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    match CallContext::current() {
+        Some(call) => tokio::spawn(call.scope(work)),
+        None => tokio::spawn(work),
+    }
+}
+
+/// The same text for the life of the process. For names of which there are few: each is kept once.
+pub(crate) fn intern(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.into());
+    names.insert(kept);
+    kept
 }
 
 /// Takes lines from the library, each whole, to stderr.
@@ -67,31 +157,44 @@ impl Write for Lines {
     }
 }
 
+/// Changes which lines are written.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// What the libraries say of migrations, notices and single connections is noise to an operator: how the database is,
+/// the probe reports.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(format!(
+        "sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,sqlx::pool=error,sqlx_core::pool=error,{level}"
+    ))
+}
+
 /// Writes log lines from here on, as the settings say. A second call changes nothing.
 ///
 /// A panic becomes a line with its location; its message could hold anything and is left out.
 pub(crate) fn start(config: &Config) {
-    // What the libraries say of migrations, notices and single connections is noise to an operator: how the
-    // database is, the probe reports.
-    let level = format!(
-        "sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,sqlx::pool=error,sqlx_core::pool=error,{}",
-        config.log.level
-    );
-    let filter = EnvFilter::builder().parse_lossy(level);
+    let (filter, handle) = reload::Layer::new(filter(&config.log.level));
     let format = config.log.format;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || Lines(format))
-        .with_target(false);
+    let lines = fmt::layer().with_writer(move || Lines(format)).with_target(false);
+    let lines_of_level = registry().with(filter);
     let begun = match format {
-        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            lines_of_level.with(lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).try_init()
+        }
+        LogFormat::Json => lines_of_level.with(lines.json().flatten_event(true)).try_init(),
     };
     if begun.is_ok() {
+        let _ = FILTER.set(handle);
         std::panic::set_hook(Box::new(|panic| {
             let location = panic.location().map(ToString::to_string).unwrap_or_default();
             tracing::error!(location, "panicked");
         }));
+    }
+}
+
+/// Writes lines of another level, or by another filter, from here on.
+pub(crate) fn set_level(level: &str) {
+    if let Some(Err(error)) = FILTER.get().map(|handle| handle.reload(filter(level))) {
+        tracing::warn!(%error, "log.level cannot be changed");
     }
 }
 
@@ -101,10 +204,35 @@ mod tests {
 
     #[test]
     fn a_line_ends_with_the_call() {
-        let call = CallContext::new(HeaderValue::from_static("a1"), Uri::from_static("/v1/users?search=ada"));
+        let parent = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let uri = Uri::from_static("/v1/users?search=ada");
+        let call = CallContext::new(HeaderValue::from_static("a1"), uri, Some(parent));
         let text = call.mark(b"INFO done\n", LogFormat::Text);
-        assert_eq!(text, b"INFO done request_id=\"a1\" path=\"/v1/users\"\n");
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let want = format!("INFO done request_id=\"a1\" trace_id=\"{trace}\" path=\"/v1/users\"\n");
+        assert_eq!(String::from_utf8(text).unwrap(), want);
+        call.method.set("users.Users/List");
+        call.caller.set("shop".into()).unwrap();
         let json = call.mark(b"{\"level\":\"INFO\"}\n", LogFormat::Json);
-        assert_eq!(json, b"{\"level\":\"INFO\",\"request_id\":\"a1\",\"path\":\"/v1/users\"}\n");
+        let want = format!(
+            "{{\"level\":\"INFO\",\"request_id\":\"a1\",\"trace_id\":\"{trace}\",\"caller\":\"shop\",\
+             \"method\":\"users.Users/List\",\"path\":\"/v1/users\"}}\n"
+        );
+        assert_eq!(String::from_utf8(json).unwrap(), want);
+    }
+
+    #[test]
+    fn only_a_traceparent_has_a_trace() {
+        let id = |text| trace_id(&HeaderValue::from_static(text)).map(str::len);
+        assert_eq!(id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), Some(32));
+        for wrong in [
+            "",
+            "00",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        ] {
+            assert_eq!(id(wrong), None, "{wrong}");
+        }
     }
 }

@@ -23,6 +23,7 @@ mod counts;
 mod known_ips;
 mod limits;
 mod reservation;
+mod stats;
 
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store::{self, Store};
+use crate::telemetry;
 
 pub use limits::rest_of_hour;
 
@@ -46,6 +48,7 @@ pub(crate) use reservation::AttemptReservation;
 use buckets::{BucketKey, BucketKeyer, Buckets};
 use counts::Outdated;
 use limits::{Count, Exhausted, Headroom, Period, hour};
+use stats::{Decision, Stats};
 
 /// Limits how often passwords may be tried.
 #[derive(Clone)]
@@ -54,13 +57,14 @@ pub(crate) struct Throttle {
     clock: Clock,
     limits: ThrottleLimits,
     keyer: BucketKeyer,
+    stats: Stats,
 }
 
 impl Throttle {
     /// The limits over a migrated database, which keeps the key of the buckets.
     pub(crate) async fn new(store: Store, clock: Clock, limits: ThrottleLimits) -> Result<Self> {
         let keyer = BucketKeyer::from_trusted(store::secrets::bucket_key(store.reader()).await?);
-        Ok(Self { store, clock, limits, keyer })
+        Ok(Self { store, clock, limits, keyer, stats: Stats::default() })
     }
 
     /// Counts an attempt before it is made. One that is refused counts nothing.
@@ -69,6 +73,22 @@ impl Throttle {
     ///
     /// The attempt is counted in a task of its own, which refunds it if the caller has left by then.
     pub(crate) async fn reserve(
+        &self,
+        caller: &Caller,
+        identifier: &LoginIdentifier,
+        user: Option<&UserId>,
+        origin: Origin<'_>,
+    ) -> Result<AttemptReservation> {
+        let reserved = self.reserve_unless_limited(caller, identifier, user, origin).await;
+        match &reserved {
+            Ok(_) => self.stats.note(Decision::Admitted),
+            Err(Error::TooManyAttempts { .. }) => self.stats.note(Decision::Refused),
+            Err(_) => {}
+        }
+        reserved
+    }
+
+    async fn reserve_unless_limited(
         &self,
         caller: &Caller,
         identifier: &LoginIdentifier,
@@ -84,7 +104,7 @@ impl Throttle {
         // should have them.
         let exhausted = self.check_limits(&preview, &buckets, now)?;
         let reserving = self.clone().reserve_now(caller.clone(), buckets, exhausted.shared, now);
-        tokio::spawn(reserving).await.map_err(Error::internal)?
+        telemetry::spawn(reserving).await.map_err(Error::internal)?
     }
 
     /// Counts an attempt among the pending ones, unless a limit refuses it. `shared` is what the preview

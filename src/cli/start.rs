@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
+use crate::server::Server;
 use crate::store::{ConnectError, Store};
 
 use super::Failure;
@@ -38,6 +40,21 @@ pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Fa
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Serves metrics and health beside `server`, if the settings say so.
+pub(super) async fn monitor(config: &Config, server: &Server) -> Result<(), Failure> {
+    let Some(address) = config.metrics.listen else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Failure::Failed(format!(
+            "cannot listen on {address} (metrics.listen): {error}; another server on this machine needs another \
+             address, or metrics.listen = \"off\""
+        ))
+    })?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "metrics and health are served");
+    tokio::spawn(server.serve_monitor(listener));
+    Ok(())
 }
 
 /// Makes writing beyond the system's limit for files an error like a full disk. Unhandled, the signal ends

@@ -13,7 +13,7 @@ use crate::domain::scope::Scopes;
 use super::tls_callers;
 use super::values::{
     Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
-    networks, number, number_or, optional_duration, optional_file, size, without_password,
+    networks, number, number_or, optional_address, optional_duration, optional_file, size, without_password,
 };
 
 /// Which calls need a key.
@@ -158,6 +158,12 @@ settings! {
         migrate: bool = true, flag;
         /// The longest time that calls in flight may take after SIGTERM.
         grace: Duration = Duration::from_secs(30), duration;
+    }
+
+    /// Stopping.
+    drain: Drain {
+        /// The time for which the server shows that it is not ready, and still serves, before it closes its port.
+        delay: Duration = Duration::ZERO, duration;
     }
 
     /// Services that need no key.
@@ -326,11 +332,19 @@ settings! {
         poll: Duration = Duration::from_millis(100), duration;
     }
 
+    /// Metrics.
+    metrics: MetricsSettings {
+        /// The address and port of metrics and health; `None`: there is none.
+        listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 9464))), optional_address;
+    }
+
     /// Log lines.
     log: Log {
         /// The least level, or a filter.
         level: String = "info".to_owned(), log_level;
         /// The format of log lines.
         format: LogFormat = LogFormat::Text, choice;
+        /// Calls that take longer have a line; `None`: none has.
+        slow_call: Option<Duration> = Some(Duration::from_secs(2)), optional_duration;
     }
 }

@@ -53,6 +53,15 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address and port like 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
+pub(super) fn optional_address(text: &str) -> Result<Option<SocketAddr>, String> {
+    match text {
+        "" | "off" => Ok(None),
+        _ => address(text)
+            .map(Some)
+            .map_err(|_| "must be `off` or an address and port like 127.0.0.1:9464".to_owned()),
+    }
+}
+
 pub(super) fn database(text: &str) -> Result<String, String> {
     let known = ["sqlite:", "postgres:", "postgresql:"];
     if !known.iter().any(|scheme| text.starts_with(scheme)) {
@@ -210,6 +219,7 @@ show! {
     usize: |number| number.to_string();
     String: |text| quoted(text);
     SocketAddr: |address| quoted(&address.to_string());
+    Option<SocketAddr>: |address| address.map_or_else(|| quoted("off"), |address| address.show());
     Duration: |span| quoted(&humantime::format_duration(*span).to_string());
     Option<Duration>: |span| span.map_or_else(|| quoted("off"), |span| span.show());
     Option<PathBuf>: |file| file.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()));

@@ -132,6 +132,47 @@ impl LogLimiter {
     }
 }
 
+/// Limits log lines that are each worth reading to some a minute, with how many were left out.
+#[derive(Debug)]
+pub struct LogBudget {
+    per_minute: u64,
+    state: Mutex<Budget>,
+}
+
+#[derive(Debug)]
+struct Budget {
+    /// When the minute began.
+    since: Option<Instant>,
+    written: u64,
+    left_out: u64,
+}
+
+impl LogBudget {
+    /// Writes so many lines a minute.
+    pub const fn new(per_minute: u64) -> Self {
+        Self { per_minute, state: Mutex::new(Budget { since: None, written: 0, left_out: 0 }) }
+    }
+
+    /// Returns how many lines were left out since the last one, if there is room for one now.
+    pub fn take(&self) -> Option<u64> {
+        self.take_at(Instant::now())
+    }
+
+    fn take_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = |since: Instant| now.saturating_duration_since(since) < LogLimiter::INTERVAL;
+        if !state.since.is_some_and(recent) {
+            (state.since, state.written) = (Some(now), 0);
+        }
+        if state.written >= self.per_minute {
+            state.left_out += 1;
+            return None;
+        }
+        state.written += 1;
+        Some(std::mem::take(&mut state.left_out))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +192,12 @@ mod tests {
         });
         assert_eq!(counts[0], [Some(1), None, None, Some(3), None, Some(2)]);
         assert_eq!(counts[1], [None, None, Some(3), None, None, Some(3)]);
+    }
+
+    #[test]
+    fn a_budget_of_lines_is_one_for_each_minute_and_tells_what_was_left_out() {
+        let (begun, lines) = (Instant::now(), LogBudget::new(2));
+        let taken = [0, 1, 2, 59, 60, 61, 62, 200].map(|s| lines.take_at(begun + Duration::from_secs(s)));
+        assert_eq!(taken, [Some(0), Some(0), None, None, Some(2), Some(0), None, Some(1)]);
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::error::tally::FAILED;
+use crate::error::tally::{FAILED, LogBudget};
 use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
+use crate::telemetry::{CallContext, Failure};
 
 /// `domain` of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "usersd";
@@ -17,9 +18,13 @@ pub const DOMAIN: &str = "usersd";
 /// When a call that the database could not serve may be tried again: most causes pass in less.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
+/// Limits the log lines about failures of ours: where every call fails, the first ones tell why.
+static OURS: LogBudget = LogBudget::new(60);
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let (code, reason) = error.kind();
+        note(code, reason);
         let mut details = details(reason, metadata(&error));
         match &error {
             Error::Invalid(fields) => {
@@ -42,11 +47,10 @@ impl From<Error> for Status {
             }
             Error::DeadlinePassed => FAILED.late(),
             Error::Internal(cause) | Error::DatabaseTooSlow(cause) | Error::OutcomeUnknown(cause) => {
-                tracing::error!(
-                    cause = with_causes(cause.as_ref()),
-                    reason = reason.as_str_name(),
-                    "call failed"
-                );
+                if let Some(left_out) = OURS.take() {
+                    let (cause, code) = (with_causes(cause.as_ref()), code_name(code));
+                    tracing::error!(cause, code, reason = reason.as_str_name(), left_out, "call failed");
+                }
             }
             _ => {}
         }
@@ -56,7 +60,36 @@ impl From<Error> for Status {
 
 /// A status without an [`Error`], for what the transport itself refuses.
 pub fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
+    note(code, reason);
     Status::with_error_details(code, message, details(reason, HashMap::new()))
+}
+
+/// Notes for metrics and log lines how the call fails.
+fn note(code: Code, reason: ErrorReason) {
+    CallContext::note_failure(Failure { code: code_name(code), reason: reason.as_str_name() });
+}
+
+/// The name of a code, as `google/rpc/code.proto` has it.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 fn details(reason: ErrorReason, metadata: HashMap<String, String>) -> ErrorDetails {

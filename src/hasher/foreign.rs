@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::stats::Scheme;
 use kdf::Kdf;
 use unix::Unix;
 
@@ -46,6 +47,16 @@ impl Foreign {
             return Ldap::parse(text).map(Self::Ldap);
         }
         Unix::parse(text).map(Self::Unix).or_else(|| Kdf::parse(text).map(Self::Kdf))
+    }
+
+    pub(super) fn scheme(&self) -> Scheme {
+        match self {
+            Self::Kdf(kdf) => kdf.scheme(),
+            Self::Unix(Unix::Sha { .. }) => Scheme::ShaCrypt,
+            Self::Unix(Unix::Md5 { .. }) => Scheme::Md5Crypt,
+            Self::Unix(Unix::Phpass { .. }) => Scheme::Phpass,
+            Self::Ldap(_) => Scheme::Ldap,
+        }
     }
 
     /// About as many rounds of bcrypt as a check takes.

@@ -13,16 +13,18 @@ use crate::error::{Error, Result};
 use super::HasherConfig;
 use super::priority::{self, CpuYielder};
 use super::queue::{Job, Outcome, Queue, Speed, Task, Work};
+use super::stats::{Refusal, Scheme, Stats};
 
-struct Shared {
+pub(super) struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    pub(super) stats: Stats,
 }
 
 impl Shared {
     /// No code panics while it holds the lock. It is held for microseconds: a worker that is preempted within
     /// them would hold up admission until the CPU it waits for is free.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -37,7 +39,7 @@ impl Pool {
     /// `speed` is the initial estimate of the time of a round in a batch of each size.
     pub(super) fn new(config: &HasherConfig, lanes: usize, speed: Speed) -> std::io::Result<Self> {
         let queue = Mutex::new(Queue::new(config.workers, lanes, 1 << config.cost, speed));
-        let shared = Arc::new(Shared { queue, wake: Condvar::new() });
+        let shared = Arc::new(Shared { queue, wake: Condvar::new(), stats: Stats::default() });
         let pool = Self { shared, max_wait: config.max_wait };
         let (percent, workers) = (config.min_cpu_percent, config.workers);
         let nice = priority::niceness(percent, workers);
@@ -64,10 +66,16 @@ impl Pool {
             excess = queue.excess_wait(flow, self.max_wait, deadline, now);
         }
         if excess > Duration::ZERO {
+            let waits = queue.excess_wait(flow, self.max_wait, None, now) > Duration::ZERO;
+            self.shared.stats.note_refusal(if waits { Refusal::Wait } else { Refusal::Deadline });
             return Err(Error::HasherBusy { retry_after: excess.max(Duration::from_millis(1)) });
         }
         queue.waiting.reserve(flow);
         Ok(QueueReservation { shared: Arc::clone(&self.shared), flow: flow.clone(), used: false })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(super) fn work(&self) -> Work {
@@ -106,11 +114,12 @@ impl QueueReservation {
     /// Another scheme's check, which takes about so many rounds of bcrypt, and much memory if `large`.
     pub(super) async fn check(
         self,
+        scheme: Scheme,
         rounds: u64,
         large: bool,
         check: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<bool> {
-        match self.run(Task::Other { rounds, large, check: Box::new(check) }).await? {
+        match self.run(Task::Other { scheme, rounds, large, check: Box::new(check) }).await? {
             Outcome::Right(right) => Ok(right),
             Outcome::Digest(_) => Err(Error::internal("another task's outcome")),
         }
@@ -119,7 +128,7 @@ impl QueueReservation {
     async fn run(mut self, task: Task) -> Result<Outcome> {
         let (reply, answer) = oneshot::channel();
         self.used = true;
-        self.shared.lock().enqueue(&self.flow, Job { task, reply });
+        self.shared.lock().enqueue(&self.flow, Job::new(task, reply));
         self.shared.wake.notify_one();
         answer.await.map_err(Error::internal)
     }
@@ -145,7 +154,10 @@ fn work(shared: &Shared, worker: usize, mut yielder: CpuYielder) {
         };
         drop(queue);
         let (jobs, large) = (batch.len(), batch.iter().any(Job::is_large));
+        let begun = Instant::now();
+        let scheme = shared.stats.note_batch(&batch, begun);
         let outcomes = run(batch, &mut yielder);
+        shared.stats.note_hashes(scheme, jobs, begun.elapsed());
         // Count before answering: the reader of the answer finds the slot free.
         shared.lock().done(worker, jobs, rounds, Instant::now());
         if large {

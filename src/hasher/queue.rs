@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::domain::caller::Flow;
 
 use super::shares::Shares;
+use super::stats::Scheme;
 
 /// Nanoseconds that a round takes in a batch of so many: the entry for none is not used.
 pub(super) type Speed = [f64; MAX_LANES + 1];
@@ -20,7 +21,7 @@ pub(super) enum Task {
     Bcrypt { cost: u32, salt: Salt, key: BcryptKey },
     /// Another scheme, which takes about as long as so many rounds of bcrypt. Returns true if the password is
     /// right. Of those that take much memory one runs at a time.
-    Other { rounds: u64, large: bool, check: Box<dyn FnOnce() -> bool + Send> },
+    Other { scheme: Scheme, rounds: u64, large: bool, check: Box<dyn FnOnce() -> bool + Send> },
 }
 
 /// The result of a job.
@@ -33,9 +34,15 @@ pub(super) enum Outcome {
 pub(super) struct Job {
     pub(super) task: Task,
     pub(super) reply: oneshot::Sender<Outcome>,
+    /// Since when it waits.
+    pub(super) queued: Instant,
 }
 
 impl Job {
+    pub(super) fn new(task: Task, reply: oneshot::Sender<Outcome>) -> Self {
+        Self { task, reply, queued: Instant::now() }
+    }
+
     /// The duration in rounds, the unit in which work is counted.
     pub(super) fn rounds(&self) -> u64 {
         match self.task {
@@ -123,6 +130,11 @@ impl Queue {
             work: Work::default(),
             closed: false,
         }
+    }
+
+    /// Workers that are at a batch.
+    pub(super) fn busy(&self) -> usize {
+        self.running.iter().flatten().count()
     }
 
     /// Returns the time that a job of `flow` that came now would wait for a worker.

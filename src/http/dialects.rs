@@ -97,6 +97,38 @@ impl Content {
     }
 }
 
+/// The dialects, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialectName {
+    /// gRPC.
+    Grpc,
+    /// gRPC-Web.
+    GrpcWeb,
+    /// JSON in the frames of gRPC.
+    GrpcJson,
+    /// JSON by the routes of the proto.
+    Json,
+    /// The JSON of micro.
+    Micro,
+    /// That of Appwrite.
+    Appwrite,
+    /// That of Meiro.
+    Meiro,
+    /// Of a request that asks for no RPC.
+    None,
+}
+
+impl DialectName {
+    /// The names, in the order of their numbers.
+    pub const ALL: [&str; 8] =
+        ["grpc", "grpc_web", "grpc_json", "json", "micro", "appwrite", "meiro", "none"];
+
+    /// The name.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize]
+    }
+}
+
 /// A request whose dialect and RPC are known.
 #[derive(Debug)]
 pub struct Call<'g> {
@@ -123,6 +155,11 @@ impl Gateway {
     /// A gateway to the RPCs of `schema`, which `upstream` must serve.
     pub fn new(schema: Arc<Schema>, upstream: Upstream, settings: Settings) -> Self {
         Self { schema, upstream, settings }
+    }
+
+    /// The RPCs.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
     }
 
     /// Finds the RPC that a request asks for.
@@ -169,6 +206,19 @@ impl<'g> Call<'g> {
     /// The RPC that is asked for.
     pub fn target(&self) -> Target<'g> {
         self.target
+    }
+
+    /// The dialect of the request.
+    pub fn dialect(&self) -> DialectName {
+        match self.dialect {
+            Dialect::Grpc(_) => DialectName::Grpc,
+            Dialect::Web(_) => DialectName::GrpcWeb,
+            Dialect::GrpcJson => DialectName::GrpcJson,
+            Dialect::Rest(_) => DialectName::Json,
+            Dialect::Micro => DialectName::Micro,
+            Dialect::Appwrite(_) => DialectName::Appwrite,
+            Dialect::Meiro(_) => DialectName::Meiro,
+        }
     }
 
     /// The gRPC paths of the RPCs that are called, the main one first.

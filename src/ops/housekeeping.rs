@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::domain::caller::Caller;
 use crate::domain::namespace::Namespace;
 use crate::domain::user::User;
@@ -30,7 +31,7 @@ const MAX_SEGMENTS: u64 = 4;
 
 /// Counts of the rows that a round of housekeeping removed.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Removed {
+pub(super) struct Removed {
     sessions: u64,
     events: u64,
     attempts: u64,
@@ -38,6 +39,14 @@ struct Removed {
     expired_keys: u64,
     ended_keys: u64,
     cleared_logs: u64,
+}
+
+impl Removed {
+    /// The counts, in the order of their fields.
+    pub(super) fn counts(&self) -> [u64; 7] {
+        let Self { sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs } = *self;
+        [sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs]
+    }
 }
 
 /// Adds a batch to `count`, and returns true if there may be another one.
@@ -70,6 +79,7 @@ impl Operations {
     pub async fn clean_up(&self) -> Result<()> {
         let mut removed = Removed::default();
         let done = self.remove_due(&mut removed).await;
+        self.sweeps.note(&removed, done.is_ok(), Clock::System.now());
         if removed != Removed::default() {
             let Removed { sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs } =
                 removed;

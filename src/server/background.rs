@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
 use crate::auth::keyring::KeyRing;
 use crate::error::{Error, Result, with_causes};
 use crate::ops::Operations;
 
-use super::SERVICES;
+use super::health::Health;
 use super::tls::Tls;
 
 /// The tasks, which run until they are aborted.
@@ -32,12 +30,7 @@ impl BackgroundTasks {
 }
 
 /// Starts the tasks.
-pub(super) fn start(
-    ops: &Operations,
-    keys: &KeyRing,
-    tls: Option<Tls>,
-    health: HealthReporter,
-) -> BackgroundTasks {
+pub(super) fn start(ops: &Operations, keys: &KeyRing, tls: Option<Tls>, health: Health) -> BackgroundTasks {
     let store = ops.store().clone();
     let (writes, events, file) = (store.clone(), store.clone(), store.clone());
     let follow_every = ops.follow_events_every();
@@ -57,7 +50,7 @@ pub(super) fn start(
         tokio::spawn(flush_last_used(ops.clone(), keys.clone())),
         tokio::spawn(reload_certificates(tls)),
     ];
-    BackgroundTasks { readiness: tokio::spawn(show_readiness(ops.clone(), health)), others }
+    BackgroundTasks { readiness: tokio::spawn(async move { health.follow().await }), others }
 }
 
 /// Runs `work` periodically. A failure is logged when it begins, when its cause changes, and when it has
@@ -87,22 +80,6 @@ fn unless_away(ops: &Operations, done: Result<()>) -> Result<()> {
     match done {
         Err(Error::DatabaseUnavailable(_)) if !ops.store().health().answers() => Ok(()),
         done => done,
-    }
-}
-
-/// Serves the services that need the database while it is there. The server as a whole, whose name is empty,
-/// lives without it: restarting it would not help.
-async fn show_readiness(ops: Operations, health: HealthReporter) {
-    let mut state = ops.store().health().subscribe();
-    loop {
-        let ready = state.borrow_and_update().is_ready();
-        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for service in SERVICES.into_iter().filter(|service| !service.is_empty()) {
-            health.set_service_status(service, status).await;
-        }
-        if state.changed().await.is_err() {
-            return;
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::metrics::{ByLabel, Counter, Registry, gauge, number};
 
 /// The time between log lines about connections at a limit.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
@@ -27,7 +28,13 @@ pub(super) struct Connections {
     /// Trusted proxies: each stands for many clients, and limits these itself.
     exempt: Arc<[IpNet]>,
     table: Arc<Mutex<Table>>,
+    max: usize,
+    refused: ByLabel<Counter, 2>,
 }
+
+/// The limits: of all connections, and of those of one address.
+const ALL: usize = 0;
+const PER_ADDRESS: usize = 1;
 
 #[derive(Debug, Default)]
 struct Table {
@@ -38,6 +45,15 @@ struct Table {
     /// Since the last line in the log.
     closed: u64,
     logged: Option<Instant>,
+}
+
+/// Room for one more connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    /// Another connection was closed for it.
+    Made,
+    None,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +80,22 @@ impl Connections {
             max_per_address: config.limits.connections_per_address,
             exempt: config.http.trusted_proxies.clone().into(),
             table: Arc::default(),
+            max: config.limits.connections,
+            refused: ByLabel::new("limit", ["connections", "connections_per_address"], Counter::default),
         }
+    }
+
+    /// Registers the metrics of connections.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let (permits, max) = (Arc::clone(&self.permits), self.max);
+        gauge(registry, "usersd_connections_open", "Connections of callers that are open", move || {
+            Some(number(max.saturating_sub(permits.available_permits())))
+        });
+        registry.register(
+            "usersd_connections_limited",
+            "Connections that came when a limit was reached, by its setting: the oldest without a key is closed for each, or it is refused",
+            self.refused.clone(),
+        );
     }
 
     /// Admits a connection, which ends with `stop`. Where there is no room, the oldest of those without a
@@ -73,13 +104,19 @@ impl Connections {
     /// `None` if its address has as many as it may have, and all of them a key.
     pub(super) async fn admit(&self, peer: SocketAddr, stop: &CancellationToken) -> Option<Entry> {
         let address = self.counted(peer.ip());
-        if !address.is_none_or(|address| self.table().make_room_for(address, self.max_per_address)) {
+        let room =
+            address.map_or(Room::Free, |address| self.table().make_room_for(address, self.max_per_address));
+        if room != Room::Free {
+            self.refused.of(PER_ADDRESS).inc();
+        }
+        if room == Room::None {
             tracing::debug!(%peer, "connection refused: limits.connections_per_address is reached");
             return None;
         }
         let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             permit
         } else {
+            self.refused.of(ALL).inc();
             self.table().make_room();
             Arc::clone(&self.permits).acquire_owned().await.ok()?
         };
@@ -118,15 +155,15 @@ impl Table {
         self.next
     }
 
-    /// Returns true if there is room for one more connection of the address.
-    fn make_room_for(&mut self, address: IpAddr, max: usize) -> bool {
+    /// Makes room for one more connection of the address, if it can.
+    fn make_room_for(&mut self, address: IpAddr, max: usize) -> Room {
         let Some(counted) = self.addresses.get(&address).filter(|counted| counted.open >= max) else {
-            return true;
+            return Room::Free;
         };
-        let Some(oldest) = counted.keyless.first().copied() else { return false };
+        let Some(oldest) = counted.keyless.first().copied() else { return Room::None };
         self.close(oldest);
         self.log("limits.connections_per_address");
-        true
+        Room::Made
     }
 
     fn make_room(&mut self) {

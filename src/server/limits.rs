@@ -9,6 +9,7 @@ use crate::auth::limits::{Limit, NamespacePermit, Namespaces, Permit, UsageCount
 use crate::config::Config;
 use crate::domain::namespace::Namespace;
 use crate::error::{Error, Result};
+use crate::metrics::{ByLabel, Counter, Registry};
 
 use super::connection::{Connection, OpenRequest};
 
@@ -33,6 +34,23 @@ pub(super) struct LoadLimits {
     since: Instant,
     /// Permits of callers that were given since the start.
     admitted: AtomicU64,
+    refused: ByLabel<Counter, { LimitName::ALL.len() }>,
+}
+
+/// The limits, by the names of their settings.
+#[derive(Clone, Copy, Debug)]
+enum LimitName {
+    Calls,
+    Rate,
+    CallsPerCaller,
+    RatePerCaller,
+    CallsPerNamespace,
+    Streams,
+}
+
+impl LimitName {
+    const ALL: [&str; 6] =
+        ["calls", "rate", "calls_per_caller", "rate_per_caller", "calls_per_namespace", "streams"];
 }
 
 /// The permits of one request, held until its reply is sent or dropped.
@@ -50,10 +68,6 @@ impl Permits {
     }
 }
 
-fn caller_limited(retry_after: Duration) -> Error {
-    Error::CallerLimited { retry_after }
-}
-
 impl LoadLimits {
     pub(super) fn new(config: &Config) -> Self {
         Self {
@@ -68,7 +82,28 @@ impl LoadLimits {
             anonymous_streams: Arc::default(),
             since: Instant::now(),
             admitted: AtomicU64::new(0),
+            refused: ByLabel::new("limit", LimitName::ALL, Counter::default),
         }
+    }
+
+    /// Registers the metrics of the limits.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "usersd_calls_refused",
+            "Calls that were refused at a limit (OVERLOADED, CALLER_LIMITED), by its setting",
+            self.refused.clone(),
+        );
+    }
+
+    /// Counts a refusal, and turns it into an error.
+    fn check<T>(&self, name: LimitName, taken: Result<T, Duration>) -> Result<T> {
+        taken.map_err(|retry_after| {
+            self.refused.of(name as usize).inc();
+            match name {
+                LimitName::Calls | LimitName::Rate => Error::Overloaded { retry_after },
+                _ => Error::CallerLimited { retry_after },
+            }
+        })
     }
 
     /// Calls that are in progress. Where no key is needed, also those whose reply is not sent yet.
@@ -100,9 +135,10 @@ impl LoadLimits {
         if principal.is_anonymous() {
             return Ok(());
         }
-        permits.caller = Some(principal.calls.acquire(self.caller_limit).map_err(caller_limited)?);
-        permits.namespace = Some(self.namespaces.enter(namespace).map_err(caller_limited)?);
-        principal.calls.acquire_token(self.caller_limit, self.since).map_err(caller_limited)
+        let caller = principal.calls.acquire(self.caller_limit);
+        permits.caller = Some(self.check(LimitName::CallsPerCaller, caller)?);
+        permits.namespace = Some(self.check(LimitName::CallsPerNamespace, self.namespaces.enter(namespace))?);
+        self.take_token(principal)
     }
 
     /// Takes a permit of all calls. Rejects immediately when there is none: queueing would only add latency.
@@ -110,9 +146,8 @@ impl LoadLimits {
     /// With a key it ends with the call, since the reply has the caller's permit. Without, nothing else
     /// bounds replies that are not read, so `permits` keep it.
     pub(super) fn start(&self, principal: &Principal, permits: &mut Permits) -> Result<Option<Permit>> {
-        let overloaded = |retry_after| Error::Overloaded { retry_after };
-        let permit = self.global.acquire(self.global_limit).map_err(overloaded)?;
-        self.global.acquire_token(self.global_limit, self.since).map_err(overloaded)?;
+        let permit = self.check(LimitName::Calls, self.global.acquire(self.global_limit))?;
+        self.check(LimitName::Rate, self.global.acquire_token(self.global_limit, self.since))?;
         if principal.is_anonymous() {
             permits.global = Some(permit);
             return Ok(None);
@@ -124,22 +159,30 @@ impl LoadLimits {
     /// no permit of a call: it may last for hours.
     pub(super) fn open_stream(&self, principal: &Principal, permits: &mut Permits) -> Result<()> {
         if !principal.is_anonymous() {
-            permits.streams.push(principal.streams.acquire(MAX_STREAMS_OF_CALLER).map_err(caller_limited)?);
-            principal.calls.acquire_token(self.caller_limit, self.since).map_err(caller_limited)?;
+            let stream = principal.streams.acquire(MAX_STREAMS_OF_CALLER);
+            permits.streams.push(self.check(LimitName::Streams, stream)?);
+            self.take_token(principal)?;
         }
-        permits.streams.push(self.streams.acquire(MAX_STREAMS).map_err(caller_limited)?);
+        permits.streams.push(self.check(LimitName::Streams, self.streams.acquire(MAX_STREAMS))?);
         Ok(())
+    }
+
+    /// Counts a call against the rate of the caller.
+    fn take_token(&self, principal: &Principal) -> Result<()> {
+        let token = principal.calls.acquire_token(self.caller_limit, self.since);
+        self.check(LimitName::RatePerCaller, token)
     }
 
     /// Takes the permits of a stream of `Health/Watch` or reflection, whose caller may be unknown.
     pub(super) fn open_infra_stream(&self, connection: &Connection, permits: &mut Permits) -> Result<()> {
-        let of_connection = connection.streams.acquire(MAX_STREAMS_OF_CONNECTION).map_err(caller_limited)?;
+        let of_connection = connection.streams.acquire(MAX_STREAMS_OF_CONNECTION);
+        let of_connection = self.check(LimitName::Streams, of_connection)?;
         let (counter, limit) = if connection.is_named() {
             (&self.streams, MAX_STREAMS)
         } else {
             (&self.anonymous_streams, MAX_ANONYMOUS_STREAMS)
         };
-        permits.streams.extend([of_connection, counter.acquire(limit).map_err(caller_limited)?]);
+        permits.streams.extend([of_connection, self.check(LimitName::Streams, counter.acquire(limit))?]);
         Ok(())
     }
 }

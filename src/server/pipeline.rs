@@ -21,17 +21,23 @@ use crate::auth::keyring::{KeyRing, Principal};
 use crate::config::Config;
 use crate::domain::caller::Caller;
 use crate::domain::scope::Scope;
-use crate::error::tally::FAILED;
+use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
 use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
-use crate::telemetry::CallContext;
+use crate::telemetry::{CallContext, TRACE_PARENT};
 
 use super::connection::Connection;
+use super::health::{Health, Probe};
 use super::limits::{LoadLimits, Permits};
+use super::metrics::Calls;
+use super::outcomes::Outcomes;
 use super::unread::Unread;
 
 /// The header that names a request in the logs of caller and server.
 const REQUEST_ID: &str = "x-request-id";
+
+/// Limits the log line about requests without a good key.
+static KEYS_REFUSED: LogLimiter = LogLimiter::after(1);
 
 /// The frames of a message: five bytes and the message. The decoder rejects a second frame.
 const FRAMES: usize = 16;
@@ -52,19 +58,11 @@ pub(super) struct Pipeline {
     limits: LoadLimits,
     health_is_public: bool,
     reflection_is_public: bool,
+    outcomes: Outcomes,
+    health: Health,
     requests: AtomicU64,
     /// Begins this process's request ids, to tell them from those of other replicas.
     instance_prefix: String,
-}
-
-/// Counts a call as abandoned when it is dropped with it: clients with a deadline often leave when it passes,
-/// and no other trace of the call is left.
-struct Unanswered;
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        FAILED.abandoned();
-    }
 }
 
 impl Pipeline {
@@ -73,9 +71,12 @@ impl Pipeline {
         gateway: Gateway,
         keys: KeyRing,
         scope_of: fn(&str) -> Option<Scope>,
+        health: Health,
         instance_id: u32,
     ) -> Self {
         Self {
+            outcomes: Outcomes::new(config, gateway.schema()),
+            health,
             gateway,
             authenticator: Authenticator::new(config, keys),
             scope_of,
@@ -91,6 +92,10 @@ impl Pipeline {
         &self.limits
     }
 
+    pub(super) fn calls(&self) -> &Calls {
+        self.outcomes.calls()
+    }
+
     /// Returns true while programs of this machine are served without a key.
     pub(super) fn is_local_mode(&self) -> bool {
         self.authenticator.is_local_mode()
@@ -103,17 +108,27 @@ impl Pipeline {
         connection: &Arc<Connection>,
         peer: &Peer,
     ) -> Response<Body> {
+        let begun = Instant::now();
         let mut permits = Permits::new(connection.begin());
         let (request, unread) = Unread::lend(request);
         let mut id = self.request_id(request.headers());
         let headers_only = request.method() == Verb::HEAD;
-        let context = CallContext::new(id.clone(), request.uri().clone());
+        let trace = request.headers().get(TRACE_PARENT).cloned();
+        let context = CallContext::new(id.clone(), request.uri().clone(), trace);
         let mut located = None;
-        // Boxed, since a task is copied twice before it runs.
-        let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits));
-        let done = context.scope(AssertUnwindSafe(done).catch_unwind()).await;
+        let call = async {
+            // Boxed, since a task is copied twice before it runs.
+            let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits)).await;
+            self.outcomes.note(located.as_ref(), &done, begun.elapsed());
+            done
+        };
+        let done = context.scope(AssertUnwindSafe(call).catch_unwind()).await;
         // The panic hook has logged where; the connection and all other calls go on.
-        let done = done.unwrap_or_else(|_| Err(Error::internal("a call panicked").into()));
+        let done = done.unwrap_or_else(|_| {
+            let done = Err(Error::internal("a call panicked").into());
+            self.outcomes.note(located.as_ref(), &done, begun.elapsed());
+            done
+        });
         let mut response = done.unwrap_or_else(|status| match located {
             Some(call) => call.refuse(&status),
             None => gateway::failed(&status),
@@ -141,11 +156,16 @@ impl Pipeline {
         if !has_one_host(&head) {
             return Ok(gateway::malformed("HTTP/1.1 asks for one Host header"));
         }
+        if let Some(probe) = Probe::of(head.uri.path()) {
+            self.authenticator.authenticate_infra(&head, peer, self.health_is_public)?;
+            return Ok(self.health.answer(probe, &head.method));
+        }
         // 1. Locate: which dialect, which RPC. What asks for none is answered in the dialect's own words.
         let call = match self.gateway.locate(&mut head) {
             Ok(call) => &*located.insert(call),
             Err(response) => return Ok(*response),
         };
+        self.outcomes.note_method(call);
         // 2. Authenticate and authorize, once. Unknown callers get nothing, not even memory for what they
         //    send.
         let admitted = self.admit(call, &head, peer);
@@ -154,6 +174,7 @@ impl Pipeline {
             return Ok(response);
         }
         let (principal, mut caller) = admitted?;
+        CallContext::note_caller(&principal.name);
         // 3. The caller's permits, before anything is read.
         self.take_permits(call.target(), &principal, caller.as_ref(), connection, permits)?;
         // 4. The whole message, before a permit of all calls: a client that opens calls and sends nothing
@@ -193,7 +214,7 @@ impl Pipeline {
         // 7. Decode, the RPC, encode.
         let end = end(call.target(), connection, deadline);
         let answer = call.answer(head, extensions, content, end);
-        let unanswered = Unanswered;
+        let unanswered = self.outcomes.watch(call);
         let answered = match timeout {
             Some(Duration::ZERO) => Err(Error::DeadlinePassed),
             Some(timeout) if ends => {
@@ -215,7 +236,8 @@ impl Pipeline {
                 if call.rpcs().any(|rpc| (self.scope_of)(rpc).is_none()) {
                     return Err(Error::MethodUnknown);
                 }
-                let principal = self.authenticator.authenticate(head, peer)?;
+                let principal = self.authenticator.authenticate(head, peer);
+                let principal = principal.inspect_err(|error| log_stranger(error, peer))?;
                 let scopes = call.rpcs().filter_map(self.scope_of);
                 let caller = self.authenticator.authorize(&principal, head, peer, scopes)?;
                 return Ok((principal, Some(caller)));
@@ -259,6 +281,15 @@ impl Pipeline {
         let number = number.format(self.requests.fetch_add(1, Ordering::Relaxed));
         let id = [self.instance_prefix.as_bytes(), number.as_bytes()].concat();
         HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
+}
+
+/// Logs that requests come without a good key, once a minute with their number and the address of the last.
+fn log_stranger(error: &Error, peer: &Peer) {
+    if matches!(error, Error::KeyUnknown)
+        && let Some(requests) = KEYS_REFUSED.count()
+    {
+        tracing::info!(requests, address = %peer.address.ip(), "requests without a good key are refused");
     }
 }
 

@@ -166,6 +166,12 @@ impl Coherence {
         self.everyone.fetch_max(self.take_number(), SeqCst);
     }
 
+    /// The time since the last finished poll of the log began; `None` if there was none.
+    pub(super) fn age(&self) -> Option<Duration> {
+        let begun = self.followed.load(SeqCst);
+        (begun != 0).then(|| Moment::now().since(Moment(begun)))
+    }
+
     /// Pretends that the log has just been read.
     #[cfg(test)]
     pub(crate) fn note_poll_now(&self) {

@@ -19,7 +19,7 @@ use super::pool::Pool;
 use super::running::Running;
 use crate::domain::event::Action;
 use crate::error::{Error, Result};
-use crate::telemetry::CallContext;
+use crate::telemetry;
 
 /// Rows of a stream that are read ahead.
 const READ_AHEAD: usize = 4;
@@ -124,10 +124,7 @@ impl Transaction {
                 tracing::warn!(%error, "a COMMIT failed after its caller had left");
             }
         };
-        match CallContext::current() {
-            Some(call) => tokio::spawn(call.scope(commit)),
-            None => tokio::spawn(commit),
-        };
+        telemetry::spawn(commit);
         let finished = tokio::select! {
             biased;
             finished = finished => finished,

@@ -1,6 +1,6 @@
 //! Classifies the errors of the database.
 
-use sea_orm::sqlx::error::ErrorKind;
+use sea_orm::sqlx::error::ErrorKind as SqlErrorKind;
 use sea_orm::sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 
@@ -130,6 +130,56 @@ pub(super) fn is_read_only_file(error: &DbErr) -> bool {
     sqlite_result(error) == Some(8)
 }
 
+/// The kinds of errors that metrics tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ErrorKind {
+    /// No connection, or a lost one.
+    Connection,
+    /// A statement that took too long.
+    Timeout,
+    /// A lock that others held for too long.
+    Locked,
+    Deadlock,
+    ReadOnly,
+    /// Of the disk, or of connections that the server has.
+    Full,
+    Constraint,
+    Other,
+}
+
+impl ErrorKind {
+    /// Their names, in the order of their numbers.
+    pub(super) const NAMES: [&str; 8] =
+        ["connection", "timeout", "locked", "deadlock", "read_only", "full", "constraint", "other"];
+}
+
+/// Classifies an error for metrics.
+pub(super) fn kind(error: &DbErr) -> ErrorKind {
+    let code = code(error);
+    let begins = |classes: &[&str]| {
+        let code = code.as_deref().filter(|code| code.len() == 5).unwrap_or_default();
+        !code.is_empty() && classes.iter().any(|class| code.starts_with(class))
+    };
+    let result = sqlite_result(error);
+    if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_)) || is_connection_lost(error) {
+        ErrorKind::Connection
+    } else if is_list_too_slow(error) || result == Some(9) || begins(&[QUERY_CANCELED]) {
+        ErrorKind::Timeout
+    } else if is_deadlock(error) {
+        ErrorKind::Deadlock
+    } else if is_constraint(error) {
+        ErrorKind::Constraint
+    } else if result.is_none() && begins(&["55"]) || matches!(result, Some(5 | 6)) {
+        ErrorKind::Locked
+    } else if is_read_only_server(error) || result == Some(8) {
+        ErrorKind::ReadOnly
+    } else if result.is_none() && begins(&["53"]) || result == Some(13) {
+        ErrorKind::Full
+    } else {
+        ErrorKind::Other
+    }
+}
+
 /// The message of the database, without what the libraries wrap around it.
 pub(super) fn words(error: &DbErr) -> String {
     db_error(error).map_or_else(|| error.to_string(), |db_error| db_error.message().to_owned())
@@ -137,7 +187,7 @@ pub(super) fn words(error: &DbErr) -> String {
 
 /// Returns true if a constraint refused the statement: the transaction can be rolled back as usual.
 pub(super) fn is_constraint(error: &DbErr) -> bool {
-    db_error(error).is_some_and(|db_error| !matches!(db_error.kind(), ErrorKind::Other))
+    db_error(error).is_some_and(|db_error| !matches!(db_error.kind(), SqlErrorKind::Other))
 }
 
 /// Returns true if a statement outside of a transaction failed in a way that makes its connection suspect.

@@ -140,8 +140,10 @@ impl Lease {
             Some(result) => result.map_err(|error| failed(&work, error)),
             None => Err(silent()),
         };
+        let took = started.elapsed();
+        self.pool.trust().stats.note_work(&work, took, result.as_ref().err());
         if let Some(statement) = work.statement() {
-            self.pool.observer().see(statement, started.elapsed());
+            self.pool.observer().see(statement, took);
         }
         self.settle(before, &work, result.as_ref().err());
         (self, result)
@@ -179,12 +181,14 @@ impl Lease {
         let started = Instant::now();
         let fed = held.connection.send_rows(statement, rows, &mut sent);
         let fed = limited(self.pool.backend(), fed).await;
-        self.pool.observer().see(statement, started.elapsed());
+        let took = started.elapsed();
+        self.pool.observer().see(statement, took);
         let error = match fed {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(DbErr::Query(RuntimeErr::SqlxError(error.into()))),
             None => Some(silent()),
         };
+        self.pool.trust().stats.note_query(statement, took, error.as_ref());
         self.settle(before, &Work::All(Statement::from_string(self.pool.backend(), "")), error.as_ref());
         match error {
             Some(error) if sent => {

@@ -195,11 +195,12 @@ impl Pool {
             Driver::Sqlite(pool) => Box::pin(pool.acquire()).await.map(Connection::Sqlite),
             Driver::Postgres(pool) => Box::pin(pool.acquire()).await.map(Connection::Postgres),
         };
-        let connection = acquired.map_err(|error| match error {
+        let acquired = acquired.map_err(|error| match error {
             sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
             sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
             error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
-        })?;
+        });
+        let connection = acquired.inspect_err(|error| self.trust().stats.note_error(error))?;
         Ok(Lease::new(HeldConnection { connection, acquired: Instant::now(), slot }, self.clone()))
     }
 

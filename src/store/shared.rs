@@ -12,7 +12,7 @@ use crate::error::Result;
 use super::lease::Work;
 use super::observer::Observer;
 use super::pool::Pool;
-use super::turns::{Permit, TurnLimits, Turns};
+use super::turns::{Permit, TurnLimits, Turns, Usage};
 
 /// Stops a statement of a connection that no caller waits for any more. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +99,11 @@ impl Shared {
         turn.single().stop.reset();
         let pool = turn.single().pool.clone();
         Ok(pool.during(turn))
+    }
+
+    /// The connections now, and who waits for one.
+    pub(super) fn usage(&self) -> Usage {
+        self.0.turns.usage()
     }
 
     /// Closes every connection.

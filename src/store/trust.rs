@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::fault;
 use super::health::Health;
+use super::stats::Stats;
 
 /// A connection in steady use is not asked whether it still lives: that would double every read.
 const MAX_UNCHECKED: Duration = Duration::from_secs(2);
@@ -26,6 +27,7 @@ const MIN_BETWEEN: Duration = Duration::from_secs(1);
 pub(super) struct Trust {
     /// The health of the database as the probe sees it.
     pub(super) health: Health,
+    pub(super) stats: Stats,
     since: Mutex<Since>,
 }
 

@@ -58,6 +58,15 @@ pub(super) struct Permit {
     since: Instant,
 }
 
+/// Connections by what they do now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usage {
+    pub(super) in_use: usize,
+    pub(super) free: usize,
+    /// Calls that wait.
+    pub(super) waiting: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Free connections. The one that was released last is used next: its caches are warm, and those that a
@@ -99,6 +108,18 @@ impl Turns {
     pub(super) fn new(connections: usize, limits: TurnLimits) -> Self {
         let free = (0..connections).rev().collect();
         Self { state: Mutex::new(State { free, ..State::default() }), limits }
+    }
+
+    /// The connections now.
+    pub(super) fn usage(&self) -> Usage {
+        let state = self.lock();
+        let queues = state.tenants.values().flat_map(|tenant| &tenant.queues);
+        let waiters = queues.flat_map(|queue| &queue.waiters).filter(|waiter| !waiter.is_closed());
+        Usage {
+            in_use: state.tenants.values().map(|tenant| tenant.held).sum(),
+            free: state.free.len(),
+            waiting: waiters.count(),
+        }
     }
 
     /// Waits for a connection. Leaving gives the turn up.

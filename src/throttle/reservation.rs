@@ -11,10 +11,12 @@ use crate::domain::time::Timestamp;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
 use crate::store::{self, Transaction};
+use crate::telemetry;
 
 use super::buckets::Buckets;
 use super::counts::{self, Failure, Reserved};
 use super::limits::{Count, Exhausted};
+use super::stats::Decision;
 use super::{Throttle, known_ips};
 
 /// A pending attempt. Its verdict is stored by [`succeed`](Self::succeed) or [`fail`](Self::fail).
@@ -70,6 +72,9 @@ impl AttemptReservation {
         self.refund_on_drop = false;
         let committed = tx.commit().await;
         self.refund_on_drop = committed.is_err();
+        if committed.is_ok() {
+            self.throttle.stats.note(Decision::Succeeded);
+        }
         committed
     }
 
@@ -85,7 +90,7 @@ impl AttemptReservation {
             (Error::BadCredentials, Some(retry_after)) => Error::TooManyAttempts { retry_after },
             (verdict, _) => verdict,
         };
-        match tokio::spawn(self.store_failure(action, device, right)).await {
+        match telemetry::spawn(self.store_failure(action, device, right)).await {
             Ok(Ok(())) => answer,
             // Without the answer the caller has guessed nothing, and the attempt is refunded.
             Ok(Err(error)) => error,
@@ -98,14 +103,24 @@ impl AttemptReservation {
         let event = |action| Event::new(now, action, self.buckets.user.clone()).from(device.clone());
         let tx = self.throttle.store.begin(&caller).await?;
         store::events::append(&tx, &caller, &event(action)).await?;
+        let mut locks_out = false;
         if right || !self.counts() {
             let streak = right.then_some(&self.buckets.streak);
             counts::refund(&tx, &caller.namespace, &self.reserved, streak).await?;
         } else if self.record_failure(&tx, now).await? {
+            locks_out = true;
             store::events::append(&tx, &caller, &event(Action::LockedOut)).await?;
         }
         tx.commit().await?;
         self.refund_on_drop = false;
+        self.throttle.stats.note(if right { Decision::Succeeded } else { Decision::Failed });
+        if locks_out {
+            self.throttle.stats.note(Decision::LockedOut);
+            if let Some(lockouts) = LOCKED_OUT.count() {
+                let (namespace, caller) = (caller.namespace.as_str(), &*caller.name);
+                tracing::info!(lockouts, namespace, caller, "too many wrong passwords: users are locked out");
+            }
+        }
         Ok(())
     }
 
@@ -135,6 +150,7 @@ impl AttemptReservation {
         }
         // Without a runtime the service ends, and the window passes.
         let runtime = tokio::runtime::Handle::try_current().ok()?;
+        self.throttle.stats.note(Decision::Refunded);
         let (throttle, reserved) = (self.throttle.clone(), std::mem::take(&mut self.reserved));
         let caller = self.caller.detached();
         Some(runtime.spawn(async move { throttle.refund(&caller, &reserved).await }))
@@ -162,6 +178,9 @@ impl Drop for AttemptReservation {
 /// Limits the log line about attempts that were dropped without a verdict. Some callers always leave: that is
 /// no news.
 static DROPPED: LogLimiter = LogLimiter::after(20);
+
+/// Limits the log line about lockouts that begin.
+static LOCKED_OUT: LogLimiter = LogLimiter::after(1);
 
 /// Limits the log line about refunds that failed.
 static NOT_REFUNDED: LogLimiter = LogLimiter::after(1);

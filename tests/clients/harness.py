@@ -187,13 +187,13 @@ def database(kind):
 
 # --- The program ----------------------------------------------------------------------------------------------
 
-START_LINE = re.compile(r"usersd (\S+) listening on (\S+):(\d+) database (\S+)")
+START_LINE = re.compile(r"usersd (\S+) listening on (\S+):(\d+) database (\w+)")
 
 
 def environment(extra=None):
     """Ours without settings of usersd but the tests' own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("USERSD_")}
-    kept.update({"USERSD_PASSWORDS_COST": "10", "USERSD_PASSWORDS_MAX_WAIT": "30s", "TZ": "UTC"})
+    kept.update({"USERSD_PASSWORDS_COST": "10", "USERSD_PASSWORDS_MAX_WAIT": "30s", "USERSD_METRICS_LISTEN": "off", "TZ": "UTC"})
     kept.update(extra or {})
     return kept
 
@@ -219,14 +219,14 @@ EVERY_SCOPE = "users.read,users.write,users.admin,sessions.read,sessions.write,k
 class Server:
     """A running usersd."""
 
-    def __init__(self, url, env=None, wait=True, key=None):
+    def __init__(self, url, env=None, wait=True, key=None, arguments=()):
         # What callers send; None where none is needed.
         self.key = key
         self.lines = []
         self._start = None
         self._known = threading.Event()
         self.process = subprocess.Popen(
-            [BINARY, "--listen", "127.0.0.1:0", "--database", url],
+            [BINARY, "--listen", "127.0.0.1:0", "--database", url, *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env=environment(env), cwd=tempfile.gettempdir(),
         )
@@ -238,7 +238,7 @@ class Server:
     def _read(self):
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
-            found = START_LINE.fullmatch(self.lines[-1])
+            found = START_LINE.search(self.lines[-1])
             if found:
                 self._start = found
                 self._known.set()

@@ -23,6 +23,7 @@ import overload
 import pages
 import races
 import sdks
+import telemetry
 import tls
 import transports
 import whole
@@ -150,7 +151,7 @@ def main():
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
         *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(),
-        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *whole.tests(),
+        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *telemetry.tests(), *whole.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)

@@ -14,7 +14,8 @@ use rand::rngs::SysRng;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -539,4 +540,26 @@ pub(crate) async fn until(happened: impl AsyncFn() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_mins(1), waiting).await.unwrap();
+}
+
+/// Serves metrics and health of a server on a port of their own, and returns its address.
+pub(crate) async fn monitor(replica: &Replica) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(replica.server.serve_monitor(listener));
+    address
+}
+
+/// The status, the media type and the text of a page.
+pub(crate) async fn get(address: &str, path: &str, accept: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head =
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let media_type = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
+    (status, media_type.to_owned(), body.to_owned())
 }

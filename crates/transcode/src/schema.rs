@@ -44,6 +44,8 @@ pub struct Schema {
 /// An RPC.
 #[derive(Debug)]
 pub struct Method {
+    /// Its position among the methods.
+    pub number: usize,
     /// The gRPC path, `/users.Users/Create`.
     pub uri: Uri,
     /// The service with its package: `users.Users`.

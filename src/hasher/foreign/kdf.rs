@@ -101,6 +101,14 @@ impl Kdf {
         fits.then_some(Self { scheme, salt, wanted, rounds: rounds * blocks })
     }
 
+    pub(super) fn scheme(&self) -> super::Scheme {
+        match self.scheme {
+            Scheme::Argon2 { .. } => super::Scheme::Argon2,
+            Scheme::Scrypt(_) | Scheme::Firebase { .. } => super::Scheme::Scrypt,
+            Scheme::Pbkdf2 { .. } => super::Scheme::Pbkdf2,
+        }
+    }
+
     pub(super) fn rounds(&self) -> u64 {
         self.rounds
     }

@@ -19,7 +19,7 @@ fn add(queue: &mut Queue, name: &str, task: Task, answers: &mut Answers) {
     let (reply, answer) = oneshot::channel();
     answers.push(answer);
     queue.waiting.reserve(&flow(name));
-    queue.enqueue(&flow(name), Job { task, reply });
+    queue.enqueue(&flow(name), Job::new(task, reply));
 }
 
 /// A job of 2^`cost` rounds that its salt tells from others.
@@ -28,7 +28,7 @@ fn bcrypt(cost: u32, mark: u8) -> Task {
 }
 
 fn other(rounds: u64, large: bool) -> Task {
-    Task::Other { rounds, large, check: Box::new(|| true) }
+    Task::Other { scheme: Scheme::Ldap, rounds, large, check: Box::new(|| true) }
 }
 
 fn marks(batch: &[Job]) -> Vec<u8> {

@@ -62,6 +62,7 @@ impl Schema {
         let at = self.methods.len();
         self.by_path.insert(path.as_str().into(), at);
         self.methods.push(Method {
+            number: at,
             uri: path.parse().map_err(|_| SchemaError::new(format!("{path}: not a path")))?,
             service: service.into(),
             name: declared.name().into(),

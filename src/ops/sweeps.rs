@@ -1,0 +1,63 @@
+//! What housekeeping counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::domain::time::Timestamp;
+use crate::metrics::{ByLabel, Counter, Registry, gauge};
+
+use super::housekeeping::Removed;
+
+/// The kinds of rows, in the order of [`Removed::counts`].
+const KINDS: [&str; 7] = ["session", "event", "attempt", "user", "expired_key", "ended_key", "cleared_log"];
+
+/// The counts of housekeeping. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Sweeps {
+    removed: ByLabel<Counter, { KINDS.len() }>,
+    failed: Counter,
+    /// When a round last succeeded, in microseconds; 0: none has yet.
+    last: Arc<AtomicI64>,
+}
+
+impl Default for Sweeps {
+    fn default() -> Self {
+        let removed = ByLabel::new("kind", KINDS, Counter::default);
+        Self { removed, failed: Counter::default(), last: Arc::default() }
+    }
+}
+
+impl Sweeps {
+    /// Counts a round that ended at `now`.
+    pub(super) fn note(&self, removed: &Removed, succeeded: bool, now: Timestamp) {
+        for (number, count) in removed.counts().into_iter().enumerate() {
+            self.removed.of(number).inc_by(count);
+        }
+        if succeeded {
+            self.last.store(now.0, Ordering::Relaxed);
+        } else {
+            self.failed.inc();
+        }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let last = Arc::clone(&self.last);
+        registry.register(
+            "usersd_housekeeping_removed",
+            "Rows that housekeeping removed by kind; a cleared_log is a purged user whose log lost its places",
+            self.removed.clone(),
+        );
+        registry.register(
+            "usersd_housekeeping_failed",
+            "Rounds of housekeeping that failed",
+            self.failed.clone(),
+        );
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit")]
+        gauge(
+            registry,
+            "usersd_housekeeping_last_success_timestamp_seconds",
+            "When a round of housekeeping last succeeded, in Unix time",
+            move || Some(last.load(Ordering::Relaxed)).filter(|at| *at > 0).map(|at| at as f64 / 1e6),
+        );
+    }
+}

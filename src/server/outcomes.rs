@@ -1,0 +1,100 @@
+//! What is left of a call that has ended: counts, and a line in the log where it is worth one.
+
+use std::time::{Duration, Instant};
+
+use http::Response;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::config::Config;
+use crate::error::tally::{FAILED, LogBudget};
+use crate::grpc::status::code_name;
+use crate::http::{Call, Schema};
+use crate::telemetry::{CallContext, Failure};
+
+use super::metrics::{Calls, Place};
+
+/// Limits the log lines about slow calls.
+static SLOW: LogBudget = LogBudget::new(20);
+
+/// Notes how calls end.
+#[derive(Debug)]
+pub(super) struct Outcomes {
+    calls: Calls,
+    /// Calls that take longer have a line; `None`: none has.
+    slow_call: Option<Duration>,
+}
+
+/// Counts a call as abandoned when it is dropped with it: clients with a deadline often leave when it passes,
+/// and no other trace of the call is left.
+pub(super) struct Unanswered<'o> {
+    calls: &'o Calls,
+    place: Place,
+    since: Instant,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        FAILED.abandoned();
+        let failure = Failure { code: code_name(Code::Cancelled), reason: "" };
+        self.calls.note(self.place, self.since.elapsed(), Some(failure));
+    }
+}
+
+impl Outcomes {
+    pub(super) fn new(config: &Config, schema: &Schema) -> Self {
+        Self { calls: Calls::new(schema), slow_call: config.log.slow_call }
+    }
+
+    pub(super) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// Notes which RPC is called, for the log.
+    pub(super) fn note_method(&self, call: &Call<'_>) {
+        CallContext::note_method(self.calls.method(self.calls.place(Some(call))));
+    }
+
+    /// Watches a call until this is forgotten.
+    pub(super) fn watch(&self, call: &Call<'_>) -> Unanswered<'_> {
+        Unanswered { calls: &self.calls, place: self.calls.place(Some(call)), since: Instant::now() }
+    }
+
+    /// Notes the end of a call; `None` is a request that asks for none.
+    pub(super) fn note(
+        &self,
+        call: Option<&Call<'_>>,
+        done: &Result<Response<Body>, Status>,
+        took: Duration,
+    ) {
+        let failure = match done {
+            Ok(response) if !has_failed(response) => None,
+            Ok(_) => Some(CallContext::failure().unwrap_or(of_code(Code::Unknown))),
+            Err(status) => Some(CallContext::failure().unwrap_or(of_code(status.code()))),
+        };
+        let place = self.calls.place(call);
+        self.calls.note(place, took, failure);
+        let end = failure.unwrap_or(of_code(Code::Ok));
+        self.log(end, took);
+    }
+
+    fn log(&self, Failure { code, reason }: Failure, took: Duration) {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        if self.slow_call.is_none_or(|limit| took < limit) {
+            tracing::debug!(code, reason, millis, "call");
+        } else if let Some(left_out) = SLOW.take() {
+            tracing::info!(code, reason, millis, left_out, "slow call");
+        }
+    }
+}
+
+fn of_code(code: Code) -> Failure {
+    Failure { code: code_name(code), reason: "" }
+}
+
+/// Returns true if a reply, in whatever dialect, is that of a call that failed.
+fn has_failed(response: &Response<Body>) -> bool {
+    let status = response.status();
+    let of_grpc = response.headers().get(Status::GRPC_STATUS);
+    status.is_client_error() || status.is_server_error() || of_grpc.is_some_and(|code| code != "0")
+}
