@@ -12,6 +12,7 @@ mod entity;
 pub mod events;
 mod fault;
 mod health;
+mod hosts;
 pub mod keys;
 mod lease;
 pub mod list;
@@ -19,8 +20,11 @@ mod migration;
 mod observer;
 mod outage;
 mod pool;
+mod pooler;
+mod postgres;
 mod probe;
 pub mod purged;
+mod replica;
 mod running;
 pub mod search;
 pub mod secrets;
@@ -56,6 +60,7 @@ use coherence::{Changes, Coherence};
 use observer::Observer;
 use pool::Pool;
 use probe::Probe;
+use replica::Replica;
 use shared::Shared;
 use trust::Trust;
 
@@ -95,6 +100,8 @@ pub struct Store {
     server: Arc<Reader>,
     /// The options of connections for migrations.
     migrations: ConnectOptions,
+    /// A server that lists are read from, if there is one.
+    replica: Option<Replica>,
     trust: Arc<Trust>,
     probe: Arc<Probe>,
     coherence: Arc<Coherence>,
@@ -112,6 +119,7 @@ impl Store {
         self.read = self.read.observed(&observer);
         self.write = self.write.observed(&observer);
         self.server = Arc::new(self.server.observed(&observer));
+        self.replica = self.replica.map(|replica| replica.observed(&observer));
         self
     }
 
@@ -169,6 +177,9 @@ impl Store {
         self.read.close().await;
         self.write.close().await;
         self.server.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
     }
 }
 

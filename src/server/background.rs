@@ -39,12 +39,13 @@ pub(super) fn start(
     health: HealthReporter,
 ) -> BackgroundTasks {
     let store = ops.store().clone();
-    let (writes, events) = (store.clone(), store.clone());
+    let (writes, events, replica) = (store.clone(), store.clone(), store.clone());
     let follow_every = ops.follow_events_every();
     let others = vec![
         tokio::spawn(reload_keys(keys.clone())),
         tokio::spawn(async move { store.report_outages().await }),
         tokio::spawn(async move { writes.watch_writes().await }),
+        tokio::spawn(async move { replica.watch_replica().await }),
         tokio::spawn(async move {
             if let Some(every) = follow_every {
                 events.follow_events(every).await;

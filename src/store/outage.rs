@@ -180,7 +180,7 @@ mod tests {
         let begun = Instant::now();
         let mut report = Report::new(Counts::default());
         let fault = Some(Fault { since: begun, cause: "connection refused".into() });
-        let (well, away) = (State::default(), State { silent: fault, unwritable: None });
+        let (well, away) = (State::default(), State { silent: fault, ..State::default() });
         let mut last_logged = Vec::new();
         let mut look = |second: u64, state: &State, count: u64| {
             let lines =

@@ -36,6 +36,7 @@ mod plans;
 mod prefs;
 mod proxy;
 mod races;
+mod released;
 mod server;
 mod session_lists;
 mod sessions;
