@@ -149,7 +149,8 @@ def replica_lost(replica, server, client, at_replica):
     at_replica.new()
     client.call("List", {})
     assert_true(at_replica.new(), "lists are read from the replica again")
-    assert_true(len(told(server, "read replica")) <= 3, f"lines about the replica, in:\n{server.log()}")
+    # It does not answer at first, and again; one list fails; twice it answers again.
+    assert_true(len(told(server, "read replica")) <= 5, f"lines about the replica, in:\n{server.log()}")
 
 
 # --- PgBouncer ------------------------------------------------------------------------------------------------
