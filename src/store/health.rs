@@ -39,7 +39,7 @@ pub struct State {
     /// to ask.
     pub unwritable: Option<Fault>,
     /// The moves to another server so far, and why the last one was made.
-    moves: (u64, Arc<str>),
+    pub(super) moves: (u64, Arc<str>),
 }
 
 impl Default for State {
