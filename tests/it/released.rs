@@ -77,9 +77,18 @@ async fn record(service: &Service) {
     let names = |columns: Vec<(String, bool)>| columns.into_iter().map(|(name, _)| name).collect();
     let release = Release {
         columns: columns(service).await.into_iter().map(|(table, columns)| (table, names(columns))).collect(),
-        writes: writes.map(ToString::to_string).collect(),
+        writes: writes
+            .filter(|noted| has_plain_values(service.backend, noted))
+            .map(ToString::to_string)
+            .collect(),
     };
     std::fs::write(file(service.backend), serde_json::to_string_pretty(&release).unwrap() + "\n").unwrap();
+}
+
+/// Returns true unless the values of a statement have numbers, by which the library does not fill them in for SQLite.
+fn has_plain_values(backend: Backend, noted: &Statement) -> bool {
+    let starts = ["INSERT INTO \"", "UPDATE \"", "DELETE FROM \""];
+    backend == Backend::Postgres || starts.iter().any(|start| noted.sql.starts_with(start))
 }
 
 /// It goes on while replicas are replaced one by one: all its columns are there, it need not know of any other to write a
