@@ -26,7 +26,7 @@ pub(super) async fn check(first: &mut PgConnection, hosts: &Hosts) -> Result<(),
     let mut others = Vec::new();
     for _ in 0..OTHERS {
         let mut other = hosts.connect().await?;
-        match other.execute("BEGIN").await {
+        match other.execute("START TRANSACTION").await {
             // PgBouncer, with `pool_mode = statement`.
             Err(sqlx::Error::Database(said)) if said.code().as_deref() == Some("08P01") => {
                 return Err(ConnectError::Pooler);
