@@ -113,6 +113,9 @@ impl Config {
         if self.sessions.idle.is_some_and(|idle| idle > self.sessions.lifetime) {
             problems.0.push("sessions.idle is longer than sessions.lifetime".to_owned());
         }
+        if self.pool.read_url.is_some() && self.database.starts_with("sqlite:") {
+            problems.0.push("pool.read_url needs PostgreSQL: an SQLite file has no replicas".to_owned());
+        }
         let (poll, max_age) = (self.cache.poll, self.cache.max_age);
         if poll < MIN_POLL {
             problems.0.push("cache.poll must be at least 10ms".to_owned());

@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod page;
 pub mod page_token;
 pub mod password;
+pub mod postgres_url;
 pub mod prefs;
 pub mod scope;
 pub mod secret;

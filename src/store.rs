@@ -16,6 +16,7 @@ pub mod events;
 mod fault;
 pub mod file;
 mod health;
+mod hosts;
 pub mod key_changes;
 pub mod keys;
 mod lease;
@@ -24,9 +25,12 @@ mod migration;
 mod observer;
 mod outage;
 mod pool;
+mod pooler;
+mod postgres;
 mod prepared;
 mod probe;
 pub mod purged;
+mod replica;
 mod running;
 pub mod search;
 pub mod secrets;
@@ -65,6 +69,7 @@ use file::OpenedFile;
 use observer::Observer;
 use pool::Pool;
 use probe::Probe;
+use replica::Replica;
 use shared::Shared;
 use trust::Trust;
 
@@ -107,6 +112,8 @@ pub struct Store {
     server: Arc<Reader>,
     /// The options of connections for migrations.
     migrations: ConnectOptions,
+    /// A server that lists are read from, if there is one.
+    replica: Option<Replica>,
     trust: Arc<Trust>,
     probe: Arc<Probe>,
     coherence: Arc<Coherence>,
@@ -126,6 +133,7 @@ impl Store {
         self.read = self.read.observed(&observer);
         self.write = self.write.observed(&observer);
         self.server = Arc::new(self.server.observed(&observer));
+        self.replica = self.replica.map(|replica| replica.observed(&observer));
         self
     }
 
@@ -196,6 +204,9 @@ impl Store {
         self.read.close().await;
         self.write.close().await;
         self.server.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
     }
 }
 

@@ -27,7 +27,10 @@ pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Fa
                 if last_logged.is_some() {
                     tracing::info!("database answers after {:.1} s", begun.elapsed().as_secs_f64());
                 }
-                return Ok(store);
+                return match &config.pool.read_url {
+                    Some(url) => Ok(store.with_replica(&url.0, config.pool.connections).await?),
+                    None => Ok(store),
+                };
             }
         };
         if begun.elapsed() + RETRY > wait {

@@ -13,7 +13,8 @@ use crate::domain::scope::Scopes;
 use super::tls_callers;
 use super::values::{
     Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
-    networks, number, number_or, optional_address, optional_duration, optional_file, size, without_password,
+    networks, number, number_or, optional_address, optional_duration, optional_file, replica, size,
+    without_password,
 };
 
 /// Which calls need a key.
@@ -53,6 +54,10 @@ pub enum AppwritePrefs {
     /// They go, as its server did.
     Replace,
 }
+
+/// The URL of a read replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadUrl(pub String);
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -316,6 +321,8 @@ settings! {
     pool: Pool {
         /// The number of connections, on PostgreSQL.
         connections: u32 = 16, number(2..=1_000);
+        /// The replica that lists and searches of users are read from, on PostgreSQL; `None`: the primary.
+        read_url: Option<ReadUrl> = None, replica;
         /// The longest time that the start waits for the database.
         wait: Duration = Duration::from_secs(30), duration;
         /// The longest time that the statements of a list may take together.

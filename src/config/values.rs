@@ -11,7 +11,9 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use url::{Url, form_urlencoded};
 
-use super::sections::{AppwritePrefs, Auth, ClientAuth, LogFormat, TlsCaller};
+use crate::domain::postgres_url::split_hosts;
+
+use super::sections::{AppwritePrefs, Auth, ClientAuth, LogFormat, ReadUrl, TlsCaller};
 use super::tls_callers;
 
 /// Reads a number within `range`.
@@ -71,30 +73,20 @@ pub(super) fn database(text: &str) -> Result<String, String> {
         return Err("must be a file: a database in memory loses what was acknowledged".to_owned());
     }
     if text.starts_with("postgres") {
-        one_host(text)?;
+        split_hosts(text)?;
     }
     Ok(text.to_owned())
 }
 
-/// PostgreSQL's own clients choose among several hosts; ours cannot, and would take a standby for the
-/// primary.
-fn one_host(url: &str) -> Result<(), String> {
-    const INSTEAD: &str =
-        "name one address that leads to the primary, such as a proxy's or one that moves with it";
-    let (location, parameters) = url.split_once('?').unwrap_or((url, ""));
-    if parameters.split('&').any(|parameter| parameter.starts_with("target_session_attrs=")) {
-        return Err(format!("must not have target_session_attrs, which is not supported: {INSTEAD}"));
+/// Reads the address of a read replica.
+pub(super) fn replica(text: &str) -> Result<Option<ReadUrl>, String> {
+    match text {
+        "off" => Ok(None),
+        _ if text.starts_with("postgres:") || text.starts_with("postgresql:") => {
+            database(text).map(|url| Some(ReadUrl(url)))
+        }
+        _ => Err("must be `off` or begin with postgres:// or postgresql://".to_owned()),
     }
-    let authority = location.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = authority.split_once('/').map_or(authority, |(authority, _)| authority);
-    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
-    let named = parameters
-        .split('&')
-        .filter(|parameter| ["host=", "hostaddr=", "port="].iter().any(|name| parameter.starts_with(name)));
-    if named.chain([hosts]).any(|hosts| hosts.contains(',') || hosts.to_ascii_lowercase().contains("%2c")) {
-        return Err(format!("must not name several hosts, which is not supported: {INSTEAD}"));
-    }
-    Ok(())
 }
 
 pub(super) fn flag(text: &str) -> Result<bool, String> {
@@ -223,6 +215,7 @@ show! {
     Duration: |span| quoted(&humantime::format_duration(*span).to_string());
     Option<Duration>: |span| span.map_or_else(|| quoted("off"), |span| span.show());
     Option<PathBuf>: |file| file.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()));
+    Option<ReadUrl>: |url| url.as_ref().map_or_else(|| quoted("off"), |url| without_password(&url.0));
     // A limit that may be off, and a number of threads that may be left to us.
     Option<u32>: |limit| limit.map_or_else(|| quoted("off"), |limit| limit.to_string());
     Option<usize>: |number| number.map_or_else(|| quoted("auto"), |number| number.to_string());

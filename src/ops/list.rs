@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::domain::caller::Caller;
 use crate::domain::device::Details;
 use crate::domain::list::{Filters, Listing, Order, Position, SortValue, Start};
+use crate::domain::namespace::Namespace;
 use crate::domain::page::Page;
 use crate::domain::page_token::ListDigest;
 use crate::domain::session::Device;
@@ -60,11 +61,21 @@ impl Operations {
         listing: &Listing,
         wanted: &PageRequest,
     ) -> Result<ListPage<User>> {
-        let (db, namespace) = (&self.read_list(caller).await?, &caller.namespace);
-        let digest = listing.digest(namespace);
+        let digest = listing.digest(&caller.namespace);
         let start = self.start(&wanted.page, &digest, position)?;
-        let part = Part { start: &start, limit: wanted.page.limit, include_prefs: wanted.prefs };
-        let (page, total) = store::list::page(db, namespace, listing, &part, wanted.total).await?;
+        let from_replica = match self.store.read_replica(caller, self.rules.list_timeout).await? {
+            Some(db) => match read_page(&db, &caller.namespace, listing, &start, wanted).await {
+                Err(error) if self.store.is_replica_failure(&error) => None,
+                read => Some(read?),
+            },
+            None => None,
+        };
+        let (page, total) = match from_replica {
+            Some(read) => read,
+            None => {
+                read_page(&self.read_list(caller).await?, &caller.namespace, listing, &start, wanted).await?
+            }
+        };
         let next = page.users.last().filter(|_| page.more).map_or_else(String::new, |last| {
             self.page_tokens.seal(&digest, &cursor(&Position::of(last, listing.order)))
         });
@@ -157,6 +168,18 @@ impl Operations {
             Error::invalid("page_token", "is not of this list with these filters and this order")
         })
     }
+}
+
+/// The users of a page, and the number of users on all pages if it is wanted.
+async fn read_page(
+    db: &store::Reader,
+    namespace: &Namespace,
+    listing: &Listing,
+    start: &Start<Position>,
+    wanted: &PageRequest,
+) -> Result<(store::list::Rows, Option<u64>)> {
+    let part = Part { start, limit: wanted.page.limit, include_prefs: wanted.prefs };
+    store::list::page(db, namespace, listing, &part, wanted.total).await
 }
 
 /// A position as a page token holds it.

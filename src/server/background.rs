@@ -32,13 +32,14 @@ impl BackgroundTasks {
 /// Starts the tasks.
 pub(super) fn start(ops: &Operations, keys: &KeyRing, tls: Option<Tls>, health: Health) -> BackgroundTasks {
     let store = ops.store().clone();
-    let (writes, events, file) = (store.clone(), store.clone(), store.clone());
+    let (writes, events, file, replica) = (store.clone(), store.clone(), store.clone(), store.clone());
     let follow_every = ops.follow_events_every();
     let others = vec![
         tokio::spawn(reload_keys(keys.clone())),
         tokio::spawn(async move { store.report_outages().await }),
         tokio::spawn(async move { writes.watch_writes().await }),
         tokio::spawn(async move { file.watch_file().await }),
+        tokio::spawn(async move { replica.watch_replica().await }),
         tokio::spawn(async move {
             if let Some(every) = follow_every {
                 events.follow_events(every).await;

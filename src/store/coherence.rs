@@ -39,6 +39,10 @@
 //! removes, no cache calls valid. That holds among replicas whose clocks and settings agree; where they differ, a session
 //! ends as much later as they do.
 //!
+//! A connection on which the log is read for the first time may lead to a standby that was promoted. That one may lack the
+//! end of the old log and give its numbers once more, so the poll notes a change of everyone. No connection to the server
+//! before is used any more by then: the probe moves all of them before it lets the log's go there (`super::hosts`).
+//!
 //! The clock is the one that goes on while the machine is suspended. Neither rule holds where it is wrong: where a
 //! hypervisor stops the guest and its clock, or where a former PostgreSQL primary goes on answering after another one was
 //! promoted.

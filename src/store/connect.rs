@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, RuntimeErr, sqlx};
 
 use super::file::{self, OpenedFile};
@@ -14,7 +12,7 @@ use super::probe::{Address, Probe};
 use super::shared::{Shared, Single, Stop};
 use super::trust::Trust;
 use super::turns::{MAX_WAIT, TurnLimits};
-use super::{Kind, Reader, Store, fault};
+use super::{Kind, Reader, Store, fault, postgres};
 
 /// Steps of SQLite's virtual machine after which a reader looks whether its statement is still wanted: some
 /// microseconds.
@@ -27,9 +25,6 @@ const SQLITE_READERS: (usize, usize) = (2, 4);
 /// The longest time that a call whose turn it is waits for its connection to be opened, or given back by the
 /// call before.
 pub(super) const ACQUIRE_TIMEOUT: Duration = MAX_WAIT;
-
-/// The longest time that connecting to PostgreSQL may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest time that an SQLite writer waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,6 +79,13 @@ pub enum ConnectError {
     /// The database refuses.
     #[error("cannot open the database: {0}")]
     Open(String),
+    /// A pooler shares sessions between its clients.
+    #[error(
+        "the pooler before PostgreSQL shares a session between its clients (`pool_mode = transaction` or `statement` of \
+         PgBouncer), and usersd needs one of its own for its settings, its prepared statements and for cancelling a \
+         statement: set `pool_mode = session`, or connect to PostgreSQL itself"
+    )]
+    Pooler,
     /// Too old.
     #[error("PostgreSQL {0} is too old: 13 or newer is needed")]
     Version(String),
@@ -96,6 +98,7 @@ impl From<DbErr> for ConnectError {
             DbErr::Conn(RuntimeErr::SqlxError(cause))
             | DbErr::Query(RuntimeErr::SqlxError(cause))
             | DbErr::Exec(RuntimeErr::SqlxError(cause)) => Self::from(&*cause),
+            DbErr::ConnectionAcquire(why) => Self::Unreachable(why.to_string()),
             other => Self::Open(other.to_string()),
         }
     }
@@ -124,7 +127,26 @@ impl From<&sqlx::Error> for ConnectError {
     }
 }
 
-pub(super) fn message(error: &sqlx::Error) -> String {
+impl ConnectError {
+    /// The reason alone.
+    pub(super) fn why(&self) -> String {
+        match self {
+            Self::Unreachable(why) | Self::Open(why) => why.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The same with another reason.
+    pub(super) fn map_why(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Unreachable(why) => Self::Unreachable(change(why)),
+            Self::Open(why) => Self::Open(change(why)),
+            other => other,
+        }
+    }
+}
+
+fn message(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(message) => message.message().to_owned(),
         other => other.to_string(),
@@ -138,8 +160,15 @@ impl Store {
         if url.starts_with("sqlite:") {
             Box::pin(sqlite(url)).await
         } else {
-            Box::pin(patiently(postgres(url, connections))).await
+            Box::pin(postgres::open(url, connections)).await
         }
+    }
+
+    /// The same database; lists and searches of users are read from the replica at `url` while it answers, which
+    /// [`Store::watch_replica`] finds out.
+    pub async fn with_replica(mut self, url: &str, connections: u32) -> Result<Self, ConnectError> {
+        self.replica = Some(postgres::replica(url, connections).await?);
+        Ok(self)
     }
 
     /// Returns an error if the database is a file that cannot be written. Another process may be writing to
@@ -189,6 +218,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
         write: Shared::new(vec![write], TurnLimits { most: 1, slow: 1 }, None),
         server: Arc::new(Reader::new(pool_of(&server, &trust), None)),
         migrations: options,
+        replica: None,
         trust,
         probe: Arc::new(Probe::new(address)),
         coherence: Arc::default(),
@@ -263,119 +293,4 @@ async fn connect_with_retry(options: ConnectOptions) -> Result<DatabaseConnectio
         }
     }
     Database::connect(options).await
-}
-
-/// Of so many connections to PostgreSQL one is left for the other namespaces, and one at least.
-const POSTGRES_OTHERS: usize = 4;
-
-/// Of so many connections to PostgreSQL a namespace whose statements are slow has one while others are there,
-/// and one at least: each keeps a CPU of the database busy, which takes it from no statement for another.
-const POSTGRES_SLOW: usize = 8;
-
-/// Settings of our sessions on PostgreSQL. They never wait for a lock, work on a statement or sit in a
-/// transaction for longer than any caller waits; compile a statement that reads some rows, which takes longer
-/// than reading them; or read a table from its beginning. Each statement has an index that leads to one
-/// tenant's rows, but where most rows are alike, or statistics are old, the planner would rather scan for
-/// them among those of all tenants. Nor does it start processes to share a count with: a plan is kept that
-/// was made for large tenants, and a small one's count takes a tenth of that.
-pub(super) const SESSION: &str = "SET lock_timeout = '10s'; SET statement_timeout = '30s'; \
-                       SET idle_in_transaction_session_timeout = '60s'; SET jit = off; SET enable_seqscan = off; \
-                       SET max_parallel_workers_per_gather = 0";
-
-/// Has the server end a statement whose connection we closed, which would otherwise wait on for its lock.
-/// Servers before version 14 cannot, nor can some systems.
-const END_ABANDONED: &str = "SET client_connection_check_interval = '1s'";
-
-/// Gives up on a server that takes connections and says nothing.
-async fn patiently(
-    connecting: impl Future<Output = Result<Store, ConnectError>>,
-) -> Result<Store, ConnectError> {
-    let silent =
-        || ConnectError::Unreachable(format!("nothing is heard within {} s", CONNECT_TIMEOUT.as_secs()));
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(silent()))
-}
-
-async fn postgres(url: &str, connections: u32) -> Result<Store, ConnectError> {
-    // A pool tries until its time is up and then knows only that: one connection says what is wrong.
-    let first = url.parse::<PgConnectOptions>().map_err(|error| ConnectError::from(&error))?;
-    let first = first.connect().await.map_err(|error| ConnectError::from(&error))?;
-    check_version(first.server_version_num())?;
-    first.close().await.map_err(|error| ConnectError::from(&error))?;
-    let trust = Arc::<Trust>::default();
-    let options = postgres_options(url, &trust, &Stop::default());
-    let server = Database::connect(options.clone()).await?;
-    let connections = usize::try_from(connections).unwrap_or(usize::MAX);
-    let mut shared = Vec::new();
-    for _ in 0..connections {
-        let stop = Stop::default();
-        let mut options = postgres_options(url, &trust, &stop);
-        options.min_connections(0).connect_lazy(true);
-        shared.push(Single { pool: pool_of(&Database::connect(options).await?, &trust), stop });
-    }
-    let some = (connections / POSTGRES_OTHERS).max(1);
-    let limits = TurnLimits {
-        most: connections.saturating_sub(some).max(1),
-        slow: (connections / POSTGRES_SLOW).max(1),
-    };
-    let server = pool_of(&server, &trust);
-    let shared = Shared::new(shared, limits, Some(server.clone()));
-    let address = Address::postgres(url).map_err(|error| ConnectError::from(&error))?;
-    Ok(Store {
-        kind: Kind::Postgres,
-        read: shared.clone(),
-        write: shared,
-        server: Arc::new(Reader::new(server, None)),
-        migrations: options,
-        trust,
-        probe: Arc::new(Probe::new(address)),
-        coherence: Arc::default(),
-        file: None,
-    })
-}
-
-/// Refuses a connection to a standby: it shows rows as they were, and a session that ended would stay in the cache.
-pub(super) const STANDBY: &str = "the server is a standby, not the primary";
-
-/// A pool of one connection, whose process `stop` gets to know.
-fn postgres_options(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
-    let (trust, stop) = (Arc::clone(trust), stop.clone());
-    let mut options = ConnectOptions::new(url);
-    options
-        .sqlx_logging(false)
-        .max_connections(1)
-        .min_connections(1)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .set_application_name("usersd")
-        .map_sqlx_postgres_pool_opts(move |pool| {
-            let stop = stop.clone();
-            trust.guard(pool).after_connect(move |connection, _| {
-                let stop = stop.clone();
-                Box::pin(async move {
-                    connection.execute(SESSION).await?;
-                    if let Err(error) = connection.execute(END_ABANDONED).await {
-                        tracing::debug!(%error, "the server does not notice closed connections");
-                    }
-                    // A server becomes a standby only by a new start, which ends its connections.
-                    let process = "SELECT pg_backend_pid(), pg_is_in_recovery()";
-                    let (process, standby): (i32, bool) =
-                        sqlx::query_as(process).fetch_one(connection).await?;
-                    if standby {
-                        return Err(sqlx::Error::Configuration(STANDBY.into()));
-                    }
-                    stop.served_by(process);
-                    Ok(())
-                })
-            })
-        });
-    options
-}
-
-/// Takes the number as `server_version_num` has it: 12.7 is 120007.
-fn check_version(number: Option<u32>) -> Result<(), ConnectError> {
-    match number {
-        Some(number @ ..130_000) => {
-            Err(ConnectError::Version(format!("{}.{}", number / 10_000, number % 100)))
-        }
-        _ => Ok(()),
-    }
 }

@@ -80,13 +80,16 @@ pub struct Transaction {
     // follow it.
     lease: Mutex<Option<Lease>>,
     health: Health,
+    /// The moves to another server when it began.
+    moves: u64,
     changes: Arc<Changes>,
 }
 
 impl Transaction {
     /// Begins one. Tries once more where a connection turns out to be dead.
     pub(super) async fn begin(pool: &Pool, changes: Changes) -> Result<Self> {
-        let lease = pool.health().bounded(async {
+        let moves = pool.health().moves();
+        let lease = pool.health().bounded_since(moves, async {
             match Self::open(pool).await {
                 Err(error) if fault::is_connection_lost(&error) => Self::open(pool).await,
                 opened => opened,
@@ -94,7 +97,7 @@ impl Transaction {
         });
         let lease = lease.await?;
         let (backend, health) = (pool.backend(), pool.health().clone());
-        Ok(Self { backend, lease: Mutex::new(Some(lease)), health, changes: Arc::new(changes) })
+        Ok(Self { backend, lease: Mutex::new(Some(lease)), health, moves, changes: Arc::new(changes) })
     }
 
     async fn open(pool: &Pool) -> Result<Lease, DbErr> {
@@ -114,6 +117,9 @@ impl Transaction {
         let lease = self.lease.into_inner().filter(Lease::is_sound).ok_or_else(|| {
             Error::internal("refused to commit: a statement of the transaction failed or was abandoned")
         })?;
+        if self.health.moves() != self.moves {
+            return Err(health::unavailable("another server became the primary meanwhile"));
+        }
         let (finish, finished) = oneshot::channel();
         let changes = Arc::clone(&self.changes);
         let commit = async move {
@@ -128,7 +134,7 @@ impl Transaction {
         let finished = tokio::select! {
             biased;
             finished = finished => finished,
-            cause = self.health.given_up() => {
+            cause = self.health.given_up(self.moves) => {
                 self.changes.note();
                 return Err(Error::OutcomeUnknown(cause.to_string().into()));
             }
@@ -153,7 +159,7 @@ impl Transaction {
         let mut slot = self.lease.lock().await;
         let lease = slot.take().ok_or_else(abandoned)?;
         let done = async { Ok::<_, DbErr>(lease.start(Arc::new(work)).await) };
-        let (lease, answer) = self.health.bounded(done).await?;
+        let (lease, answer) = self.health.bounded_since(self.moves, done).await?;
         *slot = Some(lease);
         answer
     }
@@ -267,8 +273,8 @@ impl StreamTrait for Reader {
         let (sender, rows) = mpsc::channel(READ_AHEAD);
         let feed = Some(Running::new(feed(self.pool.clone(), statement, sender)));
         let until = self.until.map(|until| Box::pin(sleep_until(until)));
-        let health = self.pool.health().clone();
-        let away = Box::pin(async move { health.given_up().await }.fuse());
+        let (health, moves) = (self.pool.health().clone(), self.pool.health().moves());
+        let away = Box::pin(async move { health.given_up(moves).await }.fuse());
         Box::pin(async move { Ok(Rows { received: rows, feed, until, away }) })
     }
 }

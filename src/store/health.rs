@@ -31,7 +31,7 @@ pub struct Fault {
 }
 
 /// The faults of the database now, if it has any.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct State {
     /// It does not answer.
     pub silent: Option<Fault>,
@@ -40,6 +40,14 @@ pub struct State {
     pub unwritable: Option<Fault>,
     /// The file of SQLite is damaged or was replaced, which only a new start can end.
     pub unusable: Option<Fault>,
+    /// The moves to another server so far, and why the last one was made.
+    pub(super) moves: (u64, Arc<str>),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { silent: None, unwritable: None, unusable: None, moves: (0, "".into()) }
+    }
 }
 
 impl State {
@@ -76,6 +84,11 @@ impl Health {
         }
     }
 
+    /// The moves to another server so far: what began before the last one is on a connection that leads nowhere.
+    pub(super) fn moves(&self) -> u64 {
+        self.state.borrow().moves.0
+    }
+
     /// Awaits `work` for as long as the database answers: gives up half a second after it was found silent.
     ///
     /// # Errors
@@ -85,22 +98,36 @@ impl Health {
         &self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        self.bounded_since(self.moves(), work).await
+    }
+
+    /// As [`Health::bounded`], for work of which a part was done when there were so many moves to another server.
+    pub(super) async fn bounded_since<T, E: From<DbErr>>(
+        &self,
+        moves: u64,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         tokio::select! {
             biased;
             done = work => done,
-            cause = self.given_up() => Err(away(&cause).into()),
+            cause = self.given_up(moves) => Err(away(&cause).into()),
         }
     }
 
-    /// Completes when the database has been silent for longer than a moment.
-    pub(super) async fn given_up(&self) -> Arc<str> {
+    /// Completes when the database has been silent for longer than a moment, or there are more moves than `moves`.
+    pub(super) async fn given_up(&self, moves: u64) -> Arc<str> {
         let mut state = self.state.subscribe();
         loop {
-            if state.wait_for(|state| state.silent.is_some()).await.is_err() {
+            let lost = |state: &State| state.silent.is_some() || state.moves.0 != moves;
+            if state.wait_for(lost).await.is_err() {
                 // Never so: the sender is ours.
                 std::future::pending::<()>().await;
             }
-            let cause = state.borrow().silent.as_ref().map(|fault| Arc::clone(&fault.cause));
+            let now = state.borrow().clone();
+            if now.moves.0 != moves {
+                return now.moves.1;
+            }
+            let cause = now.silent.map(|fault| fault.cause);
             let answered = state.wait_for(|state| state.silent.is_none());
             if tokio::time::timeout(GRACE, answered).await.is_err() {
                 return cause.unwrap_or_default();
@@ -116,6 +143,11 @@ impl Health {
     /// The probe, which asked at `since`, had no answer.
     pub(super) fn note_silence(&self, since: Instant, cause: &str) {
         note(&self.state, |state| &mut state.silent, since, cause);
+    }
+
+    /// Another server is used now: no answer of the one before is waited for.
+    pub(super) fn note_move(&self, cause: &str) {
+        self.state.send_modify(|state| state.moves = (state.moves.0 + 1, cause.into()));
     }
 
     /// A commit failed, so the database takes no writes until one has succeeded. For SQLite: PostgreSQL tells
@@ -217,6 +249,17 @@ mod tests {
             matches!(&refused, Error::DatabaseUnavailable(cause) if cause.to_string().contains("refused"))
         );
         health.note_answer();
+        assert!(health.check().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_call_in_flight_is_given_up_when_another_server_is_used() {
+        let health = Health::default();
+        health.note_move("served by h2 now");
+        let waiting = health.bounded(std::future::pending::<Result<(), DbErr>>());
+        let (refused, ()) = tokio::join!(waiting, async { health.note_move("served by h1 now") });
+        let refused = Error::from(refused.unwrap_err());
+        assert!(matches!(&refused, Error::DatabaseUnavailable(cause) if cause.to_string().contains("h1")));
         assert!(health.check().is_ok());
     }
 

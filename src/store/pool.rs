@@ -191,17 +191,30 @@ impl Pool {
             slot = self.lock().await?;
         }
         // To open a connection takes 14 KB of state, which every operation would have in its own, several times over.
-        let acquired = match &self.inner.driver {
-            Driver::Sqlite(pool) => Box::pin(pool.acquire()).await.map(Connection::Sqlite),
-            Driver::Postgres(pool) => Box::pin(pool.acquire()).await.map(Connection::Postgres),
-        };
-        let acquired = acquired.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
-            sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
-            error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
-        });
-        let connection = acquired.inspect_err(|error| self.trust().stats.note_error(error))?;
-        Ok(Lease::new(HeldConnection { connection, acquired: Instant::now(), slot }, self.clone()))
+        let (connection, acquired) =
+            Box::pin(self.open()).await.inspect_err(|error| self.trust().stats.note_error(error))?;
+        Ok(Lease::new(HeldConnection { connection, acquired, slot }, self.clone()))
+    }
+
+    /// Opens a connection, and says when that began.
+    async fn open(&self) -> Result<(Connection, Instant), DbErr> {
+        loop {
+            let begun = Instant::now();
+            let opened = match &self.inner.driver {
+                Driver::Sqlite(pool) => pool.acquire().await.map(Connection::Sqlite),
+                Driver::Postgres(pool) => pool.acquire().await.map(Connection::Postgres),
+            };
+            let connection = opened.map_err(|error| match error {
+                sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+                sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+                error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
+            })?;
+            if self.trust().verdict(begun.elapsed(), Duration::ZERO) != Verdict::Close {
+                return Ok((connection, begun));
+            }
+            // It leads to the server that was in use when it began.
+            connection.close(&Handle::current());
+        }
     }
 
     async fn lock(&self) -> Result<OwnedMutexGuard<Slot>, DbErr> {

@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sea_orm::entity::prelude::async_trait::async_trait;
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
+use sea_orm::sqlx::ConnectOptions as _;
+use sea_orm::sqlx::postgres::PgConnection;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sea_orm::sqlx::{ConnectOptions as _, Executor as _};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx};
 use tokio::sync::Mutex;
 
 use crate::error::{Error, Result, with_causes};
 
-use super::health::{Health, unavailable};
+use super::connect::ConnectError;
+use super::health::unavailable;
+use super::hosts::Hosts;
 use super::key_changes::{self, KeyChanges, LastChange};
 use super::lease::query;
+use super::trust::{Trust, Verdict};
 use super::{Store, connect, keys};
 
 /// The longest time that the probe waits for its answer.
@@ -40,7 +43,7 @@ const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) enum Address {
     Sqlite(SqliteConnectOptions),
-    Postgres(PgConnectOptions),
+    Postgres(Arc<Hosts>),
 }
 
 impl Address {
@@ -51,11 +54,6 @@ impl Address {
         Ok(Self::Sqlite(options.disable_statement_logging()))
     }
 
-    pub(super) fn postgres(url: &str) -> sqlx::Result<Self> {
-        let options = PgConnectOptions::from_str(url)?.application_name("usersd");
-        Ok(Self::Postgres(options.disable_statement_logging()))
-    }
-
     fn backend(&self) -> DbBackend {
         match self {
             Self::Sqlite(_) => DbBackend::Sqlite,
@@ -63,27 +61,32 @@ impl Address {
         }
     }
 
+    /// Connects to the server in use.
     pub(super) async fn connect(&self) -> Result<ProbeConnection> {
-        let connected = async {
-            Ok::<_, sqlx::Error>(match self {
-                Self::Sqlite(options) => Connection::Sqlite(options.connect().await?),
-                Self::Postgres(options) => {
-                    let mut connection = options.connect().await?;
-                    connection.execute(connect::SESSION).await?;
-                    let standby = sqlx::query_scalar("SELECT pg_is_in_recovery()");
-                    if standby.fetch_one(&mut connection).await? {
-                        return Err(sqlx::Error::Configuration(connect::STANDBY.into()));
-                    }
-                    Connection::Postgres(connection)
-                }
-            })
-        };
-        match connected.await {
-            Ok(connection) => {
-                Ok(ProbeConnection { connection: Mutex::new(connection), backend: self.backend() })
+        self.open(false).await
+    }
+
+    /// Connects to the server that is to be used.
+    async fn find(&self) -> Result<ProbeConnection> {
+        self.open(true).await
+    }
+
+    async fn open(&self, any: bool) -> Result<ProbeConnection> {
+        let begun = Instant::now();
+        let opened = match self {
+            Self::Sqlite(options) => {
+                options.connect().await.map(Connection::Sqlite).map_err(|error| ConnectError::from(&error))
             }
-            Err(error) => Err(unavailable(&connect::message(&error))),
-        }
+            Self::Postgres(hosts) if any => hosts.find().await.map(Connection::Postgres),
+            Self::Postgres(hosts) => hosts.connect().await.map(Connection::Postgres),
+        };
+        let connection = opened.map_err(|error| unavailable(&error.why()))?;
+        Ok(ProbeConnection {
+            connection: Mutex::new(connection),
+            backend: self.backend(),
+            // Else it leads to the server that was in use when it began.
+            opened: if any { Instant::now() } else { begun },
+        })
     }
 }
 
@@ -98,6 +101,14 @@ enum Connection {
 pub(super) struct ProbeConnection {
     connection: Mutex<Connection>,
     backend: DbBackend,
+    opened: Instant,
+}
+
+impl ProbeConnection {
+    /// Returns true unless the server that it leads to turned out not to be the primary any more.
+    pub(super) fn is_current(&self, trust: &Trust) -> bool {
+        trust.verdict(self.opened.elapsed(), Duration::ZERO) != Verdict::Close
+    }
 }
 
 #[async_trait]
@@ -150,11 +161,12 @@ impl Probe {
         &self.address
     }
 
-    /// Asks for the version of the keys, and notes in `health` whether there was an answer.
-    async fn ask(&self, health: &Health) -> Result<i64> {
+    /// Asks for the version of the keys, and notes whether there was an answer.
+    pub(super) async fn ask(&self, trust: &Trust) -> Result<i64> {
+        let health = &trust.health;
         let mut line = self.line.lock().await;
         let asked_at = Instant::now();
-        let silence = match self.answer(line.take()).await {
+        let silence = match self.answer(line.take().filter(|line| line.is_current(trust))).await {
             Some(Ok((kept, version))) => {
                 *line = Some(kept);
                 health.note_answer();
@@ -175,7 +187,7 @@ impl Probe {
     /// The version, by the connection that there is, or by a new one where that is lost or slow. `None`: not
     /// in time.
     async fn answer(&self, old: Option<ProbeConnection>) -> Option<Result<(ProbeConnection, i64)>> {
-        let fresh = async { version(self.address.connect().await?).await };
+        let fresh = async { version(self.address.find().await?).await };
         let Some(old) = old else { return within(CONNECT_TIMEOUT, fresh).await };
         let mut known = std::pin::pin!(version(old));
         match within(HEDGE_DELAY, known.as_mut()).await {
@@ -226,7 +238,7 @@ impl Store {
     /// Asks the database for the version of the keys, over the probe's own connection. Whether it answers
     /// becomes its [`Health`].
     pub async fn keys_version(&self) -> Result<i64> {
-        self.probe.ask(self.health()).await
+        self.probe.ask(&self.trust).await
     }
 
     /// The keys that have changed since `last`, or all where that cannot be told, over the probe's own connection. To be

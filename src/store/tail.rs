@@ -15,6 +15,7 @@ use super::Store;
 use super::coherence::{Coherence, Moment};
 use super::health::unavailable;
 use super::probe::{Address, ProbeConnection};
+use super::trust::Trust;
 
 /// Most events that are looked at one by one; where there are more, everyone may have changed.
 const MAX_EVENTS: usize = 10_000;
@@ -66,12 +67,16 @@ struct Tail {
 
 impl Tail {
     /// Notes in `coherence` what happened since the last poll, and that it is known.
-    async fn poll(&mut self, address: &Address, coherence: &Coherence) -> Result<()> {
+    async fn poll(&mut self, address: &Address, trust: &Trust, coherence: &Coherence) -> Result<()> {
         let begun = Moment::now();
-        let position = self.position.take().filter(|_| begun.since(self.last) < MAX_PAUSE);
-        let line = match self.line.take() {
+        let mut position = self.position.take().filter(|_| begun.since(self.last) < MAX_PAUSE);
+        let line = match self.line.take().filter(|line| line.is_current(trust)) {
             Some(line) => line,
-            None => address.connect().await?,
+            None => {
+                // Perhaps to another server, which may lack the end of the log and give its numbers once more.
+                position = None;
+                address.connect().await?
+            }
         };
         let backend = line.get_database_backend();
         let sql = if backend == DbBackend::Sqlite { SQLITE } else { POSTGRES };
@@ -110,7 +115,8 @@ impl Store {
         let (mut failing, mut warned) = (None, false);
         loop {
             ticks.tick().await;
-            let polled = timeout(MAX_POLL, tail.poll(self.probe.address(), &self.coherence)).await;
+            let polled =
+                timeout(MAX_POLL, tail.poll(self.probe.address(), &self.trust, &self.coherence)).await;
             let failed = polled.unwrap_or_else(|_| Err(unavailable("no answer in time"))).err();
             let Some(error) = failed else {
                 if std::mem::take(&mut warned) {

@@ -74,6 +74,13 @@ impl Trust {
         }
     }
 
+    /// Another server is used now: every connection that is open is closed before it is used again, and no call waits on for
+    /// one.
+    pub(super) fn note_move(&self, cause: &str) {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).outdated = Some(Instant::now());
+        self.health.note_move(cause);
+    }
+
     /// Decides about a connection of that age that was idle for so long.
     pub(super) fn verdict(&self, age: Duration, idle: Duration) -> Verdict {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);

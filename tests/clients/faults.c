@@ -2,7 +2,9 @@
    FAULT_CONTROL names that file; its first byte is the fault:
      f  the disk is full: writes to the database and its log give ENOSPC
      s  syncs of them give EIO
-     w  writes to the log give EIO, and with them every COMMIT */
+     w  writes to the log give EIO, and with them every COMMIT
+     >  the clock is two hours ahead
+     <  the clock is four hours behind */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -11,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 static char current_fault(void) {
@@ -69,4 +72,13 @@ int fsync(int fd) {
 int fdatasync(int fd) {
     NEXT(fdatasync);
     return sync_fails(fd) ? -1 : next(fd);
+}
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    NEXT(clock_gettime);
+    int done = next(clock, now);
+    if (clock == CLOCK_REALTIME) {
+        char fault = current_fault();
+        now->tv_sec += fault == '>' ? 2 * 3600 : fault == '<' ? -4 * 3600 : 0;
+    }
+    return done;
 }

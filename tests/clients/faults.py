@@ -13,6 +13,7 @@ import time
 import load
 from harness import Postgres, Server, Sqlite, database, assert_equal, assert_true
 from proxy import Proxy
+from transports import Canonical
 
 LONG = os.environ.get("USERSD_TEST_LONG") == "1"
 
@@ -107,6 +108,39 @@ def full_disk():
             twice(db, {}, mount.full, "SQLite, disk full (mounted)")
 
 
+# --- The clock --------------------------------------------------------------------------------------------------
+
+
+def clock_moved(kind):
+    """Two hours ahead, four behind, and right again: sessions stay, and no call fails."""
+    what = f"{kind.kind}, clock moved"
+    with contextlib.ExitStack() as stack:
+        db = stack.enter_context(database(kind))
+        shim = Shim(stack.enter_context(database(Sqlite)).folder)
+        server = stack.enter_context(Server(db.url, shim.env))
+        client = Canonical(server, "default")
+        client.call("Create", {"username": "ada", "password": "correct horse"})
+        tokens = [client.call("Login", {"username": "ada", "password": "correct horse"})["session"]["id"]]
+        with load.Load(server, 8) as callers:
+            for kind_of_fault in (b">", b"<"):
+                with shim.fault(kind_of_fault):
+                    tokens.append(client.call("Login", {"username": "ada", "password": "correct horse"})["session"]["id"])
+                    callers.wait_recovered()
+                    check_sessions(client, tokens)
+                callers.wait_recovered()
+                check_sessions(client, tokens)
+        load.audit(callers, db, what)
+        # Else the clock did not move.
+        (span,) = db.query("SELECT (MAX(at) - MIN(at) + 1800000000) / 3600000000 FROM events")
+        assert_equal(span, ("6",), "hours between the events, rounded")
+    assert_equal(callers.failures(), 0, f"{what}: calls that failed: {callers}")
+
+
+def check_sessions(client, tokens):
+    for token in tokens:
+        assert_equal(client.call("ReadSession", {"sessionId": token})["session"]["username"], "ada", "a session")
+
+
 # --- PostgreSQL -------------------------------------------------------------------------------------------------
 
 # Connections cut of each kind.
@@ -177,6 +211,8 @@ def tests():
     yield "faults / SQLite / disk full", full_disk
     yield "faults / SQLite / fsync fails", failing, b"s", "SQLite, fsync fails"
     yield "faults / SQLite / COMMIT fails", failing, b"w", "SQLite, COMMIT fails"
+    yield "faults / SQLite / the clock moves", clock_moved, Sqlite
+    yield "faults / Postgres / the clock moves", clock_moved, Postgres
     # What was lost before it was used is tried again.
     yield "faults / Postgres / cut at BEGIN", cut, "begin", "before", set()
     yield "faults / Postgres / cut in a read", cut, "read", "before", set()

@@ -219,14 +219,14 @@ EVERY_SCOPE = "users.read,users.write,users.admin,sessions.read,sessions.write,k
 class Server:
     """A running usersd."""
 
-    def __init__(self, url, env=None, wait=True, key=None, arguments=()):
+    def __init__(self, url, env=None, wait=True, key=None, listen="127.0.0.1:0", arguments=()):
         # What callers send; None where none is needed.
         self.key = key
         self.lines = []
         self._start = None
         self._known = threading.Event()
         self.process = subprocess.Popen(
-            [BINARY, "--listen", "127.0.0.1:0", "--database", url, *arguments],
+            [BINARY, "--listen", listen, "--database", url, *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env=environment(env), cwd=tempfile.gettempdir(),
         )

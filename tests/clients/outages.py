@@ -5,95 +5,21 @@ Each test prints its calls, failures by reason, the time to recover, and the ack
 
 import collections
 import contextlib
-import glob
 import http.client
 import json
 import os
 import pathlib
 import resource
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 
 import grpc
 
-from harness import BINARY, PSQL, Server, Sqlite, database, environment, assert_equal, run, assert_true, until
-
-# --- A PostgreSQL of a test's own -----------------------------------------------------------------------------
-
-
-class Cluster:
-    """A server that can be stopped and frozen; nothing else sees it."""
-
-    kind = "postgres"
-
-    def __init__(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="usersd.", dir="/tmp"))
-        self.data = self.folder / "data"
-        self.programs = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
-        self.root = os.getuid() == 0
-        if self.root:
-            shutil.chown(self.folder, "postgres")
-        self._run("initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
-        self.url = f"postgres:///postgres?host={self.folder}&user=postgres"
-        self.frozen = []
-
-    def _run(self, program, *arguments):
-        subprocess.run(
-            [f"{self.programs}/{program}", *map(str, arguments)], check=True, timeout=60, cwd="/",
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            **({"user": "postgres"} if self.root else {}),
-        )
-
-    def start(self):
-        options = f"-k {self.folder} -c listen_addresses='' -c max_connections=60 -c fsync=off"
-        self._run("pg_ctl", "-D", self.data, "-s", "-w", "-l", self.folder / "log", "-o", options, "start")
-
-    def stop(self):
-        self._run("pg_ctl", "-D", self.data, "-s", "-m", "immediate", "stop")
-
-    def freeze(self):
-        """Stops its processes where they are: connections stay open, new ones are taken by the kernel."""
-        first = int((self.data / "postmaster.pid").read_text().split()[0])
-        os.kill(first, signal.SIGSTOP)
-        self.frozen = [first, *map(int, pathlib.Path(f"/proc/{first}/task/{first}/children").read_text().split())]
-        for process in self.frozen[1:]:
-            os.kill(process, signal.SIGSTOP)
-
-    def thaw(self):
-        for process in self.frozen:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGCONT)
-        self.frozen = []
-
-    def query(self, sql):
-        done = subprocess.run(
-            [PSQL, "-X", "-A", "-t", "-q", "-F", "\t", "-d", self.url, "-c", sql],
-            capture_output=True, text=True, timeout=60, check=True,
-        )
-        return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
-
-    def drop(self):
-        self.thaw()
-        if (self.data / "postmaster.pid").exists():
-            self.stop()
-        shutil.rmtree(self.folder)
-
-
-@contextlib.contextmanager
-def cluster(start=True):
-    made = Cluster()
-    try:
-        if start:
-            made.start()
-        yield made
-    finally:
-        made.drop()
-
+from cluster import cluster
+from harness import BINARY, Server, Sqlite, database, environment, assert_equal, run, assert_true, until
 
 # --- What callers and operators see ---------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import appwrite_wire
 import countries
 import early
 import endurance
+import failover
 import faults
 import keys
 import micro_client
@@ -22,7 +23,9 @@ import outages
 import overload
 import pages
 import races
+import rolling
 import sdks
+import strained
 import telemetry
 import tls
 import transports
@@ -151,7 +154,8 @@ def main():
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
         *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(),
-        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *telemetry.tests(), *whole.tests(),
+        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
+        *failover.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)

@@ -44,6 +44,7 @@ mod prefs;
 mod process;
 mod proxy;
 mod races;
+mod released;
 mod server;
 mod session_lists;
 mod sessions;

@@ -1,0 +1,162 @@
+//! The servers of a PostgreSQL database, and which of them is used.
+
+use std::str::FromStr as _;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sea_orm::sqlx::{self, ConnectOptions as _, Executor as _};
+
+use crate::domain::postgres_url;
+
+use super::connect::ConnectError;
+use super::postgres::{SESSION, STANDBY};
+use super::trust::Trust;
+
+/// The server that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The one that takes writes.
+    Primary,
+    /// Any that answers.
+    Any,
+}
+
+/// A server that the address names.
+#[derive(Debug)]
+struct Host {
+    /// As the log names it.
+    name: String,
+    options: PgConnectOptions,
+}
+
+/// The servers of an address. Connections are opened to the one in use, which [`Hosts::find`] decides: the probe does so
+/// whenever it needs a new connection, and nothing else does.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    role: Role,
+    each: Vec<Host>,
+    /// Held while all connections are moved to another one: connections to that one begin later.
+    in_use: Mutex<usize>,
+    /// The pools whose connections are opened to the server in use.
+    pools: OnceLock<Vec<PgPool>>,
+    trust: Arc<Trust>,
+}
+
+/// A connection to a server that may be used.
+struct Candidate {
+    host: usize,
+    connection: PgConnection,
+    read_only: bool,
+}
+
+impl Hosts {
+    pub(super) fn parse(url: &str, role: Role, trust: &Arc<Trust>) -> Result<Self, ConnectError> {
+        let mut each = Vec::new();
+        for url in postgres_url::split_hosts(url).map_err(ConnectError::Open)? {
+            let options = PgConnectOptions::from_str(&url).map_err(|error| ConnectError::from(&error))?;
+            // We read no floating-point numbers, and PgBouncer refuses the parameter.
+            let options = options.application_name("usersd").extra_float_digits(None);
+            each.push(Host {
+                name: postgres_url::server_name(&url),
+                options: options.disable_statement_logging(),
+            });
+        }
+        Ok(Self { role, each, in_use: Mutex::new(0), pools: OnceLock::new(), trust: Arc::clone(trust) })
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Has the connections of `pools` opened to the server in use, from now on.
+    pub(super) fn lead(&self, pools: Vec<PgPool>) {
+        // Called once.
+        self.pools.set(pools).unwrap_or_default();
+    }
+
+    /// How to connect to the server in use.
+    pub(super) fn options(&self) -> PgConnectOptions {
+        self.each[*self.in_use()].options.clone()
+    }
+
+    /// Connects to the server in use.
+    pub(super) async fn connect(&self) -> Result<PgConnection, ConnectError> {
+        let host = *self.in_use();
+        Ok(self.open(host).await?.connection)
+    }
+
+    /// Connects to the first server that can be used, asking all at the same time, and has it used from now on.
+    pub(super) async fn find(&self) -> Result<PgConnection, ConnectError> {
+        let mut opening: FuturesUnordered<_> = (0..self.each.len()).map(|host| self.open(host)).collect();
+        let (mut second_best, mut refusals) = (None, Vec::new());
+        while let Some(opened) = opening.next().await {
+            match opened {
+                // One that is not to be written, such as a former primary, comes behind any that takes writes.
+                Ok(candidate) if candidate.read_only && self.each.len() > 1 => second_best = Some(candidate),
+                Ok(candidate) => return Ok(self.choose(candidate)),
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        second_best.map(|candidate| self.choose(candidate)).ok_or_else(|| join(refusals))
+    }
+
+    /// No code panics while it holds the lock.
+    fn in_use(&self) -> MutexGuard<'_, usize> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self, host: usize) -> Result<Candidate, ConnectError> {
+        let named = |why: String| {
+            if self.each.len() > 1 { format!("{}: {why}", self.each[host].name) } else { why }
+        };
+        let opened = async {
+            let mut connection = self.each[host].options.connect().await?;
+            connection.execute(SESSION).await?;
+            let state = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
+            let row = connection.fetch_one(state).await?;
+            let (standby, read_only): (bool, bool) =
+                (sqlx::Row::try_get(&row, 0)?, sqlx::Row::try_get(&row, 1)?);
+            Ok::<_, sqlx::Error>((standby, Candidate { host, connection, read_only }))
+        };
+        match opened.await {
+            Ok((true, _)) if self.role == Role::Primary => {
+                Err(ConnectError::Unreachable(named(STANDBY.to_owned())))
+            }
+            Ok((_, candidate)) => {
+                Ok(Candidate { read_only: candidate.read_only && self.role == Role::Primary, ..candidate })
+            }
+            Err(error) => Err(ConnectError::from(&error).map_why(named)),
+        }
+    }
+
+    /// Uses the server of `candidate`. Connections to another one are given up: it is no longer the primary, or will not be.
+    fn choose(&self, candidate: Candidate) -> PgConnection {
+        let mut in_use = self.in_use();
+        let before = std::mem::replace(&mut *in_use, candidate.host);
+        if before != candidate.host {
+            let host = &self.each[candidate.host];
+            let pools = self.pools.get().map_or(&[][..], Vec::as_slice);
+            for pool in pools {
+                pool.set_connect_options(host.options.clone());
+            }
+            if !pools.is_empty() {
+                tracing::warn!(
+                    "the database is served by {} now, and no longer by {}",
+                    host.name,
+                    self.each[before].name
+                );
+                self.trust.note_move(&format!("it is served by {} now", host.name));
+            }
+        }
+        candidate.connection
+    }
+}
+
+/// One reason of several: that of a server which may come back, if there is one, leaves hope for all.
+fn join(refusals: Vec<ConnectError>) -> ConnectError {
+    let passes = refusals.iter().any(|refusal| matches!(refusal, ConnectError::Unreachable(_)));
+    let why = refusals.iter().map(ConnectError::why).collect::<Vec<_>>().join("; ");
+    if passes { ConnectError::Unreachable(why) } else { ConnectError::Open(why) }
+}
