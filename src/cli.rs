@@ -255,7 +255,7 @@ async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure>
     let (devices, blocklist) = (devices(config)?, blocklist(config)?);
     let tls = Tls::open(config).map_err(|error| Failure::Usage(error.to_string()))?;
     let store = open(config, config.pool.wait).await?;
-    let keys = KeyRing::load(store.clone(), Clock::System).await?;
+    let keys = Box::pin(KeyRing::load(store.clone(), Clock::System)).await?;
     let ops = Operations::new(store.clone(), hasher, Clock::System, Rules::from(config), devices).await?;
     let ops = ops.with_blocklist(blocklist);
     let server = Server::new(config, ops, keys.clone(), tls).await?;

@@ -92,17 +92,12 @@ impl CallContext {
             ("path", self.uri.path()),
         ];
         let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
-        match (format, line.strip_suffix(b"}")) {
-            (LogFormat::Json, Some(object)) => {
-                let end: String =
-                    fields.map(|(name, value)| format!(",\"{name}\":{}", json!(value))).collect();
-                [object, end.as_bytes(), b"}\n"].concat()
-            }
-            _ => {
-                let end: String = fields.map(|(name, value)| format!(" {name}={value:?}")).collect();
-                [line, end.as_bytes(), b"\n"].concat()
-            }
+        if let (LogFormat::Json, Some(object)) = (format, line.strip_suffix(b"}")) {
+            let fields = fields.map(|(name, value)| format!(",\"{name}\":{}", json!(value)));
+            return [object, fields.collect::<Vec<_>>().concat().as_bytes(), b"}\n"].concat();
         }
+        let fields = fields.map(|(name, value)| format!(" {name}={value:?}"));
+        [line, fields.collect::<Vec<_>>().concat().as_bytes(), b"\n"].concat()
     }
 }
 

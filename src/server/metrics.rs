@@ -17,7 +17,7 @@ pub(super) use calls::{Calls, Place};
 use super::connections::Connections;
 use super::pipeline::Pipeline;
 
-/// The content type of OpenMetrics 1.0.
+/// The content type of `OpenMetrics` 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The commit that the program was built from, as far as the build knew.
@@ -51,7 +51,7 @@ impl Metrics {
         Self(Arc::new(registry))
     }
 
-    /// Returns the text of all metrics now, and its content type: OpenMetrics for who accepts it, else that of
+    /// Returns the text of all metrics now, and its content type: `OpenMetrics` for who accepts it, else that of
     /// Prometheus.
     pub(super) fn text(&self, accept: &str) -> Result<(String, &'static str), fmt::Error> {
         let mut text = String::new();

@@ -225,11 +225,8 @@ async fn clock(db: &impl ConnectionTrait, now: Timestamp) -> Result<Finding> {
 
 fn shown(lines: &[String]) -> String {
     let more = lines.len().saturating_sub(MAX_LINES);
-    let mut text = lines.iter().take(MAX_LINES).map(String::as_str).collect::<Vec<_>>().join("; ");
-    if more > 0 {
-        text.push_str(&format!("; and {more} more"));
-    }
-    text
+    let text = lines.iter().take(MAX_LINES).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if more > 0 { format!("{text}; and {more} more") } else { text }
 }
 
 async fn texts(db: &impl ConnectionTrait, sql: &str) -> Result<Vec<String>, DbErr> {

@@ -98,7 +98,7 @@ impl OpenedFile {
 
 impl Store {
     /// Returns an error if the database is a file that another program made, or that is damaged. A file of more than
-    /// [`CHECKED_AT_ONCE`] bytes is checked for damage by [`Store::watch_file`], so that it is served from meanwhile.
+    /// 64 MiB is checked for damage by [`Store::watch_file`], so that it is served from meanwhile.
     pub async fn check_file(&self) -> Result<(), ConnectError> {
         let Some(file) = &self.file else { return Ok(()) };
         let damaged = |cause| ConnectError::Damaged { path: file.path.display().to_string(), cause };
@@ -193,7 +193,7 @@ mod tests {
         drop(raw);
         let store = Store::connect(&url, 1).await.unwrap();
         store.check_file().await.unwrap();
-        tokio::time::timeout(Duration::from_secs(60), store.watch_file()).await.unwrap();
+        tokio::time::timeout(Duration::from_mins(1), store.watch_file()).await.unwrap();
         assert!(store.health().is_unusable());
     }
 }

@@ -99,7 +99,7 @@ impl Hosts {
                 Err(refusal) => refusals.push(refusal),
             }
         }
-        second_best.map(|candidate| self.choose(candidate)).ok_or_else(|| join(refusals))
+        second_best.map(|candidate| self.choose(candidate)).ok_or_else(|| join(&refusals))
     }
 
     /// No code panics while it holds the lock.
@@ -155,7 +155,7 @@ impl Hosts {
 }
 
 /// One reason of several: that of a server which may come back, if there is one, leaves hope for all.
-fn join(refusals: Vec<ConnectError>) -> ConnectError {
+fn join(refusals: &[ConnectError]) -> ConnectError {
     let passes = refusals.iter().any(|refusal| matches!(refusal, ConnectError::Unreachable(_)));
     let why = refusals.iter().map(ConnectError::why).collect::<Vec<_>>().join("; ");
     if passes { ConnectError::Unreachable(why) } else { ConnectError::Open(why) }

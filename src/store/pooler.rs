@@ -1,4 +1,4 @@
-//! Refuses a pooler that shares the sessions of PostgreSQL between its clients, as PgBouncer does with `pool_mode =
+//! Refuses a pooler that shares the sessions of PostgreSQL between its clients, as `PgBouncer` does with `pool_mode =
 //! transaction`: our settings would be other clients', prepared statements unknown, and a cancelled statement theirs.
 
 use rand::TryRng as _;

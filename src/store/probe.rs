@@ -42,7 +42,7 @@ const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The address of the database.
 #[derive(Clone, Debug)]
 pub(super) enum Address {
-    Sqlite(SqliteConnectOptions),
+    Sqlite(Box<SqliteConnectOptions>),
     Postgres(Arc<Hosts>),
 }
 
@@ -51,7 +51,7 @@ impl Address {
         let options = SqliteConnectOptions::from_str(url)?;
         // A file that is gone is not created again.
         let options = connect::configure(options).create_if_missing(false).pragma("query_only", "ON");
-        Ok(Self::Sqlite(options.disable_statement_logging()))
+        Ok(Self::Sqlite(Box::new(options.disable_statement_logging())))
     }
 
     fn backend(&self) -> DbBackend {
@@ -236,7 +236,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 
 impl Store {
     /// Asks the database for the version of the keys, over the probe's own connection. Whether it answers
-    /// becomes its [`Health`].
+    /// becomes its `Health`.
     pub async fn keys_version(&self) -> Result<i64> {
         self.probe.ask(&self.trust).await
     }

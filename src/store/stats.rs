@@ -11,6 +11,7 @@ use crate::metrics::{ByLabel, Counter, Histogram, Registry, durations, gauge, ga
 use super::fault::{self, ErrorKind};
 use super::lease::Work;
 use super::probe::Address;
+use super::shared::Shared;
 use super::{Kind, Store};
 
 /// The operations of statements, in the order of their numbers.
@@ -147,7 +148,7 @@ impl Store {
             "state",
             move || {
                 let (mut in_use, mut idle) = (0, 0);
-                for usage in used.pools().map(|shared| shared.usage()) {
+                for usage in used.pools().map(Shared::usage) {
                     in_use += usage.in_use;
                     idle += usage.free;
                 }

@@ -70,13 +70,12 @@ impl Tail {
     async fn poll(&mut self, address: &Address, trust: &Trust, coherence: &Coherence) -> Result<()> {
         let begun = Moment::now();
         let mut position = self.position.take().filter(|_| begun.since(self.last) < MAX_PAUSE);
-        let line = match self.line.take().filter(|line| line.is_current(trust)) {
-            Some(line) => line,
-            None => {
-                // Perhaps to another server, which may lack the end of the log and give its numbers once more.
-                position = None;
-                address.connect().await?
-            }
+        let line = if let Some(line) = self.line.take().filter(|line| line.is_current(trust)) {
+            line
+        } else {
+            // Perhaps to another server, which may lack the end of the log and give its numbers once more.
+            position = None;
+            address.connect().await?
         };
         let backend = line.get_database_backend();
         let sql = if backend == DbBackend::Sqlite { SQLITE } else { POSTGRES };

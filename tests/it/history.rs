@@ -340,13 +340,13 @@ impl History {
             .stories
             .iter()
             .map(|story| tokio::spawn(change(Arc::clone(story), clients.clone(), unsteady, numbers())));
-        let changed = join_all(changes.collect::<Vec<_>>()).await;
+        let results = join_all(changes.collect::<Vec<_>>()).await;
         self.over.store(true, SeqCst);
         let mut calls = 0;
         for task in watching {
             calls += task.await.unwrap();
         }
-        changed.into_iter().for_each(Result::unwrap);
+        results.into_iter().for_each(Result::unwrap);
         println!("{calls} reads; {} sessions ended", self.ended());
         assert!(self.ended() > 0);
     }

@@ -184,7 +184,7 @@ async fn etags_are_http_preconditions(service: &Service) {
     let user = create(service, ada()).await;
     let path = format!("/v1/users/{}", user.id);
     let get = async |headers: &[(&str, &str)]| http.request(Method::GET, &path, "", headers).await;
-    let patch = async |tag: &str| {
+    let change = async |tag: &str| {
         http.request(Method::PATCH, &path, r#"{"name":"Countess"}"#, &[JSON, ("if-match", tag)]).await
     };
     let (_, headers, body) = get(&[]).await;
@@ -197,15 +197,15 @@ async fn etags_are_http_preconditions(service: &Service) {
     let (status, ..) = get(&[("if-none-match", "\"other\"")]).await;
     assert_eq!(status, StatusCode::OK);
 
-    let (status, headers, body) = patch(&user.etag).await;
+    let (status, headers, body) = change(&user.etag).await;
     assert_eq!((status, &body["user"]["name"]), (StatusCode::OK, &json!("Countess")));
     assert_ne!(headers["etag"].to_str().unwrap(), user.etag);
-    let (status, _, body) = patch(&user.etag).await;
+    let (status, _, body) = change(&user.etag).await;
     let reason = (status, &body["details"][0]["reason"]);
     assert_eq!(reason, (StatusCode::PRECONDITION_FAILED, &json!("ETAG_MISMATCH")));
-    assert_eq!(patch("*").await.0, StatusCode::OK);
+    assert_eq!(change("*").await.0, StatusCode::OK);
     let list = format!("\"other\", {}", user.etag);
-    let (status, _, body) = patch(&list).await;
+    let (status, _, body) = change(&list).await;
     assert_eq!((status, field_at_fault(&body)), (StatusCode::BAD_REQUEST, "if-match".to_owned()));
     let (status, _, body) = get(&[("if-match", &user.etag)]).await;
     assert_eq!((status, field_at_fault(&body)), (StatusCode::BAD_REQUEST, "if-match".to_owned()));
@@ -218,7 +218,7 @@ fn field_at_fault(body: &Value) -> String {
     body["details"][1]["fieldViolations"][0]["field"].as_str().unwrap_or_default().to_owned()
 }
 
-/// google/rpc/error_details.proto, `FieldViolation.field`.
+/// As `google/rpc/error_details.proto` says of `FieldViolation.field`.
 async fn fields_at_fault_are_spelled_as_in_json(service: &Service) {
     let http = &service.replica;
     let (status, body) = http.json(Method::GET, "/v1/users?page_token=none", "").await;

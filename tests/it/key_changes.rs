@@ -75,7 +75,7 @@ async fn of_many_keys_only_those_that_changed_are_read(service: &Service) {
         assert_eq!(refusal(&service.replica, &stolen).await, "KEY_MISSING_OR_UNKNOWN");
         until_refused(&another, &stolen).await;
     });
-    assert_eq!(there.await, 1);
+    assert_eq!(Box::pin(there).await, 1);
     assert_eq!(service.replica.keys.keys_read() - here, 1);
 
     // One that is made, and is used at once.
@@ -84,7 +84,7 @@ async fn of_many_keys_only_those_that_changed_are_read(service: &Service) {
         young = service.key("default", Scopes::ALL).await.0;
         until(async || refusal(&another, &young).await.is_empty()).await;
     });
-    assert_eq!(there.await, 1);
+    assert_eq!(Box::pin(there).await, 1);
     assert_eq!(refusal(&another, &admin).await, "");
 }
 
@@ -106,7 +106,7 @@ async fn a_change_past_the_program_is_felt(service: &Service) {
         service.execute(&format!("UPDATE keys SET last_used = 7 WHERE id = '{weak_id}'")).await;
         replica.keys.refresh().await.unwrap();
     });
-    assert_eq!(read.await, 3);
+    assert_eq!(Box::pin(read).await, 3);
     if service.backend == Backend::Postgres {
         service.execute("TRUNCATE keys").await;
         until_refused(&replica, &weak).await;

@@ -272,7 +272,7 @@ impl Replica {
             Operations::new(store.clone(), hasher.clone(), clock.clone(), rules, devices).await.unwrap();
         let blocklist = config.passwords.blocklist.as_deref().map(|path| Blocklist::open(path).unwrap());
         let ops = ops.with_blocklist(blocklist);
-        let keys = KeyRing::load(store.clone(), clock.clone()).await.unwrap();
+        let keys = Box::pin(KeyRing::load(store.clone(), clock.clone())).await.unwrap();
         let (max_body, tls) = (config.http.max_body, Tls::open(&config).unwrap());
         let services =
             services.unwrap_or_else(|| Services::users_and_keys(ops.clone(), keys.clone(), max_body));
