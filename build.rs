@@ -15,16 +15,16 @@ const USER_AGENTS: &str = "src/devices/data/regexes.yaml";
 
 fn main() -> Result<()> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    println!("cargo:rustc-env=USERSD_COMMIT={}", commit().as_deref().unwrap_or("unknown"));
+    println!("cargo:rustc-env=BUILD_COMMIT={}", commit().as_deref().unwrap_or("unknown"));
     protos(&out)?;
     user_agents(&out)
 }
 
-/// The commit that is built: `USERSD_COMMIT`, or in a release build from a checkout that of `.git`. A debug build does not
+/// The commit that is built: `BUILD_COMMIT`, or in a release build from a checkout that of `.git`. A debug build does not
 /// look there: each commit would compile everything once more.
 fn commit() -> Option<String> {
-    println!("cargo:rerun-if-env-changed=USERSD_COMMIT");
-    let given = std::env::var_os("USERSD_COMMIT").and_then(|commit| commit.into_string().ok());
+    println!("cargo:rerun-if-env-changed=BUILD_COMMIT");
+    let given = std::env::var_os("BUILD_COMMIT").and_then(|commit| commit.into_string().ok());
     let given = given.filter(|commit| !commit.is_empty());
     let release = std::env::var_os("PROFILE").is_some_and(|profile| profile == "release");
     given.or_else(|| release.then(commit_of_checkout).flatten())

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::figures::{Bar, Figure, median};
 use crate::options::Options;
-use crate::server::Server;
+use crate::server::{Server, without_metrics};
 use load::{Clients, Login};
 
 /// The cost that the service has by default.
@@ -63,6 +63,7 @@ async fn start_server(binary: &Path, dir: &Path) -> Result<Server> {
     let url = format!("sqlite://{}?mode=rwc", dir.join("usersd.db").display());
     command.current_dir(dir).args(["--listen", "127.0.0.1:0", "--database", &url]);
     command.env("USERSD_LIMITS_CALLS", "2000").env("USERSD_LIMITS_CALLS_PER_CALLER", "2000");
+    without_metrics(&mut command);
     Server::start(command).await
 }
 

@@ -76,7 +76,6 @@ impl Server {
         command
             .current_dir(dir)
             .env("USERSD_PASSWORDS_COST", "10")
-            .env("USERSD_METRICS_LISTEN", "off")
             .env("USERSD_PASSWORDS_SCREENING", "false");
         command
     }
@@ -135,6 +134,16 @@ impl Server {
             return Err(format!("the server did not end within {} s of SIGTERM", PATIENCE.as_secs()).into());
         }
         Ok(())
+    }
+}
+
+/// Has a server open no second port, on which two of a run would meet. A build from before there was one refuses the setting.
+pub(crate) fn without_metrics(command: &mut Command) {
+    const OFF: (&str, &str) = ("USERSD_METRICS_LISTEN", "off");
+    let mut ask = std::process::Command::new(command.as_std().get_program());
+    let asked = ask.arg("check-config").current_dir("/").env_clear().envs([OFF]).output();
+    if asked.is_ok_and(|output| output.status.success()) {
+        command.envs([OFF]);
     }
 }
 

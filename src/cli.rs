@@ -42,7 +42,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Parser)]
 #[command(
     name = "usersd",
-    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("USERSD_COMMIT"), ")"),
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")"),
     after_help = "\
 Every setting can come from the file, from the environment as USERSD_<SECTION>_<KEY>, and these two from the
 command line; the command line wins over the environment, the environment over the file. deploy/usersd.toml

@@ -63,6 +63,7 @@ pub use connect::ConnectError;
 pub use connection::{Reader, Transaction};
 pub use health::{Fault, Health, State};
 pub use migration::{Step, Steps};
+pub use probe::KeysVersion;
 
 use coherence::{Changes, Coherence};
 use file::OpenedFile;

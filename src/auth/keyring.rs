@@ -17,7 +17,7 @@ use crate::domain::secret::SecretDigest;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::key_changes::{KeyChanges, LastChange};
-use crate::store::{self, Store};
+use crate::store::{self, KeysVersion, Store};
 
 use super::limits::UsageCounter;
 
@@ -93,7 +93,8 @@ impl Principal {
 
 #[derive(Debug, Default)]
 struct Table {
-    version: i64,
+    /// `None` before the first reading.
+    version: Option<KeysVersion>,
     /// Where the next reading goes on.
     last: Option<LastChange>,
     /// True once a key was created, even if the database was restored from an older backup since.
@@ -220,19 +221,21 @@ impl KeyRing {
             let table = self.table();
             (table.version, table.last.clone())
         };
-        if version == known {
+        if Some(version) == known {
             return Ok(());
         }
-        // A lower number is of a backup that was put in place of the database.
-        let last = last.filter(|_| version > known);
+        // By another connection, or with a lower number, it may be another database.
+        let follows =
+            known.is_some_and(|known| known.connected == version.connected && version.number > known.number);
+        let last = last.filter(|_| follows);
         // Read after the version: keys may be newer than that says, never older.
-        let changes = self.store.key_changes(version, last.as_ref()).await?;
+        let changes = self.store.key_changes(version.number, last.as_ref()).await?;
         self.keys_read.fetch_add(changes.keys.len() as u64, Ordering::Relaxed);
         self.apply(version, changes);
         Ok(())
     }
 
-    fn apply(&self, version: i64, changes: KeyChanges) {
+    fn apply(&self, version: KeysVersion, changes: KeyChanges) {
         let renewed: Vec<_> = {
             let table = self.table();
             let renew = |(digest, key): (SecretDigest, Option<Key>)| {
@@ -254,8 +257,8 @@ impl KeyRing {
                 None => table.keys.remove(&digest),
             };
         }
-        (table.version, table.last) = (version, changes.last);
-        table.any_key_created |= version > 0;
+        (table.version, table.last) = (Some(version), changes.last);
+        table.any_key_created |= version.number > 0;
         drop(table);
         drop(replaced); // takes long where there are many, and callers wait for the lock
     }

@@ -1,6 +1,6 @@
 //! `usersd key`: creates, lists and revokes keys, with access to the database.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -94,7 +94,13 @@ fn new_key(namespace: &str, scopes: &str, name: &str, expires: Option<&str>) -> 
 
 async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<ExitCode, Failure> {
     let store = open_or_new(config).await?;
-    let (secret, key) = keys::create(&store, &Clock::System, new).await?;
+    // Before there is a key: with one, programs of this machine need one.
+    let file = file.map(|path| new_file(path).map(|file| (path, file))).transpose()?;
+    let created = keys::create(&store, &Clock::System, new).await;
+    if let (Err(_), Some((path, _))) = (&created, &file) {
+        let _ = std::fs::remove_file(path); // it is empty
+    }
+    let (secret, key) = created?;
     eprintln!(
         "usersd: key {} of namespace {} may {}{}; it is shown this once:",
         key.id,
@@ -103,7 +109,11 @@ async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<Exi
         key.expires.map_or_else(String::new, |at| format!(" until {}", time(at))),
     );
     // A key that was not printed could never be used.
-    if let Err(error) = file.map_or_else(|| print(secret.expose()), |file| write(file, secret.expose())) {
+    let printed = match file {
+        Some((_, mut file)) => file.write_all(secret.expose().as_bytes()),
+        None => print(secret.expose()),
+    };
+    if let Err(error) = printed {
         keys::revoke(&store, &Clock::System, &key.id, false).await?;
         return Err(Failure::Failed(format!("the key could not be printed, and is revoked: {error}")));
     }
@@ -111,8 +121,9 @@ async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn write(file: &Path, key: &str) -> std::io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(key.as_bytes())
+fn new_file(path: &Path) -> Result<File, Failure> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.map_err(|error| Failure::Failed(format!("cannot make the file {}: {error}", path.display())))
 }
 
 /// The database, with its tables if it is new. An older one stays as it is: servers of an older version may

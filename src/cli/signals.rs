@@ -29,7 +29,7 @@ impl StopSignals {
     /// lasts, and the one after it the process where it is.
     pub(super) async fn watch(mut self, stop: CancellationToken, hurry: Hurry) {
         self.next().await;
-        tracing::info!("stopping: no new connections, calls in flight may end; a second signal ends at once");
+        tracing::info!("stopping: calls in flight may end; a second signal ends at once");
         stop.cancel();
         self.next().await;
         if let Some(hurry) = hurry.get().filter(|hurry| !hurry.is_cancelled()) {

@@ -21,10 +21,7 @@ use super::pipeline::Pipeline;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The commit that the program was built from, as far as the build knew.
-const COMMIT: &str = match option_env!("USERSD_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+const COMMIT: &str = env!("BUILD_COMMIT");
 
 /// The metrics of a server. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -19,8 +19,8 @@ use super::metrics::Metrics;
 /// Connections at a time: a scraper has one, and a few probes.
 const MAX_CONNECTIONS: usize = 64;
 
-/// The time for the headers of a request, and between requests of one connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// The time of one connection, which is for one request: who sends or reads slowly must not keep others out.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -55,9 +55,9 @@ impl Monitor {
             std::future::ready(Ok::<_, Infallible>(self.answer(&request)))
         });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-        // A connection that broke is the client's affair.
-        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        http.timer(TokioTimer::new()).keep_alive(false);
+        // A connection that broke, or took too long, is the client's affair.
+        let _ = tokio::time::timeout(TIMEOUT, http.serve_connection(TokioIo::new(stream), service)).await;
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::Response;
+use http::{Response, StatusCode};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -35,6 +35,9 @@ pub(super) struct Unanswered<'o> {
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            return; // noted as a fault
+        }
         FAILED.abandoned();
         let failure = Failure { code: code_name(Code::Cancelled), reason: "" };
         self.calls.note(self.place, self.since.elapsed(), Some(failure));
@@ -69,7 +72,7 @@ impl Outcomes {
     ) {
         let failure = match done {
             Ok(response) if !has_failed(response) => None,
-            Ok(_) => Some(CallContext::failure().unwrap_or(of_code(Code::Unknown))),
+            Ok(response) => Some(CallContext::failure().unwrap_or(of_code(code_of(response.status())))),
             Err(status) => Some(CallContext::failure().unwrap_or(of_code(status.code()))),
         };
         let place = self.calls.place(call);
@@ -90,6 +93,18 @@ impl Outcomes {
 
 fn of_code(code: Code) -> Failure {
     Failure { code: code_name(code), reason: "" }
+}
+
+/// The code of a refusal that a dialect wrote by itself.
+fn code_of(status: StatusCode) -> Code {
+    match status {
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Code::Unimplemented,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        status if status.is_client_error() => Code::InvalidArgument,
+        _ => Code::Unknown,
+    }
 }
 
 /// Returns true if a reply, in whatever dialect, is that of a call that failed.

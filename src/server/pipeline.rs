@@ -116,19 +116,19 @@ impl Pipeline {
         let trace = request.headers().get(TRACE_PARENT).cloned();
         let context = CallContext::new(id.clone(), request.uri().clone(), trace);
         let mut located = None;
+        let is_probe = Probe::of(request.uri().path()).is_some();
         let call = async {
             // Boxed, since a task is copied twice before it runs.
-            let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits)).await;
-            self.outcomes.note(located.as_ref(), &done, begun.elapsed());
+            let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits));
+            let done = AssertUnwindSafe(done).catch_unwind().await;
+            // The panic hook has logged where; the connection and all other calls go on.
+            let done = done.unwrap_or_else(|_| Err(Error::internal("a call panicked").into()));
+            if !is_probe {
+                self.outcomes.note(located.as_ref(), &done, begun.elapsed());
+            }
             done
         };
-        let done = context.scope(AssertUnwindSafe(call).catch_unwind()).await;
-        // The panic hook has logged where; the connection and all other calls go on.
-        let done = done.unwrap_or_else(|_| {
-            let done = Err(Error::internal("a call panicked").into());
-            self.outcomes.note(located.as_ref(), &done, begun.elapsed());
-            done
-        });
+        let done = context.scope(call).await;
         let mut response = done.unwrap_or_else(|status| match located {
             Some(call) => call.refuse(&status),
             None => gateway::failed(&status),

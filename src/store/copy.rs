@@ -67,7 +67,7 @@ impl Store {
         mut progress: impl FnMut(Progress) + Send,
     ) -> Result<Copied, CopyError> {
         let (from, to) = (self.snapshot().await?, target.writing().await?);
-        let first = last_number(&from.tx).await?;
+        let seen = Seen::by(&from.tx).await?;
         let tables = match Box::pin(copy(&from.tx, &to.tx, &mut progress)).await {
             Ok(tables) => tables,
             Err(error) => {
@@ -76,16 +76,18 @@ impl Store {
             }
         };
         from.end().await?;
-        let last = last_number(self.reader()).await?;
-        set_last_number(&to.tx, last).await?;
+        let source = self.connection().await?;
+        let missed_events = seen.missed(&source).await?;
+        set_last_number(&to.tx, last_number(&source).await?).await?;
+        source.close().await?;
         to.commit().await?;
-        if target.kind() == Kind::Postgres {
-            // Plans are made by what is known of the tables.
-            let library = target.connection().await?;
-            library.execute_unprepared("ANALYZE").await?;
-            library.close().await?;
+        if target.kind() == Kind::Postgres
+            && let Ok(library) = target.connection().await
+        {
+            // Plans are made by what is known of the tables. Sooner or later the server finds out by itself.
+            let _ = library.execute_unprepared("ANALYZE").await;
         }
-        Ok(Copied { tables, missed_events: last - first })
+        Ok(Copied { tables, missed_events })
     }
 }
 
@@ -159,6 +161,38 @@ async fn copy_table(
         Ok(())
     });
     Ok(checksum.await?)
+}
+
+/// What a snapshot shows of the events.
+enum Seen {
+    /// All up to this number: SQLite has one writer at a time.
+    UpTo(i64),
+    /// Those of the transactions that this snapshot shows.
+    Snapshot(String),
+}
+
+impl Seen {
+    async fn by(tx: &DatabaseTransaction) -> Result<Self, DbErr> {
+        if tx.get_database_backend() == DbBackend::Sqlite {
+            return Ok(Self::UpTo(last_number(tx).await?));
+        }
+        let snapshot = Statement::from_string(DbBackend::Postgres, "SELECT pg_current_snapshot()::text");
+        let row = tx.query_one_raw(snapshot).await?;
+        let row = row.ok_or_else(|| DbErr::Custom("a snapshot has no row".to_owned()))?;
+        Ok(Self::Snapshot(row.try_get_by_index(0)?))
+    }
+
+    /// Counts the events that `source` has beside these.
+    async fn missed(&self, source: &impl ConnectionTrait) -> Result<i64, DbErr> {
+        let snapshot = match self {
+            Self::UpTo(last) => return Ok(last_number(source).await? - last),
+            Self::Snapshot(snapshot) => snapshot.as_str(),
+        };
+        let sql = "SELECT count(*) FROM events WHERE NOT pg_visible_in_snapshot(tx, CAST(CAST($1 AS text) AS pg_snapshot))";
+        let count = Statement::from_sql_and_values(DbBackend::Postgres, sql, [snapshot.into()]);
+        let row = source.query_one_raw(count).await?;
+        row.ok_or_else(|| DbErr::Custom("a count has no row".to_owned()))?.try_get_by_index(0)
+    }
 }
 
 /// The number of the newest event, also of one that was removed.

@@ -14,6 +14,9 @@ use super::{Store, fault};
 /// The time between looks at the file.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// The time until a check that failed is made again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Bytes of a file that is read whole before it is served from, which takes a tenth of a second.
 const CHECKED_AT_ONCE: u64 = 64 * 1024 * 1024;
 
@@ -91,7 +94,8 @@ impl OpenedFile {
         match self.path.metadata() {
             Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => None,
             Ok(_) => Some(format!("{path} was replaced by another file: {RESTORE}")),
-            Err(error) => Some(format!("{path} is gone ({error}): {RESTORE}")),
+            Err(error) if error.kind() == ErrorKind::NotFound => Some(format!("{path} is gone: {RESTORE}")),
+            Err(_) => None, // it may be well: what cannot be read tells by itself
         }
     }
 }
@@ -102,14 +106,18 @@ impl Store {
     pub async fn check_file(&self) -> Result<(), ConnectError> {
         let Some(file) = &self.file else { return Ok(()) };
         let damaged = |cause| ConnectError::Damaged { path: file.path.display().to_string(), cause };
-        let foreign = self.foreign_table().await.map_err(|error| damaged(fault::words(&error)))?;
+        let failed = |error: DbErr| {
+            let cause = fault::words(&error);
+            if fault::is_damaged_file(&error) { damaged(cause) } else { ConnectError::Open(cause) }
+        };
+        let foreign = self.foreign_table().await.map_err(failed)?;
         if let Some(table) = foreign {
             return Err(ConnectError::Foreign { path: file.path.display().to_string(), table });
         }
         if file.is_large() {
             return Ok(());
         }
-        self.damage().await.map_or(Ok(()), |cause| Err(damaged(cause)))
+        self.damage().await.map_err(failed)?.map_or(Ok(()), |cause| Err(damaged(cause)))
     }
 
     /// One of the tables of another program.
@@ -123,10 +131,11 @@ impl Store {
     }
 
     /// Reads the whole file and returns what is damaged in it.
-    async fn damage(&self) -> Option<String> {
+    async fn damage(&self) -> Result<Option<String>, DbErr> {
         match self.first_text("PRAGMA quick_check(1)").await {
-            Ok(found) => found.filter(|found| found != "ok"),
-            Err(error) => Some(fault::words(&error)),
+            Ok(found) => Ok(found.filter(|found| found != "ok")),
+            Err(error) if fault::is_damaged_file(&error) => Ok(Some(fault::words(&error))),
+            Err(error) => Err(error),
         }
     }
 
@@ -152,10 +161,17 @@ impl Store {
             }
         };
         let damaged = async {
-            match if file.is_large() { self.damage().await } else { None } {
-                Some(cause) => format!("{} is damaged: {cause}; {RESTORE}", file.path.display()),
-                None => std::future::pending().await,
+            while file.is_large() {
+                match self.damage().await {
+                    Ok(Some(cause)) => {
+                        return format!("{} is damaged: {cause}; {RESTORE}", file.path.display());
+                    }
+                    Ok(None) => break,
+                    // A disk that is busy, or no descriptor is left.
+                    Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
+                }
             }
+            std::future::pending().await
         };
         let cause = tokio::select! {
             cause = replaced => cause,

@@ -2,6 +2,7 @@
 
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -43,6 +44,13 @@ pub(super) struct Hosts {
     pools: OnceLock<Vec<PgPool>>,
     trust: Arc<Trust>,
 }
+
+/// The rank of a server that takes writes and is in use.
+const BEST: (bool, bool) = (false, false);
+
+/// The time that a better server has to answer once another one has.
+const OTHER_WAIT: Duration = Duration::from_millis(100);
+const READ_ONLY_WAIT: Duration = Duration::from_millis(500);
 
 /// A connection to a server that may be used.
 struct Candidate {
@@ -90,16 +98,30 @@ impl Hosts {
     /// Connects to the first server that can be used, asking all at the same time, and has it used from now on.
     pub(super) async fn find(&self) -> Result<PgConnection, ConnectError> {
         let mut opening: FuturesUnordered<_> = (0..self.each.len()).map(|host| self.open(host)).collect();
-        let (mut second_best, mut refusals) = (None, Vec::new());
-        while let Some(opened) = opening.next().await {
-            match opened {
-                // One that is not to be written, such as a former primary, comes behind any that takes writes.
-                Ok(candidate) if candidate.read_only && self.each.len() > 1 => second_best = Some(candidate),
-                Ok(candidate) => return Ok(self.choose(candidate)),
-                Err(refusal) => refusals.push(refusal),
+        let (mut best, mut refusals) = (None::<Candidate>, Vec::new());
+        loop {
+            let patience = best.as_ref().map(|best| if best.read_only { READ_ONLY_WAIT } else { OTHER_WAIT });
+            let next = match patience {
+                Some(patience) => tokio::time::timeout(patience, opening.next()).await.unwrap_or_default(),
+                None => opening.next().await,
+            };
+            match next {
+                Some(Ok(candidate)) if self.rank(&candidate) == BEST => return Ok(self.choose(candidate)),
+                Some(Ok(candidate)) => {
+                    if best.as_ref().is_none_or(|best| self.rank(&candidate) < self.rank(best)) {
+                        best = Some(candidate);
+                    }
+                }
+                Some(Err(refusal)) => refusals.push(refusal),
+                None => return best.map(|best| self.choose(best)).ok_or_else(|| join(&refusals)),
             }
         }
-        second_best.map(|candidate| self.choose(candidate)).ok_or_else(|| join(&refusals))
+    }
+
+    /// The lower the better. One that is not to be written, such as a former primary, comes behind any that takes writes, and
+    /// among equals the one in use comes first: to move gives up every call in flight.
+    fn rank(&self, candidate: &Candidate) -> (bool, bool) {
+        (candidate.read_only, candidate.host != *self.in_use())
     }
 
     /// No code panics while it holds the lock.

@@ -28,7 +28,7 @@ use super::users::{among, in_trash, list_columns, zero};
 
 pub use candidates::choose_path;
 use candidates::key_of;
-use conditions::{after_cursor, conditions, order_of};
+use conditions::{after_cursor, conditions, order_of, up_to_cursor};
 
 /// Users that are looked at along the order at first, where an index could find those that match.
 const FIRST_SCAN: u64 = 1_000;
@@ -128,8 +128,7 @@ async fn page_by(
             return read(db, namespace, listing, &path, part, None).await;
         }
     }
-    let path = among_found(db, namespace, listing, found).await?;
-    read(db, namespace, listing, &path, part, None).await
+    read(db, namespace, listing, path, part, None).await
 }
 
 /// The page, if it is near. `near`: its first users, if they were looked for.
@@ -233,7 +232,7 @@ fn ordered(
         select = select.filter(after_cursor(key.clone(), id.clone(), cursor, listing.descending));
     }
     if let Some(cursor) = range.until {
-        select = select.filter(after_cursor(key.clone(), id.clone(), cursor, listing.descending).not());
+        select = select.filter(up_to_cursor(key.clone(), id.clone(), cursor, listing.descending));
     }
     select.order_by(key.unwrap_or_else(|| id.clone()), direction.clone()).order_by(id, direction)
 }
@@ -276,28 +275,15 @@ pub async fn total(
     if listing.filters == Filters::default() {
         return totals::total(db, namespace, listing.trash).await;
     }
-    let found = match path {
-        AccessPath::Found(found) => Some(among_found(db, namespace, listing, found).await?),
+    let all = match path {
+        // To count many, PostgreSQL reads the whole namespace sooner than it looks each of them up.
+        AccessPath::Found(found) if backend_of(db) == DbBackend::Postgres => {
+            Some(AccessPath::FoundMost(found.clone()))
+        }
         _ => None,
     };
-    let path = found.as_ref().unwrap_or(path);
-    count(db, chosen(user::Entity::find(), backend_of(db), namespace, listing, path)).await
-}
-
-/// The way to all that `found` finds. PostgreSQL reads the whole namespace sooner than it looks up a good part of it.
-async fn among_found(
-    db: &impl ConnectionTrait,
-    namespace: &Namespace,
-    listing: &Listing,
-    found: &SelectStatement,
-) -> Result<AccessPath> {
-    if backend_of(db) == DbBackend::Postgres {
-        let part = totals::total(db, namespace, listing.trash).await? / 10;
-        if db.query_one(found.clone().limit(1).offset(part)).await?.is_some() {
-            return Ok(AccessPath::FoundMost(Box::new(found.clone())));
-        }
-    }
-    Ok(AccessPath::Found(Box::new(found.clone())))
+    count(db, chosen(user::Entity::find(), backend_of(db), namespace, listing, all.as_ref().unwrap_or(path)))
+        .await
 }
 
 /// Those of the list, in no order.

@@ -179,7 +179,7 @@ impl Pool {
         let mut slot = self.lock().await?;
         while let Slot::Idle(idle) = &mut *slot {
             let (acquired, verdict) =
-                (idle.acquired, self.trust().verdict(idle.acquired.elapsed(), idle.since.elapsed()));
+                (idle.acquired, self.trust().verdict(idle.acquired, idle.since.elapsed()));
             let Some(connection) = idle.connection.take() else { break };
             *slot = Slot::Empty;
             let mut lease = Lease::new(HeldConnection { connection, acquired, slot }, self.clone());
@@ -209,7 +209,7 @@ impl Pool {
                 sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
                 error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
             })?;
-            if self.trust().verdict(begun.elapsed(), Duration::ZERO) != Verdict::Close {
+            if self.trust().verdict(begun, Duration::ZERO) != Verdict::Close {
                 return Ok((connection, begun));
             }
             // It leads to the server that was in use when it began.

@@ -121,11 +121,11 @@ fn options(hosts: &Arc<Hosts>, trust: &Arc<Trust>, stop: &Stop) -> ConnectOption
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .map_sqlx_postgres_opts(move |_| hosts.options())
         .map_sqlx_postgres_pool_opts(move |pool| {
-            let stop = stop.clone();
+            let (stop, health) = (stop.clone(), trust.health.clone());
             trust.guard(pool).after_connect(move |connection, _| {
-                let stop = stop.clone();
+                let (stop, moves) = (stop.clone(), health.moves());
                 Box::pin(async move {
-                    stop.served_by(prepare(connection, role).await?);
+                    stop.served_by(prepare(connection, role).await?, moves);
                     Ok(())
                 })
             })

@@ -107,7 +107,7 @@ pub(super) struct ProbeConnection {
 impl ProbeConnection {
     /// Returns true unless the server that it leads to turned out not to be the primary any more.
     pub(super) fn is_current(&self, trust: &Trust) -> bool {
-        trust.verdict(self.opened.elapsed(), Duration::ZERO) != Verdict::Close
+        trust.verdict(self.opened, Duration::ZERO) != Verdict::Close
     }
 }
 
@@ -144,6 +144,16 @@ impl ConnectionTrait for ProbeConnection {
     }
 }
 
+/// The version of the keys, and when the connection was made that showed it. Another connection may lead to another database,
+/// where the same number stands for other changes: to a standby that was promoted, or a backup that was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeysVersion {
+    /// The number of the last change.
+    pub number: i64,
+    /// When the connection was made.
+    pub connected: Instant,
+}
+
 /// The connection, made when it is needed and made again when it was lost.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -162,12 +172,13 @@ impl Probe {
     }
 
     /// Asks for the version of the keys, and notes whether there was an answer.
-    pub(super) async fn ask(&self, trust: &Trust) -> Result<i64> {
+    pub(super) async fn ask(&self, trust: &Trust) -> Result<KeysVersion> {
         let health = &trust.health;
         let mut line = self.line.lock().await;
         let asked_at = Instant::now();
         let silence = match self.answer(line.take().filter(|line| line.is_current(trust))).await {
-            Some(Ok((kept, version))) => {
+            Some(Ok((kept, number))) => {
+                let version = KeysVersion { number, connected: kept.opened };
                 *line = Some(kept);
                 health.note_answer();
                 return Ok(version);
@@ -237,7 +248,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 impl Store {
     /// Asks the database for the version of the keys, over the probe's own connection. Whether it answers
     /// becomes its `Health`.
-    pub async fn keys_version(&self) -> Result<i64> {
+    pub async fn keys_version(&self) -> Result<KeysVersion> {
         self.probe.ask(&self.trust).await
     }
 

@@ -112,9 +112,10 @@ impl Store {
     pub async fn read_replica(&self, caller: &Caller, span: Duration) -> Result<Option<Reader>> {
         let answering = |replica: &&Replica| replica.trust.health.answers();
         let Some(replica) = self.replica.as_ref().filter(answering) else { return Ok(None) };
-        match replica.trust.health.bounded(replica.shared.turn(&caller.flow())).await {
+        let (health, moves) = (&replica.trust.health, replica.trust.health.moves());
+        match health.bounded_since(moves, replica.shared.turn(&caller.flow())).await {
             Ok(turn) => Ok(Some(Reader::new(turn, tokio::time::Instant::now().checked_add(span)))),
-            Err(_) if !replica.trust.health.answers() => Ok(None),
+            Err(_) if !health.answers() || health.moves() != moves => Ok(None),
             Err(error) => Err(error),
         }
     }

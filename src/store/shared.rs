@@ -1,7 +1,7 @@
 //! The connections that callers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use sea_orm::{DbBackend, Statement};
 use tokio::runtime::Handle;
@@ -26,6 +26,8 @@ struct Flags {
     looks: AtomicU32,
     /// On PostgreSQL: the process that serves the connection; 0 while there is none.
     process: AtomicI32,
+    /// The moves to another server before that.
+    moves: AtomicU64,
 }
 
 /// A statement at which its thread has looked so often takes a millisecond or more.
@@ -48,8 +50,9 @@ impl Stop {
         self.0.asked.store(false, Ordering::Release);
     }
 
-    /// Notes which process serves the connection.
-    pub(super) fn served_by(&self, process: i32) {
+    /// Notes which process serves the connection, on the server that is used after so many moves.
+    pub(super) fn served_by(&self, process: i32, moves: u64) {
+        self.0.moves.store(moves, Ordering::Release);
         self.0.process.store(process, Ordering::Release);
     }
 }
@@ -143,7 +146,10 @@ impl Turn {
 async fn cancel(pool: Pool, turn: Arc<Turn>) {
     let process = turn.single().stop.0.process.load(Ordering::Acquire);
     let cancel = Statement::from_string(DbBackend::Postgres, format!("SELECT pg_cancel_backend({process})"));
+    let moves = turn.single().stop.0.moves.load(Ordering::Acquire);
     let cancelled = match pool.acquire().await {
+        // The number names another process on another server.
+        Ok(_) if pool.health().moves() != moves => return,
         Ok(lease) => lease.start(Arc::new(Work::One(cancel))).await.1.map(|_| ()),
         Err(error) => Err(error),
     };

@@ -81,10 +81,10 @@ impl Trust {
         self.health.note_move(cause);
     }
 
-    /// Decides about a connection of that age that was idle for so long.
-    pub(super) fn verdict(&self, age: Duration, idle: Duration) -> Verdict {
+    /// Decides about a connection that was begun then and was idle for so long.
+    pub(super) fn verdict(&self, begun: Instant, idle: Duration) -> Verdict {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if since.outdated.is_some_and(|outdated| age >= outdated.elapsed()) {
+        if since.outdated.is_some_and(|outdated| begun <= outdated) {
             Verdict::Close
         } else if idle >= MAX_UNCHECKED || since.broken.is_some_and(|broken| idle >= broken.elapsed()) {
             Verdict::Ping
@@ -98,7 +98,10 @@ impl Trust {
         let trust = Arc::clone(self);
         pool.test_before_acquire(false).before_acquire(
             move |connection, PoolConnectionMetadata { age, idle_for, .. }| {
-                let verdict = trust.verdict(age, idle_for);
+                // One from before the machine's start was begun before anything.
+                let verdict = Instant::now()
+                    .checked_sub(age)
+                    .map_or(Verdict::Close, |begun| trust.verdict(begun, idle_for));
                 Box::pin(async move {
                     Ok(match verdict {
                         Verdict::Use => true,
@@ -118,26 +121,30 @@ mod tests {
     const NOW: Duration = Duration::ZERO;
     const BEFORE: Duration = Duration::from_secs(1);
 
+    fn ago(span: Duration) -> Instant {
+        Instant::now().checked_sub(span).unwrap()
+    }
+
     #[test]
     fn a_connection_in_steady_use_is_not_pinged() {
         let trust = Trust::default();
-        assert_eq!(trust.verdict(BEFORE, NOW), Verdict::Use);
-        assert_eq!(trust.verdict(BEFORE, MAX_UNCHECKED), Verdict::Ping);
+        assert_eq!(trust.verdict(ago(BEFORE), NOW), Verdict::Use);
+        assert_eq!(trust.verdict(ago(BEFORE), MAX_UNCHECKED), Verdict::Ping);
     }
 
     #[test]
     fn one_that_was_idle_when_another_broke_is_pinged() {
         let trust = Trust::default();
         trust.suspect();
-        assert_eq!(trust.verdict(BEFORE, BEFORE), Verdict::Ping);
-        assert_eq!(trust.verdict(BEFORE, NOW), Verdict::Use);
+        assert_eq!(trust.verdict(ago(BEFORE), BEFORE), Verdict::Ping);
+        assert_eq!(trust.verdict(ago(BEFORE), NOW), Verdict::Use);
     }
 
     #[test]
     fn older_ones_are_closed_once_they_are_outdated() {
         let trust = Trust::default();
         trust.outdate();
-        assert_eq!(trust.verdict(BEFORE, NOW), Verdict::Close);
-        assert_eq!(trust.verdict(NOW, NOW), Verdict::Use);
+        assert_eq!(trust.verdict(ago(BEFORE), NOW), Verdict::Close);
+        assert_eq!(trust.verdict(ago(NOW), NOW), Verdict::Use);
     }
 }

@@ -117,8 +117,8 @@ impl AttemptReservation {
         if locks_out {
             self.throttle.stats.note(Decision::LockedOut);
             if let Some(lockouts) = LOCKED_OUT.count() {
-                let (namespace, caller) = (caller.namespace.as_str(), &*caller.name);
-                tracing::info!(lockouts, namespace, caller, "too many wrong passwords: users are locked out");
+                let namespace = caller.namespace.as_str();
+                tracing::info!(lockouts, namespace, "too many wrong passwords: users are locked out");
             }
         }
         Ok(())

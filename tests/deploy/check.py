@@ -75,7 +75,6 @@ def settings():
             section = found[1] + "_"
         elif found := re.match(r"(\w+) =", line):
             known.add(f"USERSD_{section}{found[1]}".upper())
-    known |= {"USERSD_COMMIT"}
     for path in [*DEPLOY.glob("*.yaml"), *DEPLOY.glob("kubernetes/*.yaml"), DEPLOY / "Dockerfile"]:
         for name in sorted(set(re.findall(r"USERSD_[A-Z_]+", path.read_text())) - known):
             yield f"{path.name}: there is no setting {name}"

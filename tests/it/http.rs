@@ -204,9 +204,14 @@ async fn etags_are_http_preconditions(service: &Service) {
     let reason = (status, &body["details"][0]["reason"]);
     assert_eq!(reason, (StatusCode::PRECONDITION_FAILED, &json!("ETAG_MISMATCH")));
     assert_eq!(change("*").await.0, StatusCode::OK);
-    let list = format!("\"other\", {}", user.etag);
-    let (status, _, body) = change(&list).await;
-    assert_eq!((status, field_at_fault(&body)), (StatusCode::BAD_REQUEST, "if-match".to_owned()));
+    for wrong in ["", &format!("\"other\", {}", user.etag)] {
+        let (status, _, body) = change(wrong).await;
+        assert_eq!(
+            (status, field_at_fault(&body)),
+            (StatusCode::BAD_REQUEST, "if-match".to_owned()),
+            "{wrong}"
+        );
+    }
     let (status, _, body) = get(&[("if-match", &user.etag)]).await;
     assert_eq!((status, field_at_fault(&body)), (StatusCode::BAD_REQUEST, "if-match".to_owned()));
 }

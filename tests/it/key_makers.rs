@@ -14,7 +14,7 @@ use usersd::pb::{
 };
 
 use crate::keys::{gone, make, new, read, with_key};
-use crate::support::{START, Service, ada, assert_refused, create, fields};
+use crate::support::{Backend, START, Service, ada, assert_refused, create, fields};
 
 crate::on_every_backend!(
     keys_of_another_tenant_and_their_log_are_not_found,
@@ -241,10 +241,14 @@ async fn only_root_callers_see_what_happened_to_root_keys(service: &Service) {
 async fn expired_keys_do_not_count_and_are_logged_once(service: &Service) {
     let (admin, id) = service.key("default", Scopes::ALL).await;
     let until = (START + 60) * 1_000_000;
+    let digest = match service.backend {
+        Backend::Sqlite => "randomblob(32)",
+        Backend::Postgres => "sha256(CAST(CAST(n AS TEXT) AS BYTEA))",
+    };
     service
         .execute(&format!(
             "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 999) \
-             INSERT INTO keys SELECT namespace, CAST(n AS TEXT), digest, name, scopes, created, {until}, last_used, \
+             INSERT INTO keys SELECT namespace, CAST(n AS TEXT), {digest}, name, scopes, created, {until}, last_used, \
              created_by FROM keys CROSS JOIN numbers WHERE id = '{id}'"
         ))
         .await;

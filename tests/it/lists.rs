@@ -54,7 +54,9 @@ async fn another_namespace_is_not_listed(service: &Service) {
     let twin = CreateRequest { id: "twin".into(), labels: vec!["staff".into()], ..ada() };
     for namespace in ["one", "two"] {
         users.create(from(namespace, twin.clone())).await.unwrap();
-        let other = CreateRequest { username: format!("{namespace}-only"), ..named("x") };
+        // With an id of its own: in hexadecimal digits "ada" can be found.
+        let (id, username) = (format!("{namespace}-x"), format!("{namespace}-only"));
+        let other = CreateRequest { id, username, ..named("x") };
         users.create(from(namespace, other)).await.unwrap();
     }
     users.delete(from("two", DeleteRequest { id: "twin".into(), ..Default::default() })).await.unwrap();

@@ -20,6 +20,7 @@ impl Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_usersd"))
             .args(["--listen", "127.0.0.1:0", "--database", url])
             .env_clear()
+            .env("USERSD_METRICS_LISTEN", "off")
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -97,18 +97,25 @@ pub(super) fn order_of(order: Order, sorted: bool) -> (Option<Expr>, Expr) {
     (key, text(Column::Id))
 }
 
+/// Those behind the cursor.
 pub(super) fn after_cursor(key: Option<Expr>, id: Expr, cursor: &Position, descending: bool) -> Expr {
-    let (here, there) = match key {
-        None => (id, Expr::val(cursor.id.as_str())),
-        Some(key) => {
-            let value = match &cursor.key {
-                SortValue::Number(number) => Expr::val(*number),
-                SortValue::Text(text) => Expr::val(text.as_str()),
-            };
-            (Expr::tuple([key, id]), Expr::tuple([value, Expr::val(cursor.id.as_str())]))
-        }
-    };
+    let (here, there) = beside_cursor(key, id, cursor);
     if descending { here.lt(there) } else { here.gt(there) }
+}
+
+/// Those up to the cursor, and the one there.
+pub(super) fn up_to_cursor(key: Option<Expr>, id: Expr, cursor: &Position, descending: bool) -> Expr {
+    let (here, there) = beside_cursor(key, id, cursor);
+    if descending { here.gte(there) } else { here.lte(there) }
+}
+
+fn beside_cursor(key: Option<Expr>, id: Expr, cursor: &Position) -> (Expr, Expr) {
+    let Some(key) = key else { return (id, Expr::val(cursor.id.as_str())) };
+    let value = match &cursor.key {
+        SortValue::Number(number) => Expr::val(*number),
+        SortValue::Text(text) => Expr::val(text.as_str()),
+    };
+    (Expr::tuple([key, id]), Expr::tuple([value, Expr::val(cursor.id.as_str())]))
 }
 
 /// The first text that sorts after all that begin with `prefix`; `None` if it is not ASCII.

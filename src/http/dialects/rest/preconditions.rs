@@ -55,7 +55,7 @@ pub(super) fn put_if_match(
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let tag = value.to_str().map(str::trim).ok().filter(|tag| !tag.contains(','));
+    let tag = value.to_str().map(str::trim).ok().filter(|tag| !tag.is_empty() && !tag.contains(','));
     match tag.filter(|_| values.next().is_none()) {
         Some(tag) => Ok(Some(tag)),
         None => Err(Error::invalid(name.as_str(), "must be one entity tag")),
