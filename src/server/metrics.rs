@@ -12,7 +12,7 @@ use prometheus_client::metrics::info::Info;
 use crate::metrics::{Registry, gauge, number};
 use crate::ops::Operations;
 
-pub(super) use calls::{Calls, Place};
+pub(super) use calls::{Calls, Series};
 
 use super::connections::Connections;
 use super::pipeline::Pipeline;

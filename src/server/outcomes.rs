@@ -12,7 +12,7 @@ use crate::grpc::status::code_name;
 use crate::http::{Call, Schema};
 use crate::telemetry::{CallContext, Failure};
 
-use super::metrics::{Calls, Place};
+use super::metrics::{Calls, Series};
 
 /// Limits the log lines about slow calls.
 static SLOW: LogBudget = LogBudget::new(20);
@@ -29,7 +29,7 @@ pub(super) struct Outcomes {
 /// and no other trace of the call is left.
 pub(super) struct Unanswered<'o> {
     calls: &'o Calls,
-    place: Place,
+    series: Series,
     since: Instant,
 }
 
@@ -40,7 +40,7 @@ impl Drop for Unanswered<'_> {
         }
         FAILED.abandoned();
         let failure = Failure { code: code_name(Code::Cancelled), reason: "" };
-        self.calls.note(self.place, self.since.elapsed(), Some(failure));
+        self.calls.note(self.series, self.since.elapsed(), Some(failure));
     }
 }
 
@@ -55,12 +55,12 @@ impl Outcomes {
 
     /// Notes which RPC is called, for the log.
     pub(super) fn note_method(&self, call: &Call<'_>) {
-        CallContext::note_method(self.calls.method(self.calls.place(Some(call))));
+        CallContext::note_method(self.calls.method(self.calls.series(Some(call))));
     }
 
     /// Watches a call until this is forgotten.
     pub(super) fn watch(&self, call: &Call<'_>) -> Unanswered<'_> {
-        Unanswered { calls: &self.calls, place: self.calls.place(Some(call)), since: Instant::now() }
+        Unanswered { calls: &self.calls, series: self.calls.series(Some(call)), since: Instant::now() }
     }
 
     /// Notes the end of a call; `None` is a request that asks for none.
@@ -75,8 +75,8 @@ impl Outcomes {
             Ok(response) => Some(CallContext::failure().unwrap_or(of_code(code_of(response.status())))),
             Err(status) => Some(CallContext::failure().unwrap_or(of_code(status.code()))),
         };
-        let place = self.calls.place(call);
-        self.calls.note(place, took, failure);
+        let series = self.calls.series(call);
+        self.calls.note(series, took, failure);
         let end = failure.unwrap_or(of_code(Code::Ok));
         self.log(end, took);
     }

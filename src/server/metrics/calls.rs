@@ -38,9 +38,9 @@ struct Cell {
     succeeded: Counter,
 }
 
-/// The place of a call in the table.
+/// The series of a call in the table.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct Place {
+pub(in crate::server) struct Series {
     row: usize,
     dialect: DialectName,
 }
@@ -70,8 +70,8 @@ impl Calls {
         Self(Arc::new(Table { rows, failed: Family::default() }))
     }
 
-    /// The place of a call; `None` is a request that asks for none.
-    pub(in crate::server) fn place(&self, call: Option<&Call<'_>>) -> Place {
+    /// The series of a call; `None` is a request that asks for none.
+    pub(in crate::server) fn series(&self, call: Option<&Call<'_>>) -> Series {
         let others = self.0.rows.len() - OTHERS.len();
         let row = match call.map(Call::target) {
             Some(Target::Rpc(method)) => method.number.min(others),
@@ -79,18 +79,18 @@ impl Calls {
             Some(Target::Reflection) => others + 1,
             None => others + 2,
         };
-        Place { row, dialect: call.map_or(DialectName::None, Call::dialect) }
+        Series { row, dialect: call.map_or(DialectName::None, Call::dialect) }
     }
 
-    /// The method of a place: `users.Users/Login`.
-    pub(in crate::server) fn method(&self, place: Place) -> &'static str {
-        self.0.rows.get(place.row).map_or("none", |row| row.method)
+    /// The method of a series: `users.Users/Login`.
+    pub(in crate::server) fn method(&self, series: Series) -> &'static str {
+        self.0.rows.get(series.row).map_or("none", |row| row.method)
     }
 
     /// Counts a call that has ended.
-    pub(in crate::server) fn note(&self, place: Place, took: Duration, failure: Option<Failure>) {
-        let Some(row) = self.0.rows.get(place.row) else { return };
-        let cell = row.cells[place.dialect as usize]
+    pub(in crate::server) fn note(&self, series: Series, took: Duration, failure: Option<Failure>) {
+        let Some(row) = self.0.rows.get(series.row) else { return };
+        let cell = row.cells[series.dialect as usize]
             .get_or_init(|| Cell { duration: durations(), succeeded: Counter::default() });
         cell.duration.observe(took.as_secs_f64());
         match failure {
@@ -98,7 +98,7 @@ impl Calls {
                 cell.succeeded.inc();
             }
             Some(end) => {
-                let labels = Labels { method: row.method, dialect: place.dialect.as_str(), end };
+                let labels = Labels { method: row.method, dialect: series.dialect.as_str(), end };
                 self.0.failed.get_or_create(&labels).inc();
             }
         }
