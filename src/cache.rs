@@ -37,7 +37,7 @@ pub struct Cache {
     lookups: Lookups,
 }
 
-/// What was found, and what was not.
+/// The hits and misses.
 #[derive(Clone)]
 struct Lookups {
     hits: ByLabel<Counter, 2>,
@@ -195,7 +195,7 @@ impl Cache {
         });
     }
 
-    /// Has a session loaded anew that was not found in the database just now: it ended without this process noting it in time.
+    /// Has a session loaded again that was not found in the database just now: it ended without this process noting it in time.
     pub fn forget_session(&self, namespace: &Namespace, digest: SecretDigest) {
         let found = self.records.as_ref().and_then(|records| records.get(&session_key(digest)));
         if let Some(Record::Session(found)) = found

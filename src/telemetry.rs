@@ -35,7 +35,7 @@ pub(crate) struct CallContext {
     failure: Cell<Option<Failure>>,
 }
 
-/// How a call failed.
+/// The end of a call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Failure {
     /// The name of gRPC's code.

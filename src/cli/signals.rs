@@ -49,7 +49,7 @@ impl StopSignals {
     }
 }
 
-/// Where the settings come from, beside the environment.
+/// The source of the settings, beside the environment.
 pub(super) struct Source {
     pub(super) path: Option<PathBuf>,
     pub(super) overrides: Overrides,

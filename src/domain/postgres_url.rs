@@ -12,7 +12,7 @@ const FOR_PRIMARY: [&str; 3] = ["read-write", "primary", "any"];
 ///
 /// # Errors
 ///
-/// What the address must be, in words an operator can act on.
+/// The form that the address must have, in words an operator can act on.
 pub fn split_hosts(url: &str) -> Result<Vec<String>, String> {
     let (location, query) = url.split_once('?').unwrap_or((url, ""));
     let (scheme, rest) = location.split_once("://").unwrap_or((location, ""));

@@ -1,4 +1,4 @@
-//! What the hasher counts.
+//! The counters of the hasher.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -50,7 +50,7 @@ impl Health {
         Self { database, draining: Arc::default(), grpc }
     }
 
-    /// What keeps calls from being served, in words that tell strangers nothing.
+    /// The reasons for which calls cannot be served, in words that any client may read.
     fn problems(&self) -> Vec<&'static str> {
         let state = self.database.subscribe();
         let state = state.borrow();

@@ -163,7 +163,7 @@ async fn copy_table(
     Ok(checksum.await?)
 }
 
-/// What a snapshot shows of the events.
+/// The events that a snapshot shows.
 enum Seen {
     /// All up to this number: SQLite has one writer at a time.
     UpTo(i64),

@@ -19,7 +19,7 @@ const MAX_DRIFT: Duration = Duration::from_secs(30);
 /// The time before its expiry at which a key is named.
 const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grade {
@@ -36,7 +36,7 @@ pub enum Grade {
 pub struct Finding {
     /// The name of the check.
     pub check: &'static str,
-    /// How bad it is.
+    /// Its severity.
     pub grade: Grade,
     /// The finding in words.
     pub found: String,

@@ -20,7 +20,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes of a file that is read whole before it is served from, which takes a tenth of a second.
 const CHECKED_AT_ONCE: u64 = 64 * 1024 * 1024;
 
-/// What an operator does about a file that cannot be used.
+/// The steps of an operator whose file cannot be used.
 pub(super) const RESTORE: &str =
     "stop the server, put the file that is meant in its place, remove its -wal and -shm, and start";
 

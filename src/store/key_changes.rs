@@ -1,4 +1,4 @@
-//! What changed about API keys since they were last read. Triggers note it, whatever program makes the change.
+//! Changes of API keys since they were last read. Triggers note it, whatever program makes the change.
 
 use sea_orm::{ConnectionTrait, FromQueryResult as _, QueryResult, Statement};
 
@@ -47,7 +47,7 @@ pub struct KeyChanges {
     pub complete: bool,
     /// Keys as they are now; `None` in place of one that is there no more, or cannot be read.
     pub keys: Vec<(SecretDigest, Option<Key>)>,
-    /// What the next call may go on from.
+    /// The change from which the next call may go on.
     pub last: Option<LastChange>,
 }
 

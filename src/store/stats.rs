@@ -1,4 +1,4 @@
-//! What the store counts: statements, errors, and the time to get a connection.
+//! The counters of the store: statements, errors, and the time to get a connection.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

@@ -1,10 +1,10 @@
-//! What the throttle counts.
+//! The counters of the throttle.
 
 use crate::metrics::{ByLabel, Counter, Registry};
 
 use super::Throttle;
 
-/// What became of attempts to prove a password.
+/// The ends of attempts to prove a password.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Decision {
     /// Counted, and the password may be checked.

@@ -1,4 +1,4 @@
-//! The last changes of API keys, noted by triggers: also what a program of the version before changes, or somebody by hand.
+//! The last changes of API keys, noted by triggers: also what a program of the version before changes, or an operator by hand.
 
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
@@ -27,7 +27,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// `digest` is of a key that was made, changed or removed when `keys_version` became `version`. Whoever changes keys holds the
+/// `digest` is of a key that was made, changed or removed when `keys_version` became `version`. A transaction that changes keys holds the
 /// row of `keys_version` until its COMMIT, so that changes become visible in the order of their numbers.
 const CHANGES: &str = "
 CREATE TABLE key_changes (

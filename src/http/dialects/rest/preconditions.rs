@@ -1,4 +1,4 @@
-//! What headers ask for beside the call: preconditions of RFC 9110 §13, by the entity tags in messages.
+//! Headers that ask for something beside the call: preconditions of RFC 9110 §13, by the entity tags in messages.
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
