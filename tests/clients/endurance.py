@@ -335,7 +335,7 @@ def migrations(kind):
 
 def words_for_programs():
     out, said = run("--version")
-    assert_matches(out.strip(), r"usersd \d+\.\d+\.\d+", "the version")
+    assert_matches(out.strip(), r"usersd \d+\.\d+\.\d+ \((unknown|[0-9a-f]{7,40})\)", "the version")
     assert_equal(said, "", "stderr of --version")
     version = out.split()[1]
     out, _ = run("--help")
