@@ -46,6 +46,7 @@ impl Server {
     ) -> Result<Self> {
         let mut command = Self::command(binary, dir);
         command.args(["--listen", "127.0.0.1:0", "--database", url]).envs(settings.iter().copied());
+        without_metrics(&mut command);
         Self::start(command).await
     }
 
