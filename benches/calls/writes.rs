@@ -176,17 +176,17 @@ impl Writer {
     async fn write(&self, write: Write) -> Result<()> {
         let (number, data) = (self.data.next.fetch_add(1, Ordering::Relaxed), &*self.data);
         let mut client = self.client.clone();
-        let id = data.ids[number % data.ids.len()].clone();
+        let id = || data.ids[number % data.ids.len()].clone();
         match write {
             Write::Create => self.create(number, None).await?,
             Write::Update => {
                 let name = Some(format!("Augusta Ada King, the {number}th"));
-                client.update(self.request(UpdateRequest { id, name, ..Default::default() })).await?;
+                client.update(self.request(UpdateRequest { id: id(), name, ..Default::default() })).await?;
             }
             Write::UpdatePrefs => {
                 let theme = Value { kind: Some(JsonKind::StringValue(format!("shade {number}"))) };
                 let prefs = Some(Struct { fields: [("theme".to_owned(), theme)].into() });
-                let message = UpdatePrefsRequest { id, prefs, ..Default::default() };
+                let message = UpdatePrefsRequest { id: id(), prefs, ..Default::default() };
                 client.update_prefs(self.request(message)).await?;
             }
             Write::Login => {
