@@ -155,8 +155,8 @@ impl Write for Lines {
 /// Changes which lines are written.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// What the libraries say of migrations, notices and single connections is noise to an operator: how the database is,
-/// the probe reports.
+/// Leaves out the libraries' lines about migrations, notices and single connections: the probe reports the state of the
+/// database.
 fn filter(level: &str) -> EnvFilter {
     EnvFilter::builder().parse_lossy(format!(
         "sea_orm_migration=warn,sqlx=warn,sqlx::postgres::notice=error,sqlx::pool=error,sqlx_core::pool=error,{level}"

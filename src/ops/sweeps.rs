@@ -1,4 +1,4 @@
-//! What housekeeping counts.
+//! The counters of housekeeping.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,4 +1,4 @@
-//! Whether the server is well: one state for `grpc.health.v1`, for `/livez` and for `/readyz`.
+//! The health of the server: one state for `grpc.health.v1`, for `/livez` and for `/readyz`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

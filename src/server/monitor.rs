@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the second listener shows. Cheap to clone.
+/// Answers the requests of the second listener. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Monitor {
     pub(super) health: Health,

@@ -1,4 +1,4 @@
-//! What is left of a call that has ended: counts, and a line in the log where it is worth one.
+//! The metrics and log lines of calls that have ended.
 
 use std::time::{Duration, Instant};
 

@@ -27,7 +27,7 @@ pub enum BackupError {
         /// The error of the system.
         cause: std::io::Error,
     },
-    /// What was written is not sound, because the original is not.
+    /// The check of the new file failed: the original is damaged.
     #[error("the backup is not kept, since it is not sound: {0}; `usersd doctor` looks at the original")]
     Unsound(String),
     /// The database failed.

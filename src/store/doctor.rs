@@ -138,7 +138,7 @@ async fn totals_found(db: &impl ConnectionTrait) -> Result<Finding> {
     Ok(Finding::new("totals", Grade::Fault, shown(&wrong), advice))
 }
 
-/// Each user has one entry in the search index, and nobody else has.
+/// Compares the search index with the users: each has one entry, and there are no others.
 async fn search_index(db: &impl ConnectionTrait) -> Result<Finding, DbErr> {
     let (users, missing, stray) = match db.get_database_backend() {
         DbBackend::Sqlite => (

@@ -23,8 +23,8 @@ const LAST: &str = "
 SELECT version AS change_version, digest AS change_digest FROM key_changes WHERE version <= $1
 ORDER BY version DESC, digest DESC LIMIT 1";
 
-/// The last change that is known. The database has it no more if it was long ago, or if a backup was put in place of the
-/// database: then nobody can tell what followed it.
+/// The last change that is known. If it was long ago, or a backup took the place of the database, its row is gone, and all
+/// keys are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastChange {
     version: i64,

@@ -52,8 +52,8 @@ pub enum AccessPath {
     Among(String),
     /// Among all that this finds, which are many.
     Found(Box<SelectStatement>),
-    /// The same, which is a good part of all users.
-    FoundMost(Box<SelectStatement>),
+    /// The same on PostgreSQL, to count them.
+    Counted(Box<SelectStatement>),
     /// Along the index of its order, which on SQLite has the numbers of users: those that this finds.
     OrderAmong(Box<SelectStatement>),
 }
@@ -278,7 +278,7 @@ pub async fn total(
     let all = match path {
         // To count many, PostgreSQL reads the whole namespace sooner than it looks each of them up.
         AccessPath::Found(found) if backend_of(db) == DbBackend::Postgres => {
-            Some(AccessPath::FoundMost(found.clone()))
+            Some(AccessPath::Counted(found.clone()))
         }
         _ => None,
     };
@@ -296,7 +296,7 @@ fn chosen(
 ) -> Select<user::Entity> {
     let own = match (path, backend) {
         // The plus keeps SQLite from reading the whole namespace where it is to look up some numbers.
-        (AccessPath::Among(_) | AccessPath::Found(_) | AccessPath::FoundMost(_), DbBackend::Sqlite) => {
+        (AccessPath::Among(_) | AccessPath::Found(_), DbBackend::Sqlite) => {
             Expr::cust_with_values("+\"users\".\"namespace\" = ?", [namespace.as_str()])
         }
         _ => Column::Namespace.eq(namespace.as_str()),
@@ -306,7 +306,7 @@ fn chosen(
         (AccessPath::Found(found), DbBackend::Sqlite) => {
             select.filter(key_of(backend).in_subquery(found.as_ref().clone()))
         }
-        (AccessPath::FoundMost(found), _) => {
+        (AccessPath::Counted(found), _) => {
             let mut found = found.as_ref().clone();
             // In one namespace PostgreSQL knows that an id is found once.
             found.and_where(Expr::col("namespace").eq(namespace.as_str()));

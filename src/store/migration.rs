@@ -37,9 +37,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000005_throttle::MIGRATION),
             Box::new(m20261125_000006_key_makers::MIGRATION),
             Box::new(m20261125_000007_faults::MIGRATION),
-            Box::new(m20261126_000008_tail::Migration),
-            Box::new(m20261126_000009_totals::Migration),
-            Box::new(m20261126_000010_key_changes::Migration),
+            Box::new(m20261126_000008_tail::MIGRATION),
+            Box::new(m20261126_000009_totals::MIGRATION),
+            Box::new(m20261126_000010_key_changes::MIGRATION),
         ]
     }
 }
@@ -123,7 +123,15 @@ async fn apply(library: &DatabaseConnection, steps: Option<u32>) -> Result<()> {
 struct Sql {
     /// The name the database remembers: never change it.
     name: &'static str,
-    statements: &'static [&'static str],
+    sqlite: &'static [&'static str],
+    postgres: &'static [&'static str],
+}
+
+impl Sql {
+    /// One with the same statements for both databases.
+    const fn same(name: &'static str, statements: &'static [&'static str]) -> Self {
+        Self { name, sqlite: statements, postgres: statements }
+    }
 }
 
 impl MigrationName for Sql {
@@ -137,7 +145,8 @@ impl MigrationTrait for Sql {
     async fn up(&self, manager: &SchemaManager) -> std::result::Result<(), DbErr> {
         let db = manager.get_connection();
         let backend = db.get_database_backend();
-        for statement in self.statements {
+        let statements = if backend == DbBackend::Sqlite { self.sqlite } else { self.postgres };
+        for statement in statements {
             db.execute_unprepared(&in_dialect(statement, backend)).await?;
         }
         Ok(())

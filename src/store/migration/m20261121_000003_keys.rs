@@ -2,7 +2,7 @@
 
 use super::Sql;
 
-pub(super) const MIGRATION: Sql = Sql { name: "m20261121_000003_keys", statements: &[KEYS, VERSION, FIRST] };
+pub(super) const MIGRATION: Sql = Sql::same("m20261121_000003_keys", &[KEYS, VERSION, FIRST]);
 
 /// An absent time is 0. Keys are looked up in memory, where every replica has all of them, so there is no
 /// index of digests.

@@ -3,7 +3,7 @@
 use super::Sql;
 
 pub(super) const MIGRATION: Sql =
-    Sql { name: "m20261121_000004_guard", statements: &[ATTEMPTS, FAMILIAR_PLACES, USERS_BY_CHANCE] };
+    Sql::same("m20261121_000004_guard", &[ATTEMPTS, FAMILIAR_PLACES, USERS_BY_CHANCE]);
 
 /// `mark` is the bucket key, a keyed digest. `spent` are attempts of the `hour` that did not
 /// succeed, `spent_before` those of the hour before; `streak` failures in a row, the last at `failed`.

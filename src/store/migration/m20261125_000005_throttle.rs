@@ -2,7 +2,7 @@
 
 use super::Sql;
 
-pub(super) const MIGRATION: Sql = Sql { name: "m20261125_000005_throttle", statements: &[ATTEMPTS] };
+pub(super) const MIGRATION: Sql = Sql::same("m20261125_000005_throttle", &[ATTEMPTS]);
 
 /// `pending` are attempts of the window `pending_window` without a verdict, `pending_before` those of the
 /// window before; what is older is no longer counted. `owner` is the mark of the account whose failures the

@@ -2,8 +2,7 @@
 
 use super::Sql;
 
-pub(super) const MIGRATION: Sql =
-    Sql { name: "m20261125_000006_key_makers", statements: &[MAKERS, ENDED, EVENTS] };
+pub(super) const MIGRATION: Sql = Sql::same("m20261125_000006_key_makers", &[MAKERS, ENDED, EVENTS]);
 
 /// `created_by` is the id of the key that made it, or what events call a maker that has no key; empty for a
 /// key that is older than the column.

@@ -2,8 +2,7 @@
 
 use super::Sql;
 
-pub(super) const MIGRATION: Sql =
-    Sql { name: "m20261125_000007_faults", statements: &[HOUSEKEEPING, PURGED] };
+pub(super) const MIGRATION: Sql = Sql::same("m20261125_000007_faults", &[HOUSEKEEPING, PURGED]);
 
 /// A row for each start of a machine. `wall` is the time of day and `boot` the time since that start, both in
 /// microseconds, when they last went alike.

@@ -1,32 +1,13 @@
 //! The number of users of each namespace, kept by triggers: a program of the version before counts too.
 
-use sea_orm::{ConnectionTrait as _, DbBackend, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
+use super::Sql;
 
-use super::in_dialect;
-
-pub(super) struct Migration;
-
-/// The name the database remembers: never change it.
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m20261126_000009_totals"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let backend = db.get_database_backend();
-        let triggers = if backend == DbBackend::Sqlite { SQLITE } else { POSTGRES };
-        // The triggers first: on PostgreSQL they lock out writers until the end, so that each user is counted once.
-        for statement in [TOTALS, triggers, FIRST_COUNT] {
-            db.execute_unprepared(&in_dialect(statement, backend)).await?;
-        }
-        Ok(())
-    }
-}
+/// The triggers come before the count: on PostgreSQL they lock out writers until the end, so that each user is counted once.
+pub(super) const MIGRATION: Sql = Sql {
+    name: "m20261126_000009_totals",
+    sqlite: &[TOTALS, SQLITE, FIRST_COUNT],
+    postgres: &[TOTALS, POSTGRES, FIRST_COUNT],
+};
 
 /// The sum of a namespace's rows counts; a single one may be negative. On PostgreSQL each connection has one of 32, so that
 /// writers seldom wait for each other's COMMIT.

@@ -1,31 +1,9 @@
 //! The last changes of API keys, noted by triggers: also what a program of the version before changes, or an operator by hand.
 
-use sea_orm::{ConnectionTrait as _, DbBackend, DbErr};
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait};
+use super::Sql;
 
-use super::in_dialect;
-
-pub(super) struct Migration;
-
-/// The name the database remembers: never change it.
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m20261126_000010_key_changes"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let backend = db.get_database_backend();
-        let triggers = if backend == DbBackend::Sqlite { SQLITE } else { POSTGRES };
-        for statement in [CHANGES, triggers] {
-            db.execute_unprepared(&in_dialect(statement, backend)).await?;
-        }
-        Ok(())
-    }
-}
+pub(super) const MIGRATION: Sql =
+    Sql { name: "m20261126_000010_key_changes", sqlite: &[CHANGES, SQLITE], postgres: &[CHANGES, POSTGRES] };
 
 /// `digest` is of a key that was made, changed or removed when `keys_version` became `version`. A transaction that changes keys holds the
 /// row of `keys_version` until its COMMIT, so that changes become visible in the order of their numbers.
