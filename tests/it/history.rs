@@ -42,6 +42,9 @@ const CHANGES_BESIDE_READS: usize = 8;
 /// About the time of a change where the database's answers are late, in microseconds.
 const LONGEST_CHANGE: usize = 16_000;
 
+/// So that reads leave changes some of the machine.
+const BETWEEN_READS: Duration = Duration::from_millis(1);
+
 /// The time of a schedule, unless it has too few changes by then.
 const SPAN: Duration = Duration::from_secs(6);
 
@@ -183,7 +186,7 @@ impl Watched {
                 }
             }
             calls += 1;
-            tokio::task::yield_now().await;
+            tokio::time::sleep(BETWEEN_READS).await;
         }
         calls
     }
