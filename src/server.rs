@@ -12,6 +12,7 @@ mod outcomes;
 mod pipeline;
 mod protocol;
 mod services;
+mod streams;
 mod tls;
 mod unread;
 

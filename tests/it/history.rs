@@ -16,7 +16,7 @@ use usersd::config::Config;
 use usersd::pb::users_client::UsersClient;
 use usersd::pb::{
     CreateRequest, LoginRequest, LogoutRequest, ReadSessionRequest, SetPasswordRequest,
-    UpdatePasswordRequest, UpdateRequest, User, UserStatus,
+    UpdatePasswordRequest, UpdateRequest, UserStatus,
 };
 
 use crate::proxy::{Mode, Proxy};
