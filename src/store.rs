@@ -36,6 +36,7 @@ pub mod search;
 pub mod secrets;
 pub mod sessions;
 mod shared;
+mod spans;
 mod stats;
 mod tail;
 pub mod totals;

@@ -114,7 +114,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("clock", &["domain", "error"]),
     ("config", &["domain"]),
     ("metrics", &[]),
-    ("hasher", &["domain", "error", "metrics"]),
+    ("hasher", &["domain", "error", "metrics", "telemetry"]),
     ("devices", &["domain"]),
     ("blocklist", &["domain", "error"]),
     ("store", &["clock", "domain", "error", "metrics", "telemetry"]),
@@ -140,7 +140,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("auth", &["auth", "clock", "config", "domain", "error", "headers", "store", "DESCRIPTOR_SET"]),
     ("grpc", &["auth", "domain", "error", "ops", "pb", "grpc", "telemetry"]),
     ("http", &["error", "grpc", "headers", "http", "pb", "DESCRIPTOR_SET"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "error", "metrics"]),
     (
         "server",
         &[
@@ -193,6 +193,7 @@ fn what_has_one_place_stays_there() {
         ("sea_orm::", &["store", "throttle"][..]),
         ("quick_cache::", &["cache"]),
         ("prometheus_client::", &["metrics", "server"]),
+        ("opentelemetry", &["telemetry"]),
         ("bcrypt::", &["hasher"]),
         ("bcrypt_lanes::", &["hasher"]),
         ("argon2::", &["hasher"]),

@@ -160,3 +160,15 @@ fn old_and_new_name_of_the_throttle_with_different_values_are_a_problem() {
     ];
     assert_eq!(said.lines().collect::<Vec<_>>(), want);
 }
+
+#[test]
+fn a_changed_password_is_a_difference_that_names_its_setting() {
+    let config = |url: &str| {
+        let flags = Overrides { database: Some(url.to_owned()), ..Overrides::default() };
+        assemble("", &[], &flags).unwrap()
+    };
+    let (one, other) = (config("postgres://a:first@h/db"), config("postgres://a:second@h/db"));
+    assert_eq!(one.to_toml(), other.to_toml());
+    assert_eq!(one.differences(&other), ["database"]);
+    assert_eq!(one.differences(&one), [""; 0]);
+}

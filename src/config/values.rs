@@ -64,6 +64,16 @@ pub(super) fn optional_address(text: &str) -> Result<Option<SocketAddr>, String>
     }
 }
 
+/// The address of a collector of spans, without TLS: that is for an agent on the way there.
+pub(super) fn optional_endpoint(text: &str) -> Result<Option<String>, String> {
+    let is_endpoint = |url: &Url| url.scheme() == "http" && url.has_host() && url.path() == "/";
+    match text {
+        "" | "off" => Ok(None),
+        _ if Url::parse(text).is_ok_and(|url| is_endpoint(&url)) => Ok(Some(text.to_owned())),
+        _ => Err("must be `off` or the address of a collector like http://127.0.0.1:4317".to_owned()),
+    }
+}
+
 pub(super) fn database(text: &str) -> Result<String, String> {
     let known = ["sqlite:", "postgres:", "postgresql:"];
     if !known.iter().any(|scheme| text.starts_with(scheme)) {
@@ -214,6 +224,7 @@ show! {
     Option<SocketAddr>: |address| address.map_or_else(|| quoted("off"), |address| address.show());
     Duration: |span| quoted(&humantime::format_duration(*span).to_string());
     Option<Duration>: |span| span.map_or_else(|| quoted("off"), |span| span.show());
+    Option<String>: |text| text.as_ref().map_or_else(|| quoted("off"), |text| quoted(text));
     Option<PathBuf>: |file| file.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()));
     Option<ReadUrl>: |url| url.as_ref().map_or_else(|| quoted("off"), |url| without_password(&url.0));
     // A limit that may be off, and a number of threads that may be left to us.

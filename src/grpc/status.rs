@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::error::tally::{FAILED, LogBudget};
+use crate::error::tally::{LogBudget, note_cause};
 use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
 use crate::telemetry::{CallContext, Failure};
@@ -42,10 +42,9 @@ impl From<Error> for Status {
             Error::DatabaseUnavailable(cause) => {
                 let cause = with_causes(cause.as_ref());
                 tracing::debug!(cause, reason = reason.as_str_name(), "call failed");
-                FAILED.unavailable(cause);
+                note_cause(cause);
                 details.set_retry_info(Some(DATABASE_RETRY));
             }
-            Error::DeadlinePassed => FAILED.late(),
             Error::Internal(cause) | Error::DatabaseTooSlow(cause) | Error::OutcomeUnknown(cause) => {
                 if let Some(left_out) = OURS.take() {
                     let (cause, code) = (with_causes(cause.as_ref()), code_name(code));

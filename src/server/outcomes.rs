@@ -1,4 +1,4 @@
-//! The metrics and log lines of calls that have ended.
+//! The metrics, log lines and spans of calls that have ended.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::config::Config;
-use crate::error::tally::{FAILED, LogBudget};
+use crate::error::tally::LogBudget;
 use crate::grpc::status::code_name;
 use crate::http::{Call, Schema};
 use crate::telemetry::{CallContext, Failure};
@@ -38,9 +38,9 @@ impl Drop for Unanswered<'_> {
         if std::thread::panicking() {
             return; // noted as a fault
         }
-        FAILED.abandoned();
-        let failure = Failure { code: code_name(Code::Cancelled), reason: "" };
+        let failure = of_code(Code::Cancelled);
         self.calls.note(self.series, self.since.elapsed(), Some(failure));
+        CallContext::end_span(failure);
     }
 }
 
@@ -53,9 +53,9 @@ impl Outcomes {
         &self.calls
     }
 
-    /// Notes which RPC is called, for the log.
+    /// Notes which RPC is called, for log and span.
     pub(super) fn note_method(&self, call: &Call<'_>) {
-        CallContext::note_method(self.calls.method(self.calls.series(Some(call))));
+        CallContext::note_method(self.calls.method(self.calls.series(Some(call))), call.dialect().as_str());
     }
 
     /// Watches a call until this is forgotten.
@@ -78,6 +78,7 @@ impl Outcomes {
         let series = self.calls.series(call);
         self.calls.note(series, took, failure);
         let end = failure.unwrap_or(of_code(Code::Ok));
+        CallContext::end_span(end);
         self.log(end, took);
     }
 

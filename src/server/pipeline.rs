@@ -24,7 +24,7 @@ use crate::domain::scope::Scope;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
 use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
-use crate::telemetry::{CallContext, TRACE_PARENT};
+use crate::telemetry::{CallContext, TRACE_PARENT, Traces};
 
 use super::connection::Connection;
 use super::health::{Health, Probe};
@@ -35,6 +35,9 @@ use super::unread::Unread;
 
 /// The header that names a request in the logs of caller and server.
 const REQUEST_ID: &str = "x-request-id";
+
+/// The header that names the span of a call to its caller (W3C Trace Context).
+const TRACE_RESPONSE: &str = "traceresponse";
 
 /// Limits the log line about requests without a good key.
 static KEYS_REFUSED: LogLimiter = LogLimiter::after(1);
@@ -59,6 +62,7 @@ pub(super) struct Pipeline {
     health_is_public: bool,
     reflection_is_public: bool,
     outcomes: Outcomes,
+    traces: Traces,
     health: Health,
     requests: AtomicU64,
     /// Begins this process's request ids, to tell them from those of other replicas.
@@ -71,10 +75,11 @@ impl Pipeline {
         gateway: Gateway,
         keys: KeyRing,
         scope_of: fn(&str) -> Option<Scope>,
-        health: Health,
+        (health, traces): (Health, Traces),
         instance_id: u32,
     ) -> Self {
         Self {
+            traces,
             outcomes: Outcomes::new(config, gateway.schema()),
             health,
             gateway,
@@ -96,6 +101,10 @@ impl Pipeline {
         self.outcomes.calls()
     }
 
+    pub(super) fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
     /// Returns true while programs of this machine are served without a key.
     pub(super) fn is_local_mode(&self) -> bool {
         self.authenticator.is_local_mode()
@@ -113,10 +122,13 @@ impl Pipeline {
         let (request, unread) = Unread::lend(request);
         let mut id = self.request_id(request.headers());
         let headers_only = request.method() == Verb::HEAD;
-        let trace = request.headers().get(TRACE_PARENT).cloned();
-        let context = CallContext::new(id.clone(), request.uri().clone(), trace);
-        let mut located = None;
         let is_probe = Probe::of(request.uri().path()).is_some();
+        // Health and reflection are asked again and again, and tell nothing in a trace.
+        let is_infra = is_probe || request.uri().path().starts_with("/grpc.");
+        let span = if is_infra { None } else { self.traces.begin(request.headers()) };
+        let trace = request.headers().get(TRACE_PARENT).cloned();
+        let context = CallContext::new(id.clone(), request.uri().clone(), trace, span.clone());
+        let mut located = None;
         let call = async {
             // Boxed, since a task is copied twice before it runs.
             let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits));
@@ -139,6 +151,9 @@ impl Pipeline {
         // No two replies have the same: HPACK's table is kept for what does repeat (RFC 7541 §7.1.3).
         id.set_sensitive(true);
         response.headers_mut().insert(REQUEST_ID, id);
+        if let Some(header) = span.and_then(|span| span.header()) {
+            response.headers_mut().insert(TRACE_RESPONSE, header);
+        }
         unread.finish(&mut response).await;
         gateway::hold_permits(Arc::new(permits), response)
     }

@@ -58,6 +58,7 @@ mod tenants;
 mod throttle;
 mod throttle_limits;
 mod totals;
+mod traces;
 mod trash;
 mod unread;
 mod users;

@@ -79,8 +79,13 @@ async fn every_counter_moves(service: &Service) {
     let _second = TcpStream::connect(&narrow.address).await.unwrap();
     until(async || families(&text(&narrow).await)["usersd_connections_limited_total"].1 > 0.0).await;
 
+    // Nobody listens there.
+    let traced = service.another(|config| config.traces.endpoint = Some("http://127.0.0.1:1".into())).await;
+    traced.json(Method::GET, "/v1/users", "").await;
+    until(async || families(&text(&traced).await)["usersd_trace_spans_total"].1 > 0.0).await;
+
     let mut moved: BTreeMap<String, bool> = BTreeMap::new();
-    for replica in [replica, &slow, &narrow] {
+    for replica in [replica, &slow, &narrow, &traced] {
         for (name, (kind, sum)) in families(&text(replica).await) {
             if kind != "gauge" {
                 *moved.entry(name).or_default() |= sum > 0.0;
