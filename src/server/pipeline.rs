@@ -20,9 +20,11 @@ use crate::auth::authenticator::{Authenticator, Peer};
 use crate::auth::keyring::{KeyRing, Principal};
 use crate::config::Config;
 use crate::domain::caller::Caller;
+use crate::domain::idempotency::IdempotencyHeader;
 use crate::domain::scope::Scope;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
+use crate::headers::IDEMPOTENCY_KEY;
 use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
 use crate::telemetry::{CallContext, TRACE_PARENT};
 
@@ -210,6 +212,9 @@ impl Pipeline {
         if let Some(mut caller) = caller {
             caller.deadline = deadline;
             extensions.insert(caller);
+            if let Some(header) = idempotency_header(&head.headers) {
+                extensions.insert(header);
+            }
         }
         // 7. Decode, the RPC, encode.
         let end = end(call.target(), connection, deadline);
@@ -335,6 +340,13 @@ fn end(target: Target<'_>, connection: &Connection, deadline: Option<Instant>) -
 /// HTTP/1.1 names the host once (RFC 9112 §3.2): of two, one of us could look at the wrong one.
 fn has_one_host(head: &Parts) -> bool {
     head.version != Version::HTTP_11 || head.headers.get_all(HOST).iter().count() == 1
+}
+
+/// The idempotency key that the headers carry. Several are a list (RFC 9110 §5.3), which is no key.
+fn idempotency_header(headers: &HeaderMap) -> Option<IdempotencyHeader> {
+    let values: Vec<_> = headers.get_all(IDEMPOTENCY_KEY).iter().collect();
+    let texts = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    (!values.is_empty()).then(|| IdempotencyHeader(texts.collect::<Vec<_>>().join(", ")))
 }
 
 /// The span of gRPC's `grpc-timeout`: at most eight digits and a unit.

@@ -45,6 +45,7 @@ mod process;
 mod proxy;
 mod races;
 mod released;
+mod repeats;
 mod server;
 mod session_lists;
 mod sessions;
