@@ -25,7 +25,7 @@ use crate::domain::scope::Scope;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
 use crate::headers::IDEMPOTENCY_KEY;
-use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
+use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, Document, End, Expected, Gateway, Target};
 use crate::telemetry::{CallContext, TRACE_PARENT};
 
 use super::connection::Connection;
@@ -161,6 +161,10 @@ impl Pipeline {
         if let Some(probe) = Probe::of(head.uri.path()) {
             self.authenticator.authenticate_infra(&head, peer, self.health_is_public)?;
             return Ok(self.health.answer(probe, &head.method));
+        }
+        if let Some(document) = Document::of(head.uri.path()) {
+            self.authenticator.authenticate_infra(&head, peer, self.reflection_is_public)?;
+            return Ok(document.answer(&head));
         }
         // 1. Locate: which dialect, which RPC. What asks for none is answered in the dialect's own words.
         let call = match self.gateway.locate(&mut head) {

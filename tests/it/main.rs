@@ -35,6 +35,7 @@ mod meiro;
 mod memory;
 mod metrics;
 mod micro_faults;
+mod openapi;
 mod outages;
 mod pages;
 mod passwords;
