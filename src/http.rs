@@ -6,6 +6,7 @@
 
 mod body;
 mod dialects;
+mod docs;
 mod frames;
 mod receive;
 mod reply;
@@ -15,6 +16,7 @@ mod upstream;
 
 pub use body::{End, HeldPermits, hold_permits};
 pub use dialects::{Call, Content, DialectName, Expected, Gateway, Settings, Target};
+pub use docs::Document;
 pub use receive::{BODY_TIMEOUT, receive, receive_plain};
 pub use reply::error as failed;
 pub use transcode::json;

@@ -18,6 +18,9 @@ pub const DOMAIN: &str = "usersd";
 /// When a call that the database could not serve may be tried again: most causes pass in less.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
+/// When a call may be repeated that was in progress: a change takes less.
+const CALL_RETRY: Duration = Duration::from_secs(1);
+
 /// Limits the log lines about failures of ours: where every call fails, the first ones tell why.
 static OURS: LogBudget = LogBudget::new(60);
 
@@ -37,6 +40,9 @@ impl From<Error> for Status {
             | Error::Overloaded { retry_after }
             | Error::CallerLimited { retry_after } => {
                 details.set_retry_info(Some(*retry_after));
+            }
+            Error::IdempotencyKeyInUse => {
+                details.set_retry_info(Some(CALL_RETRY));
             }
             // Told of in all: an outage would write a line for each call.
             Error::DatabaseUnavailable(cause) => {

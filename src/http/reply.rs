@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Method as Verb, Response, StatusCode};
 use serde::Serialize;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -89,8 +90,51 @@ pub(super) fn no_content() -> Response<Body> {
     response
 }
 
+/// 204 for OPTIONS, 405 for the others, both with the verbs there are.
+pub(super) fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
+    let mut allowed: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
+    if allowed.contains(&"GET") && !allowed.contains(&"HEAD") {
+        allowed.push("HEAD");
+    }
+    allowed.push("OPTIONS");
+    let allowed = allowed.join(", ");
+    let mut response = if verb == Verb::OPTIONS {
+        no_content()
+    } else {
+        let (code, status) = wrong_verb(&format!("method not allowed; allowed: {allowed}"));
+        error_as(code, &status)
+    };
+    if let Ok(allowed) = allowed.parse() {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+/// Names the state that the reply shows, and answers 304 to who has it already.
+pub(super) fn tagged(head: &Parts, etag: Option<&str>, mut response: Response<Body>) -> Response<Body> {
+    let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) else { return response };
+    if matches!(head.method, Verb::GET | Verb::HEAD) && is_known(&head.headers, &etag) {
+        let mut unchanged = no_content();
+        *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
+        // What a 200 would say about caches (RFC 9110 §15.4.5).
+        if let Some(cache) = response.headers_mut().remove(header::CACHE_CONTROL) {
+            unchanged.headers_mut().insert(header::CACHE_CONTROL, cache);
+        }
+        response = unchanged;
+    }
+    response.headers_mut().insert(header::ETAG, etag);
+    response
+}
+
+/// Weak comparison (RFC 9110 §13.1.2). Our tags have no commas.
+fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
+        list.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == *etag)
+    })
+}
+
 /// Sets the headers that tell a client how to react to a failure.
-pub(super) fn set_retry_headers(status: &Status, http_status: StatusCode, headers: &mut http::HeaderMap) {
+pub(super) fn set_retry_headers(status: &Status, http_status: StatusCode, headers: &mut HeaderMap) {
     if http_status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

@@ -20,10 +20,12 @@ use crate::auth::authenticator::{Authenticator, Peer};
 use crate::auth::keyring::{KeyRing, Principal};
 use crate::config::Config;
 use crate::domain::caller::Caller;
+use crate::domain::idempotency::IdempotencyHeader;
 use crate::domain::scope::Scope;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
-use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
+use crate::headers::IDEMPOTENCY_KEY;
+use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, Document, End, Expected, Gateway, Target};
 use crate::telemetry::{CallContext, TRACE_PARENT, Traces};
 
 use super::connection::Connection;
@@ -175,6 +177,10 @@ impl Pipeline {
             self.authenticator.authenticate_infra(&head, peer, self.health_is_public)?;
             return Ok(self.health.answer(probe, &head.method));
         }
+        if let Some(document) = Document::of(head.uri.path()) {
+            self.authenticator.authenticate_infra(&head, peer, self.reflection_is_public)?;
+            return Ok(document.answer(&head));
+        }
         // 1. Locate: which dialect, which RPC. What asks for none is answered in the dialect's own words.
         let call = match self.gateway.locate(&mut head) {
             Ok(call) => &*located.insert(call),
@@ -225,6 +231,9 @@ impl Pipeline {
         if let Some(mut caller) = caller {
             caller.deadline = deadline;
             extensions.insert(caller);
+            if let Some(header) = idempotency_header(&head.headers) {
+                extensions.insert(header);
+            }
         }
         // 7. Decode, the RPC, encode.
         let end = end(call.target(), connection, deadline);
@@ -350,6 +359,13 @@ fn end(target: Target<'_>, connection: &Connection, deadline: Option<Instant>) -
 /// HTTP/1.1 names the host once (RFC 9112 §3.2): of two, one of us could look at the wrong one.
 fn has_one_host(head: &Parts) -> bool {
     head.version != Version::HTTP_11 || head.headers.get_all(HOST).iter().count() == 1
+}
+
+/// The idempotency key that the headers carry. Several are a list (RFC 9110 §5.3), which is no key.
+fn idempotency_header(headers: &HeaderMap) -> Option<IdempotencyHeader> {
+    let values: Vec<_> = headers.get_all(IDEMPOTENCY_KEY).iter().collect();
+    let texts = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    (!values.is_empty()).then(|| IdempotencyHeader(texts.collect::<Vec<_>>().join(", ")))
 }
 
 /// The span of gRPC's `grpc-timeout`: at most eight digits and a unit.

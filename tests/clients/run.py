@@ -13,6 +13,7 @@ import sys
 import appwrite_users
 import appwrite_wire
 import countries
+import docs
 import early
 import endurance
 import failover
@@ -24,6 +25,7 @@ import overload
 import pages
 import races
 import rolling
+import schema
 import sdks
 import strained
 import telemetry
@@ -156,6 +158,7 @@ def main():
         *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
+        *docs.tests(), *schema.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)

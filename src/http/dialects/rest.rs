@@ -45,7 +45,7 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(&'g Metho
         Ok(RouteMatch::Binding(binding, captures)) => {
             return Ok((&schema.methods[binding.method], Rest { binding, captures }));
         }
-        Ok(RouteMatch::OtherVerbs(verbs)) => other_verb(&head.method, &verbs),
+        Ok(RouteMatch::OtherVerbs(verbs)) => reply::other_verb(&head.method, &verbs),
         Ok(RouteMatch::Nothing) if head.method == Verb::OPTIONS && path == "*" => reply::no_content(),
         Ok(RouteMatch::Nothing) => {
             let (code, status) = reply::not_found("not found");
@@ -56,26 +56,6 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(&'g Metho
             reply::error(&Error::Malformed(why).into())
         }
     }))
-}
-
-/// 204 for OPTIONS, 405 for the others, both with the verbs there are.
-fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
-    let mut allowed: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
-    if allowed.contains(&"GET") && !allowed.contains(&"HEAD") {
-        allowed.push("HEAD");
-    }
-    allowed.push("OPTIONS");
-    let allowed = allowed.join(", ");
-    let mut response = if verb == Verb::OPTIONS {
-        reply::no_content()
-    } else {
-        let (code, status) = reply::wrong_verb(&format!("method not allowed; allowed: {allowed}"));
-        reply::error_as(code, &status)
-    };
-    if let Ok(allowed) = allowed.parse() {
-        response.headers_mut().insert(header::ALLOW, allowed);
-    }
-    response
 }
 
 impl Rest<'_> {
@@ -145,11 +125,7 @@ impl Rest<'_> {
         let reply = client.unary(&message).await?;
         let mut out = Vec::with_capacity(2 * reply.len() + 64);
         write(schema, method.output, self.binding.response_body, &reply, &mut out)?;
-        Ok(preconditions::tagged(
-            head,
-            schema.etag_of(method.output, &reply),
-            reply::json(StatusCode::OK, out),
-        ))
+        Ok(reply::tagged(head, schema.etag_of(method.output, &reply), reply::json(StatusCode::OK, out)))
     }
 
     async fn stream(
