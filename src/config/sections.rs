@@ -13,7 +13,7 @@ use crate::domain::scope::Scopes;
 use super::tls_callers;
 use super::values::{
     Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
-    networks, number, number_or, optional_address, optional_duration, optional_file, replica, size,
+    networks, number, number_or, optional_address, optional_duration, optional_file, origins, replica, size,
     without_password,
 };
 
@@ -297,6 +297,8 @@ settings! {
         trusted_proxies: Vec<IpNet> = Vec::new(), networks;
         /// Further host names that are served where no key is needed, in lower case.
         hosts: Vec<String> = Vec::new(), hosts;
+        /// Origins whose web pages may call and read replies, as browsers write them.
+        cors_origins: Vec<String> = Vec::new(), origins;
     }
 
     /// Limits on load.
