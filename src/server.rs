@@ -3,6 +3,7 @@
 mod background;
 mod connection;
 mod connections;
+mod cors;
 mod frames;
 mod health;
 mod limits;

@@ -14,7 +14,7 @@ use super::tls_callers;
 use super::values::{
     Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
     networks, number, number_or, optional_address, optional_duration, optional_endpoint, optional_file,
-    replica, size, without_password,
+    origins, replica, size, without_password,
 };
 
 /// Which calls need a key.
@@ -301,6 +301,8 @@ settings! {
         trusted_proxies: Vec<IpNet> = Vec::new(), networks;
         /// Further host names that are served where no key is needed, in lower case.
         hosts: Vec<String> = Vec::new(), hosts;
+        /// Origins whose web pages may call and read replies, as browsers write them.
+        cors_origins: Vec<String> = Vec::new(), origins;
     }
 
     /// Limits on load.

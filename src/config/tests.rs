@@ -126,6 +126,31 @@ fn a_read_replica_is_of_postgres_and_its_password_is_not_shown() {
 }
 
 #[test]
+fn origins_are_as_browsers_write_them() {
+    let read = |origins: &str| {
+        let said = assemble("", &[("USERSD_HTTP_CORS_ORIGINS", origins)], &Overrides::default());
+        said.map(|config| config.http.cors_origins)
+    };
+    for (origins, want) in [
+        (
+            "https://App.Example.com, http://localhost:3000",
+            vec!["https://app.example.com", "http://localhost:3000"],
+        ),
+        ("https://a.example:443,http://[::1]:80", vec!["https://a.example", "http://[::1]"]),
+        ("http://a.example:443,capacitor://localhost", vec!["http://a.example:443", "capacitor://localhost"]),
+        ("", vec![]),
+    ] {
+        assert_eq!(read(origins).unwrap(), want, "{origins}");
+    }
+    for wrong in
+        ["*", "https://*", "null", "a.example", "https://", "https://a.example/", "https://u@a.example"]
+    {
+        let said = read(wrong).unwrap_err();
+        assert!(said.contains("http.cors_origins must be origins like"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn the_old_name_of_the_throttle_is_read_with_a_warning_that_says_the_new_one() {
     let file = "[guard]\naccount = 7\nfree = 3\n[throttle]\nfree = 3\naddress = 8";
     let environment = [("USERSD_GUARD_ADDRESS", "9")];

@@ -188,6 +188,32 @@ pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
         .ok_or_else(|| "must be host names without a port like users.internal or *.example.com".to_owned())
 }
 
+/// Origins of web pages as browsers write them: in lower case, without the port that the scheme has by default.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(origin).collect::<Option<_>>().ok_or_else(|| {
+        "must be origins like https://app.example.com or http://localhost:3000, without a path; * is none"
+            .to_owned()
+    })
+}
+
+fn origin(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let (scheme, host) = text.split_once("://")?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+    let whole =
+        !host.is_empty() && host.chars().all(good) && scheme.starts_with(|c: char| c.is_ascii_lowercase());
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        scheme => {
+            return (whole && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)))
+                .then_some(text);
+        }
+    };
+    whole.then(|| format!("{scheme}://{}", host.strip_suffix(default_port).unwrap_or(host)))
+}
+
 pub(super) fn log_level(text: &str) -> Result<String, String> {
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use crate::config::Config;
 use crate::error::tally::LogBudget;
 use crate::grpc::status::code_name;
-use crate::http::{Call, Schema};
+use crate::http::{Call, FailedStream, Schema};
 use crate::telemetry::{CallContext, Failure};
 
 use super::metrics::{Calls, Series};
@@ -72,7 +72,7 @@ impl Outcomes {
     ) {
         let failure = match done {
             Ok(response) if !has_failed(response) => None,
-            Ok(response) => Some(CallContext::failure().unwrap_or(of_code(code_of(response.status())))),
+            Ok(response) => Some(CallContext::failure().unwrap_or(of_code(code_of(response)))),
             Err(status) => Some(CallContext::failure().unwrap_or(of_code(status.code()))),
         };
         let series = self.calls.series(call);
@@ -97,8 +97,11 @@ fn of_code(code: Code) -> Failure {
 }
 
 /// The code of a refusal that a dialect wrote by itself.
-fn code_of(status: StatusCode) -> Code {
-    match status {
+fn code_of(response: &Response<Body>) -> Code {
+    if let Some(FailedStream(code)) = response.extensions().get() {
+        return *code;
+    }
+    match response.status() {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Code::Unimplemented,
@@ -112,5 +115,8 @@ fn code_of(status: StatusCode) -> Code {
 fn has_failed(response: &Response<Body>) -> bool {
     let status = response.status();
     let of_grpc = response.headers().get(Status::GRPC_STATUS);
-    status.is_client_error() || status.is_server_error() || of_grpc.is_some_and(|code| code != "0")
+    status.is_client_error()
+        || status.is_server_error()
+        || of_grpc.is_some_and(|code| code != "0")
+        || response.extensions().get::<FailedStream>().is_some()
 }

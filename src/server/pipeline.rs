@@ -29,6 +29,7 @@ use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, Document, End, E
 use crate::telemetry::{CallContext, TRACE_PARENT, Traces};
 
 use super::connection::Connection;
+use super::cors::Cors;
 use super::health::{Health, Probe};
 use super::limits::{LoadLimits, Permits};
 use super::metrics::Calls;
@@ -61,6 +62,7 @@ pub(super) struct Pipeline {
     authenticator: Authenticator,
     scope_of: fn(&str) -> Option<Scope>,
     limits: LoadLimits,
+    cors: Cors,
     health_is_public: bool,
     reflection_is_public: bool,
     outcomes: Outcomes,
@@ -88,6 +90,7 @@ impl Pipeline {
             authenticator: Authenticator::new(config, keys),
             scope_of,
             limits: LoadLimits::new(config),
+            cors: Cors::new(config),
             health_is_public: config.open.health,
             reflection_is_public: config.open.reflection,
             requests: AtomicU64::new(0),
@@ -124,6 +127,7 @@ impl Pipeline {
         let (request, unread) = Unread::lend(request);
         let mut id = self.request_id(request.headers());
         let headers_only = request.method() == Verb::HEAD;
+        let origin = self.cors.origin(request.headers());
         let is_probe = Probe::of(request.uri().path()).is_some();
         // Health and reflection are asked again and again, and tell nothing in a trace.
         let is_infra = is_probe || request.uri().path().starts_with("/grpc.");
@@ -156,6 +160,7 @@ impl Pipeline {
         if let Some(header) = span.and_then(|span| span.header()) {
             response.headers_mut().insert(TRACE_RESPONSE, header);
         }
+        self.cors.share(origin, &mut response);
         unread.finish(&mut response).await;
         gateway::hold_permits(Arc::new(permits), response)
     }
@@ -172,6 +177,9 @@ impl Pipeline {
         let (mut head, body) = request.into_parts();
         if !has_one_host(&head) {
             return Ok(gateway::malformed("HTTP/1.1 asks for one Host header"));
+        }
+        if let Some(response) = self.cors.preflight(&head) {
+            return Ok(response);
         }
         if let Some(probe) = Probe::of(head.uri.path()) {
             self.authenticator.authenticate_infra(&head, peer, self.health_is_public)?;
@@ -225,7 +233,7 @@ impl Pipeline {
         let ends = matches!(call.target(), Target::Rpc(method) if !method.is_stream());
         let _permit = if ends { self.limits.start(principal, permits)? } else { None };
         // 6. The caller's own deadline: an answer that comes after it is of no use.
-        let timeout = caller.as_ref().map(|_| deadline(&head.headers)).transpose()?.flatten();
+        let timeout = caller.as_ref().map(|_| call.timeout(&head.headers)).transpose()?.flatten();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut extensions = Extensions::new();
         if let Some(mut caller) = caller {
@@ -366,47 +374,4 @@ fn idempotency_header(headers: &HeaderMap) -> Option<IdempotencyHeader> {
     let values: Vec<_> = headers.get_all(IDEMPOTENCY_KEY).iter().collect();
     let texts = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     (!values.is_empty()).then(|| IdempotencyHeader(texts.collect::<Vec<_>>().join(", ")))
-}
-
-/// The span of gRPC's `grpc-timeout`: at most eight digits and a unit.
-fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
-    let wrong =
-        || Error::invalid("grpc-timeout", "must be one to eight digits and one of H, M, S, m, u and n");
-    let text = value.to_str().map_err(|_| wrong())?;
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    Ok(Some(match unit {
-        "H" => Duration::from_hours(number),
-        "M" => Duration::from_mins(number),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return Err(wrong()),
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deadlines_are_as_grpc_says() {
-        let parse = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", text.parse().unwrap());
-            deadline(&headers).ok().flatten()
-        };
-        assert_eq!(parse("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(parse("100m"), Some(Duration::from_millis(100)));
-        assert_eq!(parse("99999999H"), Some(Duration::from_hours(99_999_999)));
-        for wrong in ["", "S", "5", "5s", "-5S", "123456789S", "5.5S", "+5S", "5 S"] {
-            assert_eq!(parse(wrong), None, "{wrong:?}");
-        }
-        assert_eq!(deadline(&HeaderMap::new()).unwrap(), None);
-    }
 }

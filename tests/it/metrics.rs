@@ -126,7 +126,7 @@ async fn calls_are_told_apart_by_method_dialect_code_and_reason(service: &Servic
     service.users().read_session(request(&unknown)).await.unwrap_err();
     let body = format!("{{\"sessionId\":\"{id}\"}}");
     let unknown = body.replace(&id, &unknown);
-    for path in ["/v1/sessions:read", "/users/Users/ReadSession"] {
+    for path in ["/v1/sessions:read", "/users/Users/ReadSession", "/users.Users/ReadSession"] {
         assert_eq!(service.replica.json(Method::POST, path, &body).await.0, 200);
         assert_eq!(service.replica.json(Method::POST, path, &unknown).await.0, 404);
     }
@@ -136,7 +136,7 @@ async fn calls_are_told_apart_by_method_dialect_code_and_reason(service: &Servic
 
     let text = text(&service.replica).await;
     let has = |line: &str| assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
-    for dialect in ["grpc", "json", "micro"] {
+    for dialect in ["grpc", "json", "micro", "connect"] {
         let labels = format!("method=\"users.Users/ReadSession\",dialect=\"{dialect}\"");
         has(&format!("usersd_calls_total{{{labels},code=\"OK\",reason=\"\"}} 1"));
         has(&format!("usersd_calls_total{{{labels},code=\"NOT_FOUND\",reason=\"SESSION_NOT_FOUND\"}} 1"));
