@@ -25,6 +25,7 @@ import pages
 import races
 import rolling
 import sdks
+import service_config
 import strained
 import telemetry
 import tls
@@ -153,7 +154,7 @@ def main():
         on(kind, runner)
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
-        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(),
+        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
     ]:
