@@ -30,6 +30,7 @@ import strained
 import telemetry
 import tls
 import transports
+import walks
 import whole
 from accounts import Accounts
 from examples import Examples
@@ -154,7 +155,7 @@ def main():
         on(kind, runner)
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
-        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *micro_client.tests(), *overload.tests(),
+        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
     ]:
