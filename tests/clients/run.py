@@ -23,6 +23,7 @@ import outages
 import overload
 import pages
 import races
+import replicas
 import rolling
 import sdks
 import service_config
@@ -157,7 +158,7 @@ def main():
     for name, function, *arguments in [
         *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
-        *failover.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
+        *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)
