@@ -291,6 +291,12 @@ class Server:
             self.kill()
 
 
+def free_ports(number):
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(number)]
+        return [stream.getsockname()[1] for stream in streams]
+
+
 def refuses(port):
     """Whether nothing listens there."""
     with contextlib.closing(socket.socket()) as probe:

@@ -2,11 +2,9 @@
 
 import collections
 import contextlib
-import json
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -14,28 +12,11 @@ import time
 
 import grpc
 
+import service_config
 import transports
-from harness import Postgres, Server, Wrong, database, assert_equal, assert_true, run, until
-
-# As gRPC's documentation of service configs has it; at most five attempts count.
-SERVICE_CONFIG = json.dumps({
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [{
-        "name": [{}],
-        "retryPolicy": {
-            "maxAttempts": 5, "initialBackoff": "0.2s", "maxBackoff": "2s", "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
-        },
-    }],
-})
+from harness import Postgres, Server, Wrong, database, assert_equal, assert_true, free_ports, run, until
 
 CLIENTS, EVERY = 6, 0.02
-
-
-def free_ports(number):
-    with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(number)]
-        return [stream.getsockname()[1] for stream in streams]
 
 
 @contextlib.contextmanager
@@ -82,7 +63,7 @@ class Clients:
 
     def call_on(self, client):
         options = [
-            ("grpc.service_config", SERVICE_CONFIG), ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.service_config", service_config.TEXT), ("grpc.use_local_subchannel_pool", 1),
             # Several addresses, with the commas between them, are no authority.
             ("grpc.default_authority", "localhost"), ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500),
         ]

@@ -24,13 +24,16 @@ import outages
 import overload
 import pages
 import races
+import replicas
 import rolling
 import schema
 import sdks
+import service_config
 import strained
 import telemetry
 import tls
 import transports
+import walks
 import whole
 from accounts import Accounts
 from examples import Examples
@@ -155,9 +158,9 @@ def main():
         on(kind, runner)
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
-        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *micro_client.tests(), *overload.tests(),
+        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
-        *failover.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
+        *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
         *docs.tests(), *schema.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
