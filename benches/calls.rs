@@ -1,8 +1,9 @@
 //! What single calls cost: beside servers that answer a constant, or beside an older build. And how soon the server
-//! starts, and what it weighs.
+//! starts, what it weighs, and what it costs while nobody calls.
 
 mod baseline;
 mod compare;
+mod idle;
 mod kinds;
 mod load;
 mod rounds;
@@ -44,6 +45,7 @@ pub(crate) async fn measure(options: &Options, databases: &Databases) -> Result<
         figures.extend(writes::measure(options, dir, places, &seeded).await?);
         if places.large.file.is_some() {
             figures.extend(measure_starts(options, dir, &places.large, &seeded).await?);
+            figures.extend(idle::measure(options, dir, &places.large, &seeded).await?);
         }
     }
     Ok(figures)

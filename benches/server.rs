@@ -26,7 +26,12 @@ pub(crate) struct Server {
     pub(crate) pid: u32,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it serves metrics, if it does.
+    pub(crate) monitor: Option<SocketAddr>,
 }
+
+/// The setting of that address.
+pub(crate) const METRICS: &str = "USERSD_METRICS_LISTEN";
 
 /// Nanoseconds on a CPU, user and system, by thread; threads that hash passwords are not among them.
 pub(crate) struct CpuTimes(HashMap<String, u64>);
@@ -46,7 +51,9 @@ impl Server {
     ) -> Result<Self> {
         let mut command = Self::command(binary, dir);
         command.args(["--listen", "127.0.0.1:0", "--database", url]).envs(settings.iter().copied());
-        without_metrics(&mut command);
+        if settings.iter().all(|(name, _)| *name != METRICS) {
+            without_metrics(&mut command);
+        }
         Self::start(command).await
     }
 
@@ -95,7 +102,7 @@ impl Server {
         let pid = child.id().ok_or("the server ended at once")?;
         let mut lines = BufReader::new(child.stderr.take().ok_or("no standard error")?).lines();
 
-        let mut said = String::new();
+        let (mut said, mut monitor) = (String::new(), None);
         let address = loop {
             let Some(line) = timeout(PATIENCE, lines.next_line()).await?? else {
                 let status = child.wait().await?;
@@ -106,12 +113,15 @@ impl Server {
             if let Some((_, rest)) = line.split_once(" listening on ") {
                 break rest.split(' ').next().unwrap_or_default().parse()?;
             }
+            if let Some((_, rest)) = line.split_once("metrics and health are served address=") {
+                monitor = Some(rest.parse()?);
+            }
             said += &line;
             said.push('\n');
         };
         // A full pipe would stop the server.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { child, pid, address })
+        Ok(Self { child, pid, address, monitor })
     }
 
     /// CPU time so far.
@@ -140,7 +150,7 @@ impl Server {
 
 /// Has a server open no second port, on which two of a run would meet. A build from before there was one refuses the setting.
 pub(crate) fn without_metrics(command: &mut Command) {
-    const OFF: (&str, &str) = ("USERSD_METRICS_LISTEN", "off");
+    const OFF: (&str, &str) = (METRICS, "off");
     let mut ask = std::process::Command::new(command.as_std().get_program());
     let asked = ask.arg("check-config").current_dir("/").env_clear().envs([OFF]).output();
     if asked.is_ok_and(|output| output.status.success()) {

@@ -219,6 +219,14 @@ async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
     // Before anything is opened, which may take long: from here on a signal ends the process in order.
     let (signals, hangup) = (StopSignals::catch()?, Hangup::catch()?);
     let (stop, hurry) = (CancellationToken::new(), Hurry::default());
+    let settings = source.path.as_ref().map(|path| path.display().to_string());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        commit = env!("BUILD_COMMIT"),
+        settings,
+        database = config.shown_database(),
+        "starting"
+    );
     let watched = tokio::spawn(signals.watch(stop.clone(), hurry.clone()));
     let (server, listener, store) = tokio::select! {
         started = start(config) => started?,
@@ -275,7 +283,7 @@ async fn open(config: &Config, wait: Duration) -> Result<Store, Failure> {
     store.check_file().await?;
     store.check_writable().await?;
     if config.migrate {
-        store.migrate().await?;
+        start::migrate(&store).await?;
     }
     check_migrations(&store).await?;
     Ok(store)

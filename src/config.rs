@@ -158,6 +158,11 @@ impl Config {
         }
     }
 
+    /// The URL of the database without its password.
+    pub fn shown_database(&self) -> String {
+        values::without_password(&self.database).trim_matches('"').to_owned()
+    }
+
     /// The keys of settings that differ from those of `other`.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         SETTINGS.iter().filter(|setting| (setting.differs)(self, other)).map(|setting| setting.key).collect()

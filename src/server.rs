@@ -176,6 +176,11 @@ impl Server {
         self.accept_until(&listener, &open, &drain, delay).await;
         hurry.cancel();
         drop(listener);
+        let (calls, streams) = (self.calls_in_flight(), self.streams_open());
+        if calls + streams > 0 {
+            let grace = humantime::format_duration(self.grace);
+            tracing::info!(calls, streams, %grace, "port closed: open calls have the grace period to end");
+        }
         self.health.end_watches().await;
         drain.cancel();
         open.close();

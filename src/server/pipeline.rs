@@ -157,7 +157,8 @@ impl Pipeline {
         // No two replies have the same: HPACK's table is kept for what does repeat (RFC 7541 §7.1.3).
         id.set_sensitive(true);
         response.headers_mut().insert(REQUEST_ID, id);
-        if let Some(header) = span.and_then(|span| span.header()) {
+        if let Some(mut header) = span.and_then(|span| span.header()) {
+            header.set_sensitive(true);
             response.headers_mut().insert(TRACE_RESPONSE, header);
         }
         self.cors.share(origin, &mut response);

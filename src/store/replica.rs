@@ -1,11 +1,12 @@
 //! A read replica, from which lists and searches of users are read.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::domain::caller::Caller;
+use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result, with_causes};
 
 use super::observer::Observer;
@@ -17,8 +18,8 @@ use super::{Reader, Store};
 /// The time between questions whether it answers.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The least time between log lines about a replica that fails.
-const REPEAT_INTERVAL: Duration = Duration::from_mins(1);
+/// Limits the log line about lists that the primary has to be asked for.
+static FAILED: LogLimiter = LogLimiter::after(1);
 
 /// A server that has what the primary has, a little later. It is used while it answers: the primary has its own connections,
 /// so nothing waits for it.
@@ -27,32 +28,12 @@ pub(super) struct Replica {
     shared: Shared,
     trust: Arc<Trust>,
     probe: Arc<Probe>,
-    failures: Arc<Mutex<Failures>>,
-}
-
-/// Failures that were not logged.
-#[derive(Debug, Default)]
-struct Failures {
-    left_out: u64,
-    last_logged: Option<Instant>,
-}
-
-impl Failures {
-    /// Counts one, and returns how many a log line is due for.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        self.left_out += 1;
-        if self.last_logged.is_some_and(|last| now - last < REPEAT_INTERVAL) {
-            return None;
-        }
-        self.last_logged = Some(now);
-        Some(std::mem::take(&mut self.left_out))
-    }
 }
 
 impl Replica {
     pub(super) fn new(shared: Shared, trust: Arc<Trust>, probe: Probe) -> Self {
         trust.health.note_silence(Instant::now(), "it was not asked yet");
-        Self { shared, trust, probe: Arc::new(probe), failures: Arc::default() }
+        Self { shared, trust, probe: Arc::new(probe) }
     }
 
     /// The same; `observer` is called for each statement.
@@ -88,18 +69,6 @@ impl Replica {
             }
         }
     }
-
-    /// Tells the log, once a minute, of a list that the primary has to be asked for.
-    fn note_failure(&self, error: &Error) {
-        let due = self.failures.lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
-        if let Some(lists) = due {
-            tracing::warn!(
-                cause = with_causes(error),
-                lists,
-                "read replica failed: the primary was asked for lists"
-            );
-        }
-    }
 }
 
 impl Store {
@@ -124,8 +93,12 @@ impl Store {
     /// statement in favour of its replay, or lacks a migration yet.
     pub fn is_replica_failure(&self, error: &Error) -> bool {
         let failed = matches!(error, Error::DatabaseUnavailable(_) | Error::Internal(_));
-        if let Some(replica) = self.replica.as_ref().filter(|_| failed) {
-            replica.note_failure(error);
+        if failed
+            && self.replica.is_some()
+            && let Some(lists) = FAILED.count()
+        {
+            let cause = with_causes(error);
+            tracing::warn!(cause, lists, "read replica failed: the primary was asked for lists");
         }
         failed
     }
@@ -136,17 +109,5 @@ impl Store {
             Some(replica) => replica.watch().await,
             None => std::future::pending().await,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_are_logged_once_a_minute_with_their_number() {
-        let (mut failures, begun) = (Failures::default(), Instant::now());
-        let mut due = |seconds| failures.due(begun + Duration::from_secs(seconds));
-        assert_eq!([0, 1, 59, 60, 61].map(&mut due), [Some(1), None, None, Some(3), None]);
     }
 }

@@ -1,11 +1,14 @@
 """What the operator has: metrics on a port of their own, log lines, SIGHUP, and the drain delay."""
 
 import json
+import os
+import shutil
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 
-from harness import Server, Sqlite, database, assert_equal, assert_matches, run, assert_true, until
+from harness import ROOT, Server, Sqlite, database, assert_equal, assert_matches, run, assert_true, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -31,12 +34,23 @@ def ports():
         status, text = fetched(address, "/metrics")
         assert_equal(status, 200, "status of /metrics")
         assert_matches(text.split("usersd_build_info{")[1].split("}")[0], 'version="[^"]+",commit="[^"]+"', "the program")
+        lint(text)
         status, _ = fetched(server.address, "/metrics")
         assert_equal(status, 404, "status of /metrics where callers are")
         with database(Sqlite) as other:
             taken = {"USERSD_METRICS_LISTEN": address}
             _, said = run("--listen", "127.0.0.1:0", "--database", other.url, env=taken, code=1)
             assert_true("metrics.listen" in said and address in said, f"the setting and the address are named in:\n{said}")
+
+
+def lint(text):
+    """Names, units and help as Prometheus' own checker wants them, where it is installed."""
+    program = shutil.which("promtool", path=f"{ROOT}/target/clients/bin:{os.environ['PATH']}")
+    if program is None:
+        print("     skipped: promtool is not installed")
+        return
+    done = subprocess.run([program, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    assert_equal((done.returncode, done.stdout + done.stderr), (0, ""), "what promtool says of /metrics")
 
 
 def call(server, number):

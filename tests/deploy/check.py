@@ -121,9 +121,18 @@ def queries():
                 yield f"{place}: there is no metric {name}"
 
 
+def promtool():
+    """Rules and configuration as Prometheus itself reads them."""
+    own = ROOT / "target" / "clients" / "bin" / "promtool"
+    program = str(own) if own.exists() else "promtool"
+    monitoring = DEPLOY / "monitoring"
+    yield from command(program, "check", "rules", "--lint-fatal", str(monitoring / "alerts.yml"))
+    yield from command(program, "check", "config", "--lint-fatal", str(monitoring / "prometheus.yml"))
+
+
 def main():
     wrong = []
-    for check in (manifests, settings, unit, queries):
+    for check in (manifests, settings, unit, queries, promtool):
         found = list(check())
         print(f"{check.__name__}: {len(found)} wrong")
         wrong += found

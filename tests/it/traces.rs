@@ -90,8 +90,8 @@ impl Traced {
     }
 }
 
-fn parent(flags: &str) -> Option<String> {
-    Some(format!("00-{TRACE}-{PARENT}-{flags}"))
+fn parent(flags: &str) -> String {
+    format!("00-{TRACE}-{PARENT}-{flags}")
 }
 
 /// The text of an attribute.
@@ -111,7 +111,7 @@ fn named<'s>(spans: &'s [Span], name: &str) -> &'s Span {
 async fn a_call_has_spans_in_the_trace_of_its_caller(service: &Service) {
     create(service, ada()).await;
     let traced = Traced::start(service, 1).await;
-    let (reply, header) = traced.login(parent("01"), PASSWORD).await;
+    let (reply, header) = traced.login(Some(parent("01")), PASSWORD).await;
     reply.unwrap();
     let spans = traced.spans().await;
 
@@ -155,7 +155,7 @@ async fn a_call_that_fails_has_a_span_with_its_reason(service: &Service) {
     reply.unwrap_err();
     assert!(header.is_some(), "it begins a trace");
     service.execute("ALTER TABLE users RENAME TO gone").await;
-    traced.login(parent("01"), PASSWORD).await.0.unwrap_err();
+    traced.login(Some(parent("01")), PASSWORD).await.0.unwrap_err();
     service.execute("ALTER TABLE gone RENAME TO users").await;
     let spans = traced.spans().await;
 
@@ -177,12 +177,12 @@ async fn a_call_that_fails_has_a_span_with_its_reason(service: &Service) {
 async fn the_caller_decides_whether_its_call_is_sampled(service: &Service) {
     create(service, ada()).await;
     let traced = Traced::start(service, 1).await;
-    let (reply, header) = traced.login(parent("00"), PASSWORD).await;
+    let (reply, header) = traced.login(Some(parent("00")), PASSWORD).await;
     reply.unwrap();
     assert_eq!(header, None);
     assert_eq!(traced.spans().await, []);
     let traced = Traced::start(service, 0).await;
-    traced.login(parent("01"), PASSWORD).await.0.unwrap();
+    traced.login(Some(parent("01")), PASSWORD).await.0.unwrap();
     named(&traced.spans().await, "users.Users/Login");
 }
 

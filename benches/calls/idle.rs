@@ -1,0 +1,49 @@
+//! What a server costs that nobody calls, and how long its metrics take.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{SETTLE, kinds};
+use crate::Result;
+use crate::calls::seed::Seeded;
+use crate::databases::Place;
+use crate::figures::{Bar, Figure, median};
+use crate::options::Options;
+use crate::server::{METRICS, Server};
+use crate::wire::{Client, Wire};
+
+/// Scrapes of a server that was called before, and the time for which one that is idle is watched.
+const SCRAPES: usize = 200;
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(super) async fn measure(
+    options: &Options,
+    dir: &Path,
+    place: &Place,
+    seeded: &Seeded,
+) -> Result<Vec<Figure>> {
+    let server = Server::usersd_with(&options.server, dir, &place.url, &[(METRICS, "127.0.0.1:0")]).await?;
+    let monitor = server.monitor.ok_or("the server does not say where its metrics are")?;
+    let client = Client::new();
+    // Methods show from their first call on.
+    for call in [kinds::read(seeded)?, kinds::read_json(seeded)] {
+        call.answer(&client, server.address).await?;
+    }
+    eprintln!("{SCRAPES} scrapes, and {} s without a call", IDLE.as_secs());
+    let mut millis = Vec::new();
+    for _ in 0..SCRAPES {
+        let begun = Instant::now();
+        client.call(monitor, Wire::Json, "/metrics", None, "").await?;
+        millis.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    tokio::time::sleep(SETTLE).await;
+    let (before, begun) = (server.cpu_times()?, Instant::now());
+    tokio::time::sleep(IDLE).await;
+    let used = Duration::from_nanos(server.cpu_times()?.since(&before));
+    let percent = used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+    server.stop().await?;
+    Ok(vec![
+        Figure::alone("a scrape of /metrics", "ms", median(&millis), Bar::AtMost(5.0)),
+        Figure::alone("idle: share of one CPU", "%", percent, Bar::AtMost(0.5)),
+    ])
+}
