@@ -122,6 +122,7 @@ def try_it_out():
             browser.click(f"{place} .execute")
             assert_equal(browser.appears(f"{place} .live-responses-table .response .response-col_status").strip()[:3], "200", operation)
             assert_true('"username": "ada"' in browser.appears(f"{place} .live-responses-table .highlight-code"), f"{operation} shows the user")
+        browser.value(f"document.querySelector('{place} .live-responses-table').scrollIntoView({{block: 'center'}})")
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_bytes(base64.b64decode(browser.call("Page.captureScreenshot")["data"]))
         assert_equal(db.query("SELECT id, username FROM users"), [("ada", "ada")], "users")
