@@ -255,10 +255,35 @@ def complete(operation, verb, schemas, common, shared):
         parameters.append(ref("parameters", "IdempotencyKey"))
 
 
-def strict(schema):
-    """Replies have the fields that the document names and no others. An object without properties is any JSON object."""
-    if schema.get("type") == "object" and "properties" in schema:
-        schema.setdefault("additionalProperties", False)
+def optional_fields():
+    """Message and field, in JSON's spelling, of what the protos mark as optional."""
+    for name in ("users.proto", "keys.proto"):
+        for message, body in re.findall(r"^message (\w+) \{(.*?)^\}", (PROTO / name).read_text(), re.MULTILINE | re.DOTALL):
+            for field in re.findall(r"^  optional \w+ (\w+) =", body, re.MULTILINE):
+                yield f"users.{message}", re.sub(r"_(\w)", lambda found: found[1].upper(), field)
+
+
+def is_message(schema, schemas):
+    """Whether a field holds a message, which JSON leaves out where it is not set. An object of any keys is a Struct."""
+    target = schemas[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
+    return target.get("type") == "object" and "additionalProperties" not in schema
+
+
+def make_strict(schemas, in_requests):
+    """Replies have all fields that the document names, and no others; one of a user has the user."""
+    optional = set(optional_fields())
+    for name, schema in schemas.items():
+        properties = schema.get("properties", {})
+        if schema.get("type") != "object" or name in in_requests:
+            continue
+        required = [
+            field for field, value in properties.items()
+            if (name, field) not in optional and (name.endswith("Response") or not is_message(value, schemas))
+        ]
+        schema.update({"required": required} if required else {})
+    for schema in schemas.values():
+        if "properties" in schema:
+            schema.setdefault("additionalProperties", False)
 
 
 def main():
@@ -272,8 +297,8 @@ def main():
     for operations in paths.values():
         for verb, operation in operations.items():
             complete(operation, verb, schemas, common, shared)
-    for schema in schemas.values():
-        strict(schema)
+    bodies = json.dumps([operation.get("requestBody") for operations in paths.values() for operation in operations.values()])
+    make_strict(schemas, set(re.findall(r"#/components/schemas/([\w.]+)", bodies)))
     bearer = {"type": "http", "scheme": "bearer", "description": "An API key, `usk_` and 64 hexadecimal digits. Programs on the server's own machine need none until the first key is created."}
     token = {"type": "apiKey", "in": "header", "name": "X-Access-Token", "description": "The same key, for clients that cannot send `Authorization`."}
     document = {

@@ -42,7 +42,7 @@ impl fmt::Debug for IdempotencyKey {
 }
 
 /// The value of the header `Idempotency-Key` as it was sent, which only some calls read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct IdempotencyHeader(pub String);
 
 impl IdempotencyHeader {
@@ -55,7 +55,7 @@ impl IdempotencyHeader {
 }
 
 /// A call that its caller may repeat.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RepeatableCall {
     /// The caller's key.
     pub key: IdempotencyKey,

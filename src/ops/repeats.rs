@@ -64,10 +64,9 @@ impl Operations {
     pub(super) async fn once(
         &self,
         caller: &Caller,
-        call: Option<&CallDigests>,
+        call: &CallDigests,
         change: impl Future<Output = Result<(User, bool)>>,
     ) -> Result<(User, bool)> {
-        let Some(call) = call else { return change.await };
         let _progress = self.repeatable.begin(call)?;
         if let Some(made) = self.find_made(caller, call).await? {
             return Ok(made);

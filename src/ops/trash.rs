@@ -58,9 +58,11 @@ impl Operations {
         changes: &Changes,
         call: Option<&RepeatableCall>,
     ) -> Result<(User, bool)> {
-        let call = self.digests(caller, call);
-        let change = self.create_or_restore_noted(caller, new, changes, call.as_ref());
-        self.once(caller, call.as_ref(), change).await
+        let Some(call) = self.digests(caller, call) else {
+            return self.create_or_restore_noted(caller, new, changes, None).await;
+        };
+        let change = self.create_or_restore_noted(caller, new, changes, Some(&call));
+        Box::pin(self.once(caller, &call, change)).await
     }
 
     async fn create_or_restore_noted(

@@ -70,9 +70,12 @@ impl Operations {
         if new.password_hash.is_some() {
             require(caller, Scope::UsersAdmin)?;
         }
-        let call = self.digests(caller, call);
-        let creating = async { Ok((self.create_noted(caller, new, call.as_ref()).await?, false)) };
-        self.once(caller, call.as_ref(), creating).await.map(|(user, _)| user)
+        let Some(call) = self.digests(caller, call) else {
+            return self.create_noted(caller, new, None).await;
+        };
+        let creating = async { Ok((self.create_noted(caller, new, Some(&call)).await?, false)) };
+        // Boxed, so that the calls without a key are no larger.
+        Box::pin(self.once(caller, &call, creating)).await.map(|(user, _)| user)
     }
 
     /// Creates the user and its event, and notes the call, or nothing of it.

@@ -24,7 +24,6 @@ use crate::domain::idempotency::IdempotencyHeader;
 use crate::domain::scope::Scope;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
-use crate::headers::IDEMPOTENCY_KEY;
 use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, Document, End, Expected, Gateway, Target};
 use crate::telemetry::{CallContext, TRACE_PARENT, Traces};
 
@@ -41,6 +40,9 @@ const REQUEST_ID: &str = "x-request-id";
 
 /// The header that names the span of a call to its caller (W3C Trace Context).
 const TRACE_RESPONSE: &str = "traceresponse";
+
+/// The header that names a change, so that the same one asked for again is made once.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Limits the log line about requests without a good key.
 static KEYS_REFUSED: LogLimiter = LogLimiter::after(1);

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,9 @@ import time
 from harness import ROOT, Server, Sqlite, Wrong, database, assert_equal, assert_true
 
 PICTURE = ROOT / "target" / "docs.png"
+
+# Seconds without a word from the browser.
+PATIENCE = 300
 
 # Resolves when the page has an element; the browser tells it of changes.
 APPEARS = """new Promise(done => {
@@ -29,20 +33,15 @@ class Browser:
         self.profile = tempfile.mkdtemp(prefix="usersd.chromium.")
         inner_in, self.out = os.pipe()
         self.into, inner_out = os.pipe()
-
-        def as_3_and_4():
-            # Through numbers that are neither: one may be 3 or 4 already.
-            high_in, high_out = os.dup2(inner_in, 103), os.dup2(inner_out, 104)
-            os.dup2(high_in, 3)
-            os.dup2(high_out, 4)
-
         program = shutil.which("chromium") or shutil.which("chromium-browser")
         assert_true(program, "chromium is not installed")
+        # It reads from 3 and writes to 4. The second pipe was made later, so its end is neither.
         self.process = subprocess.Popen(
-            [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
-             f"--user-data-dir={self.profile}", "--no-first-run", "--disable-background-networking", "--window-size=1280,1600", "about:blank"],
+            ["bash", "-c", f'exec "$0" "$@" 3<&{inner_in} 4>&{inner_out}', program, "--headless", "--no-sandbox",
+             "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={self.profile}",
+             "--no-first-run", "--disable-background-networking", "--window-size=1280,1600", "about:blank"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            preexec_fn=as_3_and_4, close_fds=False,
+            pass_fds=(inner_in, inner_out),
         )
         os.close(inner_in)
         os.close(inner_out)
@@ -57,6 +56,8 @@ class Browser:
 
     def receive(self):
         while b"\0" not in self.buffer:
+            if not select.select([self.into], [], [], PATIENCE)[0]:
+                raise Wrong("the page does not get there")
             piece = os.read(self.into, 1 << 16)
             if not piece:
                 raise Wrong("the browser has ended")
@@ -85,7 +86,7 @@ class Browser:
             self.call(f"{domain}.enable")
         self.call("Page.navigate", url=url)
         # A new page has a new context: an expression that is asked for too early is lost with the old one.
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while self.value("location.href + ' ' + document.readyState") != f"{url} complete":
             assert_true(time.monotonic() < deadline, f"{url} is loaded")
             time.sleep(0.05)
@@ -121,6 +122,7 @@ def try_it_out():
             browser.click(f"{place} .execute")
             assert_equal(browser.appears(f"{place} .live-responses-table .response .response-col_status").strip()[:3], "200", operation)
             assert_true('"username": "ada"' in browser.appears(f"{place} .live-responses-table .highlight-code"), f"{operation} shows the user")
+        browser.value(f"document.querySelector('{place} .live-responses-table').scrollIntoView({{block: 'center'}})")
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_bytes(base64.b64decode(browser.call("Page.captureScreenshot")["data"]))
         assert_equal(db.query("SELECT id, username FROM users"), [("ada", "ada")], "users")

@@ -64,7 +64,7 @@ class Filled:
             for n in range(3):
                 user = call.create(f"user{n}", name=f"Nûmber {n} \N{SNOWMAN}")
                 call("PATCH", f"/v1/users/{user}/prefs", {"prefs": {"n": n, "deep": {"a": [1.5, "\N{SNOWMAN}"]}}})
-            ada = call.create("ada")
+            self.ada = ada = call.create("ada", idempotencyKey="once")
             call("PATCH", f"/v1/users/{ada}", {"labels": ["staff"], "metadata": {"team": "x"}})
             call.create("ada", namespace="rival")
             trashed = call.create("trashed")
@@ -95,6 +95,7 @@ class Filled:
             for path, total in [("/v1/users?limit=1", "4"), ("/v1/trash?limit=1", "1")]:
                 assert_equal(call("GET", path)["total"], total, path)
             assert_equal(call("GET", "/v1/users?limit=1", namespace="rival")["total"], "1", "users of the other tenant")
+            assert_equal(call.create("ada", idempotencyKey="once"), self.ada, "the user of a repeated call")
             new = call.create(name)
             found = call("GET", f"/v1/users?search={name}")["users"]
             assert_equal([user["id"] for user in found], [new], "the new user, by a search")

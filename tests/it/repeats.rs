@@ -80,7 +80,7 @@ async fn in_two_namespaces_a_key_stands_for_two_changes(service: &Service) {
 async fn a_repeat_answers_with_the_user_as_it_is_now(service: &Service) {
     let first = create(service, keyed()).await;
     assert_eq!(create(service, keyed()).await, first);
-    service.clock.advance(Duration::from_secs(60));
+    service.clock.advance(Duration::from_mins(1));
     let rename = UpdateRequest {
         id: first.id.clone(),
         username: Some("countess".into()),

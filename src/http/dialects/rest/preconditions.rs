@@ -6,7 +6,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::error::Error;
-use crate::headers::{IDEMPOTENCY_KEY, KEY, NAMESPACE};
+use crate::headers::{KEY, NAMESPACE};
 use crate::http::reply;
 use crate::pb::ErrorReason;
 use transcode::schema::{Method, Schema};
@@ -14,7 +14,7 @@ use transcode::schema::{Method, Schema};
 /// The prefix with which grpc-gateway takes metadata, and metadata that has a header of its own name here, beside keys and
 /// namespaces.
 const METADATA_PREFIX: &str = "grpc-metadata-";
-const OTHERS: [&str; 3] = [IDEMPOTENCY_KEY, "grpc-timeout", "x-request-id"];
+const OTHERS: [&str; 3] = ["grpc-timeout", "idempotency-key", "x-request-id"];
 
 /// Refuses what a caller of grpc-gateway sends as metadata and means to be read: a call that goes on without its
 /// namespace acts in another one.
