@@ -27,8 +27,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The frames of a message: five bytes and the message. The decoder rejects a second frame.
 const FRAMES: usize = 16;
 
-/// Reads a body of at most `max` bytes, and unpacks one that is compressed to as many. Fails with `OUT_OF_RANGE` /
-/// `TOO_LARGE`, before reading where the length is announced; `MALFORMED` if it breaks off; as [`Coding::unpack`].
+/// Reads a body of at most `max` bytes, and unpacks one that is compressed to as many. Fails with `OUT_OF_RANGE` or, when unpacked,
+/// `RESOURCE_EXHAUSTED` / `TOO_LARGE`, before reading where the length is announced; `MALFORMED` if it breaks off;
+/// `ENCODING_UNKNOWN`.
 pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<Bytes, Status> {
     let announced =
         head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
