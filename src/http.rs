@@ -5,6 +5,7 @@
 //! which RPC a request asks for, then the server authenticates and reads it, and [`Call::answer`] does the rest.
 
 mod body;
+mod coding;
 mod dialects;
 mod docs;
 mod frames;
@@ -18,7 +19,7 @@ mod upstream;
 pub use body::{End, HeldPermits, hold_permits};
 pub use dialects::{Call, Content, DialectName, Expected, Gateway, Settings, Target};
 pub use docs::Document;
-pub use receive::{BODY_TIMEOUT, receive, receive_plain};
+pub use receive::{BODY_TIMEOUT, receive_message, receive_plain};
 pub use reply::{FailedStream, error as failed};
 pub use transcode::json;
 pub use transcode::schema::{Schema, SchemaError};

@@ -146,7 +146,7 @@ fn origins_are_as_browsers_write_them() {
         ["*", "https://*", "null", "a.example", "https://", "https://a.example/", "https://u@a.example"]
     {
         let said = read(wrong).unwrap_err();
-        assert!(said.contains("must be origins like"), "{wrong}: {said}");
+        assert!(said.contains("CORS_ORIGINS must be origins like"), "{wrong}: {said}");
     }
 }
 

@@ -26,6 +26,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::body::End;
+use super::coding::Coding;
 use super::frames::PREFIX;
 use super::receive::{media_type, starts_with_ignore_case};
 use super::timeout;
@@ -300,12 +301,13 @@ impl<'g> Call<'g> {
             (Dialect::Grpc(grpc), target) => {
                 grpc.answer(&gateway.upstream, target, request(head, extensions, content), end).await
             }
-            (Dialect::Web(_), _) => {
-                web::answer(&gateway.upstream, request(head, extensions, content), end).await
+            (Dialect::Web(web), _) => {
+                web.answer(&gateway.upstream, request(head, extensions, content), end).await
             }
             (dialect, Target::Rpc(method)) => {
                 let client = client::Client { gateway, method, extensions };
-                match dialect {
+                let accepted = Coding::accepted(&head.headers);
+                let response = match dialect {
                     Dialect::Rest(call) => call.answer(client, &head, &content.into_bytes(), end).await,
                     Dialect::Connect(call) => call.answer(client, content, end).await,
                     Dialect::Micro => micro::answer(client, &content.into_bytes()).await,
@@ -313,7 +315,11 @@ impl<'g> Call<'g> {
                         Box::pin(call.answer(client, &head, &content.into_bytes())).await
                     }
                     Dialect::Meiro(call) => Box::pin(call.answer(client, &head, &content.into_bytes())).await,
-                    _ => grpc_json::answer(client, content.into_bytes()).await,
+                    _ => return grpc_json::answer(client, content.into_bytes()).await,
+                };
+                match accepted {
+                    Some(coding) => coding.pack_reply(response).await,
+                    None => response,
                 }
             }
             // Only gRPC has them.

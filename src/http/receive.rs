@@ -10,13 +10,12 @@ use http::request::Parts;
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Sleep;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Code, Status};
 
+use super::coding::{Coding, unpack_message};
 use super::frames::Position;
 use crate::error::Error;
-use crate::grpc::status::refusal;
-use crate::pb::ErrorReason;
 
 /// The longest time that the body of a request, or each message of a stream, may take to arrive.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -25,18 +24,16 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads a body of at most `max` bytes that is not compressed. Fails with `OUT_OF_RANGE` / `TOO_LARGE`,
-/// before reading where the length is announced; `MALFORMED` if it breaks off.
+/// The frames of a message: five bytes and the message. The decoder rejects a second frame.
+const FRAMES: usize = 16;
+
+/// Reads a body of at most `max` bytes, and unpacks one that is compressed to as many. Fails with `OUT_OF_RANGE` or, when unpacked,
+/// `RESOURCE_EXHAUSTED` / `TOO_LARGE`, before reading where the length is announced; `MALFORMED` if it breaks off;
+/// `ENCODING_UNKNOWN`.
 pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<Bytes, Status> {
     let announced =
         head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(refusal(
-            Code::Unimplemented,
-            ErrorReason::EncodingUnknown,
-            "the body must not be compressed",
-        ));
-    }
+    let coding = Coding::of(&head.headers, header::CONTENT_ENCODING)?;
     let received = if announced.is_some_and(|length: u64| length > max as u64) {
         Err(Error::TooLarge(max))
     } else {
@@ -46,12 +43,30 @@ pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<B
     if matches!(received, Err(Error::TooLarge(_))) && !head.headers.contains_key(header::EXPECT) {
         discard(body).await;
     }
-    Ok(received?)
+    let received = received?;
+    match coding {
+        Some(coding) => coding.unpack(&received, max),
+        None => Ok(received),
+    }
+}
+
+/// Reads one gRPC message of at most `max` bytes in its frame, within `time`, and unpacks it if it is compressed.
+pub async fn receive_message(
+    head: &mut Parts,
+    mut body: Body,
+    max: usize,
+    time: Duration,
+) -> Result<Bytes, Status> {
+    let received = receive(&mut body, max, FRAMES, time).await?;
+    // In base64 frames are not seen.
+    let is_text = media_type(&head.headers)
+        .is_some_and(|media| starts_with_ignore_case(media, "application/grpc-web-text"));
+    if is_text { Ok(received) } else { unpack_message(&mut head.headers, received, max) }
 }
 
 /// Reads a body of at most `max` bytes of message and `frames` of framing, whole and within `time`.
 /// Fails with [`Error::TooLarge`], [`Error::DeadlinePassed`], or [`Error::Malformed`] if it breaks off.
-pub async fn receive(body: &mut Body, max: usize, frames: usize, time: Duration) -> Result<Bytes, Error> {
+async fn receive(body: &mut Body, max: usize, frames: usize, time: Duration) -> Result<Bytes, Error> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }

@@ -13,6 +13,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::coding;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
 use transcode::json::{self, Style, Wire, next_wire};
@@ -155,6 +156,9 @@ pub(super) fn set_retry_headers(status: &Status, http_status: StatusCode, header
     if http_status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    if has_unknown_encoding(status) {
+        headers.insert(header::ACCEPT_ENCODING, coding::KNOWN);
+    }
     if let Some(delay) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
     }
@@ -171,9 +175,7 @@ pub(super) fn http_status(status: &Status) -> StatusCode {
         Code::OutOfRange | Code::ResourceExhausted if has_reason(status, ErrorReason::TooLarge) => {
             StatusCode::PAYLOAD_TOO_LARGE
         }
-        Code::Unimplemented if has_reason(status, ErrorReason::EncodingUnknown) => {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE
-        }
+        Code::Unimplemented if has_unknown_encoding(status) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         code => canonical_status(code),
     }
 }
@@ -195,6 +197,11 @@ pub(super) fn canonical_status(code: Code) -> StatusCode {
         Code::Unknown | Code::Internal | Code::DataLoss => 500,
     };
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Returns true if the request was compressed in a way that is not known.
+pub(super) fn has_unknown_encoding(status: &Status) -> bool {
+    status.code() == Code::Unimplemented && has_reason(status, ErrorReason::EncodingUnknown)
 }
 
 /// Returns true if the status carries that reason.

@@ -146,7 +146,7 @@ async fn send(front: &TestGateway, request: Request<Body>) -> Got {
 
 /// The lifecycle of a request, without the server's part.
 async fn respond(front: &TestGateway, request: Request<Body>) -> Response<Body> {
-    let (mut head, mut body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let call: Call<'_> = match front.gateway.locate(&mut head) {
         Ok(call) => call,
         Err(response) => return *response,
@@ -161,9 +161,7 @@ async fn respond(front: &TestGateway, request: Request<Body>) -> Response<Body> 
         Err(response) => return *response,
         Ok(Expected::Nothing) => Ok(Bytes::new()),
         Ok(Expected::Plain(max)) => super::receive_plain(&head, body, max).await,
-        Ok(Expected::Message(max)) => {
-            super::receive(&mut body, max, 16, super::BODY_TIMEOUT).await.map_err(Status::from)
-        }
+        Ok(Expected::Message(max)) => super::receive_message(&mut head, body, max, super::BODY_TIMEOUT).await,
         Ok(Expected::Stream) => panic!("no test sends a stream"),
     };
     let mut extensions = Extensions::new();

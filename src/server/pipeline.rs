@@ -47,9 +47,6 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Limits the log line about requests without a good key.
 static KEYS_REFUSED: LogLimiter = LogLimiter::after(1);
 
-/// The frames of a message: five bytes and the message. The decoder rejects a second frame.
-const FRAMES: usize = 16;
-
 /// The longest time that the message of a health check may take to arrive: the call has no permit meanwhile.
 const NAME_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -216,7 +213,7 @@ impl Pipeline {
             Err(response) => return Ok(*response),
         };
         let asked_at = Instant::now();
-        let content = receive(expected, call.target(), &head, body).await?;
+        let content = receive(expected, call.target(), &mut head, body).await?;
         if asked_at.elapsed() > REAUTH_AFTER {
             (_, caller) = self.admit(call, &head, peer)?;
         }
@@ -332,14 +329,14 @@ fn log_stranger(error: &Error, peer: &Peer) {
 async fn receive(
     expected: Expected,
     target: Target<'_>,
-    head: &Parts,
-    mut body: Body,
+    head: &mut Parts,
+    body: Body,
 ) -> Result<Content, Status> {
     let time = if matches!(target, Target::Health { .. }) { NAME_TIMEOUT } else { BODY_TIMEOUT };
     Ok(match expected {
         Expected::Nothing => Content::Whole(Bytes::new()),
         Expected::Plain(max) => Content::Whole(gateway::receive_plain(head, body, max).await?),
-        Expected::Message(max) => Content::Whole(gateway::receive(&mut body, max, FRAMES, time).await?),
+        Expected::Message(max) => Content::Whole(gateway::receive_message(head, body, max, time).await?),
         Expected::Stream => Content::Stream(body),
     })
 }

@@ -3,6 +3,8 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use usersd::pb::CreateRequest;
+
 use crate::support::{PASSWORD, START, Service, ada, create, login};
 
 crate::on_every_backend!(
@@ -13,6 +15,7 @@ crate::on_every_backend!(
     get_and_delete_ignore_a_body,
     both_spellings_are_read_and_lower_camel_is_written,
     a_mask_is_a_text_in_json,
+    a_patch_of_the_whole_message_is_given_no_mask,
     replies_are_not_cacheable,
     the_request_id_comes_back,
     etags_are_http_preconditions,
@@ -152,6 +155,17 @@ async fn a_mask_is_a_text_in_json(service: &Service) {
         .await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!((&answer["user"]["email"], &answer["user"]["ssoEnabled"]), (&json!(""), &json!(true)));
+}
+
+/// grpc-gateway makes a mask of the fields that the body names, but not where the proto says `body: "*"`.
+async fn a_patch_of_the_whole_message_is_given_no_mask(service: &Service) {
+    let user = create(service, CreateRequest { labels: vec!["vip".into()], ..ada() }).await;
+    let path = format!("/v1/users/{}", user.id);
+    for (mask, want) in [("", json!(["vip"])), (r#","updateMask":"name,labels""#, json!([]))] {
+        let change = format!(r#"{{"name":"Countess","labels":[]{mask}}}"#);
+        let (status, body) = service.replica.json(Method::PATCH, &path, &change).await;
+        assert_eq!((status, &body["user"]["labels"]), (StatusCode::OK, &want), "{change}: {body}");
+    }
 }
 
 async fn replies_are_not_cacheable(service: &Service) {

@@ -15,6 +15,7 @@ mod batch;
 mod blocklist;
 mod cache;
 mod cluster;
+mod compression;
 mod connect;
 mod connect_streams;
 mod connections;

@@ -28,7 +28,6 @@ crate::on_every_backend!(
     a_request_over_the_header_limits_is_refused,
     cancelled_calls_leave_no_open_transaction,
     a_full_server_still_hears_the_signal_to_stop,
-    a_compressed_message_is_refused_with_a_reason,
 );
 
 async fn channel(service: &Service) -> Channel {
@@ -189,18 +188,4 @@ async fn a_full_server_still_hears_the_signal_to_stop(service: &Service) {
     let full = service.another(|config| config.limits.connections = 1).await; // the client's own
     full.stop.cancel();
     assert!(full.running.await.unwrap());
-}
-
-async fn a_compressed_message_is_refused_with_a_reason(service: &Service) {
-    let gzip = [("content-type", "application/grpc"), ("grpc-encoding", "gzip"), ("te", "trailers")];
-    let frame = [&[1, 0, 0, 0, 1][..], b"x"].concat();
-    let (status, headers, _) = service.replica.request(Method::POST, "/users.Users/Read", frame, &gzip).await;
-    assert_eq!((status, &headers["grpc-status"]), (StatusCode::OK, &http::HeaderValue::from_static("12")));
-    assert!(headers.contains_key("grpc-status-details-bin"));
-    let coded = [("content-type", "application/json"), ("content-encoding", "gzip")];
-    let (status, _, answer) = service.replica.request(Method::POST, "/v1/sessions", "x", &coded).await;
-    assert_eq!(
-        (status, &answer["details"][0]["reason"]),
-        (StatusCode::UNSUPPORTED_MEDIA_TYPE, &"ENCODING_UNKNOWN".into())
-    );
 }

@@ -24,6 +24,7 @@ use super::{Content, Expected, Located, Target};
 use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::http::body::End;
+use crate::http::coding::Coding;
 use crate::http::receive::{media_type, starts_with_ignore_case};
 use crate::http::reply;
 use crate::pb::ErrorReason;
@@ -49,8 +50,8 @@ enum Format {
 #[derive(Debug)]
 enum Kind {
     Unary,
-    /// With the message, which came in the query.
-    Get(Bytes),
+    /// With the message, which came in the query, and its coding.
+    Get(Bytes, Option<Coding>),
     Stream,
 }
 
@@ -130,18 +131,15 @@ fn by_query(head: &Parts) -> Located<Connect> {
     if parameter("connect").is_some_and(|version| version != b"v1") {
         return Err(wrong("connect", "must be v1"));
     }
-    if parameter("compression").is_some_and(|coding| coding != b"identity") {
-        let why = "the message must not be compressed";
-        let status = refusal(tonic::Code::Unimplemented, ErrorReason::EncodingUnknown, why);
-        return Err(Box::new(connect.refusal(&status)));
-    }
+    let coding = parameter("compression").map_or(Ok(None), |name| Coding::named(&name));
+    let coding = coding.map_err(|status| connect.refusal(&status))?;
     let mut message = parameter("message").ok_or_else(|| wrong("message", "must be given"))?;
     if parameter("base64").is_some_and(|flag| flag == b"1") {
         let padding = message.iter().rev().take_while(|byte| **byte == b'=').count();
         let decoded = URL_SAFE_NO_PAD.decode(&message[..message.len() - padding]);
         message = decoded.map_err(|_| wrong("message", "must be base64 for URLs"))?;
     }
-    Ok(Connect { format, kind: Kind::Get(message.into()) })
+    Ok(Connect { format, kind: Kind::Get(message.into(), coding) })
 }
 
 /// 415 with the media types of the RPC.
@@ -161,7 +159,7 @@ impl Connect {
     pub(super) fn expects(&self, target: Target<'_>, max: usize) -> Expected {
         match (&self.kind, target) {
             (Kind::Unary, _) => Expected::Plain(max),
-            (Kind::Get(_), _) => Expected::Nothing,
+            (Kind::Get(..), _) => Expected::Nothing,
             (Kind::Stream, Target::Rpc(method)) if !method.client_streaming => Expected::Message(max),
             (Kind::Stream, _) => Expected::Stream,
         }
@@ -176,7 +174,13 @@ impl Connect {
         let (schema, method) = (client.schema(), client.method);
         let answered = match &self.kind {
             Kind::Unary => self.unary(client, content.into_bytes()).await,
-            Kind::Get(message) => self.unary(client, message.clone()).await,
+            Kind::Get(message, None) => self.unary(client, message.clone()).await,
+            Kind::Get(message, Some(coding)) => {
+                match coding.unpack(message, client.gateway.settings.max_body) {
+                    Ok(message) => self.unary(client, message).await,
+                    Err(status) => Err(status),
+                }
+            }
             Kind::Stream => Box::pin(self.stream(client, content, end)).await,
         };
         answered.unwrap_or_else(|status| self.refuse(schema, Target::Rpc(method), &status))

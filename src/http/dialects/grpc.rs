@@ -8,6 +8,8 @@ use tonic::{Code, Status};
 use super::{Expected, Located, Target, grpc_json, micro};
 use crate::error::Error;
 use crate::http::body::End;
+use crate::http::coding::{Coding, GRPC_ENCODING, KNOWN};
+use crate::http::reply;
 use crate::http::upstream::Upstream;
 use transcode::schema::Schema;
 
@@ -19,6 +21,22 @@ const MAX_NAME: usize = 4 * 1024;
 pub(super) struct Grpc {
     /// Returns errors as the micro framework's generated clients read them.
     micro: bool,
+    /// The coding of the request's message, in which the reply comes, too: what clients say that they accept, many always say.
+    coding: Option<Coding>,
+}
+
+/// The coding of a request. One that is not known is refused when the message is read.
+pub(super) fn coding(headers: &HeaderMap) -> Option<Coding> {
+    Coding::of(headers, GRPC_ENCODING).ok().flatten()
+}
+
+/// The refusal as gRPC has it, with the codings that are known if it was for another.
+pub(super) fn refused(status: &Status) -> Response<Body> {
+    let mut response: Response<Body> = status.clone().into_http();
+    if reply::has_unknown_encoding(status) {
+        response.headers_mut().insert("grpc-accept-encoding", KNOWN);
+    }
+    response
 }
 
 /// The target of a gRPC path.
@@ -35,7 +53,7 @@ pub(super) fn target<'g>(schema: &'g Schema, path: &str) -> Option<Target<'g>> {
 pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(Target<'g>, Grpc)> {
     // The micro framework's client names the content type once more, whatever that is, and no other client
     // does.
-    let grpc = Grpc { micro: head.headers.contains_key("x-content-type") };
+    let grpc = Grpc { micro: head.headers.contains_key("x-content-type"), coding: coding(&head.headers) };
     if let Some(target) = target(schema, head.uri.path()) {
         return Ok((target, grpc));
     }
@@ -60,12 +78,15 @@ impl Grpc {
         request: Request<Body>,
         end: Option<End>,
     ) -> Response<Body> {
-        let response = upstream.serve(request, end).await;
+        let mut response = upstream.serve(request, end).await;
+        if let Some(coding) = self.coding {
+            response = coding.pack_messages(response);
+        }
         if self.micro { in_words_of_micro(&micro::id(target), response) } else { response }
     }
 
     pub(super) fn refuse(&self, target: Target<'_>, status: &Status) -> Response<Body> {
-        let refused = status.clone().into_http();
+        let refused = refused(status);
         if self.micro { in_words_of_micro(&micro::id(target), refused) } else { refused }
     }
 }

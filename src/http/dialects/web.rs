@@ -13,6 +13,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use super::{Expected, Located, Target, grpc};
 use crate::error::Error;
 use crate::http::body::End;
+use crate::http::coding::Coding;
 use crate::http::upstream::Upstream;
 use transcode::schema::Schema;
 
@@ -23,6 +24,7 @@ pub(super) struct Web {
     version: Version,
     content_type: Option<HeaderValue>,
     accept: Option<HeaderValue>,
+    coding: Option<Coding>,
 }
 
 pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(Target<'g>, Web)> {
@@ -31,6 +33,7 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(Target<'g
         version: head.version,
         content_type: head.headers.get(header::CONTENT_TYPE).cloned(),
         accept: head.headers.get(header::ACCEPT).cloned(),
+        coding: grpc::coding(&head.headers),
     };
     let target = grpc::target(schema, head.uri.path()).filter(|_| web.verb == Verb::POST);
     match target {
@@ -60,14 +63,26 @@ impl Web {
                 request.headers_mut().insert(name, value.clone());
             }
         }
-        let refused = translated(request, async |_| status.clone().into_http()).now_or_never();
-        refused.unwrap_or_else(|| status.clone().into_http())
+        let refused = translated(request, async |_| grpc::refused(status)).now_or_never();
+        refused.unwrap_or_else(|| grpc::refused(status))
     }
-}
 
-pub(super) async fn answer(upstream: &Upstream, request: Request<Body>, end: Option<End>) -> Response<Body> {
-    let mut end = Some(end);
-    translated(request, |request| upstream.serve(request, end.take().flatten())).await
+    pub(super) async fn answer(
+        &self,
+        upstream: &Upstream,
+        request: Request<Body>,
+        end: Option<End>,
+    ) -> Response<Body> {
+        let (mut end, coding) = (Some(end), self.coding);
+        let serve = |request| {
+            let response = upstream.serve(request, end.take().flatten());
+            response.map(move |response| match coding {
+                Some(coding) => coding.pack_messages(response),
+                None => response,
+            })
+        };
+        translated(request, serve).await
+    }
 }
 
 /// The response of `serve`, which takes and gives gRPC.
