@@ -19,6 +19,7 @@ import failover
 import faults
 import keys
 import micro_client
+import middleware
 import outages
 import overload
 import pages
@@ -156,7 +157,7 @@ def main():
         on(kind, runner)
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
-        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *micro_client.tests(), *overload.tests(),
+        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
     ]:
