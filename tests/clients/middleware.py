@@ -100,6 +100,14 @@ def connections(port):
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
+def freeze(server):
+    """Stops it, and waits until each thread has stopped."""
+    server.signal(signal.SIGSTOP)
+    threads = pathlib.Path(f"/proc/{server.process.pid}/task")
+    states = lambda: {file.read_text().rpartition(")")[2].split()[0] for file in threads.glob("*/stat")}
+    until(lambda: states() == {"T"}, 20, "all threads stop")
+
+
 def checks(make, command):
     generate()
     with database(Sqlite) as db, contextlib.ExitStack() as stack:
@@ -127,7 +135,7 @@ def checks(make, command):
         assert_equal(answers, {signed_in}, "many at a time")
         until(lambda: connections(server.port) == 1, 10, "all calls share one connection to usersd")
 
-        server.signal(signal.SIGSTOP)
+        freeze(server)
         assert_equal(who(**bearer), UNAVAILABLE, "while usersd does not answer")
         server.signal(signal.SIGCONT)
         until(lambda: who(**bearer) == signed_in, 60, "usersd answers again")
