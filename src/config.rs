@@ -160,8 +160,7 @@ impl Config {
 
     /// The keys of settings that differ from those of `other`.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
-        let differs = |setting: &&Setting| (setting.show)(self) != (setting.show)(other);
-        SETTINGS.iter().filter(differs).map(|setting| setting.key).collect()
+        SETTINGS.iter().filter(|setting| (setting.differs)(self, other)).map(|setting| setting.key).collect()
     }
 
     /// The settings as TOML, for `usersd check-config`. A password in the database's address is hidden.

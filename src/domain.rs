@@ -4,6 +4,7 @@ pub mod caller;
 pub mod device;
 pub mod email;
 pub mod event;
+pub mod idempotency;
 pub mod key;
 pub mod list;
 pub mod namespace;

@@ -53,6 +53,12 @@ pub enum Error {
     /// The user's e-mail address is not the one that the caller names.
     #[error("the user's email address has changed")]
     EmailMismatch,
+    /// A call with the same idempotency key is in progress.
+    #[error("a call with this idempotency key is in progress")]
+    IdempotencyKeyInUse,
+    /// Another call was made with the same idempotency key.
+    #[error("the idempotency key was used for another call")]
+    IdempotencyKeyReused,
     /// Unknown user or wrong password: one answer for both, so that names cannot be probed.
     #[error("username or password is wrong")]
     BadCredentials,
@@ -152,6 +158,8 @@ impl Error {
             Self::EmailTaken { .. } => (Code::AlreadyExists, ErrorReason::EmailTaken),
             Self::EtagMismatch => (Code::Aborted, ErrorReason::EtagMismatch),
             Self::EmailMismatch => (Code::Aborted, ErrorReason::EmailMismatch),
+            Self::IdempotencyKeyInUse => (Code::Aborted, ErrorReason::IdempotencyKeyInUse),
+            Self::IdempotencyKeyReused => (Code::FailedPrecondition, ErrorReason::IdempotencyKeyReused),
             Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
             Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
             Self::TooManyAttempts { .. } => (Code::ResourceExhausted, ErrorReason::TooManyAttempts),

@@ -10,5 +10,8 @@ pub(crate) const APPWRITE_PROJECT: &str = "x-appwrite-project";
 /// Name the namespace; all that are present must agree.
 pub(crate) const NAMESPACE: [&str; 3] = ["usersd-namespace", "micro-namespace", APPWRITE_PROJECT];
 
+/// Names a change, so that the same one asked for again is made once.
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// The addresses that trusted proxies saw.
 pub(crate) const FORWARDED_FOR: &str = "x-forwarded-for";

@@ -1,22 +1,25 @@
-//! Seven dialects on one port, told apart by content type and path: gRPC, gRPC-Web, JSON in gRPC frames, JSON
-//! by the routes in the proto, and the JSON of three systems that this one stands in for.
+//! Eight dialects on one port, told apart by content type and path: gRPC, gRPC-Web, Connect, JSON in gRPC frames,
+//! JSON by the routes in the proto, and the JSON of three systems that this one stands in for.
 //!
 //! Every dialect ends in the same RPCs ([`Upstream`]), and sees no key and no limit: [`Gateway::locate`] says
 //! which RPC a request asks for, then the server authenticates and reads it, and [`Call::answer`] does the rest.
 
 mod body;
 mod dialects;
+mod docs;
 mod frames;
 mod receive;
 mod reply;
 #[cfg(test)]
 mod tests;
+mod timeout;
 mod upstream;
 
 pub use body::{End, HeldPermits, hold_permits};
 pub use dialects::{Call, Content, DialectName, Expected, Gateway, Settings, Target};
+pub use docs::Document;
 pub use receive::{BODY_TIMEOUT, receive, receive_plain};
-pub use reply::error as failed;
+pub use reply::{FailedStream, error as failed};
 pub use transcode::json;
 pub use transcode::schema::{Schema, SchemaError};
 pub use upstream::Upstream;

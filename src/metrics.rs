@@ -119,6 +119,17 @@ pub fn counter(
     registry.register(name, help, Sampled { kind: MetricType::Counter, label: "", read });
 }
 
+/// Registers a gauge of a time, in Unix time, that `read` returns in microseconds; 0: it never was.
+pub fn timestamp(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    read: impl Fn() -> i64 + Send + Sync + 'static,
+) {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit")]
+    gauge(registry, name, help, move || Some(read()).filter(|at| *at > 0).map(|at| at as f64 / 1e6));
+}
+
 /// A count as metrics have it.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
 pub fn number(count: usize) -> f64 {

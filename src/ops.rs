@@ -5,6 +5,7 @@ pub mod keys;
 pub mod list;
 mod logs;
 pub mod passwords;
+mod repeats;
 mod seen;
 pub mod sessions;
 mod sweeps;
@@ -23,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::{CacheSettings, Config, ThrottleLimits};
 use crate::devices::{Devices, OpenError};
 use crate::domain::caller::Caller;
+use crate::domain::idempotency::CallDigester;
 use crate::domain::page_token::TokenKey;
 use crate::domain::password::PasswordPolicy;
 use crate::domain::scope::Scope;
@@ -33,6 +35,7 @@ use crate::metrics::Registry;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
 
+use repeats::RepeatableCalls;
 use seen::SeenQueue;
 use sweeps::Sweeps;
 use timekeeping::Timekeeper;
@@ -95,6 +98,7 @@ pub struct Operations {
     cache: Cache,
     seen: SeenQueue,
     sweeps: Sweeps,
+    repeatable: RepeatableCalls,
 }
 
 impl Operations {
@@ -107,6 +111,7 @@ impl Operations {
         devices: Devices,
     ) -> Result<Self> {
         let page_tokens = TokenKey::from_secret(&store::secrets::page_token(store.reader()).await?);
+        let digester = CallDigester::from_secret(&store::secrets::bucket_key(store.reader()).await?);
         let throttle = Throttle::new(store.clone(), clock.clone(), rules.throttle.clone()).await?;
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
         let timekeeper = Timekeeper::new(last);
@@ -125,6 +130,7 @@ impl Operations {
             cache,
             seen,
             sweeps: Sweeps::default(),
+            repeatable: RepeatableCalls::new(digester),
         })
     }
 

@@ -3,6 +3,7 @@
 mod background;
 mod connection;
 mod connections;
+mod cors;
 mod frames;
 mod health;
 mod limits;
@@ -12,6 +13,7 @@ mod outcomes;
 mod pipeline;
 mod protocol;
 mod services;
+mod streams;
 mod tls;
 mod unread;
 
@@ -36,6 +38,7 @@ use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result, with_causes};
 use crate::http::{Gateway, Schema, Settings};
 use crate::ops::Operations;
+use crate::telemetry::Traces;
 
 use connection::Connection;
 use connections::{Connections, Entry};
@@ -97,7 +100,8 @@ impl Server {
         };
         let gateway = Gateway::new(schema, upstream, settings);
         let instance_id = std::process::id() ^ u32::try_from(Clock::System.now().seconds()).unwrap_or(0);
-        let pipeline = Pipeline::new(config, gateway, keys.clone(), scope_of, health.clone(), instance_id);
+        let shown = (health.clone(), Traces::new(&config.traces).map_err(Error::internal)?);
+        let pipeline = Pipeline::new(config, gateway, keys.clone(), scope_of, shown, instance_id);
         let (pipeline, connections) = (Arc::new(pipeline), Connections::new(config));
         Ok(Self {
             metrics: Metrics::new(&pipeline, &connections, &ops),
@@ -162,7 +166,8 @@ impl Server {
     /// Returns whether all of them did.
     pub async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> bool {
         let (open, drain) = (TaskTracker::new(), CancellationToken::new());
-        let background = background::start(&self.ops, &self.keys, self.tls.clone(), self.health.clone());
+        let (health, calls) = (self.health.clone(), self.pipeline.calls().clone());
+        let background = background::start(&self.ops, &self.keys, self.tls.clone(), health, calls);
         self.accept_until(&listener, &open, &drain, stop.cancelled()).await;
         background.stop_showing_readiness();
         self.health.drain().await;
@@ -179,6 +184,7 @@ impl Server {
         // Those of the last minute. If the database is gone, they are lost.
         let flushes = async { tokio::join!(self.keys.flush_last_used(), self.ops.flush_last_reads()) };
         let _ = tokio::time::timeout(FINAL_FLUSH_TIMEOUT, flushes).await;
+        self.pipeline.traces().clone().flush().await;
         tracing::info!(
             calls = self.calls_admitted(),
             authentications = self.keys.authentications(),

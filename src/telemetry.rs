@@ -1,4 +1,7 @@
-//! Log lines on stderr. Those of a call end with what is known of it.
+//! Log lines on stderr, of which those of a call end with what is known of it; and spans.
+
+mod export;
+mod spans;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
@@ -15,14 +18,14 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, registry, reload};
 
 use crate::config::{Config, LogFormat};
 
-/// The header that names the trace that a call belongs to (W3C Trace Context).
-pub(crate) const TRACE_PARENT: &str = "traceparent";
+pub(crate) use export::Traces;
+pub(crate) use spans::{CallSpan, Span, TRACE_PARENT};
 
 tokio::task_local! {
     static CALL: CallContext;
 }
 
-/// The call that its log lines name. Not a span: the library writes the fields of each span into a text as it begins,
+/// The call that its log lines name. Not a span of `tracing`: the library writes the fields of each span into a text as it begins,
 /// which cost 6 % of a call, and few calls have a line.
 #[derive(Clone)]
 pub(crate) struct CallContext {
@@ -30,6 +33,8 @@ pub(crate) struct CallContext {
     uri: Uri,
     /// The caller's `traceparent`.
     trace: Option<HeaderValue>,
+    /// `None` if the call is not traced.
+    span: Option<Arc<CallSpan>>,
     method: Cell<&'static str>,
     caller: OnceCell<Arc<str>>,
     failure: Cell<Option<Failure>>,
@@ -45,14 +50,36 @@ pub(crate) struct Failure {
 }
 
 impl CallContext {
-    pub(crate) fn new(id: HeaderValue, uri: Uri, trace: Option<HeaderValue>) -> Self {
+    pub(crate) fn new(
+        id: HeaderValue,
+        uri: Uri,
+        trace: Option<HeaderValue>,
+        span: Option<Arc<CallSpan>>,
+    ) -> Self {
         let (method, caller, failure) = (Cell::new(""), OnceCell::new(), Cell::new(None));
-        Self { id, uri, trace, method, caller, failure }
+        Self { id, uri, trace, span, method, caller, failure }
     }
 
-    /// Notes which RPC is called.
-    pub(crate) fn note_method(method: &'static str) {
-        let _ = CALL.try_with(|call| call.method.set(method));
+    /// The span of the call that this task works on, if it is traced.
+    pub(crate) fn span() -> Option<Arc<CallSpan>> {
+        CALL.try_with(|call| call.span.clone()).ok().flatten()
+    }
+
+    /// Notes which RPC is called, and in which dialect.
+    pub(crate) fn note_method(method: &'static str, dialect: &'static str) {
+        let _ = CALL.try_with(|call| {
+            call.method.set(method);
+            if let Some(span) = &call.span {
+                span.name(method, dialect);
+            }
+        });
+    }
+
+    /// Ends the span of the call, if it is traced.
+    pub(crate) fn end_span(end: Failure) {
+        if let Some(span) = Self::span() {
+            span.end(end);
+        }
     }
 
     /// Notes who calls.
@@ -83,7 +110,8 @@ impl CallContext {
     /// The line with what is known of the call at its end.
     fn mark(&self, line: &[u8], format: LogFormat) -> Vec<u8> {
         let line = line.trim_ascii_end();
-        let trace = self.trace.as_ref().and_then(trace_id);
+        let traced = self.span.as_ref().map(|span| span.trace_id());
+        let trace = traced.as_deref().or_else(|| self.trace.as_ref().and_then(spans::trace_id));
         let fields = [
             ("request_id", self.id.to_str().unwrap_or_default()),
             ("trace_id", trace.unwrap_or_default()),
@@ -101,18 +129,7 @@ impl CallContext {
     }
 }
 
-/// The trace's id in a `traceparent`: version, 32 digits, 16 digits, flags.
-fn trace_id(header: &HeaderValue) -> Option<&str> {
-    let mut parts = header.to_str().ok()?.split('-');
-    let (_, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
-    let given = |text: &str, length: usize| {
-        let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        text.len() == length && digits && text.bytes().any(|b| b != b'0')
-    };
-    (given(trace, 32) && given(span, 16)).then_some(trace)
-}
-
-/// Starts a task, whose log lines are those of the call that starts it.
+/// Starts a task, whose log lines and spans are those of the call that starts it.
 pub(crate) fn spawn<F>(work: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -195,13 +212,16 @@ pub(crate) fn set_level(level: &str) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
+    use crate::config::TracesSettings;
 
     #[test]
     fn a_line_ends_with_the_call() {
         let parent = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let uri = Uri::from_static("/v1/users?search=ada");
-        let call = CallContext::new(HeaderValue::from_static("a1"), uri, Some(parent));
+        let call = CallContext::new(HeaderValue::from_static("a1"), uri, Some(parent), None);
         let text = call.mark(b"INFO done\n", LogFormat::Text);
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         let want = format!("INFO done request_id=\"a1\" trace_id=\"{trace}\" path=\"/v1/users\"\n");
@@ -216,18 +236,13 @@ mod tests {
         assert_eq!(String::from_utf8(json).unwrap(), want);
     }
 
-    #[test]
-    fn only_a_traceparent_has_a_trace() {
-        let id = |text| trace_id(&HeaderValue::from_static(text)).map(str::len);
-        assert_eq!(id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), Some(32));
-        for wrong in [
-            "",
-            "00",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-        ] {
-            assert_eq!(id(wrong), None, "{wrong}");
-        }
+    #[tokio::test]
+    async fn a_line_of_a_traced_call_names_the_trace_that_it_begins() {
+        let settings = TracesSettings { endpoint: Some("http://127.0.0.1:1".into()), one_in: 1 };
+        let span = Traces::new(&settings).unwrap().begin(&HeaderMap::new()).unwrap();
+        let trace = span.trace_id();
+        let call = CallContext::new(HeaderValue::from_static("a1"), Uri::from_static("/"), None, Some(span));
+        let line = String::from_utf8(call.mark(b"INFO done\n", LogFormat::Text)).unwrap();
+        assert_eq!(line, format!("INFO done request_id=\"a1\" trace_id=\"{trace}\" path=\"/\"\n"));
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn measure() -> Result<Vec<Figure>> {
         ("blocked", Status::Blocked, Some("correct horse")),
         ("bare", Status::Active, None),
     ] {
-        ops.create(&caller, user(name, status, password)?).await?;
+        ops.create(&caller, user(name, status, password)?, None).await?;
     }
     let mut times = [const { Vec::new() }; CLASSES.len()];
     for sample in 0..SAMPLES {
@@ -104,7 +104,7 @@ async fn mixed(ops: &Operations, caller: &Caller) -> Result<f64> {
     for (n, hash) in (0..MIXED).zip(hashes.iter().cycle()) {
         let user = user(&format!("mixed-{n}"), Status::Active, None)?;
         let user = NewUser { password_hash: Some(hash.clone()), sso_enabled: false, ..user };
-        ops.create(caller, user).await?;
+        ops.create(caller, user, None).await?;
     }
     let (mut unknown, mut wrong) = (0.0, 0.0);
     for n in 0..MIXED {

@@ -17,19 +17,25 @@ const FETCH_SITE: &str = "sec-fetch-site";
 pub(super) struct BrowserRequests {
     /// Names of hosts that are served, beside those of every machine.
     hosts: Vec<String>,
+    /// Origins whose pages are served.
+    origins: Vec<String>,
 }
 
 impl BrowserRequests {
     pub(super) fn new(config: &Config) -> Self {
-        Self { hosts: config.http.hosts.clone() }
+        Self { hosts: config.http.hosts.clone(), origins: config.http.cors_origins.clone() }
     }
 
     /// Refuses what a web page sends and, with `local_only`, what no program of this machine would.
     pub(super) fn reject_browser_requests(&self, head: &Parts, local_only: bool) -> Result<()> {
         // A web page open in a browser must not reach this server: not directly (`Origin`), nor by a host
-        // name of its own that leads here (`Host`). The server's own pages, on a loopback address, may.
-        if head.headers.contains_key(header::ORIGIN) && !is_own_page(&head.headers) {
-            return Err(Error::ForeignOrigin("without API keys no web page is served (Origin is set)"));
+        // name of its own that leads here (`Host`). The server's own pages, on a loopback address, may, and
+        // those of listed origins.
+        let headers = &head.headers;
+        if headers.contains_key(header::ORIGIN) && !is_own_page(headers) && !self.is_listed(headers) {
+            return Err(Error::ForeignOrigin(
+                "without API keys no web page is served (Origin is set, and not in http.cors_origins)",
+            ));
         }
         if hosts(head).all(|host| self.serves(host, local_only)) {
             return Ok(());
@@ -39,6 +45,10 @@ impl BrowserRequests {
         } else {
             "without API keys only hosts of http.hosts are served by a name with a dot (Host is another)"
         }))
+    }
+
+    fn is_listed(&self, headers: &HeaderMap) -> bool {
+        only(headers, header::ORIGIN).is_some_and(|origin| self.origins.iter().any(|listed| listed == origin))
     }
 
     fn serves(&self, host: &str, local_only: bool) -> bool {
@@ -64,13 +74,17 @@ pub(super) fn reject_browser_certificate(headers: &HeaderMap) -> Result<()> {
 
 /// Returns true if the one `Origin` is the one `Host`, and that is this machine.
 fn is_own_page(headers: &HeaderMap) -> bool {
-    let one = |name| {
-        let mut values = headers.get_all(name).iter();
-        values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+    let (Some(origin), Some(host)) = (only(headers, header::ORIGIN), only(headers, header::HOST)) else {
+        return false;
     };
-    let (Some(origin), Some(host)) = (one(header::ORIGIN), one(header::HOST)) else { return false };
     let of_origin = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     of_origin == Some(host) && host_name(host).is_some_and(|name| is_loopback(&name))
+}
+
+/// The value of a header that is there once.
+fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
 }
 
 /// Every host that the request names: that of its target, and those of its headers.
@@ -123,7 +137,8 @@ mod tests {
     #[test]
     fn without_keys_pages_cannot_lead_here() {
         let listed = vec!["users.example.com".into(), "*.svc.cluster.local".into()];
-        let browser = BrowserRequests { hosts: listed };
+        let origins = vec!["https://app.example.com".into()];
+        let browser = BrowserRequests { hosts: listed, origins };
         // Whether it is served to this machine only, and with auth = "off".
         let cases = [
             (vec![("host", "localhost:8080")], true, true),
@@ -150,6 +165,14 @@ mod tests {
             (vec![("host", "localhost:8080"), ("origin", "http://localhost:3000")], false, false),
             (vec![("host", "evil.example"), ("origin", "http://evil.example")], false, false),
             (vec![("host", "10.0.0.7:8080"), ("origin", "http://10.0.0.7:8080")], false, false),
+            (vec![("host", "localhost"), ("origin", "https://app.example.com")], true, true),
+            (vec![("host", "localhost"), ("origin", "http://app.example.com")], false, false),
+            (vec![("host", "evil.example"), ("origin", "https://app.example.com")], false, false),
+            (
+                vec![("host", "localhost"), ("origin", "https://app.example.com"), ("origin", "null")],
+                false,
+                false,
+            ),
             (vec![], true, true),
         ];
         for (headers, local, off) in cases {

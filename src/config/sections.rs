@@ -13,8 +13,8 @@ use crate::domain::scope::Scopes;
 use super::tls_callers;
 use super::values::{
     Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
-    networks, number, number_or, optional_address, optional_duration, optional_file, replica, size,
-    without_password,
+    networks, number, number_or, optional_address, optional_duration, optional_endpoint, optional_file,
+    origins, replica, size, without_password,
 };
 
 /// Which calls need a key.
@@ -76,6 +76,8 @@ pub struct Setting {
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
     /// As TOML.
     pub(super) show: fn(&Config) -> String,
+    /// Compares its values, also where they are not shown.
+    pub(super) differs: fn(&Config, &Config) -> bool,
 }
 
 impl Setting {
@@ -136,11 +138,13 @@ macro_rules! settings {
                 key: stringify!($top),
                 set: |config, text| $top_read(text).map(|value| config.$top = value),
                 show: |config| shown!(config.$top $(, $top_show)?),
+                differs: |one, other| one.$top != other.$top,
             },)*
             $($(Setting {
                 key: concat!(stringify!($section), ".", stringify!($field)),
                 set: |config, text| $read(text).map(|value| config.$section.$field = value),
                 show: |config| config.$section.$field.show(),
+                differs: |one, other| one.$section.$field != other.$section.$field,
             },)*)*
         ];
     };
@@ -297,6 +301,8 @@ settings! {
         trusted_proxies: Vec<IpNet> = Vec::new(), networks;
         /// Further host names that are served where no key is needed, in lower case.
         hosts: Vec<String> = Vec::new(), hosts;
+        /// Origins whose web pages may call and read replies, as browsers write them.
+        cors_origins: Vec<String> = Vec::new(), origins;
     }
 
     /// Limits on load.
@@ -353,5 +359,13 @@ settings! {
         format: LogFormat = LogFormat::Text, choice;
         /// Calls that take longer have a line; `None`: none has.
         slow_call: Option<Duration> = Some(Duration::from_secs(2)), optional_duration;
+    }
+
+    /// Traces.
+    traces: TracesSettings {
+        /// The collector that spans are sent to, by OTLP over gRPC; `None`: there are none.
+        endpoint: Option<String> = None, optional_endpoint;
+        /// Of the calls that belong to no trace yet one in so many is traced; 0: none.
+        one_in: u32 = 1, number(0..=1_000_000);
     }
 }

@@ -126,6 +126,31 @@ fn a_read_replica_is_of_postgres_and_its_password_is_not_shown() {
 }
 
 #[test]
+fn origins_are_as_browsers_write_them() {
+    let read = |origins: &str| {
+        let said = assemble("", &[("USERSD_HTTP_CORS_ORIGINS", origins)], &Overrides::default());
+        said.map(|config| config.http.cors_origins)
+    };
+    for (origins, want) in [
+        (
+            "https://App.Example.com, http://localhost:3000",
+            vec!["https://app.example.com", "http://localhost:3000"],
+        ),
+        ("https://a.example:443,http://[::1]:80", vec!["https://a.example", "http://[::1]"]),
+        ("http://a.example:443,capacitor://localhost", vec!["http://a.example:443", "capacitor://localhost"]),
+        ("", vec![]),
+    ] {
+        assert_eq!(read(origins).unwrap(), want, "{origins}");
+    }
+    for wrong in
+        ["*", "https://*", "null", "a.example", "https://", "https://a.example/", "https://u@a.example"]
+    {
+        let said = read(wrong).unwrap_err();
+        assert!(said.contains("must be origins like"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn the_old_name_of_the_throttle_is_read_with_a_warning_that_says_the_new_one() {
     let file = "[guard]\naccount = 7\nfree = 3\n[throttle]\nfree = 3\naddress = 8";
     let environment = [("USERSD_GUARD_ADDRESS", "9")];
@@ -159,4 +184,16 @@ fn old_and_new_name_of_the_throttle_with_different_values_are_a_problem() {
         "USERSD_GUARD_FRE is not a setting; is throttle.free meant?",
     ];
     assert_eq!(said.lines().collect::<Vec<_>>(), want);
+}
+
+#[test]
+fn a_changed_password_is_a_difference_that_names_its_setting() {
+    let config = |url: &str| {
+        let flags = Overrides { database: Some(url.to_owned()), ..Overrides::default() };
+        assemble("", &[], &flags).unwrap()
+    };
+    let (one, other) = (config("postgres://a:first@h/db"), config("postgres://a:second@h/db"));
+    assert_eq!(one.to_toml(), other.to_toml());
+    assert_eq!(one.differences(&other), ["database"]);
+    assert_eq!(one.differences(&one), [""; 0]);
 }

@@ -64,6 +64,16 @@ pub(super) fn optional_address(text: &str) -> Result<Option<SocketAddr>, String>
     }
 }
 
+/// The address of a collector of spans, without TLS: that is for an agent on the way there.
+pub(super) fn optional_endpoint(text: &str) -> Result<Option<String>, String> {
+    let is_endpoint = |url: &Url| url.scheme() == "http" && url.has_host() && url.path() == "/";
+    match text {
+        "" | "off" => Ok(None),
+        _ if Url::parse(text).is_ok_and(|url| is_endpoint(&url)) => Ok(Some(text.to_owned())),
+        _ => Err("must be `off` or the address of a collector like http://127.0.0.1:4317".to_owned()),
+    }
+}
+
 pub(super) fn database(text: &str) -> Result<String, String> {
     let known = ["sqlite:", "postgres:", "postgresql:"];
     if !known.iter().any(|scheme| text.starts_with(scheme)) {
@@ -178,6 +188,32 @@ pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
         .ok_or_else(|| "must be host names without a port like users.internal or *.example.com".to_owned())
 }
 
+/// Origins of web pages as browsers write them: in lower case, without the port that the scheme has by default.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(origin).collect::<Option<_>>().ok_or_else(|| {
+        "must be origins like https://app.example.com or http://localhost:3000, without a path; * is none"
+            .to_owned()
+    })
+}
+
+fn origin(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let (scheme, host) = text.split_once("://")?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+    let whole =
+        !host.is_empty() && host.chars().all(good) && scheme.starts_with(|c: char| c.is_ascii_lowercase());
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        scheme => {
+            return (whole && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)))
+                .then_some(text);
+        }
+    };
+    whole.then(|| format!("{scheme}://{}", host.strip_suffix(default_port).unwrap_or(host)))
+}
+
 pub(super) fn log_level(text: &str) -> Result<String, String> {
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),
@@ -214,6 +250,7 @@ show! {
     Option<SocketAddr>: |address| address.map_or_else(|| quoted("off"), |address| address.show());
     Duration: |span| quoted(&humantime::format_duration(*span).to_string());
     Option<Duration>: |span| span.map_or_else(|| quoted("off"), |span| span.show());
+    Option<String>: |text| text.as_ref().map_or_else(|| quoted("off"), |text| quoted(text));
     Option<PathBuf>: |file| file.as_ref().map_or_else(|| quoted("off"), |file| quoted(&file.to_string_lossy()));
     Option<ReadUrl>: |url| url.as_ref().map_or_else(|| quoted("off"), |url| without_password(&url.0));
     // A limit that may be off, and a number of threads that may be left to us.

@@ -1,62 +1,20 @@
-//! Counts of calls that failed for want of the database, for log lines that would otherwise be one a call.
+//! Failed calls in sum, and limits for log lines that would otherwise be one a call.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The counts of this process, since it began.
-pub static FAILED: Tally = Tally::new();
+/// Why the last call found no database.
+static CAUSE: Mutex<String> = Mutex::new(String::new());
 
-/// Failed calls by reason.
-#[derive(Debug)]
-pub struct Tally {
-    unavailable: AtomicU64,
-    late: AtomicU64,
-    abandoned: AtomicU64,
-    /// Why the last one found no database.
-    cause: Mutex<String>,
+/// Notes why a call found no database.
+pub fn note_cause(cause: String) {
+    *CAUSE.lock().unwrap_or_else(PoisonError::into_inner) = cause;
 }
 
-impl Tally {
-    const fn new() -> Self {
-        Self {
-            unavailable: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            abandoned: AtomicU64::new(0),
-            cause: Mutex::new(String::new()),
-        }
-    }
-
-    /// Counts a call that the database could not serve.
-    pub fn unavailable(&self, cause: String) {
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
-        self.unavailable.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a call whose deadline passed before it was answered.
-    pub fn late(&self) {
-        self.late.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a call whose caller left before it was answered.
-    pub fn abandoned(&self) {
-        self.abandoned.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The counts now.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            unavailable: self.unavailable.load(Ordering::Relaxed),
-            late: self.late.load(Ordering::Relaxed),
-            abandoned: self.abandoned.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Why the last call found no database.
-    pub fn cause(&self) -> String {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+/// Returns why the last call found no database.
+pub fn last_cause() -> String {
+    CAUSE.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Failed calls by reason, at one time or between two.

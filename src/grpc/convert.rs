@@ -5,8 +5,10 @@ mod keys;
 mod list;
 mod notes;
 mod prefs;
+mod repeats;
 
 use crate::domain::email::Email;
+use crate::domain::idempotency::{IdempotencyHeader, RepeatableCall};
 use crate::domain::password::{Password, PasswordPolicy};
 use crate::domain::session::{Device, Session, SessionToken};
 use crate::domain::time::Timestamp;
@@ -20,6 +22,7 @@ use crate::ops::users::UserRef;
 use crate::pb;
 
 use notes::{labels, metadata};
+use repeats::repeatable_call;
 
 pub(super) use changes::changes;
 pub(super) use keys::{key_logs, key_to_delete, new_key, parse_key_logs};
@@ -43,12 +46,18 @@ fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-pub(super) fn new_user(request: pb::CreateRequest, policy: &PasswordPolicy) -> Result<NewUser> {
+/// A user to create, and the call if it may be repeated.
+pub(super) fn new_user(
+    mut request: pb::CreateRequest,
+    header: Option<&IdempotencyHeader>,
+    policy: &PasswordPolicy,
+) -> Result<(NewUser, Option<RepeatableCall>)> {
     let mut fields = Fields::default();
+    let call = repeatable_call(&mut request, header, &mut fields);
     if request.username.is_empty() && request.email.is_empty() {
         fields.add("username", "or email is required");
     }
-    validate_new_user(request, policy, fields)
+    Ok((validate_new_user(request, policy, fields)?, call))
 }
 
 /// A user to create, if there are no faults beside those found already.
@@ -95,12 +104,14 @@ fn validate_new_user(
     })
 }
 
-/// A user to create, and what to write to one who comes back instead.
+/// A user to create, what to write to one who comes back instead, and the call if it may be repeated.
 pub(super) fn create_or_restore(
-    request: pb::CreateOrRestoreRequest,
+    mut request: pb::CreateOrRestoreRequest,
+    header: Option<&IdempotencyHeader>,
     policy: &PasswordPolicy,
-) -> Result<(NewUser, Changes)> {
+) -> Result<(NewUser, Changes, Option<RepeatableCall>)> {
     let mut fields = Fields::default();
+    let call = repeatable_call(&mut request, header, &mut fields);
     if request.email.is_empty() {
         fields.add("email", "is required");
     }
@@ -116,6 +127,7 @@ pub(super) fn create_or_restore(
         metadata: request.metadata,
         sso_enabled: sso_enabled.unwrap_or_default(),
         password_hash: String::new(),
+        idempotency_key: String::new(),
     };
     let new = validate_new_user(new, policy, fields)?;
     let changes = Changes {
@@ -126,7 +138,7 @@ pub(super) fn create_or_restore(
         sso_enabled,
         ..Changes::default()
     };
-    Ok((new, changes))
+    Ok((new, changes, call))
 }
 
 /// A status that is needed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::error::tally::{FAILED, LogBudget};
+use crate::error::tally::{LogBudget, note_cause};
 use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
 use crate::telemetry::{CallContext, Failure};
@@ -17,6 +17,9 @@ pub const DOMAIN: &str = "usersd";
 
 /// When a call that the database could not serve may be tried again: most causes pass in less.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
+
+/// When a call may be repeated that was in progress: a change takes less.
+const CALL_RETRY: Duration = Duration::from_secs(1);
 
 /// Limits the log lines about failures of ours: where every call fails, the first ones tell why.
 static OURS: LogBudget = LogBudget::new(60);
@@ -38,14 +41,16 @@ impl From<Error> for Status {
             | Error::CallerLimited { retry_after } => {
                 details.set_retry_info(Some(*retry_after));
             }
+            Error::IdempotencyKeyInUse => {
+                details.set_retry_info(Some(CALL_RETRY));
+            }
             // Told of in all: an outage would write a line for each call.
             Error::DatabaseUnavailable(cause) => {
                 let cause = with_causes(cause.as_ref());
                 tracing::debug!(cause, reason = reason.as_str_name(), "call failed");
-                FAILED.unavailable(cause);
+                note_cause(cause);
                 details.set_retry_info(Some(DATABASE_RETRY));
             }
-            Error::DeadlinePassed => FAILED.late(),
             Error::Internal(cause) | Error::DatabaseTooSlow(cause) | Error::OutcomeUnknown(cause) => {
                 if let Some(left_out) = OURS.take() {
                     let (cause, code) = (with_causes(cause.as_ref()), code_name(code));

@@ -7,7 +7,7 @@ use crate::ops::users::UserRef;
 use crate::pb;
 use crate::pb::users_server::Users;
 
-use super::{Reply, caller, convert};
+use super::{Reply, caller, convert, idempotency_header};
 
 /// The RPCs over the operations.
 #[derive(Clone)]
@@ -26,8 +26,9 @@ impl UsersService {
 impl Users for UsersService {
     async fn create(&self, request: Request<pb::CreateRequest>) -> Reply<pb::CreateResponse> {
         let caller = caller(&request)?;
-        let new = convert::new_user(request.into_inner(), self.ops.policy())?;
-        let user = self.ops.create(&caller, new).await?;
+        let header = idempotency_header(&request);
+        let (new, call) = convert::new_user(request.into_inner(), header.as_ref(), self.ops.policy())?;
+        let user = self.ops.create(&caller, new, call.as_ref()).await?;
         Ok(Response::new(pb::CreateResponse { user: Some(user.into()) }))
     }
 
@@ -119,8 +120,10 @@ impl Users for UsersService {
         request: Request<pb::CreateOrRestoreRequest>,
     ) -> Reply<pb::CreateOrRestoreResponse> {
         let caller = caller(&request)?;
-        let (new, changes) = convert::create_or_restore(request.into_inner(), self.ops.policy())?;
-        let (user, restored) = self.ops.create_or_restore(&caller, new, &changes).await?;
+        let header = idempotency_header(&request);
+        let (new, changes, call) =
+            convert::create_or_restore(request.into_inner(), header.as_ref(), self.ops.policy())?;
+        let (user, restored) = self.ops.create_or_restore(&caller, new, &changes, call.as_ref()).await?;
         Ok(Response::new(pb::CreateOrRestoreResponse { user: Some(user.into()), restored }))
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::domain::caller::Flow;
 use crate::error::{Error, Result};
+use crate::telemetry::CallContext;
 
 use super::HasherConfig;
 use super::priority::{self, CpuYielder};
@@ -126,6 +127,7 @@ impl QueueReservation {
     }
 
     async fn run(mut self, task: Task) -> Result<Outcome> {
+        let _span = CallContext::span().map(|call| call.begin_work("hash password"));
         let (reply, answer) = oneshot::channel();
         self.used = true;
         self.shared.lock().enqueue(&self.flow, Job::new(task, reply));

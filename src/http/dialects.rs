@@ -4,19 +4,23 @@
 
 mod appwrite;
 mod client;
+mod connect;
 mod grpc;
 mod grpc_json;
 mod meiro;
 mod micro;
 mod params;
 mod rest;
+mod spelling;
+mod streamed;
 mod web;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, Response};
+use http::{Extensions, HeaderMap, Response};
 use http_body_util::Full;
 use tonic::Status;
 use tonic::body::Body;
@@ -24,7 +28,9 @@ use tonic::body::Body;
 use super::body::End;
 use super::frames::PREFIX;
 use super::receive::{media_type, starts_with_ignore_case};
+use super::timeout;
 use super::upstream::Upstream;
+use crate::error::Result;
 use transcode::schema::{Method, Schema};
 
 /// Translates between HTTP and the RPCs.
@@ -104,6 +110,8 @@ pub enum DialectName {
     Grpc,
     /// gRPC-Web.
     GrpcWeb,
+    /// Connect.
+    Connect,
     /// JSON in the frames of gRPC.
     GrpcJson,
     /// JSON by the routes of the proto.
@@ -120,8 +128,8 @@ pub enum DialectName {
 
 impl DialectName {
     /// The names, in the order of their numbers.
-    pub const ALL: [&str; 8] =
-        ["grpc", "grpc_web", "grpc_json", "json", "micro", "appwrite", "meiro", "none"];
+    pub const ALL: [&str; 9] =
+        ["grpc", "grpc_web", "connect", "grpc_json", "json", "micro", "appwrite", "meiro", "none"];
 
     /// The name.
     pub fn as_str(self) -> &'static str {
@@ -141,6 +149,7 @@ pub struct Call<'g> {
 enum Dialect<'g> {
     Grpc(grpc::Grpc),
     Web(web::Web),
+    Connect(connect::Connect),
     GrpcJson,
     Rest(rest::Rest<'g>),
     Micro,
@@ -194,6 +203,9 @@ impl Gateway {
         } else if meiro::owns(path) {
             let (method, call) = meiro::locate(schema, head)?;
             (method, Dialect::Meiro(call))
+        } else if let Some(located) = connect::locate(schema, head) {
+            let (method, call) = located?;
+            (method, Dialect::Connect(call))
         } else {
             let (method, call) = rest::locate(schema, head)?;
             (method, Dialect::Rest(call))
@@ -213,6 +225,7 @@ impl<'g> Call<'g> {
         match self.dialect {
             Dialect::Grpc(_) => DialectName::Grpc,
             Dialect::Web(_) => DialectName::GrpcWeb,
+            Dialect::Connect(_) => DialectName::Connect,
             Dialect::GrpcJson => DialectName::GrpcJson,
             Dialect::Rest(_) => DialectName::Json,
             Dialect::Micro => DialectName::Micro,
@@ -251,6 +264,7 @@ impl<'g> Call<'g> {
     pub fn expects(&self, head: &Parts, is_empty: bool) -> Result<Expected, Box<Response<Body>>> {
         let max = self.gateway.settings.max_body;
         match &self.dialect {
+            Dialect::Connect(call) => Ok(call.expects(self.target, max)),
             Dialect::Grpc(_) => Ok(grpc::expects(self.target, max)),
             Dialect::Web(web) => Ok(web.expects(self.target, max)),
             Dialect::GrpcJson => Ok(Expected::Plain(max.saturating_add(PREFIX))),
@@ -258,6 +272,18 @@ impl<'g> Call<'g> {
             Dialect::Micro => micro::expects(self.target, head, is_empty, max),
             Dialect::Appwrite(call) => Ok(call.expects(head, max)),
             Dialect::Meiro(call) => call.expects(head, max),
+        }
+    }
+
+    /// The time that the caller gives the call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`](crate::error::Error::Invalid) if the header is none.
+    pub fn timeout(&self, headers: &HeaderMap) -> Result<Option<Duration>> {
+        match &self.dialect {
+            Dialect::Connect(_) => timeout::connect(headers),
+            _ => timeout::grpc(headers),
         }
     }
 
@@ -281,6 +307,7 @@ impl<'g> Call<'g> {
                 let client = client::Client { gateway, method, extensions };
                 match dialect {
                     Dialect::Rest(call) => call.answer(client, &head, &content.into_bytes(), end).await,
+                    Dialect::Connect(call) => call.answer(client, content, end).await,
                     Dialect::Micro => micro::answer(client, &content.into_bytes()).await,
                     Dialect::Appwrite(call) => {
                         Box::pin(call.answer(client, &head, &content.into_bytes())).await
@@ -299,6 +326,7 @@ impl<'g> Call<'g> {
         match &self.dialect {
             Dialect::Grpc(grpc) => grpc.refuse(self.target, status),
             Dialect::Web(web) => web.refuse(status),
+            Dialect::Connect(call) => call.refuse(&self.gateway.schema, self.target, status),
             Dialect::GrpcJson => grpc_json::refuse(&micro::id(self.target), status),
             Dialect::Rest(call) => call.refuse(&self.gateway.schema, status),
             Dialect::Micro => micro::refuse(&micro::id(self.target), status),

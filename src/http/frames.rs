@@ -2,6 +2,8 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
+use crate::error::Error;
+
 /// The flag and the length.
 pub(super) const PREFIX: usize = 5;
 
@@ -13,6 +15,21 @@ pub(super) fn frame(message: &[u8]) -> Bytes {
     frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     frame.put_slice(message);
     frame.freeze()
+}
+
+/// Begins a frame in `out`. Returns where, for [`close`].
+pub(super) fn open(flags: u8, out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[flags, 0, 0, 0, 0]);
+    start
+}
+
+/// Ends the frame that began at `start`: its message is all that follows.
+pub(super) fn close(start: usize, out: &mut [u8]) {
+    let length = out.len().saturating_sub(start + PREFIX);
+    if let Some(prefix) = out.get_mut(start + 1..start + PREFIX) {
+        prefix.copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    }
 }
 
 /// The length of the message of which these are the first bytes, or `None` if they are too few.
@@ -34,6 +51,21 @@ pub(super) struct Messages(BytesMut);
 impl Messages {
     pub(super) fn push(&mut self, piece: &[u8]) {
         self.0.extend_from_slice(piece);
+    }
+
+    /// Returns true if no message has begun.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The flags of the next message, and the message, if it is complete. Fails with [`Error::TooLarge`] as soon as it
+    /// is known to be longer than `max`.
+    pub(super) fn next_within(&mut self, max: usize) -> Result<Option<(u8, Bytes)>, Error> {
+        match (length(&self.0), self.0.first().copied()) {
+            (Some(length), _) if length > max => Err(Error::TooLarge(max)),
+            (_, Some(flags)) => Ok(self.next().map(|message| (flags, message))),
+            _ => Ok(None),
+        }
     }
 
     /// The next message that is complete.
@@ -105,6 +137,19 @@ mod tests {
             assert_eq!(found, [&b""[..], b"one", &[7; 300]]);
             assert!((1..=3).contains(&ended));
         }
+        let mut opened = vec![7];
+        let start = open(2, &mut opened);
+        opened.extend_from_slice(b"one");
+        close(start, &mut opened);
+        assert_eq!(opened, b"\x07\x02\0\0\0\x03one");
+        let mut messages = Messages::default();
+        messages.push(&opened[1..5]);
+        assert!(matches!(messages.next_within(3), Ok(None)));
+        messages.push(&opened[5..6]);
+        assert!(matches!(messages.next_within(2), Err(Error::TooLarge(2))));
+        messages.push(&opened[6..]);
+        assert_eq!(messages.next_within(3).unwrap(), Some((2, Bytes::from_static(b"one"))));
+        assert!(messages.is_empty());
         assert_eq!(single(frame(b"one")).as_deref(), Some(&b"one"[..]));
         for wrong in [&b"\0\0\0\0\x02x"[..], b"\0\0\0\0\0x", b"\0\0", b""] {
             assert_eq!(single(Bytes::from_static(wrong)), None);

@@ -1,10 +1,13 @@
 //! Replies over HTTP: JSON bodies, and a gRPC status as HTTP status and `{code, message, details}`.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Method as Verb, Response, StatusCode};
 use serde::Serialize;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -19,14 +22,29 @@ use transcode::schema::Schema;
 static DETAILS: LazyLock<Option<Schema>> =
     LazyLock::new(|| Schema::decode(tonic_types::pb::FILE_DESCRIPTOR_SET).ok());
 
+/// The code of a stream that failed at its start, among the extensions of a reply whose HTTP status does not tell.
+#[derive(Clone, Copy, Debug)]
+pub struct FailedStream(pub Code);
+
 /// A JSON reply.
 pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
+    whole(status, "application/json", body.into())
+}
+
+/// A reply that is in memory.
+pub(super) fn whole(status: StatusCode, media: &'static str, body: Bytes) -> Response<Body> {
     let length = HeaderValue::from(body.len());
-    let mut response = Response::new(Body::new(http_body_util::Full::from(body)));
+    let mut response = with_body(status, media, Body::new(http_body_util::Full::new(body)));
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    response
+}
+
+/// A reply whose length is not known.
+pub(super) fn with_body(status: StatusCode, media: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CONTENT_LENGTH, length);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
@@ -55,7 +73,7 @@ pub(super) fn error_body(status: &Status, body: &mut Vec<u8>) {
     body.extend_from_slice(format!("{{\"code\":{},\"message\":", i32::from(status.code())).as_bytes());
     json::write_string(body, status.message());
     body.extend_from_slice(b",\"details\":[");
-    details(status.details(), body);
+    write_details(status.details(), body);
     body.extend_from_slice(b"]}");
 }
 
@@ -89,8 +107,51 @@ pub(super) fn no_content() -> Response<Body> {
     response
 }
 
+/// 204 for OPTIONS, 405 for the others, both with the verbs there are.
+pub(super) fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
+    let mut allowed: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
+    if allowed.contains(&"GET") && !allowed.contains(&"HEAD") {
+        allowed.push("HEAD");
+    }
+    allowed.push("OPTIONS");
+    let allowed = allowed.join(", ");
+    let mut response = if verb == Verb::OPTIONS {
+        no_content()
+    } else {
+        let (code, status) = wrong_verb(&format!("method not allowed; allowed: {allowed}"));
+        error_as(code, &status)
+    };
+    if let Ok(allowed) = allowed.parse() {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+/// Names the state that the reply shows, and answers 304 to who has it already.
+pub(super) fn tagged(head: &Parts, etag: Option<&str>, mut response: Response<Body>) -> Response<Body> {
+    let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) else { return response };
+    if matches!(head.method, Verb::GET | Verb::HEAD) && is_known(&head.headers, &etag) {
+        let mut unchanged = no_content();
+        *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
+        // What a 200 would say about caches (RFC 9110 §15.4.5).
+        if let Some(cache) = response.headers_mut().remove(header::CACHE_CONTROL) {
+            unchanged.headers_mut().insert(header::CACHE_CONTROL, cache);
+        }
+        response = unchanged;
+    }
+    response.headers_mut().insert(header::ETAG, etag);
+    response
+}
+
+/// Weak comparison (RFC 9110 §13.1.2). Our tags have no commas.
+fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
+        list.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == *etag)
+    })
+}
+
 /// Sets the headers that tell a client how to react to a failure.
-pub(super) fn set_retry_headers(status: &Status, http_status: StatusCode, headers: &mut http::HeaderMap) {
+pub(super) fn set_retry_headers(status: &Status, http_status: StatusCode, headers: &mut HeaderMap) {
     if http_status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
@@ -104,12 +165,23 @@ fn whole_seconds(delay: Duration) -> u64 {
     delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
 }
 
-/// The HTTP status of a gRPC one. Source: `google/rpc/code.proto`; a message too large and one encoded have
-/// their own in HTTP.
+/// The HTTP status of a gRPC one; a message too large and one encoded have their own in HTTP.
 pub(super) fn http_status(status: &Status) -> StatusCode {
-    let number = match status.code() {
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted if has_reason(status, ErrorReason::TooLarge) => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
+        Code::Unimplemented if has_reason(status, ErrorReason::EncodingUnknown) => {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        }
+        code => canonical_status(code),
+    }
+}
+
+/// The HTTP status of a code. Source: `google/rpc/code.proto`.
+pub(super) fn canonical_status(code: Code) -> StatusCode {
+    let number = match code {
         Code::Ok => 200,
-        Code::OutOfRange | Code::ResourceExhausted if has_reason(status, ErrorReason::TooLarge) => 413,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
         Code::Unauthenticated => 401,
         Code::PermissionDenied => 403,
@@ -117,7 +189,6 @@ pub(super) fn http_status(status: &Status) -> StatusCode {
         Code::AlreadyExists | Code::Aborted => 409,
         Code::ResourceExhausted => 429,
         Code::Cancelled => 499,
-        Code::Unimplemented if has_reason(status, ErrorReason::EncodingUnknown) => 415,
         Code::Unimplemented => 501,
         Code::Unavailable => 503,
         Code::DeadlineExceeded => 504,
@@ -131,33 +202,62 @@ pub(super) fn has_reason(status: &Status, reason: ErrorReason) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == reason.as_str_name())
 }
 
-/// Appends the details of an encoded `google.rpc.Status`, with commas between. One that cannot be written is
-/// left out rather than losing the others.
-fn details(mut status: &[u8], out: &mut Vec<u8>) {
+/// A detail of a status.
+pub(super) struct Detail<'s> {
+    /// The whole `google.protobuf.Any`.
+    any: &'s [u8],
+    /// The type that it names, after the last slash.
+    pub(super) name: Cow<'s, str>,
+    /// The encoded message.
+    pub(super) value: &'s [u8],
+}
+
+impl Detail<'_> {
+    /// Appends the message as JSON. Returns false if its type is not known, or the bytes are not of it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) -> bool {
+        let known = DETAILS.as_ref().and_then(|schema| Some((schema, schema.message_id(&self.name)?)));
+        known.is_some_and(|(schema, id)| json::write(schema, id, self.value, Style::CANONICAL, out).is_ok())
+    }
+}
+
+/// The details of an encoded `google.rpc.Status`, without stack traces, which callers must not see.
+pub(super) fn details(mut status: &[u8]) -> impl Iterator<Item = Detail<'_>> {
+    let fields = std::iter::from_fn(move || next_wire(&mut status).ok().flatten());
+    let anys = fields.filter_map(|field| match field {
+        (3, Wire::Bytes(any)) => Some(detail(any)),
+        _ => None,
+    });
+    anys.filter(|detail| detail.name != "google.rpc.DebugInfo")
+}
+
+fn detail(any: &[u8]) -> Detail<'_> {
+    let (mut url, mut value, mut rest): (&[u8], &[u8], &[u8]) = (&[], &[], any);
+    while let Ok(Some((number, Wire::Bytes(bytes)))) = next_wire(&mut rest) {
+        match number {
+            1 => url = bytes,
+            2 => value = bytes,
+            _ => {}
+        }
+    }
+    let name = url.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    Detail { any, name: String::from_utf8_lossy(name), value }
+}
+
+/// Appends the details with commas between. One that cannot be written is left out rather than losing the others.
+fn write_details(status: &[u8], out: &mut Vec<u8>) {
     let Some((schema, any)) =
         DETAILS.as_ref().and_then(|schema| Some((schema, schema.message_id("google.protobuf.Any")?)))
     else {
         return;
     };
     let start = out.len();
-    while let Ok(Some((number, value))) = next_wire(&mut status) {
-        let (3, Wire::Bytes(detail)) = (number, value) else { continue };
+    for detail in details(status) {
         let before = out.len();
         if before > start {
             out.push(b',');
         }
-        if is_debug(detail) || json::write(schema, any, detail, Style::CANONICAL, out).is_err() {
+        if json::write(schema, any, detail.any, Style::CANONICAL, out).is_err() {
             out.truncate(before);
         }
     }
-}
-
-/// Returns true if a `google.protobuf.Any` holds stack traces, which callers must not see.
-fn is_debug(mut any: &[u8]) -> bool {
-    while let Ok(Some((number, value))) = next_wire(&mut any) {
-        if number == 1 && matches!(value, Wire::Bytes(url) if url.ends_with(b"/google.rpc.DebugInfo")) {
-            return true;
-        }
-    }
-    false
 }

@@ -7,7 +7,6 @@ use std::future::ready;
 use std::sync::Arc;
 
 use http::{Extensions, Method as Verb, Request, Response};
-use http_body_util::Full;
 use prost::Message;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
@@ -17,7 +16,6 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::body::{End, until};
-use super::frames::frame;
 use super::receive::timed;
 use crate::error::Error;
 use crate::grpc::status::refusal;
@@ -70,7 +68,7 @@ impl Upstream {
         self.insert_unary(path, move |message, extensions| {
             let message = match Q::decode(message) {
                 Ok(message) => message,
-                Err(error) => return Box::pin(ready(Err(Error::internal(error).into()))),
+                Err(error) => return Box::pin(ready(Err(Error::Malformed(error.to_string()).into()))),
             };
             let request = tonic::Request::from_parts(MetadataMap::new(), extensions, message);
             let reply = rpc(Arc::clone(&service), request);
@@ -117,16 +115,15 @@ impl Upstream {
         unary(message, extensions).await
     }
 
-    /// Calls a server-streaming RPC with its encoded message, and returns the body of its reply.
-    /// Fails with the status of the call if it fails before its first message.
+    /// Calls a streaming RPC with its messages in gRPC's frames, and returns the body of its reply. Fails with the status of the call if it fails before its first message.
     pub(super) async fn stream(
         &self,
         method: &Method,
-        message: &[u8],
+        messages: Body,
         extensions: Extensions,
         end: Option<End>,
     ) -> Result<Body, Status> {
-        let response = self.serve(request(method, message, extensions), end).await;
+        let response = self.serve(request(method, messages, extensions), end).await;
         match Status::from_header_map(response.headers()) {
             Some(status) if status.code() != Code::Ok => Err(status),
             _ => Ok(response.into_body()),
@@ -150,8 +147,8 @@ impl fmt::Debug for Upstream {
 }
 
 /// Extensions carry the caller. RPCs read no headers.
-fn request(method: &Method, message: &[u8], extensions: Extensions) -> Request<Body> {
-    let mut request = Request::new(Body::new(Full::new(frame(message))));
+fn request(method: &Method, messages: Body, extensions: Extensions) -> Request<Body> {
+    let mut request = Request::new(messages);
     *request.method_mut() = Verb::POST;
     *request.uri_mut() = method.uri.clone();
     *request.extensions_mut() = extensions;

@@ -22,6 +22,9 @@ const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration:
 /// Events are kept for so long at least: other replicas learn from them what has changed.
 const MIN_EVENT_AGE: Duration = Duration::from_mins(10);
 
+/// Calls with an idempotency key are known for so long at least.
+const MIN_CALL_AGE: Duration = Duration::from_hours(24);
+
 /// Most steps of merging the search index in one round: more than a million users need, and an end while
 /// others write.
 const MAX_MERGE_STEPS: usize = 1_000;
@@ -39,13 +42,23 @@ pub(super) struct Removed {
     expired_keys: u64,
     ended_keys: u64,
     cleared_logs: u64,
+    idempotency_keys: u64,
 }
 
 impl Removed {
     /// The counts, in the order of their fields.
-    pub(super) fn counts(&self) -> [u64; 7] {
-        let Self { sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs } = *self;
-        [sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs]
+    pub(super) fn counts(&self) -> [u64; 8] {
+        let Self {
+            sessions,
+            events,
+            attempts,
+            users,
+            expired_keys,
+            ended_keys,
+            cleared_logs,
+            idempotency_keys,
+        } = *self;
+        [sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs, idempotency_keys]
     }
 }
 
@@ -81,8 +94,16 @@ impl Operations {
         let done = self.remove_due(&mut removed).await;
         self.sweeps.note(&removed, done.is_ok(), Clock::System.now());
         if removed != Removed::default() {
-            let Removed { sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs } =
-                removed;
+            let Removed {
+                sessions,
+                events,
+                attempts,
+                users,
+                expired_keys,
+                ended_keys,
+                cleared_logs,
+                idempotency_keys,
+            } = removed;
             tracing::info!(
                 sessions,
                 events,
@@ -91,6 +112,7 @@ impl Operations {
                 expired_keys,
                 ended_keys,
                 cleared_logs,
+                idempotency_keys,
                 "housekeeping removed what was due"
             );
         }
@@ -114,6 +136,7 @@ impl Operations {
         while more(&mut removed.expired_keys, self.end_expired_keys(BATCH).await?) {}
         while more(&mut removed.ended_keys, self.forget_ended_keys(BATCH).await?) {}
         while more(&mut removed.attempts, self.remove_old_attempts().await?) {}
+        while more(&mut removed.idempotency_keys, self.remove_old_calls().await?) {}
         while more(&mut removed.users, self.purge_old_trash().await?) {}
         removed.cleared_logs += self.clear_logs_of_purged().await?;
         Ok(())
@@ -197,6 +220,14 @@ impl Operations {
     async fn remove_old_attempts(&self) -> Result<u64> {
         let tx = self.store.begin_sweep().await?;
         let removed = self.throttle.delete_outdated(&tx, BATCH).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+
+    async fn remove_old_calls(&self) -> Result<u64> {
+        let cutoff = self.clock.now().minus(MIN_CALL_AGE);
+        let tx = self.store.begin_sweep().await?;
+        let removed = store::idempotency_keys::delete_before(&tx, cutoff, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::domain::time::Timestamp;
-use crate::metrics::{ByLabel, Counter, Registry, gauge};
+use crate::metrics::{ByLabel, Counter, Registry, timestamp};
 
 use super::housekeeping::Removed;
 
 /// The kinds of rows, in the order of [`Removed::counts`].
-const KINDS: [&str; 7] = ["session", "event", "attempt", "user", "expired_key", "ended_key", "cleared_log"];
+const KINDS: [&str; 8] =
+    ["session", "event", "attempt", "user", "expired_key", "ended_key", "cleared_log", "idempotency_key"];
 
 /// The counts of housekeeping. Cheap to clone.
 #[derive(Clone)]
@@ -52,12 +53,11 @@ impl Sweeps {
             "Rounds of housekeeping that failed",
             self.failed.clone(),
         );
-        #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit")]
-        gauge(
+        timestamp(
             registry,
             "usersd_housekeeping_last_success_timestamp_seconds",
             "When a round of housekeeping last succeeded, in Unix time",
-            move || Some(last.load(Ordering::Relaxed)).filter(|at| *at > 0).map(|at| at as f64 / 1e6),
+            move || last.load(Ordering::Relaxed),
         );
     }
 }

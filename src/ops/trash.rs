@@ -2,6 +2,7 @@
 
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
+use crate::domain::idempotency::{CallDigests, RepeatableCall};
 use crate::domain::user::{Changes, NewUser, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
@@ -43,27 +44,41 @@ impl Operations {
     }
 
     /// Brings back the user who was deleted last with the address of `new`, with its password and what of
-    /// `changes` is there; creates `new` if there is none. The user, and whether it was there.
+    /// `changes` is there; creates `new` if there is none; once, if the call is one that may be repeated. The user, and whether
+    /// it was there.
     ///
     /// # Errors
     ///
     /// As [`Operations::create`] and [`Operations::restore`]; [`Error::Invalid`] if the new password holds a
-    /// name that the restored user has.
+    /// name that the restored user has; those of a repeated call.
     pub async fn create_or_restore(
         &self,
         caller: &Caller,
         new: NewUser,
         changes: &Changes,
+        call: Option<&RepeatableCall>,
+    ) -> Result<(User, bool)> {
+        let call = self.digests(caller, call);
+        let change = self.create_or_restore_noted(caller, new, changes, call.as_ref());
+        self.once(caller, call.as_ref(), change).await
+    }
+
+    async fn create_or_restore_noted(
+        &self,
+        caller: &Caller,
+        new: NewUser,
+        changes: &Changes,
+        call: Option<&CallDigests>,
     ) -> Result<(User, bool)> {
         for _ in 0..TRIES {
             let Some(id) = self.newest_in_trash(caller, &new).await? else { break };
-            match self.restore_changed(caller, &id, &new, changes).await {
+            match self.restore_changed(caller, &id, &new, changes, call).await {
                 // Another call was quicker: perhaps there is one more.
                 Err(Error::UserNotFound) => {}
                 done => return done.map(|user| (user, true)),
             }
         }
-        self.create(caller, new).await.map(|user| (user, false))
+        self.create_noted(caller, new, call).await.map(|user| (user, false))
     }
 
     async fn newest_in_trash(&self, caller: &Caller, new: &NewUser) -> Result<Option<UserId>> {
@@ -77,6 +92,7 @@ impl Operations {
         id: &UserId,
         new: &NewUser,
         changes: &Changes,
+        call: Option<&CallDigests>,
     ) -> Result<User> {
         let hash = match &new.password {
             Some(password) => {
@@ -99,7 +115,7 @@ impl Operations {
                 fields.push("email_verified");
             }
             fields.extend(hash.as_ref().map(|_| "password"));
-            Ok(Edit { fields, password: hash, end_sessions: false })
+            Ok(Edit { fields, password: hash, end_sessions: false, call: call.copied() })
         })
         .await
     }

@@ -6,6 +6,7 @@ use rand::rngs::SysRng;
 use crate::domain::caller::Caller;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
+use crate::domain::idempotency::{CallDigests, RepeatableCall};
 use crate::domain::password::PasswordHash;
 use crate::domain::prefs::{Prefs, PrefsChanges};
 use crate::domain::scope::Scope;
@@ -46,6 +47,8 @@ pub(super) struct Edit {
     pub(super) password: Option<PasswordHash>,
     /// True if all sessions of the user end.
     pub(super) end_sessions: bool,
+    /// The call that makes the change, if it may be repeated.
+    pub(super) call: Option<CallDigests>,
 }
 
 impl Edit {
@@ -56,25 +59,43 @@ impl Edit {
 }
 
 impl Operations {
-    /// Creates the user and its event, or neither.
+    /// Creates the user and its event, or neither; once, if the call is one that may be repeated.
     ///
     /// # Errors
     ///
-    /// [`Error::IdTaken`], [`Error::UsernameTaken`], [`Error::EmailTaken`], [`Error::HasherBusy`].
-    pub async fn create(&self, caller: &Caller, new: NewUser) -> Result<User> {
+    /// [`Error::IdTaken`], [`Error::UsernameTaken`], [`Error::EmailTaken`], [`Error::HasherBusy`],
+    /// [`Error::ScopeMissing`] if the caller may not bring a hash, and those of a repeated call.
+    pub async fn create(&self, caller: &Caller, new: NewUser, call: Option<&RepeatableCall>) -> Result<User> {
+        // A caller that brings a hash can log in as that user.
+        if new.password_hash.is_some() {
+            require(caller, Scope::UsersAdmin)?;
+        }
+        let call = self.digests(caller, call);
+        let creating = async { Ok((self.create_noted(caller, new, call.as_ref()).await?, false)) };
+        self.once(caller, call.as_ref(), creating).await.map(|(user, _)| user)
+    }
+
+    /// Creates the user and its event, and notes the call, or nothing of it.
+    pub(super) async fn create_noted(
+        &self,
+        caller: &Caller,
+        new: NewUser,
+        call: Option<&CallDigests>,
+    ) -> Result<User> {
         // Hash first: it takes long, and a transaction would hold a connection all the while.
         let hash = match (&new.password, &new.password_hash) {
             (Some(password), _) => {
                 self.check_blocklist("password", password).await?;
                 Some(self.reserve_hash(caller)?.hash(password).await?)
             }
-            (None, Some(text)) => Some(self.import_hash(caller, text)?),
+            (None, Some(text)) => Some(self.import_hash(text)?),
             (None, None) => None,
         };
         let user = self.new_user(new)?;
         let event = Event::new(user.created, Action::UserCreated, Some(user.id.clone())).changing(1, vec![]);
 
         let tx = self.store.begin(caller).await?; // any `?` from here to commit rolls back
+        self.note_call(&tx, caller, call, &user, false).await?;
         if let Err(error) = store::users::insert(&tx, &caller.namespace, &user, hash.as_ref()).await {
             drop(tx);
             return Err(self.with_conflict_holder(caller, &user, None, error).await);
@@ -84,9 +105,7 @@ impl Operations {
         Ok(user)
     }
 
-    /// Imports a hash. A caller that brings one can log in as that user.
-    fn import_hash(&self, caller: &Caller, text: &str) -> Result<PasswordHash> {
-        require(caller, Scope::UsersAdmin)?;
+    fn import_hash(&self, text: &str) -> Result<PasswordHash> {
         self.hasher.import_hash(text).map_err(|why| Error::invalid("password_hash", why.to_string()))
     }
 
@@ -171,7 +190,7 @@ impl Operations {
                 return Err(Error::invalid(field, format!("cannot be cleared while there is no {other}")));
             }
             fields.extend(hash.as_ref().map(|_| "password"));
-            Ok(Edit { fields, end_sessions: hash.is_some(), password: hash })
+            Ok(Edit { fields, end_sessions: hash.is_some(), password: hash, call: None })
         })
         .await
     }
@@ -307,6 +326,7 @@ impl Operations {
         if edit.fields.is_empty() {
             return Ok(before);
         }
+        self.note_call(&tx, caller, edit.call.as_ref(), &user, true).await?;
         if edit.password.is_some() {
             user.password_updated = Some(user.updated);
         }

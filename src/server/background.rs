@@ -10,6 +10,7 @@ use crate::error::{Error, Result, with_causes};
 use crate::ops::Operations;
 
 use super::health::Health;
+use super::metrics::Calls;
 use super::tls::Tls;
 
 /// The tasks, which run until they are aborted.
@@ -30,13 +31,19 @@ impl BackgroundTasks {
 }
 
 /// Starts the tasks.
-pub(super) fn start(ops: &Operations, keys: &KeyRing, tls: Option<Tls>, health: Health) -> BackgroundTasks {
+pub(super) fn start(
+    ops: &Operations,
+    keys: &KeyRing,
+    tls: Option<Tls>,
+    health: Health,
+    calls: Calls,
+) -> BackgroundTasks {
     let store = ops.store().clone();
     let (writes, events, file, replica) = (store.clone(), store.clone(), store.clone(), store.clone());
     let follow_every = ops.follow_events_every();
     let others = vec![
         tokio::spawn(reload_keys(keys.clone())),
-        tokio::spawn(async move { store.report_outages().await }),
+        tokio::spawn(async move { store.report_outages(|| calls.failures()).await }),
         tokio::spawn(async move { writes.watch_writes().await }),
         tokio::spawn(async move { file.watch_file().await }),
         tokio::spawn(async move { replica.watch_replica().await }),

@@ -1,5 +1,6 @@
 //! One connection: what is open on it, how long it may last, and when it is closed.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ use crate::auth::limits::UsageCounter;
 use crate::config::Config;
 
 use super::connections::Entry;
+use super::streams;
 
 /// The time after GOAWAY in which calls that were on their way are still served, while none is open.
 const MAX_FAREWELL: Duration = Duration::from_secs(5);
@@ -192,7 +194,7 @@ pub(super) async fn run<C: GracefulConnection>(http: C, state: &Connection, stop
         };
         tokio::select! {
             // How a connection ends does not matter: each call was answered or not by itself.
-            _ = http.as_mut() => return,
+            _ = poll_fn(|context| streams::poll(http.as_mut(), context)) => return,
             () = sleep_until(next) => {}
             () = state.signal().cancelled(), if !stopping => {
                 if !stop.is_cancelled() {

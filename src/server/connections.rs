@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::error::tally::LogLimiter;
 use crate::metrics::{ByLabel, Counter, Registry, gauge, number};
 
-/// The time between log lines about connections at a limit.
-const LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// Limits the log line about connections at a limit.
+static LIMITED: LogLimiter = LogLimiter::after(1);
 
 /// The connections of a server. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,9 +42,6 @@ struct Table {
     /// Those that showed no key, by number, the oldest first.
     keyless: BTreeMap<u64, (Option<IpAddr>, CancellationToken)>,
     addresses: HashMap<IpAddr, Address>,
-    /// Since the last line in the log.
-    closed: u64,
-    logged: Option<Instant>,
 }
 
 /// Room for one more connection.
@@ -162,7 +159,7 @@ impl Table {
         };
         let Some(oldest) = counted.keyless.first().copied() else { return Room::None };
         self.close(oldest);
-        self.log("limits.connections_per_address");
+        log("limits.connections_per_address");
         Room::Made
     }
 
@@ -170,13 +167,12 @@ impl Table {
         if let Some(oldest) = self.keyless.keys().next().copied() {
             self.close(oldest);
         }
-        self.log("limits.connections");
+        log("limits.connections");
     }
 
     fn close(&mut self, number: u64) {
         if let Some(signal) = self.keep(number) {
             signal.cancel();
-            self.closed += 1;
         }
     }
 
@@ -199,17 +195,15 @@ impl Table {
             }
         }
     }
+}
 
-    fn log(&mut self, limit: &str) {
-        if self.logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
-            return;
-        }
-        self.logged = Some(Instant::now());
-        let closed = std::mem::take(&mut self.closed);
+/// Logs that a limit is reached, once a minute with the number of connections that came too many.
+fn log(limit: &str) {
+    if let Some(connections) = LIMITED.count() {
         tracing::warn!(
             limit,
-            closed,
-            "limits.connections is reached: the oldest connections without a key are closed"
+            connections,
+            "connection limit is reached: the oldest connections without a key are closed for new ones"
         );
     }
 }

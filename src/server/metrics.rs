@@ -35,6 +35,7 @@ impl Metrics {
         registry.register("usersd_build", "The program that runs", build);
         pipeline.calls().register(&mut registry);
         pipeline.limits().register(&mut registry);
+        pipeline.traces().register(&mut registry);
         let (in_flight, streams) = (Arc::clone(pipeline), Arc::clone(pipeline));
         gauge(&mut registry, "usersd_calls_in_flight", "Calls that are worked on", move || {
             Some(number(in_flight.limits().in_flight()))

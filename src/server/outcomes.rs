@@ -1,4 +1,4 @@
-//! The metrics and log lines of calls that have ended.
+//! The metrics, log lines and spans of calls that have ended.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::config::Config;
-use crate::error::tally::{FAILED, LogBudget};
+use crate::error::tally::LogBudget;
 use crate::grpc::status::code_name;
-use crate::http::{Call, Schema};
+use crate::http::{Call, FailedStream, Schema};
 use crate::telemetry::{CallContext, Failure};
 
 use super::metrics::{Calls, Series};
@@ -38,9 +38,9 @@ impl Drop for Unanswered<'_> {
         if std::thread::panicking() {
             return; // noted as a fault
         }
-        FAILED.abandoned();
-        let failure = Failure { code: code_name(Code::Cancelled), reason: "" };
+        let failure = of_code(Code::Cancelled);
         self.calls.note(self.series, self.since.elapsed(), Some(failure));
+        CallContext::end_span(failure);
     }
 }
 
@@ -53,9 +53,9 @@ impl Outcomes {
         &self.calls
     }
 
-    /// Notes which RPC is called, for the log.
+    /// Notes which RPC is called, for log and span.
     pub(super) fn note_method(&self, call: &Call<'_>) {
-        CallContext::note_method(self.calls.method(self.calls.series(Some(call))));
+        CallContext::note_method(self.calls.method(self.calls.series(Some(call))), call.dialect().as_str());
     }
 
     /// Watches a call until this is forgotten.
@@ -72,12 +72,13 @@ impl Outcomes {
     ) {
         let failure = match done {
             Ok(response) if !has_failed(response) => None,
-            Ok(response) => Some(CallContext::failure().unwrap_or(of_code(code_of(response.status())))),
+            Ok(response) => Some(CallContext::failure().unwrap_or(of_code(code_of(response)))),
             Err(status) => Some(CallContext::failure().unwrap_or(of_code(status.code()))),
         };
         let series = self.calls.series(call);
         self.calls.note(series, took, failure);
         let end = failure.unwrap_or(of_code(Code::Ok));
+        CallContext::end_span(end);
         self.log(end, took);
     }
 
@@ -96,8 +97,11 @@ fn of_code(code: Code) -> Failure {
 }
 
 /// The code of a refusal that a dialect wrote by itself.
-fn code_of(status: StatusCode) -> Code {
-    match status {
+fn code_of(response: &Response<Body>) -> Code {
+    if let Some(FailedStream(code)) = response.extensions().get() {
+        return *code;
+    }
+    match response.status() {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Code::Unimplemented,
@@ -111,5 +115,8 @@ fn code_of(status: StatusCode) -> Code {
 fn has_failed(response: &Response<Body>) -> bool {
     let status = response.status();
     let of_grpc = response.headers().get(Status::GRPC_STATUS);
-    status.is_client_error() || status.is_server_error() || of_grpc.is_some_and(|code| code != "0")
+    status.is_client_error()
+        || status.is_server_error()
+        || of_grpc.is_some_and(|code| code != "0")
+        || response.extensions().get::<FailedStream>().is_some()
 }

@@ -20,13 +20,16 @@ use crate::auth::authenticator::{Authenticator, Peer};
 use crate::auth::keyring::{KeyRing, Principal};
 use crate::config::Config;
 use crate::domain::caller::Caller;
+use crate::domain::idempotency::IdempotencyHeader;
 use crate::domain::scope::Scope;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
-use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
-use crate::telemetry::{CallContext, TRACE_PARENT};
+use crate::headers::IDEMPOTENCY_KEY;
+use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, Document, End, Expected, Gateway, Target};
+use crate::telemetry::{CallContext, TRACE_PARENT, Traces};
 
 use super::connection::Connection;
+use super::cors::Cors;
 use super::health::{Health, Probe};
 use super::limits::{LoadLimits, Permits};
 use super::metrics::Calls;
@@ -35,6 +38,9 @@ use super::unread::Unread;
 
 /// The header that names a request in the logs of caller and server.
 const REQUEST_ID: &str = "x-request-id";
+
+/// The header that names the span of a call to its caller (W3C Trace Context).
+const TRACE_RESPONSE: &str = "traceresponse";
 
 /// Limits the log line about requests without a good key.
 static KEYS_REFUSED: LogLimiter = LogLimiter::after(1);
@@ -56,9 +62,11 @@ pub(super) struct Pipeline {
     authenticator: Authenticator,
     scope_of: fn(&str) -> Option<Scope>,
     limits: LoadLimits,
+    cors: Cors,
     health_is_public: bool,
     reflection_is_public: bool,
     outcomes: Outcomes,
+    traces: Traces,
     health: Health,
     requests: AtomicU64,
     /// Begins this process's request ids, to tell them from those of other replicas.
@@ -71,16 +79,18 @@ impl Pipeline {
         gateway: Gateway,
         keys: KeyRing,
         scope_of: fn(&str) -> Option<Scope>,
-        health: Health,
+        (health, traces): (Health, Traces),
         instance_id: u32,
     ) -> Self {
         Self {
+            traces,
             outcomes: Outcomes::new(config, gateway.schema()),
             health,
             gateway,
             authenticator: Authenticator::new(config, keys),
             scope_of,
             limits: LoadLimits::new(config),
+            cors: Cors::new(config),
             health_is_public: config.open.health,
             reflection_is_public: config.open.reflection,
             requests: AtomicU64::new(0),
@@ -94,6 +104,10 @@ impl Pipeline {
 
     pub(super) fn calls(&self) -> &Calls {
         self.outcomes.calls()
+    }
+
+    pub(super) fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Returns true while programs of this machine are served without a key.
@@ -113,10 +127,14 @@ impl Pipeline {
         let (request, unread) = Unread::lend(request);
         let mut id = self.request_id(request.headers());
         let headers_only = request.method() == Verb::HEAD;
-        let trace = request.headers().get(TRACE_PARENT).cloned();
-        let context = CallContext::new(id.clone(), request.uri().clone(), trace);
-        let mut located = None;
+        let origin = self.cors.origin(request.headers());
         let is_probe = Probe::of(request.uri().path()).is_some();
+        // Health and reflection are asked again and again, and tell nothing in a trace.
+        let is_infra = is_probe || request.uri().path().starts_with("/grpc.");
+        let span = if is_infra { None } else { self.traces.begin(request.headers()) };
+        let trace = request.headers().get(TRACE_PARENT).cloned();
+        let context = CallContext::new(id.clone(), request.uri().clone(), trace, span.clone());
+        let mut located = None;
         let call = async {
             // Boxed, since a task is copied twice before it runs.
             let done = Box::pin(self.process(&mut located, request, connection, peer, &mut permits));
@@ -139,6 +157,10 @@ impl Pipeline {
         // No two replies have the same: HPACK's table is kept for what does repeat (RFC 7541 §7.1.3).
         id.set_sensitive(true);
         response.headers_mut().insert(REQUEST_ID, id);
+        if let Some(header) = span.and_then(|span| span.header()) {
+            response.headers_mut().insert(TRACE_RESPONSE, header);
+        }
+        self.cors.share(origin, &mut response);
         unread.finish(&mut response).await;
         gateway::hold_permits(Arc::new(permits), response)
     }
@@ -156,9 +178,16 @@ impl Pipeline {
         if !has_one_host(&head) {
             return Ok(gateway::malformed("HTTP/1.1 asks for one Host header"));
         }
+        if let Some(response) = self.cors.preflight(&head) {
+            return Ok(response);
+        }
         if let Some(probe) = Probe::of(head.uri.path()) {
             self.authenticator.authenticate_infra(&head, peer, self.health_is_public)?;
             return Ok(self.health.answer(probe, &head.method));
+        }
+        if let Some(document) = Document::of(head.uri.path()) {
+            self.authenticator.authenticate_infra(&head, peer, self.reflection_is_public)?;
+            return Ok(document.answer(&head));
         }
         // 1. Locate: which dialect, which RPC. What asks for none is answered in the dialect's own words.
         let call = match self.gateway.locate(&mut head) {
@@ -204,12 +233,15 @@ impl Pipeline {
         let ends = matches!(call.target(), Target::Rpc(method) if !method.is_stream());
         let _permit = if ends { self.limits.start(principal, permits)? } else { None };
         // 6. The caller's own deadline: an answer that comes after it is of no use.
-        let timeout = caller.as_ref().map(|_| deadline(&head.headers)).transpose()?.flatten();
+        let timeout = caller.as_ref().map(|_| call.timeout(&head.headers)).transpose()?.flatten();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut extensions = Extensions::new();
         if let Some(mut caller) = caller {
             caller.deadline = deadline;
             extensions.insert(caller);
+            if let Some(header) = idempotency_header(&head.headers) {
+                extensions.insert(header);
+            }
         }
         // 7. Decode, the RPC, encode.
         let end = end(call.target(), connection, deadline);
@@ -337,45 +369,9 @@ fn has_one_host(head: &Parts) -> bool {
     head.version != Version::HTTP_11 || head.headers.get_all(HOST).iter().count() == 1
 }
 
-/// The span of gRPC's `grpc-timeout`: at most eight digits and a unit.
-fn deadline(headers: &HeaderMap) -> Result<Option<Duration>> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
-    let wrong =
-        || Error::invalid("grpc-timeout", "must be one to eight digits and one of H, M, S, m, u and n");
-    let text = value.to_str().map_err(|_| wrong())?;
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    Ok(Some(match unit {
-        "H" => Duration::from_hours(number),
-        "M" => Duration::from_mins(number),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return Err(wrong()),
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deadlines_are_as_grpc_says() {
-        let parse = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", text.parse().unwrap());
-            deadline(&headers).ok().flatten()
-        };
-        assert_eq!(parse("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(parse("100m"), Some(Duration::from_millis(100)));
-        assert_eq!(parse("99999999H"), Some(Duration::from_hours(99_999_999)));
-        for wrong in ["", "S", "5", "5s", "-5S", "123456789S", "5.5S", "+5S", "5 S"] {
-            assert_eq!(parse(wrong), None, "{wrong:?}");
-        }
-        assert_eq!(deadline(&HeaderMap::new()).unwrap(), None);
-    }
+/// The idempotency key that the headers carry. Several are a list (RFC 9110 §5.3), which is no key.
+fn idempotency_header(headers: &HeaderMap) -> Option<IdempotencyHeader> {
+    let values: Vec<_> = headers.get_all(IDEMPOTENCY_KEY).iter().collect();
+    let texts = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    (!values.is_empty()).then(|| IdempotencyHeader(texts.collect::<Vec<_>>().join(", ")))
 }

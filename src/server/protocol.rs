@@ -2,25 +2,26 @@
 
 use std::sync::Arc;
 
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto::Builder;
 
 use crate::config::Config;
 
 use super::connection::Lifetimes;
 use super::frames::FrameLimits;
+use super::streams::StreamExecutor;
 
 /// The configuration of HTTP/1.1 and HTTP/2 that all connections share.
 #[derive(Clone)]
 pub(super) struct Protocol {
-    pub(super) http: Arc<Builder<TokioExecutor>>,
+    pub(super) http: Arc<Builder<StreamExecutor>>,
     pub(super) limits: FrameLimits,
     pub(super) lifetimes: Lifetimes,
 }
 
 impl Protocol {
     pub(super) fn new(config: &Config) -> Self {
-        let mut http = Builder::new(TokioExecutor::new());
+        let mut http = Builder::new(StreamExecutor);
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(config.http.idle_timeout)

@@ -5,6 +5,8 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use serde::Serialize;
 
+use crate::domain::key::AllowedNamespaces;
+use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::error::{Result, with_causes};
 
@@ -67,6 +69,7 @@ impl Store {
         let db = self.connection().await?;
         let mut findings = contents(&db).await;
         findings.push(keys_found(&db, now).await.unwrap_or_else(|error| unchecked("keys", &error)));
+        findings.push(root_keys(&db, now).await.unwrap_or_else(|error| unchecked("root keys", &error)));
         findings.push(clock(&db, now).await.unwrap_or_else(|error| unchecked("clock", &error)));
         db.close().await?;
         Ok(findings)
@@ -195,6 +198,23 @@ async fn keys_found(db: &impl ConnectionTrait, now: Timestamp) -> Result<Finding
     }
     let advice = "create a key for each of their programs, change them over, and revoke these";
     Ok(Finding::new("keys", Grade::Warning, format!("{found}; {}", shown(&soon)), advice))
+}
+
+/// Counts the keys that can manage the keys of every namespace over the network.
+async fn root_keys(db: &impl ConnectionTrait, now: Timestamp) -> Result<Finding> {
+    let all = keys::all(db).await?;
+    let root = all.iter().filter(|(_, key)| {
+        let manages_all = key.namespaces == AllowedNamespaces::All && key.scopes.contains(Scope::KeysAdmin);
+        manages_all && !key.has_expired(now)
+    });
+    let number = root.count();
+    let found = format!("{number} can manage the keys of every namespace");
+    if number > 0 {
+        return Ok(Finding::ok("root keys", found));
+    }
+    let advice = "where that is to be done over the network: `usersd key create --namespace '*' --scopes keys.admin --name NAME`; \
+                  on this machine `usersd key` needs none";
+    Ok(Finding::new("root keys", Grade::Ok, found, advice))
 }
 
 /// Compares this machine's clock with the newest event's, and with that of PostgreSQL.

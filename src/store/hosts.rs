@@ -1,5 +1,6 @@
 //! The servers of a PostgreSQL database, and which of them is used.
 
+use std::cmp::Reverse;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sea_orm::sqlx::{self, ConnectOptions as _, Executor as _};
 
 use crate::domain::postgres_url;
+use crate::error::tally::LogLimiter;
 
 use super::connect::ConnectError;
 use super::postgres::{SESSION, STANDBY};
@@ -40,13 +42,19 @@ pub(super) struct Hosts {
     each: Vec<Host>,
     /// Held while all connections are moved to another one: connections to that one begin later.
     in_use: Mutex<usize>,
+    /// The newest timeline of a server that was used. Each promotion begins one, so that a former primary, which may go on as
+    /// if nothing had happened, has an older one.
+    timeline: Mutex<Option<u32>>,
     /// The pools whose connections are opened to the server in use.
     pools: OnceLock<Vec<PgPool>>,
     trust: Arc<Trust>,
 }
 
-/// The rank of a server that takes writes and is in use.
-const BEST: (bool, bool) = (false, false);
+/// Limits the log line about a former primary.
+static FORMER: LogLimiter = LogLimiter::after(1);
+
+/// The time that the other servers have to answer before the first one is used: one of them may have been promoted since.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// The time that a better server has to answer once another one has.
 const OTHER_WAIT: Duration = Duration::from_millis(100);
@@ -57,7 +65,13 @@ struct Candidate {
     host: usize,
     connection: PgConnection,
     read_only: bool,
+    /// 0 if it is not known.
+    timeline: u32,
 }
+
+/// The timeline that a primary writes: the first digits of the name of the file that its log goes to.
+const TIMELINE: &str =
+    "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE pg_walfile_name(pg_current_wal_lsn()) END";
 
 impl Hosts {
     pub(super) fn parse(url: &str, role: Role, trust: &Arc<Trust>) -> Result<Self, ConnectError> {
@@ -71,7 +85,14 @@ impl Hosts {
                 options: options.disable_statement_logging(),
             });
         }
-        Ok(Self { role, each, in_use: Mutex::new(0), pools: OnceLock::new(), trust: Arc::clone(trust) })
+        Ok(Self {
+            role,
+            each,
+            in_use: Mutex::new(0),
+            timeline: Mutex::default(),
+            pools: OnceLock::new(),
+            trust: Arc::clone(trust),
+        })
     }
 
     pub(super) fn role(&self) -> Role {
@@ -100,13 +121,17 @@ impl Hosts {
         let mut opening: FuturesUnordered<_> = (0..self.each.len()).map(|host| self.open(host)).collect();
         let (mut best, mut refusals) = (None::<Candidate>, Vec::new());
         loop {
-            let patience = best.as_ref().map(|best| if best.read_only { READ_ONLY_WAIT } else { OTHER_WAIT });
+            let patience = best.as_ref().map(|best| match self.newest_timeline() {
+                None if self.has_timelines() => FIRST_WAIT,
+                _ if best.read_only => READ_ONLY_WAIT,
+                _ => OTHER_WAIT,
+            });
             let next = match patience {
                 Some(patience) => tokio::time::timeout(patience, opening.next()).await.unwrap_or_default(),
                 None => opening.next().await,
             };
             match next {
-                Some(Ok(candidate)) if self.rank(&candidate) == BEST => return Ok(self.choose(candidate)),
+                Some(Ok(candidate)) if self.is_best(&candidate) => return Ok(self.choose(candidate)),
                 Some(Ok(candidate)) => {
                     if best.as_ref().is_none_or(|best| self.rank(&candidate) < self.rank(best)) {
                         best = Some(candidate);
@@ -118,10 +143,37 @@ impl Hosts {
         }
     }
 
-    /// The lower the better. One that is not to be written, such as a former primary, comes behind any that takes writes, and
-    /// among equals the one in use comes first: to move gives up every call in flight.
-    fn rank(&self, candidate: &Candidate) -> (bool, bool) {
-        (candidate.read_only, candidate.host != *self.in_use())
+    /// The lower the better. One that is not to be written comes behind any that takes writes, one that was promoted before
+    /// another comes behind that, and among equals the one in use comes first: to move gives up every call in flight.
+    fn rank(&self, candidate: &Candidate) -> (bool, Reverse<u32>, bool) {
+        (candidate.read_only, Reverse(candidate.timeline), candidate.host != *self.in_use())
+    }
+
+    /// Returns true if no other server can be better.
+    fn is_best(&self, candidate: &Candidate) -> bool {
+        let newest = !self.has_timelines()
+            || self.newest_timeline().is_some_and(|newest| candidate.timeline >= newest);
+        newest && !candidate.read_only && candidate.host == *self.in_use()
+    }
+
+    /// Returns true if there are primaries to be told apart.
+    fn has_timelines(&self) -> bool {
+        self.each.len() > 1 && self.role == Role::Primary
+    }
+
+    fn newest_timeline(&self) -> Option<u32> {
+        *self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The timeline of a primary; 0 if it is not needed, or if the server does not tell, as some services of the cloud.
+    async fn timeline(&self, connection: &mut PgConnection) -> u32 {
+        if !self.has_timelines() {
+            return 0;
+        }
+        let file: Option<String> =
+            sqlx::query_scalar(TIMELINE).fetch_one(connection).await.unwrap_or_default();
+        let digits = file.as_deref().and_then(|file| file.get(..8));
+        digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default()
     }
 
     /// No code panics while it holds the lock.
@@ -140,11 +192,22 @@ impl Hosts {
             let row = connection.fetch_one(state).await?;
             let (standby, read_only): (bool, bool) =
                 (sqlx::Row::try_get(&row, 0)?, sqlx::Row::try_get(&row, 1)?);
-            Ok::<_, sqlx::Error>((standby, Candidate { host, connection, read_only }))
+            let timeline = self.timeline(&mut connection).await;
+            Ok::<_, sqlx::Error>((standby, Candidate { host, connection, read_only, timeline }))
         };
         match opened.await {
             Ok((true, _)) if self.role == Role::Primary => {
                 Err(ConnectError::Unreachable(named(STANDBY.to_owned())))
+            }
+            Ok((_, Candidate { timeline, .. })) if self.is_former(timeline) => {
+                let newest = self.newest_timeline().unwrap_or_default();
+                let why =
+                    format!("a former primary (timeline {timeline}): another server was promoted ({newest})");
+                let why = named(why);
+                if FORMER.count().is_some() {
+                    tracing::warn!("{why}; what it is sent would be lost, so it is not used");
+                }
+                Err(ConnectError::Unreachable(why))
             }
             Ok((_, candidate)) => {
                 Ok(Candidate { read_only: candidate.read_only && self.role == Role::Primary, ..candidate })
@@ -153,8 +216,16 @@ impl Hosts {
         }
     }
 
+    /// Returns true if a server of a newer timeline was used since the start.
+    fn is_former(&self, timeline: u32) -> bool {
+        timeline > 0 && self.newest_timeline().is_some_and(|newest| timeline < newest)
+    }
+
     /// Uses the server of `candidate`. Connections to another one are given up: it is no longer the primary, or will not be.
     fn choose(&self, candidate: Candidate) -> PgConnection {
+        let mut newest = self.timeline.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = newest.max(Some(candidate.timeline));
+        drop(newest);
         let mut in_use = self.in_use();
         let before = std::mem::replace(&mut *in_use, candidate.host);
         if before != candidate.host {

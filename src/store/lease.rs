@@ -12,10 +12,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::fault;
 use super::pool::{Connection, HeldConnection, Pool, on_either};
 use super::running::{MAX_ABANDONED, Running};
 use super::trust::MAX_PING;
+use super::{fault, spans, stats};
 
 /// Longest that a statement may take. PostgreSQL itself ends one after 30 s (`statement_timeout`), so that
 /// only a connection that went silent gets here.
@@ -135,12 +135,14 @@ impl Lease {
             return (self, Err(refused()));
         };
         self.state = State::Unknown;
+        let span = spans::begin(self.pool.backend(), stats::name(&work), work.statement());
         let started = Instant::now();
         let result = match limited(self.pool.backend(), held.connection.run(&work)).await {
             Some(result) => result.map_err(|error| failed(&work, error)),
             None => Err(silent()),
         };
         let took = started.elapsed();
+        spans::end(span, result.as_ref().err());
         self.pool.trust().stats.note_work(&work, took, result.as_ref().err());
         if let Some(statement) = work.statement() {
             self.pool.observer().see(statement, took);
@@ -178,6 +180,7 @@ impl Lease {
         let before = mem::replace(&mut self.state, State::Unknown);
         let Some(held) = self.held.as_mut() else { return Err(refused()) };
         let mut sent = false;
+        let span = spans::begin(self.pool.backend(), stats::name_of(statement), Some(statement));
         let started = Instant::now();
         let fed = held.connection.send_rows(statement, rows, &mut sent);
         let fed = limited(self.pool.backend(), fed).await;
@@ -188,6 +191,7 @@ impl Lease {
             Some(Err(error)) => Some(DbErr::Query(RuntimeErr::SqlxError(error.into()))),
             None => Some(silent()),
         };
+        spans::end(span, error.as_ref());
         self.pool.trust().stats.note_query(statement, took, error.as_ref());
         self.settle(before, &Work::All(Statement::from_string(self.pool.backend(), "")), error.as_ref());
         match error {

@@ -10,6 +10,7 @@ mod m20261125_000007_faults;
 mod m20261126_000008_tail;
 mod m20261126_000009_totals;
 mod m20261126_000010_key_changes;
+mod m20261126_000011_idempotency_keys;
 
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode,
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000008_tail::MIGRATION),
             Box::new(m20261126_000009_totals::MIGRATION),
             Box::new(m20261126_000010_key_changes::MIGRATION),
+            Box::new(m20261126_000011_idempotency_keys::MIGRATION),
         ]
     }
 }

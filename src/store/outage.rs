@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::tally::{Counts, FAILED};
+use crate::error::tally::{Counts, last_cause};
 
 use super::Store;
 use super::health::State;
@@ -155,10 +155,11 @@ impl Report {
 }
 
 impl Store {
-    /// Writes log lines when the database fails, while it does, and when it is well again. Never returns.
-    pub async fn report_outages(&self) {
+    /// Writes log lines when the database fails, while it does, and when it is well again, with the number of failed
+    /// calls since the start by `counts`. Never returns.
+    pub async fn report_outages(&self, counts: impl Fn() -> Counts) {
         let mut state = self.health().subscribe();
-        let mut report = Report::new(FAILED.counts());
+        let mut report = Report::new(counts());
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         loop {
             tokio::select! {
@@ -166,7 +167,7 @@ impl Store {
                 Ok(()) = state.changed() => {}
             }
             let seen = state.borrow_and_update().clone();
-            for line in report.look(Instant::now(), &seen, FAILED.counts(), &FAILED.cause()) {
+            for line in report.look(Instant::now(), &seen, counts(), &last_cause()) {
                 if matches!(line, Line::Ended(..)) {
                     tracing::info!("{line}");
                 } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sea_orm::{DbErr, Statement};
 
 use crate::clock::Clock;
-use crate::metrics::{ByLabel, Counter, Histogram, Registry, durations, gauge, gauges, number};
+use crate::metrics::{ByLabel, Counter, Histogram, Registry, durations, gauge, gauges, number, timestamp};
 
 use super::fault::{self, ErrorKind};
 use super::lease::Work;
@@ -71,6 +71,16 @@ impl Stats {
     }
 }
 
+/// The name of the operation of `work`.
+pub(super) fn name(work: &Work) -> &'static str {
+    OPERATIONS[operation(work)]
+}
+
+/// The name of the operation of a statement.
+pub(super) fn name_of(statement: &Statement) -> &'static str {
+    OPERATIONS[verb(statement)]
+}
+
 fn operation(work: &Work) -> usize {
     let name = match work {
         Work::Begin => "begin",
@@ -93,12 +103,6 @@ fn position(name: &str) -> usize {
     known.unwrap_or(OPERATIONS.len() - 1)
 }
 
-/// The time of a timestamp as metrics have it; `None` if it never was.
-#[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit")]
-fn seconds(micros: i64) -> Option<f64> {
-    (micros > 0).then(|| micros as f64 / 1e6)
-}
-
 impl Store {
     /// Registers the metrics of the database.
     pub fn register(&self, registry: &mut Registry) {
@@ -113,11 +117,11 @@ impl Store {
             "1 unless a commit failed and no write has succeeded since",
             move || Some(f64::from(u8::from(writable.subscribe().borrow().unwritable.is_none()))),
         );
-        gauge(
+        timestamp(
             registry,
             "usersd_database_last_commit_timestamp_seconds",
             "When this process last committed a transaction, in Unix time",
-            move || seconds(committed.trust.stats.committed.load(Ordering::Relaxed)),
+            move || committed.trust.stats.committed.load(Ordering::Relaxed),
         );
         registry.register(
             "usersd_database_operation_duration_seconds",

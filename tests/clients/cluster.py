@@ -39,6 +39,7 @@ class Cluster:
         self.programs = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
         self.url = f"postgres:///postgres?host={self.folder}&user=postgres"
         self.frozen = []
+        self.env = None
         self.make()
 
     def make(self):
@@ -46,7 +47,7 @@ class Cluster:
 
     def _run(self, program, *arguments):
         subprocess.run(
-            [f"{self.programs}/{program}", *map(str, arguments)], check=True, timeout=60, cwd="/",
+            [f"{self.programs}/{program}", *map(str, arguments)], check=True, timeout=60, cwd="/", env=self.env,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_postgres(),
         )
 

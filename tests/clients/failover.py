@@ -47,6 +47,34 @@ def failed_over(lose, what):
         ends_everywhere(here, there, token)
 
 
+def former_primary():
+    """A former primary that comes back and takes writes is not used, even where no other server answers."""
+    with pair(synchronous=True) as (primary, standby), contextlib.ExitStack() as stack:
+        url = f"postgres:///postgres?host={primary.folder},{standby.folder}&user=postgres"
+        server = stack.enter_context(Server(url))
+        with Load(server) as load:
+            primary.freeze()
+            until_ready(server, False)
+            before = set(load.acknowledged)
+            standby.promote()
+            until_ready(server, True)
+            primary.thaw()
+            primary.set("synchronous_standby_names", "")
+            standby.freeze()
+            until_ready(server, False)
+            until(lambda: told(server, "a former primary"), 10, "a line that tells of it")
+            standby.thaw()
+            recovered = until_ready(server, True)
+            # One that starts now has to tell them apart by itself.
+            Canonical(stack.enter_context(Server(url)), "default").call("Create", {"username": "late", "ssoEnabled": True})
+            served = load.answers["OK"]
+            until(lambda: load.answers["OK"] > served + 50, 10, "calls that are served on")
+        written = {id for (id,) in primary.query("SELECT id FROM users")} & (set(load.acknowledged) - before)
+        assert_equal(written, set(), "users that the former primary has of after the promotion")
+        assert_equal(primary.query("SELECT id FROM users WHERE username = 'late'"), [], "and of the server that started last")
+        load.check("former primary takes writes again", standby, recovered)
+
+
 def ends_everywhere(here, there, token):
     """A session that both replicas have cached ends on the other one, too: it reads the log of the new primary."""
     for client in (here, there):
@@ -186,6 +214,7 @@ def shared_sessions(mode):
 def tests():
     yield "failover / PostgreSQL's primary is killed, its standby promoted", failed_over, lambda db: db.kill(), "primary killed"
     yield "failover / PostgreSQL's primary is frozen, its standby promoted", failed_over, lambda db: db.freeze(), "primary frozen"
+    yield "failover / PostgreSQL's former primary comes back as a primary", former_primary
     yield "failover / a start while PostgreSQL fails over", started_during_a_failover
     yield "failover / lists from a replica of PostgreSQL", lists_from_a_replica
     yield "failover / PostgreSQL behind PgBouncer", behind_pgbouncer

@@ -1,8 +1,9 @@
-/* Loaded before the C library: makes the writes and syncs of an SQLite database fail while a file says so.
+/* Loaded before the C library: makes the writes and syncs of a database fail while a file says so.
    FAULT_CONTROL names that file; its first byte is the fault:
      f  the disk is full: writes to the database and its log give ENOSPC
      s  syncs of them give EIO
      w  writes to the log give EIO, and with them every COMMIT
+     g  the disk of PostgreSQL's tables is full: writes that make a file of them longer give ENOSPC
      >  the clock is two hours ahead
      <  the clock is four hours behind */
 #define _GNU_SOURCE
@@ -13,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,6 +49,13 @@ static int write_fails(int fd) {
     return 0;
 }
 
+static int growth_fails(int fd, off64_t end) {
+    struct stat file;
+    if (current_fault() != 'g' || !is_file(fd, "/data/base/") || fstat(fd, &file) || end <= file.st_size) return 0;
+    errno = ENOSPC;
+    return 1;
+}
+
 static int sync_fails(int fd) {
     if (current_fault() == 's' && is_file(fd, "users.db")) { errno = EIO; return 1; }
     return 0;
@@ -59,11 +69,27 @@ ssize_t write(int fd, const void *data, size_t length) {
 }
 ssize_t pwrite(int fd, const void *data, size_t length, off_t at) {
     NEXT(pwrite);
-    return write_fails(fd) ? -1 : next(fd, data, length, at);
+    return write_fails(fd) || growth_fails(fd, at + length) ? -1 : next(fd, data, length, at);
 }
 ssize_t pwrite64(int fd, const void *data, size_t length, off64_t at) {
     NEXT(pwrite64);
-    return write_fails(fd) ? -1 : next(fd, data, length, at);
+    return write_fails(fd) || growth_fails(fd, at + length) ? -1 : next(fd, data, length, at);
+}
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) {
+    NEXT(pwritev);
+    return growth_fails(fd, at + 1) ? -1 : next(fd, parts, count, at);
+}
+ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t at) {
+    NEXT(pwritev64);
+    return growth_fails(fd, at + 1) ? -1 : next(fd, parts, count, at);
+}
+int posix_fallocate(int fd, off_t at, off_t length) {
+    NEXT(posix_fallocate);
+    return growth_fails(fd, at + length) ? ENOSPC : next(fd, at, length);
+}
+int posix_fallocate64(int fd, off64_t at, off64_t length) {
+    NEXT(posix_fallocate64);
+    return growth_fails(fd, at + length) ? ENOSPC : next(fd, at, length);
 }
 int fsync(int fd) {
     NEXT(fsync);

@@ -46,8 +46,9 @@ class Load:
 
     WRITERS, EVERY = 6, 0.05
 
-    def __init__(self, server):
+    def __init__(self, server, **headers):
         self.server, self.stop = server, threading.Event()
+        self.headers = {"content-type": "application/json", **headers}
         self.answers, self.acknowledged, self.slowest = collections.Counter(), {}, 0
         self.threads = [threading.Thread(target=self.call_on, args=(n,)) for n in range(self.WRITERS)]
 
@@ -60,7 +61,7 @@ class Load:
             body = json.dumps({"username": name, "ssoEnabled": True})
             began = time.monotonic()
             try:
-                connection.request("POST", "/v1/users", body, {"content-type": "application/json"})
+                connection.request("POST", "/v1/users", body, self.headers)
                 reply = connection.getresponse()
                 text = json.loads(reply.read())
             except (OSError, http.client.HTTPException, ValueError) as error:

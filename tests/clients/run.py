@@ -13,6 +13,7 @@ import sys
 import appwrite_users
 import appwrite_wire
 import countries
+import docs
 import early
 import endurance
 import failover
@@ -26,6 +27,7 @@ import pages
 import races
 import replicas
 import rolling
+import schema
 import sdks
 import service_config
 import strained
@@ -160,6 +162,7 @@ def main():
         *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
+        *docs.tests(), *schema.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)

@@ -242,7 +242,10 @@ def doctor(kind):
     with database(kind) as db:
         usersd("migrate", "up", "--database", db.url)
         graded(db, 0, keys="warning")
+        new_key(db, "default", EVERY_SCOPE)
+        assert_true("--namespace '*'" in findings(db, 0)["root keys"]["advice"], "how to make a root key")
         key = new_key(db, "*", EVERY_SCOPE)
+        assert_equal(findings(db, 0)["root keys"]["advice"], "", "the advice where there is one")
         with Server(db.url) as server:
             user = Caller(server, key).create("ada")
             out, _ = usersd("doctor", "--database", db.url)
@@ -266,7 +269,7 @@ def doctor(kind):
                 db.query("ALTER TABLE users DISABLE TRIGGER users_total_insert")
                 graded(db, 1, keys="warning", search_index="fault", integrity="fault")
         db.query("UPDATE keys SET expires = 1")
-        assert_true("2 have expired" in findings(db, 1)["keys"]["found"], "keys that have all expired")
+        assert_true("3 have expired" in findings(db, 1)["keys"]["found"], "keys that have all expired")
         db.query("DELETE FROM seaql_migrations WHERE version LIKE '%000009%'")
         assert_true("usersd migrate up" in findings(db, 1)["schema"]["advice"], "what to do about a schema that is too old")
 

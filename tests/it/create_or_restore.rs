@@ -265,6 +265,7 @@ async fn every_bad_field_is_named_at_once(service: &Service) {
         labels: vec![String::new()],
         metadata: [(String::new(), String::new())].into(),
         sso_enabled: None,
+        idempotency_key: String::new(),
     };
     let named = ["id", "username", "email", "name", "status", "labels[0]", "metadata", "password"];
     assert_eq!(fields(&call(service, bad).await.unwrap_err()), named);

@@ -3,8 +3,9 @@
 //!
 //! Judged by instants taken around the calls, so that a slow machine makes it see less and never wrong.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -15,12 +16,16 @@ use usersd::config::Config;
 use usersd::pb::users_client::UsersClient;
 use usersd::pb::{
     CreateRequest, LoginRequest, LogoutRequest, ReadSessionRequest, SetPasswordRequest,
-    UpdatePasswordRequest, UpdateRequest, User, UserStatus,
+    UpdatePasswordRequest, UpdateRequest, UserStatus,
 };
 
 use crate::proxy::{Mode, Proxy};
 use crate::steps::{becoming, by_id, deletion, restoring};
 use crate::support::{Backend, PASSWORD, Replica, Service, nth, random};
+
+mod story;
+
+use story::{Done, Known, Story, version};
 
 crate::on_every_backend!(no_replica_shows_what_ended_longer_ago_than_max_age);
 
@@ -30,6 +35,15 @@ const USERS: usize = 4;
 
 /// Changes of each user: the least, and the most where there is time.
 const ROUNDS: (usize, usize) = (4, 40);
+
+/// Changes of one user, one after the other, of which each is made beside a read.
+const CHANGES_BESIDE_READS: usize = 8;
+
+/// About the time of a change where the database's answers are late, in microseconds.
+const LONGEST_CHANGE: usize = 16_000;
+
+/// So that reads leave changes some of the machine.
+const BETWEEN_READS: Duration = Duration::from_millis(1);
 
 /// The time of a schedule, unless it has too few changes by then.
 const SPAN: Duration = Duration::from_secs(6);
@@ -49,82 +63,6 @@ impl Numbers {
         self.0 ^= self.0 >> 27;
         usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % limit
     }
-}
-
-/// A change that was acknowledged: by which replica, and when its caller had the answer.
-#[derive(Clone, Copy)]
-struct Done {
-    by: usize,
-    at: Instant,
-}
-
-impl Done {
-    fn now(by: usize) -> Self {
-        Self { by, at: Instant::now() }
-    }
-
-    /// Returns true if a call to replica `me` that began at `began` has to see it.
-    fn binds(self, me: usize, began: Instant) -> bool {
-        self.by == me || began.saturating_duration_since(self.at) > MAX_AGE
-    }
-}
-
-struct Known {
-    token: String,
-    /// True from before its end was asked for.
-    ending: AtomicBool,
-    ended: OnceLock<Done>,
-}
-
-/// What is known of one user. One task changes it, so its changes have an order.
-struct Story {
-    id: String,
-    username: String,
-    sessions: Mutex<Vec<Arc<Known>>>,
-    versions: Mutex<Vec<(u64, Done)>>,
-    /// How often its deletion was asked for, and how often its restoration was acknowledged.
-    deleted: AtomicU64,
-    restored: AtomicU64,
-}
-
-impl Story {
-    fn of(user: User) -> Self {
-        let (sessions, versions) = Default::default();
-        let (deleted, restored) = Default::default();
-        Self { id: user.id, username: user.username, sessions, versions, deleted, restored }
-    }
-
-    fn note_version(&self, user: &User, by: usize) {
-        self.versions.lock().unwrap().push((version(user), Done::now(by)));
-    }
-
-    /// The number of its sessions that have ended for certain.
-    fn ended(&self) -> usize {
-        self.sessions.lock().unwrap().iter().filter(|known| known.ended.get().is_some()).count()
-    }
-
-    fn open(&self) -> Vec<Arc<Known>> {
-        let sessions = self.sessions.lock().unwrap();
-        sessions.iter().filter(|known| !known.ending.load(SeqCst)).cloned().collect()
-    }
-
-    /// Has `call` end all sessions.
-    async fn ends_all(&self, by: usize, call: impl Future<Output = Result<User, Status>>) -> bool {
-        let ending = self.open();
-        for known in &ending {
-            known.ending.store(true, SeqCst);
-        }
-        let Ok(user) = call.await else { return false };
-        for known in &ending {
-            known.ended.set(Done::now(by)).ok().unwrap();
-        }
-        self.note_version(&user, by);
-        true
-    }
-}
-
-fn version(user: &User) -> u64 {
-    user.etag.trim_matches('"').rsplit_once('-').unwrap().1.parse().unwrap()
 }
 
 pub(crate) type Users = UsersClient<Channel>;
@@ -155,13 +93,17 @@ async fn change(story: Arc<Story>, replicas: Vec<Users>, unsteady: bool, mut num
                     continue;
                 }
                 let known = &open[numbers.below(open.len())];
-                log_out_among_reads(&story, known, &Watched { number: by, users, unsteady }).await;
+                let replica = Watched { number: by, users, unsteady };
+                replica.rename(&story, "leaving").await;
+                let log_out = replica.log_out(known);
+                beside_a_read(log_out, || replica.read_session(known), &mut numbers).await;
             }
             5 => {
-                let name = Some(format!("round {round}"));
-                let request = UpdateRequest { id: story.id.clone(), name, ..UpdateRequest::default() };
-                if let Ok(answer) = users.update(request).await {
-                    story.note_version(&answer.into_inner().user.unwrap(), by);
+                let replica = Watched { number: by, users, unsteady };
+                for n in 0..CHANGES_BESIDE_READS {
+                    let name = format!("round {round}.{n}");
+                    let rename = replica.rename(&story, &name);
+                    beside_a_read(rename, || replica.read(&story), &mut numbers).await;
                 }
             }
             6 => {
@@ -207,31 +149,16 @@ async fn change(story: Arc<Story>, replicas: Vec<Users>, unsteady: bool, mut num
     }
 }
 
-/// Ends a session while it is read from the same replica, and while changes of its user make those reads load it anew.
-async fn log_out_among_reads(story: &Story, known: &Known, replica: &Watched) {
-    let over = &AtomicBool::new(false);
-    let log_out = async {
-        known.ending.store(true, SeqCst);
-        let request = LogoutRequest { session_id: known.token.clone() };
-        if replica.users.clone().logout(request).await.is_ok() {
-            known.ended.set(Done::now(replica.number)).ok().unwrap();
-        }
-        over.store(true, SeqCst);
+/// Makes a change while what it changes is read, and reads it again. The read may have begun before the change and be
+/// answered after it, and what it found must not be kept then.
+async fn beside_a_read<R: Future>(change: impl Future, read: impl Fn() -> R, numbers: &mut Numbers) {
+    let begins = Duration::from_micros(numbers.below(LONGEST_CHANGE).try_into().unwrap());
+    let meanwhile = async {
+        tokio::time::sleep(begins).await;
+        read().await;
     };
-    let changes = (0..4).map(|n| async move {
-        let request =
-            UpdateRequest { id: story.id.clone(), name: Some(format!("{n}")), ..UpdateRequest::default() };
-        if let Ok(answer) = replica.users.clone().update(request).await {
-            story.note_version(&answer.into_inner().user.unwrap(), replica.number);
-        }
-    });
-    let reads = (0..8).map(|_| async move {
-        while !over.load(SeqCst) {
-            replica.read_session(known).await;
-        }
-        replica.read_session(known).await;
-    });
-    tokio::join!(log_out, join_all(changes), join_all(reads));
+    tokio::join!(change, meanwhile);
+    read().await;
 }
 
 /// A replica that is read from.
@@ -259,9 +186,25 @@ impl Watched {
                 }
             }
             calls += 1;
-            tokio::task::yield_now().await;
+            tokio::time::sleep(BETWEEN_READS).await;
         }
         calls
+    }
+
+    async fn rename(&self, story: &Story, name: &str) {
+        let request =
+            UpdateRequest { id: story.id.clone(), name: Some(name.to_owned()), ..UpdateRequest::default() };
+        if let Ok(answer) = self.users.clone().update(request).await {
+            story.note_version(&answer.into_inner().user.unwrap(), self.number);
+        }
+    }
+
+    async fn log_out(&self, known: &Known) {
+        known.ending.store(true, SeqCst);
+        let request = LogoutRequest { session_id: known.token.clone() };
+        if self.users.clone().logout(request).await.is_ok() {
+            known.ended.set(Done::now(self.number)).ok().unwrap();
+        }
     }
 
     async fn read_session(&self, known: &Known) {

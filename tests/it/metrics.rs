@@ -79,8 +79,13 @@ async fn every_counter_moves(service: &Service) {
     let _second = TcpStream::connect(&narrow.address).await.unwrap();
     until(async || families(&text(&narrow).await)["usersd_connections_limited_total"].1 > 0.0).await;
 
+    // Nobody listens there.
+    let traced = service.another(|config| config.traces.endpoint = Some("http://127.0.0.1:1".into())).await;
+    traced.json(Method::GET, "/v1/users", "").await;
+    until(async || families(&text(&traced).await)["usersd_trace_spans_total"].1 > 0.0).await;
+
     let mut moved: BTreeMap<String, bool> = BTreeMap::new();
-    for replica in [replica, &slow, &narrow] {
+    for replica in [replica, &slow, &narrow, &traced] {
         for (name, (kind, sum)) in families(&text(replica).await) {
             if kind != "gauge" {
                 *moved.entry(name).or_default() |= sum > 0.0;
@@ -121,7 +126,7 @@ async fn calls_are_told_apart_by_method_dialect_code_and_reason(service: &Servic
     service.users().read_session(request(&unknown)).await.unwrap_err();
     let body = format!("{{\"sessionId\":\"{id}\"}}");
     let unknown = body.replace(&id, &unknown);
-    for path in ["/v1/sessions:read", "/users/Users/ReadSession"] {
+    for path in ["/v1/sessions:read", "/users/Users/ReadSession", "/users.Users/ReadSession"] {
         assert_eq!(service.replica.json(Method::POST, path, &body).await.0, 200);
         assert_eq!(service.replica.json(Method::POST, path, &unknown).await.0, 404);
     }
@@ -131,7 +136,7 @@ async fn calls_are_told_apart_by_method_dialect_code_and_reason(service: &Servic
 
     let text = text(&service.replica).await;
     let has = |line: &str| assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
-    for dialect in ["grpc", "json", "micro"] {
+    for dialect in ["grpc", "json", "micro", "connect"] {
         let labels = format!("method=\"users.Users/ReadSession\",dialect=\"{dialect}\"");
         has(&format!("usersd_calls_total{{{labels},code=\"OK\",reason=\"\"}} 1"));
         has(&format!("usersd_calls_total{{{labels},code=\"NOT_FOUND\",reason=\"SESSION_NOT_FOUND\"}} 1"));

@@ -245,6 +245,7 @@ async fn accounts(service: &Service) {
     let again = CreateOrRestoreRequest {
         email: "ada@example.com".into(),
         password: PASSWORD.into(),
+        idempotency_key: "again".into(),
         ..CreateOrRestoreRequest::default()
     };
     users.create_or_restore(again).await.unwrap();
@@ -301,7 +302,7 @@ pub(crate) async fn explain(service: &Service, statement: &Statement) -> Vec<Str
 
 /// What is wrong with a plan.
 fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'static str> {
-    let tables = ["users", "sessions", "events"];
+    let tables = ["users", "sessions", "events", "idempotency_keys"];
     let scan = if backend == Backend::Sqlite { "SCAN " } else { "Seq Scan on " };
     let whole = |line: &String| {
         let rest = line.split_once(scan).map(|(_, rest)| rest.split(' ').next().unwrap_or_default());

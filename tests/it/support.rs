@@ -331,6 +331,23 @@ impl Replica {
     }
 }
 
+/// A request with headers, and its answer as it is.
+pub(crate) async fn bytes_of(
+    replica: &Replica,
+    verb: Method,
+    path: &str,
+    body: impl Into<bytes::Bytes>,
+    headers: &[(&str, &str)],
+) -> (StatusCode, HeaderMap, bytes::Bytes) {
+    let mut request = http::Request::builder().method(verb).uri(format!("http://{}{path}", replica.address));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = replica.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+    let (head, body) = answer.into_parts();
+    (head.status, head.headers, body.collect().await.unwrap().to_bytes())
+}
+
 /// Runs `test` on a fresh service.
 pub(crate) async fn run(backend: Backend, test: impl AsyncFnOnce(&Service)) {
     let service = Service::start(backend).await;

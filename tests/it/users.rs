@@ -262,6 +262,7 @@ async fn every_bad_field_is_named_at_once(service: &Service) {
         metadata: BTreeMap::from([("k".into(), "v".repeat(16 * 1024))]),
         sso_enabled: false,
         password_hash: String::new(),
+        idempotency_key: String::new(),
     };
     let status = service.users().create(request).await.unwrap_err();
     assert_eq!(

@@ -35,6 +35,8 @@ pub struct Style {
 impl Style {
     /// `/v1`.
     pub const CANONICAL: Self = Self { proto_names: false, emit_defaults: true, ignore_unknown: false };
+    /// The Connect protocol, as its own servers read and write it.
+    pub const CONNECT: Self = Self { proto_names: false, emit_defaults: false, ignore_unknown: true };
     /// The JSON that callers of the first `users` service know.
     pub const MICRO: Self = Self { proto_names: true, emit_defaults: false, ignore_unknown: true };
 }

@@ -60,6 +60,8 @@ pub struct Method {
     pub client_streaming: bool,
     /// True if the server replies with a stream of messages.
     pub server_streaming: bool,
+    /// True if the proto says `idempotency_level = NO_SIDE_EFFECTS`.
+    pub no_side_effects: bool,
 }
 
 impl Method {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::Extensions;
+use http_body_util::Full;
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
@@ -9,6 +10,7 @@ use tonic::body::Body;
 use super::Gateway;
 use crate::error::Error;
 use crate::http::body::End;
+use crate::http::frames::frame;
 use crate::pb;
 use transcode::schema::{Method, Schema};
 
@@ -34,7 +36,12 @@ impl<'g> Client<'g> {
 
     /// Calls the RPC of the request, which replies with a stream.
     pub(super) async fn stream(self, message: &[u8], end: Option<End>) -> Result<Body, Status> {
-        self.gateway.upstream.stream(self.method, message, self.extensions, end).await
+        self.stream_of(Body::new(Full::new(frame(message))), end).await
+    }
+
+    /// Calls the RPC of the request with a stream of messages in gRPC's frames; replies with a stream, too.
+    pub(super) async fn stream_of(self, messages: Body, end: Option<End>) -> Result<Body, Status> {
+        self.gateway.upstream.stream(self.method, messages, self.extensions, end).await
     }
 
     /// Calls the RPC of the request.

@@ -3,23 +3,19 @@
 mod preconditions;
 
 use std::borrow::Cow;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::request::Parts;
-use http::{Method as Verb, Response, StatusCode, header};
-use http_body::Frame;
+use http::{Method as Verb, Response, StatusCode};
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tonic_types::{FieldViolation, StatusExt as _};
 
 use super::client::Client;
+use super::spelling::spelled;
+use super::streamed::{Form, streamed};
 use super::{Expected, Located};
 use crate::error::Error;
 use crate::http::body::End;
-use crate::http::frames::Messages;
 use crate::http::receive::is_json;
 use crate::http::reply;
 use transcode::json::{self, Style};
@@ -45,7 +41,7 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(&'g Metho
         Ok(RouteMatch::Binding(binding, captures)) => {
             return Ok((&schema.methods[binding.method], Rest { binding, captures }));
         }
-        Ok(RouteMatch::OtherVerbs(verbs)) => other_verb(&head.method, &verbs),
+        Ok(RouteMatch::OtherVerbs(verbs)) => reply::other_verb(&head.method, &verbs),
         Ok(RouteMatch::Nothing) if head.method == Verb::OPTIONS && path == "*" => reply::no_content(),
         Ok(RouteMatch::Nothing) => {
             let (code, status) = reply::not_found("not found");
@@ -56,26 +52,6 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(&'g Metho
             reply::error(&Error::Malformed(why).into())
         }
     }))
-}
-
-/// 204 for OPTIONS, 405 for the others, both with the verbs there are.
-fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
-    let mut allowed: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
-    if allowed.contains(&"GET") && !allowed.contains(&"HEAD") {
-        allowed.push("HEAD");
-    }
-    allowed.push("OPTIONS");
-    let allowed = allowed.join(", ");
-    let mut response = if verb == Verb::OPTIONS {
-        reply::no_content()
-    } else {
-        let (code, status) = reply::wrong_verb(&format!("method not allowed; allowed: {allowed}"));
-        reply::error_as(code, &status)
-    };
-    if let Ok(allowed) = allowed.parse() {
-        response.headers_mut().insert(header::ALLOW, allowed);
-    }
-    response
 }
 
 impl Rest<'_> {
@@ -113,19 +89,9 @@ impl Rest<'_> {
         reply::error(&self.spelled(schema, status))
     }
 
-    /// The status with the fields at fault in JSON's spelling, in which the caller wrote them.
+    /// The status as its caller reads it.
     fn spelled<'s>(&self, schema: &Schema, status: &'s Status) -> Cow<'s, Status> {
-        let Some(bad) = status.get_details_bad_request() else { return Cow::Borrowed(status) };
-        let input = schema.methods[self.binding.method].input;
-        let (mut details, mut message) = (status.get_error_details(), status.message().to_owned());
-        let mut violations = bad.field_violations;
-        for FieldViolation { field, description, .. } in &mut violations {
-            let name = schema.json_path(input, field);
-            message = message.replace(&format!("{field} {description}"), &format!("{name} {description}"));
-            *field = name;
-        }
-        details.set_bad_request(violations);
-        Cow::Owned(Status::with_error_details(status.code(), message, details))
+        spelled(schema, schema.methods[self.binding.method].input, status)
     }
 
     fn message(&self, schema: &Schema, head: &Parts, content: &[u8]) -> Result<Vec<u8>, Error> {
@@ -145,11 +111,7 @@ impl Rest<'_> {
         let reply = client.unary(&message).await?;
         let mut out = Vec::with_capacity(2 * reply.len() + 64);
         write(schema, method.output, self.binding.response_body, &reply, &mut out)?;
-        Ok(preconditions::tagged(
-            head,
-            schema.etag_of(method.output, &reply),
-            reply::json(StatusCode::OK, out),
-        ))
+        Ok(reply::tagged(head, schema.etag_of(method.output, &reply), reply::json(StatusCode::OK, out)))
     }
 
     async fn stream(
@@ -161,11 +123,8 @@ impl Rest<'_> {
     ) -> Result<Response<Body>, Status> {
         let (schema, method) = (Arc::clone(&client.gateway.schema), client.method);
         let body = client.stream(&self.message(&schema, head, content)?, end).await?;
-        let (output, field) = (method.output, self.binding.response_body);
-        let lines = Lines { body, messages: Messages::default(), schema, output, field, ended: false };
-        let mut response = reply::json(StatusCode::OK, Vec::new()).map(|_| Body::new(lines));
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-        Ok(response)
+        let lines = Lines { schema, output: method.output, field: self.binding.response_body };
+        Ok(reply::with_body(StatusCode::OK, "application/json", streamed(body, lines)))
     }
 }
 
@@ -183,76 +142,28 @@ fn write(
     .map_err(Error::internal)
 }
 
-/// A stream of gRPC messages as lines of JSON: `{"result": ...}` for each message, and `{"error": ...}` as
-/// the last line of a stream that fails.
+/// A stream as lines of JSON: `{"result": ...}` for each message, and `{"error": ...}` as the last line of one
+/// that fails.
 struct Lines {
-    body: Body,
-    messages: Messages,
     schema: Arc<Schema>,
     output: MessageId,
     /// The field of each message that is the result.
     field: Option<usize>,
-    ended: bool,
 }
 
-impl Lines {
-    /// The lines of the messages that are complete.
-    fn results(&mut self) -> Result<Vec<u8>, Error> {
-        let mut lines = Vec::new();
-        while let Some(message) = self.messages.next() {
-            lines.extend_from_slice(b"{\"result\":");
-            write(&self.schema, self.output, self.field, &message, &mut lines)?;
-            lines.extend_from_slice(b"}\n");
-        }
-        Ok(lines)
+impl Form for Lines {
+    fn message(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+        out.extend_from_slice(b"{\"result\":");
+        write(&self.schema, self.output, self.field, message, out)?;
+        out.extend_from_slice(b"}\n");
+        Ok(())
     }
 
-    /// The last line; nothing if the stream succeeded.
-    fn end(&mut self, status: &Status) -> Vec<u8> {
-        self.ended = true;
-        self.body = Body::empty();
-        let mut line = Vec::new();
+    fn end(&self, status: &Status, out: &mut Vec<u8>) {
         if status.code() != Code::Ok {
-            line.extend_from_slice(b"{\"error\":");
-            reply::error_body(status, &mut line);
-            line.extend_from_slice(b"}\n");
+            out.extend_from_slice(b"{\"error\":");
+            reply::error_body(status, out);
+            out.extend_from_slice(b"}\n");
         }
-        line
-    }
-}
-
-impl http_body::Body for Lines {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.get_mut();
-        while !this.ended {
-            let frame = ready!(Pin::new(&mut this.body).poll_frame(context)).transpose();
-            let lines = match frame.map(|frame| frame.map(Frame::into_data)) {
-                Ok(Some(Ok(piece))) => {
-                    this.messages.push(&piece);
-                    this.results().unwrap_or_else(|error| this.end(&error.into()))
-                }
-                Ok(rest) => {
-                    let trailers = rest.and_then(Result::err);
-                    let status =
-                        trailers.as_ref().and_then(|frame| Status::from_header_map(frame.trailers_ref()?));
-                    this.end(&status.unwrap_or_else(|| Error::internal("a stream without its status").into()))
-                }
-                Err(status) => this.end(&status),
-            };
-            if !lines.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(lines.into()))));
-            }
-        }
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended
     }
 }

@@ -1,14 +1,16 @@
 //! Calls by method, dialect, code and reason.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, LabelSetEncoder};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::counter::ConstCounter;
 
+use crate::error::tally::Counts;
 use crate::http::{Call, DialectName, Schema, Target};
 use crate::metrics::{Counter, Histogram, Registry, durations};
 use crate::telemetry::{Failure, intern};
@@ -23,7 +25,7 @@ pub(in crate::server) struct Calls(Arc<Table>);
 #[derive(Debug)]
 struct Table {
     rows: Vec<Row>,
-    failed: Family<Labels, Counter>,
+    failed: Mutex<HashMap<Labels, u64>>,
 }
 
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl Calls {
         let paths = schema.methods.iter().map(|method| intern(method.path().trim_start_matches('/')));
         let row = |method| Row { method, cells: Default::default() };
         let rows = paths.chain(OTHERS).map(row).collect();
-        Self(Arc::new(Table { rows, failed: Family::default() }))
+        Self(Arc::new(Table { rows, failed: Mutex::default() }))
     }
 
     /// The series of a call; `None` is a request that asks for none.
@@ -99,9 +101,24 @@ impl Calls {
             }
             Some(end) => {
                 let labels = Labels { method: row.method, dialect: series.dialect.as_str(), end };
-                self.0.failed.get_or_create(&labels).inc();
+                *self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).entry(labels).or_default() += 1;
             }
         }
+    }
+
+    /// The calls that failed for want of the database or of time, as the lines about an outage tell them.
+    pub(in crate::server) fn failures(&self) -> Counts {
+        let mut sums = Counts::default();
+        for (Labels { end, .. }, count) in self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).iter()
+        {
+            match (end.code, end.reason) {
+                (_, "DATABASE_UNAVAILABLE") => sums.unavailable += count,
+                (_, "DEADLINE_PASSED") => sums.late += count,
+                ("CANCELLED", _) => sums.abandoned += count,
+                _ => {}
+            }
+        }
+        sums
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
@@ -127,7 +144,9 @@ impl Collector for Table {
             let labels = Labels { method, dialect, end: Failure { code: "OK", reason: "" } };
             cell.succeeded.encode(counts.encode_family(&labels)?)?;
         }
-        self.failed.encode(counts)?;
+        for (labels, count) in self.failed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            ConstCounter::new(*count).encode(counts.encode_family(labels)?)?;
+        }
         let (name, help) = (
             "usersd_call_duration_seconds",
             "Time from a request's headers to its reply, by method and dialect",

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::clock::Clock;
-use crate::metrics::{Registry, counter, gauge};
+use crate::metrics::{Registry, counter, gauge, timestamp};
 
 /// Fields of `/proc/self/stat`, counted after the name of the program, which may hold spaces: proc(5).
 const UTIME: usize = 11;
@@ -12,13 +12,12 @@ const THREADS: usize = 17;
 const RSS_PAGES: usize = 21;
 
 pub(super) fn register(registry: &mut Registry) {
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit")]
-    let started = Clock::System.now().0 as f64 / 1e6;
-    gauge(
+    let started = Clock::System.now().0;
+    timestamp(
         registry,
         "process_start_time_seconds",
         "When the server of this process started, in Unix time",
-        move || Some(started),
+        move || started,
     );
     counter(registry, "process_cpu_seconds", "CPU time, user and system", || {
         let stat = stat()?;

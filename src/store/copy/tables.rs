@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The tables, those first that others refer to. The rest is made again: totals by triggers, the search index from
 /// the users; changes of keys are for servers that run.
-pub(super) const TABLES: [&str; 11] = [
+pub(super) const TABLES: [&str; 12] = [
     "users",
     "sessions",
     "events",
@@ -18,6 +18,7 @@ pub(super) const TABLES: [&str; 11] = [
     "attempts",
     "familiar_places",
     "purged",
+    "idempotency_keys",
     "housekeeping",
     "secrets",
 ];

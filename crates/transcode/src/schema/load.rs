@@ -6,6 +6,7 @@ use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind as Declared,
     MessageDescriptor, MethodDescriptor, Value,
 };
+use prost_types::method_options::IdempotencyLevel;
 
 use super::{
     Cardinality, Enum, EnumId, Field, FieldType, Message, MessageId, Method, Schema, SchemaError, Special,
@@ -70,6 +71,11 @@ impl Schema {
             output: MessageId(output),
             client_streaming: declared.is_client_streaming(),
             server_streaming: declared.is_server_streaming(),
+            no_side_effects: declared
+                .method_descriptor_proto()
+                .options
+                .as_ref()
+                .is_some_and(|options| options.idempotency_level() == IdempotencyLevel::NoSideEffects),
         });
         // A stream of requests has no form in JSON.
         let http =

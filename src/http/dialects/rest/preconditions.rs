@@ -1,13 +1,12 @@
 //! Headers that ask for something beside the call: preconditions of RFC 9110 §13, by the entity tags in messages.
 
-use http::header::{self, HeaderName, HeaderValue};
-use http::request::Parts;
-use http::{HeaderMap, Method as Verb, Response, StatusCode};
+use http::header::{self, HeaderName};
+use http::{HeaderMap, Response, StatusCode};
 use tonic::Status;
 use tonic::body::Body;
 
 use crate::error::Error;
-use crate::headers::{KEY, NAMESPACE};
+use crate::headers::{IDEMPOTENCY_KEY, KEY, NAMESPACE};
 use crate::http::reply;
 use crate::pb::ErrorReason;
 use transcode::schema::{Method, Schema};
@@ -15,7 +14,7 @@ use transcode::schema::{Method, Schema};
 /// The prefix with which grpc-gateway takes metadata, and metadata that has a header of its own name here, beside keys and
 /// namespaces.
 const METADATA_PREFIX: &str = "grpc-metadata-";
-const OTHERS: [&str; 2] = ["grpc-timeout", "x-request-id"];
+const OTHERS: [&str; 3] = [IDEMPOTENCY_KEY, "grpc-timeout", "x-request-id"];
 
 /// Refuses what a caller of grpc-gateway sends as metadata and means to be read: a call that goes on without its
 /// namespace acts in another one.
@@ -68,27 +67,4 @@ pub(super) fn failure(headers: &HeaderMap, status: &Status) -> Response<Body> {
         return reply::error_as(StatusCode::PRECONDITION_FAILED, status);
     }
     reply::error(status)
-}
-
-/// Names the state that the reply shows, and answers 304 to who has it already.
-pub(super) fn tagged(head: &Parts, etag: Option<&str>, mut response: Response<Body>) -> Response<Body> {
-    let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) else { return response };
-    if matches!(head.method, Verb::GET | Verb::HEAD) && is_known(&head.headers, &etag) {
-        let mut unchanged = reply::no_content();
-        *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
-        // What a 200 would say about caches (RFC 9110 §15.4.5).
-        if let Some(cache) = response.headers_mut().remove(header::CACHE_CONTROL) {
-            unchanged.headers_mut().insert(header::CACHE_CONTROL, cache);
-        }
-        response = unchanged;
-    }
-    response.headers_mut().insert(header::ETAG, etag);
-    response
-}
-
-/// Weak comparison (RFC 9110 §13.1.2). Our tags have no commas.
-fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-        list.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == *etag)
-    })
 }

@@ -1,0 +1,115 @@
+//! Calls that their callers may repeat: an idempotency key makes one change, on whichever replicas and however often it is
+//! asked for.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::domain::caller::Caller;
+use crate::domain::idempotency::{CallDigester, CallDigests, RepeatableCall};
+use crate::domain::user::User;
+use crate::error::{Error, Result};
+use crate::store::{self, Transaction};
+
+use super::Operations;
+
+/// The calls with idempotency keys. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct RepeatableCalls {
+    digester: CallDigester,
+    /// The keys of calls that this replica works on. Bounded by the permits of calls.
+    in_progress: Arc<Mutex<HashSet<[u8; 32]>>>,
+}
+
+/// The progress of one call, which ends when this is dropped.
+struct Progress<'c> {
+    calls: &'c RepeatableCalls,
+    key: [u8; 32],
+}
+
+impl RepeatableCalls {
+    pub(super) fn new(digester: CallDigester) -> Self {
+        Self { digester, in_progress: Arc::default() }
+    }
+
+    /// Begins a call, unless one with its key is in progress: its password would be hashed for nothing.
+    fn begin(&self, call: &CallDigests) -> Result<Progress<'_>> {
+        let mut keys = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.insert(call.key) {
+            Ok(Progress { calls: self, key: call.key })
+        } else {
+            Err(Error::IdempotencyKeyInUse)
+        }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.calls.in_progress.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl Operations {
+    /// The digests of a call that may be repeated.
+    pub(super) fn digests(&self, caller: &Caller, call: Option<&RepeatableCall>) -> Option<CallDigests> {
+        call.map(|call| self.repeatable.digester.digests(&caller.namespace, call))
+    }
+
+    /// Makes `change`, unless the call was made before: then the user is answered as it is now. `change` notes the call by
+    /// [`Self::note_call`]. The user, and whether it was restored.
+    ///
+    /// # Errors
+    ///
+    /// Those of `change`; [`Error::IdempotencyKeyReused`] if the key was used for another call, [`Error::IdempotencyKeyInUse`]
+    /// if a call with it is in progress, and [`Error::UserNotFound`] if the user was deleted since the first call.
+    pub(super) async fn once(
+        &self,
+        caller: &Caller,
+        call: Option<&CallDigests>,
+        change: impl Future<Output = Result<(User, bool)>>,
+    ) -> Result<(User, bool)> {
+        let Some(call) = call else { return change.await };
+        let _progress = self.repeatable.begin(call)?;
+        if let Some(made) = self.find_made(caller, call).await? {
+            return Ok(made);
+        }
+        match change.await {
+            // Another replica was quicker: its change is committed.
+            Err(Error::IdempotencyKeyInUse) => {
+                self.find_made(caller, call).await?.ok_or(Error::IdempotencyKeyInUse)
+            }
+            done => done,
+        }
+    }
+
+    /// The user of a call that was made, as it is now, and whether the call restored it.
+    async fn find_made(&self, caller: &Caller, call: &CallDigests) -> Result<Option<(User, bool)>> {
+        let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
+        let Some(made) = store::idempotency_keys::find(db, namespace, call).await? else { return Ok(None) };
+        if made.message != call.message {
+            return Err(Error::IdempotencyKeyReused);
+        }
+        let account = store::users::find(db, namespace, &made.user).await?;
+        let user = account.map(|account| account.user).filter(|user| user.generation == made.generation);
+        Ok(Some((user.ok_or(Error::UserNotFound)?, made.restored)))
+    }
+
+    /// Notes a call in the transaction of its change, before anything that another call with its key could wait for or conflict
+    /// with. Fails with [`Error::IdempotencyKeyInUse`] if that call was quicker.
+    pub(super) async fn note_call(
+        &self,
+        tx: &Transaction,
+        caller: &Caller,
+        call: Option<&CallDigests>,
+        user: &User,
+        restored: bool,
+    ) -> Result<()> {
+        let Some(call) = call else { return Ok(()) };
+        let made = (&user.id, user.generation, restored);
+        let now = self.clock.now();
+        if store::idempotency_keys::insert(tx, &caller.namespace, call, made, now).await? {
+            Ok(())
+        } else {
+            Err(Error::IdempotencyKeyInUse)
+        }
+    }
+}
