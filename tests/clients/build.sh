@@ -47,15 +47,19 @@ build_go-example() {
 build_java() { mvn --quiet --batch-mode --file tests/clients/java/pom.xml compile; }
 
 build_js() {
-    local out=target/clients/js rpc=google/rpc
+    local out=target/clients/js rpc=(google/rpc/status.proto google/rpc/error_details.proto)
+    local bin=$out/node_modules/.bin google
+    google=$(echo target/clients/venv/lib/python*/site-packages)
     cp tests/clients/node/* tests/clients/node/.npmrc deploy/examples/node/* $out
     (cd $out && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) || return 1
-    protoc -I"$(echo target/clients/venv/lib/python*/site-packages)" \
-        --plugin=protoc-gen-ts_proto=$out/node_modules/.bin/protoc-gen-ts_proto --ts_proto_out=$out \
-        --ts_proto_opt=outputServices=grpc-js,esModuleInterop=true,importSuffix=.js \
-        users.proto $rpc/status.proto $rpc/error_details.proto || return 1
-    $out/node_modules/.bin/esbuild $out/walk.ts --bundle --platform=node --format=esm --packages=external \
-        --outfile=$out/walk.js --log-level=warning
+    protoc -I"$google" --plugin="$bin/protoc-gen-ts_proto" --ts_proto_out=$out \
+        --ts_proto_opt=outputServices=grpc-js,esModuleInterop=true,importSuffix=.js users.proto "${rpc[@]}" || return 1
+    $bin/esbuild $out/walk.ts --bundle --platform=node --format=esm --packages=external --outfile=$out/walk.js \
+        --log-level=warning || return 1
+    mkdir -p $out/web
+    protoc -I"$google" --plugin="$bin/protoc-gen-es" --es_out=$out/web --es_opt=target=ts \
+        users.proto google/api/{annotations,field_behavior,http}.proto "${rpc[@]}" || return 1
+    $bin/esbuild $out/web.ts --bundle --minify --outfile=$out/web.js --log-level=warning
 }
 
 # One that cannot be built fails its own tests and no others.
