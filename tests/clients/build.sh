@@ -34,18 +34,32 @@ build_go() {
     (cd $out && CGO_ENABLED=0 go build -o client .)
 }
 
+# The service of deploy/examples, which is a module of its own.
+build_go-example() {
+    local out=target/clients/go-example
+    cp deploy/examples/go/* $out
+    protoc_go $out --go_opt=module=shop --go-grpc_opt=module=shop -Ideploy/examples whoami.proto || return 1
+    mkdir -p $out/users
+    protoc_go $out/users {--go_opt=,--go-grpc_opt=}{paths=source_relative,Musers.proto=shop/users} users.proto || return 1
+    (cd $out && CGO_ENABLED=0 go build -o service .)
+}
+
 build_java() { mvn --quiet --batch-mode --file tests/clients/java/pom.xml compile; }
 
 build_js() {
-    local out=target/clients/js rpc=google/rpc
-    cp tests/clients/node/* tests/clients/node/.npmrc $out
+    local out=target/clients/js rpc=(google/rpc/status.proto google/rpc/error_details.proto)
+    local bin=$out/node_modules/.bin google
+    google=$(echo target/clients/venv/lib/python*/site-packages)
+    cp tests/clients/node/* tests/clients/node/.npmrc deploy/examples/node/* $out
     (cd $out && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) || return 1
-    protoc -I"$(echo target/clients/venv/lib/python*/site-packages)" \
-        --plugin=protoc-gen-ts_proto=$out/node_modules/.bin/protoc-gen-ts_proto --ts_proto_out=$out \
-        --ts_proto_opt=outputServices=grpc-js,esModuleInterop=true,importSuffix=.js \
-        users.proto $rpc/status.proto $rpc/error_details.proto || return 1
-    $out/node_modules/.bin/esbuild $out/walk.ts --bundle --platform=node --format=esm --packages=external \
-        --outfile=$out/walk.js --log-level=warning
+    protoc -I"$google" --plugin="$bin/protoc-gen-ts_proto" --ts_proto_out=$out \
+        --ts_proto_opt=outputServices=grpc-js,esModuleInterop=true,importSuffix=.js users.proto "${rpc[@]}" || return 1
+    $bin/esbuild $out/walk.ts --bundle --platform=node --format=esm --packages=external --outfile=$out/walk.js \
+        --log-level=warning || return 1
+    mkdir -p $out/web
+    protoc -I"$google" --plugin="$bin/protoc-gen-es" --es_out=$out/web --es_opt=target=ts \
+        users.proto google/api/{annotations,field_behavior,http}.proto "${rpc[@]}" || return 1
+    $bin/esbuild $out/web.ts --bundle --minify --outfile=$out/web.js --log-level=warning
 }
 
 # One that cannot be built fails its own tests and no others.
@@ -60,7 +74,8 @@ build_clients() {
     install_go_tool protoc-gen-go-grpc google.golang.org/grpc/cmd/protoc-gen-go-grpc $PROTOC_GEN_GO_GRPC_VERSION || return 1
     local failed=0
     build_once go tests/clients/go || failed=1
+    build_once go-example deploy/examples/go deploy/examples/whoami.proto || failed=1
     build_once java tests/clients/java || failed=1
-    build_once js tests/clients/node || failed=1
+    build_once js tests/clients/node deploy/examples/node || failed=1
     return $failed
 }

@@ -4,10 +4,12 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 
 import transports
+import walks
 from harness import BINARY, ROOT, Server, Wrong, environment, assert_equal, assert_true, until
 
 TOOLS = ROOT / "target" / "clients"
@@ -77,13 +79,33 @@ class Page:
             command = ["bash", "-e", "-o", "pipefail", "-c", code]
         elif language == "js":
             command = ["node", "-e", code]
+        elif language == "go":
+            shutil.copytree(TOOLS / "go/users", self.folder / "client/users")
+            for file in ("go.mod", "go.sum"):
+                shutil.copy(TOOLS / "go" / file, self.folder / "client")
+            (self.folder / "client/main.go").write_text(code)
+            command = ["bash", "-c", "cd client && go run ."]
+        elif language == "java":
+            (self.folder / "Example.java").write_text(code)
+            # Its library greets on stderr.
+            (self.folder / "logging").write_text(".level = WARNING\n")
+            command = [*walks.java()[:-1], "-Djava.util.logging.config.file=logging", "Example.java"]
+        elif language == "rust":
+            file = ROOT / "tests/clients/rust/src/bin/usersd-example.rs"
+            assert_equal(code, file.read_text(), f"{where}: the example, and the file that is compiled")
+            command = [BINARY.parent / file.stem, f"http://{self.address}"]
         elif language == "toml":
             (self.folder / "page.toml").write_text(code)
             command = ["usersd", "check-config", "--config", "page.toml"]
         else:
             raise Wrong(f"{where}: no way to run {language}; say `norun`")
         bare = {"HOME": str(self.folder), "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
-                "NODE_PATH": str(TOOLS / "node" / "node_modules")}
+                "NODE_PATH": f"{TOOLS}/node/node_modules:{TOOLS}/js/node_modules"}
+        if language == "go":
+            # What is compiled already, and the modules: not in the page's own home.
+            names = ("GOCACHE", "GOMODCACHE")
+            values = subprocess.run(["go", "env", *names], capture_output=True, text=True, check=True, timeout=60).stdout.split()
+            bare.update(zip(names, values), CGO_ENABLED="0")
         done = subprocess.run(
             command, cwd=self.folder, env=environment(bare), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=120,
@@ -124,7 +146,8 @@ def examples(path):
     with tempfile.TemporaryDirectory(prefix="usersd.pages.") as name:
         folder = pathlib.Path(name)
         for tool, target in [
-            ("bin/usersd", BINARY), ("bin/grpcurl", next((TOOLS / "bin").glob("grpcurl*"))), ("proto", ROOT / "proto"),
+            ("bin/usersd", BINARY), ("bin/grpcurl", next((TOOLS / "bin").glob("grpcurl*"))),
+            ("bin/buf", next((TOOLS / "bin").glob("buf-*"))), ("proto", ROOT / "proto"),
             ("deploy", ROOT / "deploy"), ("target/venv", TOOLS / "venv"),
         ]:
             (folder / tool).parent.mkdir(exist_ok=True)
@@ -140,7 +163,8 @@ def is_short():
 
 
 def tests():
-    paths = [ROOT / "README.md", *sorted(path for path in ROOT.glob("*/README.md") if path.parent.name != "target")]
+    pages = (path for under in ("*", "deploy/*") for path in ROOT.glob(f"{under}/README.md"))
+    paths = [ROOT / "README.md", *sorted(path for path in pages if path.parent.name != "target")]
     for path in paths:
         if any(block[1] not in REPLIES and not block[2] for block in BLOCK.finditer(path.read_text())):
             yield f"pages / {path.relative_to(ROOT)}", examples, path

@@ -20,6 +20,7 @@ import failover
 import faults
 import keys
 import micro_client
+import middleware
 import outages
 import overload
 import pages
@@ -34,6 +35,7 @@ import telemetry
 import tls
 import transports
 import walks
+import web
 import whole
 from accounts import Accounts
 from examples import Examples
@@ -158,7 +160,7 @@ def main():
         on(kind, runner)
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
-        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *micro_client.tests(), *overload.tests(),
+        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *web.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
         *docs.tests(), *schema.tests(),

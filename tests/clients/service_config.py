@@ -19,6 +19,8 @@ ADA = {"id": "ada", "username": "ada", "email": "ada@example.com", "password": "
 REPEATS = [
     ("Create", ADA, "_TAKEN"),
     ("Create", {"username": "alan", "password": "correct horse"}, "_TAKEN"),
+    ("Create", {"username": "edsger", "password": "correct horse", "idempotencyKey": "edsger"}, None),
+    ("CreateOrRestore", {"email": "barbara@example.com", "ssoEnabled": True, "idempotencyKey": "barbara"}, None),
     ("CreateOrRestore", {"email": "grace@example.com", "ssoEnabled": True}, "_TAKEN"),
     ("Update", {"id": "ada", "name": "Ada"}, None),
     ("Update", {"id": "ada", "name": "Ada L.", "etag": "etag"}, "ETAG_MISMATCH"),

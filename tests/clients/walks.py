@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from google.rpc import error_details_pb2
 
 import transports
-from harness import EVERY_SCOPE, PROTO, ROOT, Postgres, Server, Sqlite, Wrong, database, assert_equal, new_key
+from harness import BINARY, EVERY_SCOPE, PROTO, ROOT, Postgres, Server, Sqlite, Wrong, database, assert_equal, new_key
 
 TOOLS = ROOT / "target/clients"
 HERE = ROOT / "tests/clients"
@@ -37,6 +37,7 @@ PROGRAMS = {
     "Go": lambda: [TOOLS / "go/client", "walk"],
     "Java": lambda: [*java(), "walk"],
     "Node": lambda: ["node", TOOLS / "js/walk.js"],
+    "Rust": lambda: [BINARY.parent / "usersd-client"],
     "Python": lambda: [sys.executable, HERE / "python/walk.py"],
 }
 
