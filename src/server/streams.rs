@@ -45,12 +45,22 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
 
 /// Polls a connection, and once each stream that it opens meanwhile. What a stream has to send wakes the connection.
 pub(super) fn poll<C: Future>(connection: Pin<&mut C>, context: &mut Context<'_>) -> Poll<C::Output> {
-    let collecting = Collecting::begin();
+    OPENED.set(Some(Vec::new()));
+    let over = Collecting;
     let polled = connection.poll(context);
-    for stream in collecting.end() {
-        poll_once(stream);
-    }
+    let opened = OPENED.take();
+    drop(over);
+    opened.into_iter().flatten().for_each(poll_once);
     polled
+}
+
+/// Ends the collecting of streams, also where the connection panics.
+struct Collecting;
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        OPENED.take();
+    }
 }
 
 /// A stream that is not ready gets a task, which polls it again: no wake-up between the two is missed.
@@ -60,26 +70,6 @@ fn poll_once(mut stream: Stream) {
     let polled = catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll(&mut context)));
     if matches!(polled, Ok(Poll::Pending)) {
         tokio::spawn(stream);
-    }
-}
-
-/// The time in which streams are collected; over when it is dropped, also by a panic.
-struct Collecting;
-
-impl Collecting {
-    fn begin() -> Self {
-        OPENED.set(Some(Vec::new()));
-        Self
-    }
-
-    fn end(self) -> Vec<Stream> {
-        OPENED.take().unwrap_or_default()
-    }
-}
-
-impl Drop for Collecting {
-    fn drop(&mut self) {
-        OPENED.take();
     }
 }
 
@@ -139,12 +129,14 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_a_connection_polls_at_a_time_get_tasks() {
-        let (replies, replied): (Vec<_>, Vec<_>) = (0..=MAX_AT_A_TIME).map(|_| oneshot::channel()).unzip();
-        open(replies.into_iter().map(|reply| sends(reply, ready(()))).collect()).await;
-        let mut replied = replied;
-        let mut last = replied.pop().unwrap();
+        let channels = (0..=MAX_AT_A_TIME).map(|_| oneshot::channel());
+        let (senders, mut receivers): (Vec<_>, Vec<_>) = channels.unzip();
+        open(senders.into_iter().map(|reply| sends(reply, ready(()))).collect()).await;
+        let mut last = receivers.pop().unwrap();
         last.try_recv().unwrap_err();
         last.await.unwrap();
-        replied.iter_mut().for_each(|first| first.try_recv().unwrap());
+        for mut first in receivers {
+            first.try_recv().unwrap();
+        }
     }
 }
