@@ -119,7 +119,7 @@ pub fn counter(
     registry.register(name, help, Sampled { kind: MetricType::Counter, label: "", read });
 }
 
-/// Registers a gauge of a time, in Unix time, that `read` returns in microseconds; 0: it never was.
+/// Registers a gauge of a Unix time. `read` returns it in microseconds, or 0 if there is none yet.
 pub fn timestamp(
     registry: &mut Registry,
     name: &str,

@@ -179,7 +179,7 @@ impl Server {
         let (calls, streams) = (self.calls_in_flight(), self.streams_open());
         if calls + streams > 0 {
             let grace = humantime::format_duration(self.grace);
-            tracing::info!(calls, streams, %grace, "port closed: open calls have the grace period to end");
+            tracing::info!(calls, streams, %grace, "port closed, waiting for open calls to end");
         }
         self.health.end_watches().await;
         drain.cancel();

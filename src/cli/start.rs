@@ -49,7 +49,7 @@ pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Fa
 pub(super) async fn migrate(store: &Store) -> Result<(), Failure> {
     let pending = store.migrations().await?.iter().filter(|step| !step.applied).count();
     if pending > 0 {
-        tracing::info!(pending, "applying migrations: calls are served after them");
+        tracing::info!(pending, "applying migrations before serving calls");
         let begun = Instant::now();
         store.migrate().await?;
         tracing::info!("migrations applied after {:.1} s", begun.elapsed().as_secs_f64());

@@ -34,7 +34,7 @@ impl IdempotencyKey {
     }
 }
 
-/// Callers may make keys of what is nobody else's business.
+/// Hides the key: callers may build it from personal data.
 impl fmt::Debug for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IdempotencyKey(…)")

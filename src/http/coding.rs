@@ -1,5 +1,5 @@
-//! Compression by gzip and zstd: messages of requests are unpacked within the limit of a body, replies are packed for clients
-//! that ask for it. Streams are not compressed.
+//! Compression by gzip and zstd: decompresses requests to at most the limit of a body, and compresses replies for clients that
+//! ask for it. Streams are not compressed.
 
 use std::io::{Read as _, Write as _};
 use std::pin::Pin;
@@ -113,7 +113,7 @@ impl Coding {
             }),
         };
         if plain.len() > max {
-            let why = format!("the message is longer than {max} bytes when it is unpacked");
+            let why = format!("the decompressed message is longer than {max} bytes");
             return Err(refusal(Code::ResourceExhausted, ErrorReason::TooLarge, &why));
         }
         match read {
@@ -174,7 +174,7 @@ impl Coding {
 }
 
 fn unknown() -> Status {
-    let why = "the encoding is not known; known are gzip and zstd";
+    let why = "unknown encoding; gzip and zstd are supported";
     refusal(Code::Unimplemented, ErrorReason::EncodingUnknown, why)
 }
 

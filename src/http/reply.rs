@@ -23,7 +23,7 @@ use transcode::schema::Schema;
 static DETAILS: LazyLock<Option<Schema>> =
     LazyLock::new(|| Schema::decode(tonic_types::pb::FILE_DESCRIPTOR_SET).ok());
 
-/// The code of a stream that failed at its start, among the extensions of a reply whose HTTP status does not tell.
+/// The code of a stream that failed at its start, as an extension of a response whose HTTP status is 200.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedStream(pub Code);
 
@@ -128,7 +128,7 @@ pub(super) fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
     response
 }
 
-/// Names the state that the reply shows, and answers 304 to who has it already.
+/// Sets `ETag`, and answers 304 if `If-None-Match` names it.
 pub(super) fn tagged(head: &Parts, etag: Option<&str>, mut response: Response<Body>) -> Response<Body> {
     let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) else { return response };
     if matches!(head.method, Verb::GET | Verb::HEAD) && is_known(&head.headers, &etag) {

@@ -115,7 +115,8 @@ impl Upstream {
         unary(message, extensions).await
     }
 
-    /// Calls a streaming RPC with its messages in gRPC's frames, and returns the body of its reply. Fails with the status of the call if it fails before its first message.
+    /// Calls a streaming RPC with its messages in gRPC's frames, and returns the body of its reply.
+    /// Fails with the status of the call if it fails before its first message.
     pub(super) async fn stream(
         &self,
         method: &Method,

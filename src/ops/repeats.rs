@@ -1,5 +1,4 @@
-//! Calls that their callers may repeat: an idempotency key makes one change, on whichever replicas and however often it is
-//! asked for.
+//! Calls with an idempotency key: the change is made once, however often the call is repeated and on whichever replica.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,8 +53,8 @@ impl Operations {
         call.map(|call| self.repeatable.digester.digests(&caller.namespace, call))
     }
 
-    /// Makes `change`, unless the call was made before: then the user is answered as it is now. `change` notes the call by
-    /// [`Self::note_call`]. The user, and whether it was restored.
+    /// Makes `change`, which must note the call by [`Self::note_call`]; if the call was made before, reads its user instead.
+    /// Returns the user as it is now, and true if the call restored it.
     ///
     /// # Errors
     ///

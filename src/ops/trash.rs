@@ -43,9 +43,9 @@ impl Operations {
         .await
     }
 
-    /// Brings back the user who was deleted last with the address of `new`, with its password and what of
-    /// `changes` is there; creates `new` if there is none; once, if the call is one that may be repeated. The user, and whether
-    /// it was there.
+    /// Restores the user who was deleted last with the address of `new`, with its password and what of
+    /// `changes` is there; creates `new` if there is none. A repeat of a `call` with an idempotency key changes nothing.
+    /// Returns the user, and true if it was restored.
     ///
     /// # Errors
     ///

@@ -59,7 +59,7 @@ impl Edit {
 }
 
 impl Operations {
-    /// Creates the user and its event, or neither; once, if the call is one that may be repeated.
+    /// Creates the user and its event, or neither. A repeat of a `call` with an idempotency key creates nothing.
     ///
     /// # Errors
     ///

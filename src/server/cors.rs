@@ -65,8 +65,8 @@ impl Cors {
         Some(response)
     }
 
-    /// Has the browser show the response to the page that asked, if its `origin` is listed. Without a list there is
-    /// nothing to say; with one, caches must tell origins apart.
+    /// Adds the headers by which a browser lets the page at `origin`, which is listed, read the response. `Vary` is set whenever
+    /// any origin is listed, so that caches tell origins apart.
     pub(super) fn share(&self, origin: Option<HeaderValue>, response: &mut Response<Body>) {
         if self.origins.is_empty() {
             return;

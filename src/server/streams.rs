@@ -19,11 +19,11 @@ const MAX_AT_A_TIME: usize = 64;
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 thread_local! {
-    /// The streams that the connection opened that this thread polls; `None` while it polls none.
+    /// Streams opened by the connection that this thread is polling; `None` while it polls none.
     static OPENED: RefCell<Option<Vec<Stream>>> = const { RefCell::new(None) };
 }
 
-/// Hands streams over to [`poll`], and makes a task of what is no stream of a connection.
+/// Collects the streams that a connection opens for [`poll`], and spawns a task for any other future.
 #[derive(Clone, Copy)]
 pub(super) struct StreamExecutor;
 

@@ -205,7 +205,7 @@ impl Hosts {
                     format!("a former primary (timeline {timeline}): another server was promoted ({newest})");
                 let why = named(why);
                 if FORMER.count().is_some() {
-                    tracing::warn!("{why}; what it is sent would be lost, so it is not used");
+                    tracing::warn!("{why}; not used, since its writes would be lost");
                 }
                 Err(ConnectError::Unreachable(why))
             }

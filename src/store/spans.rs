@@ -8,8 +8,8 @@ use crate::telemetry::{CallContext, Span};
 /// The most bytes of a statement that a span has: one with a thousand ids is long and says no more.
 const MAX_TEXT: usize = 1_024;
 
-/// Begins the span of a statement, or of what begins or ends a transaction, if the call is traced. The values are the
-/// callers' and are left out.
+/// Begins the span of a statement, or of the begin or end of a transaction, if the call is traced. Bound values are left out:
+/// callers sent them.
 pub(super) fn begin(
     backend: DbBackend,
     operation: &'static str,

@@ -122,7 +122,7 @@ fn sender(
     Ok((provider.tracer("usersd"), provider))
 }
 
-/// Lets as many spans into the queue as it holds and counts the others, which the library would drop without a trace.
+/// Limits the queue and counts the spans that it drops, which the library does not tell.
 #[derive(Debug)]
 struct BoundedQueue {
     inner: BatchSpanProcessor,

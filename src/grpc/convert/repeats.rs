@@ -44,7 +44,7 @@ impl Repeatable for pb::CreateOrRestoreRequest {
     }
 }
 
-/// The call that may be repeated, if it has a key: in the message, in the header, or the same one in both.
+/// Returns the call if it has an idempotency key: in the message, in the header, or the same one in both.
 pub(super) fn repeatable_call<M: Repeatable>(
     request: &mut M,
     header: Option<&IdempotencyHeader>,

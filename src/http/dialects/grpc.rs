@@ -21,7 +21,8 @@ const MAX_NAME: usize = 4 * 1024;
 pub(super) struct Grpc {
     /// Returns errors as the micro framework's generated clients read them.
     micro: bool,
-    /// The coding of the request's message, in which the reply comes, too: what clients say that they accept, many always say.
+    /// The coding of the request's message, also used for the reply. `grpc-accept-encoding` is ignored: many clients always send
+    /// it, whether or not they want compression.
     coding: Option<Coding>,
 }
 
@@ -30,7 +31,7 @@ pub(super) fn coding(headers: &HeaderMap) -> Option<Coding> {
     Coding::of(headers, GRPC_ENCODING).ok().flatten()
 }
 
-/// The refusal as gRPC has it, with the codings that are known if it was for another.
+/// Encodes the status of a refused call. Lists the supported codings if the request's is unknown.
 pub(super) fn refused(status: &Status) -> Response<Body> {
     let mut response: Response<Body> = status.clone().into_http();
     if reply::has_unknown_encoding(status) {

@@ -1,4 +1,4 @@
-//! Streams of replies: gRPC's frames and trailers in the form of another dialect.
+//! Converts streams of replies from gRPC's frames and trailers to another dialect.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,12 +11,12 @@ use tonic::body::Body;
 use crate::error::Error;
 use crate::http::frames::Messages;
 
-/// The form of a stream.
+/// How a dialect writes a stream of replies.
 pub(super) trait Form: Send + Unpin + 'static {
     /// Appends a message.
     fn message(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), Error>;
 
-    /// Appends the end; nothing if the end of the body tells it.
+    /// Appends the status that ended the stream, or nothing if the end of the body is enough.
     fn end(&self, status: &Status, out: &mut Vec<u8>);
 }
 
