@@ -33,8 +33,8 @@ pub(crate) struct CallContext {
     uri: Uri,
     /// The caller's `traceparent`.
     trace: Option<HeaderValue>,
-    /// `None` if the call is not traced.
-    span: Option<Arc<CallSpan>>,
+    /// Empty if the call is not traced.
+    span: OnceCell<Arc<CallSpan>>,
     method: Cell<&'static str>,
     caller: OnceCell<Arc<str>>,
     failure: Cell<Option<Failure>>,
@@ -50,28 +50,27 @@ pub(crate) struct Failure {
 }
 
 impl CallContext {
-    pub(crate) fn new(
-        id: HeaderValue,
-        uri: Uri,
-        trace: Option<HeaderValue>,
-        span: Option<Arc<CallSpan>>,
-    ) -> Self {
-        let (method, caller, failure) = (Cell::new(""), OnceCell::new(), Cell::new(None));
+    pub(crate) fn new(id: HeaderValue, uri: Uri, trace: Option<HeaderValue>) -> Self {
+        let (span, method) = (OnceCell::new(), Cell::new(""));
+        let (caller, failure) = (OnceCell::new(), Cell::new(None));
         Self { id, uri, trace, span, method, caller, failure }
     }
 
     /// The span of the call that this task works on, if it is traced.
     pub(crate) fn span() -> Option<Arc<CallSpan>> {
-        CALL.try_with(|call| call.span.clone()).ok().flatten()
+        CALL.try_with(|call| call.span.get().cloned()).ok().flatten()
     }
 
-    /// Notes which RPC is called, and in which dialect.
-    pub(crate) fn note_method(method: &'static str, dialect: &'static str) {
+    /// Notes which RPC is called.
+    pub(crate) fn note_method(method: &'static str) {
+        let _ = CALL.try_with(|call| call.method.set(method));
+    }
+
+    /// Has the call traced by this span, which is named by its RPC.
+    pub(crate) fn trace(span: Arc<CallSpan>, dialect: &'static str) {
         let _ = CALL.try_with(|call| {
-            call.method.set(method);
-            if let Some(span) = &call.span {
-                span.name(method, dialect);
-            }
+            span.name(call.method.get(), dialect);
+            call.span.set(span)
         });
     }
 
@@ -110,7 +109,7 @@ impl CallContext {
     /// The line with what is known of the call at its end.
     fn mark(&self, line: &[u8], format: LogFormat) -> Vec<u8> {
         let line = line.trim_ascii_end();
-        let traced = self.span.as_ref().map(|span| span.trace_id());
+        let traced = self.span.get().map(|span| span.trace_id());
         let trace = traced.as_deref().or_else(|| self.trace.as_ref().and_then(spans::trace_id));
         let fields = [
             ("request_id", self.id.to_str().unwrap_or_default()),
@@ -221,7 +220,7 @@ mod tests {
     fn a_line_ends_with_the_call() {
         let parent = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let uri = Uri::from_static("/v1/users?search=ada");
-        let call = CallContext::new(HeaderValue::from_static("a1"), uri, Some(parent), None);
+        let call = CallContext::new(HeaderValue::from_static("a1"), uri, Some(parent));
         let text = call.mark(b"INFO done\n", LogFormat::Text);
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         let want = format!("INFO done request_id=\"a1\" trace_id=\"{trace}\" path=\"/v1/users\"\n");
@@ -241,7 +240,8 @@ mod tests {
         let settings = TracesSettings { endpoint: Some("http://127.0.0.1:1".into()), one_in: 1 };
         let span = Traces::new(&settings).unwrap().begin(&HeaderMap::new()).unwrap();
         let trace = span.trace_id();
-        let call = CallContext::new(HeaderValue::from_static("a1"), Uri::from_static("/"), None, Some(span));
+        let call = CallContext::new(HeaderValue::from_static("a1"), Uri::from_static("/"), None);
+        call.span.set(span).unwrap();
         let line = String::from_utf8(call.mark(b"INFO done\n", LogFormat::Text)).unwrap();
         assert_eq!(line, format!("INFO done request_id=\"a1\" trace_id=\"{trace}\" path=\"/\"\n"));
     }

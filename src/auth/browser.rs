@@ -32,9 +32,9 @@ impl BrowserRequests {
         // name of its own that leads here (`Host`). The server's own pages, on a loopback address, may, and
         // those of listed origins.
         let headers = &head.headers;
-        if headers.contains_key(header::ORIGIN) && !is_own_page(headers) && !self.is_listed(headers) {
+        if comes_from_page(headers) && !is_own_page(head) && !self.is_listed(headers) {
             return Err(Error::ForeignOrigin(
-                "without API keys no web page is served (Origin is set, and not in http.cors_origins)",
+                "without API keys no web page is served (Origin or Sec-Fetch-Site is that of another, and not in http.cors_origins)",
             ));
         }
         if hosts(head).all(|host| self.serves(host, local_only)) {
@@ -63,8 +63,7 @@ impl BrowserRequests {
 /// Refuses a certificate for what a web page sends: the reader's browser sends it unasked,
 /// so it does not say that its owner wants the call.
 pub(super) fn reject_browser_certificate(headers: &HeaderMap) -> Result<()> {
-    let own = |site: &header::HeaderValue| site == "same-origin" || site == "none";
-    if headers.contains_key(header::ORIGIN) || !headers.get_all(FETCH_SITE).iter().all(own) {
+    if comes_from_page(headers) {
         return Err(Error::ForeignOrigin(
             "a certificate does not count for what a web page sends: send a key",
         ));
@@ -72,11 +71,21 @@ pub(super) fn reject_browser_certificate(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Returns true if the one `Origin` is the one `Host`, and that is this machine.
-fn is_own_page(headers: &HeaderMap) -> bool {
-    let (Some(origin), Some(host)) = (only(headers, header::ORIGIN), only(headers, header::HOST)) else {
-        return false;
+/// Returns true for what a web page sends: a browser names its origin, but for some of its GETs only its relation to this one.
+fn comes_from_page(headers: &HeaderMap) -> bool {
+    let own = |site: &header::HeaderValue| site == "same-origin" || site == "none";
+    headers.contains_key(header::ORIGIN) || !headers.get_all(FETCH_SITE).iter().all(own)
+}
+
+/// Returns true if the one `Origin` is the one host that is asked, and that is this machine.
+fn is_own_page(head: &Parts) -> bool {
+    // HTTP/2 has it as `:authority` instead.
+    let host = if head.headers.contains_key(header::HOST) {
+        only(&head.headers, header::HOST)
+    } else {
+        head.uri.authority().map(http::uri::Authority::as_str)
     };
+    let (Some(origin), Some(host)) = (only(&head.headers, header::ORIGIN), host) else { return false };
     let of_origin = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     of_origin == Some(host) && host_name(host).is_some_and(|name| is_loopback(&name))
 }
@@ -192,6 +201,10 @@ mod tests {
             (vec![("host", "localhost"), other], false),
             (vec![("host", "evil.example"), app], false),
             (vec![("host", "localhost"), app, ("origin", "null")], false),
+            (vec![("host", "localhost"), app, (FETCH_SITE, "cross-site")], true),
+            // A page's GET that a browser sends without an origin.
+            (vec![("host", "localhost"), (FETCH_SITE, "cross-site")], false),
+            (vec![("host", "localhost"), (FETCH_SITE, "none")], true),
         ] {
             for local_only in [true, false] {
                 let served = browser.reject_browser_requests(&request(&headers), local_only);

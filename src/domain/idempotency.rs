@@ -75,7 +75,7 @@ pub struct CallDigests {
 }
 
 /// Makes digests of calls, the same ones on all replicas. They are keyed: keys and messages may hold names of persons, which
-/// must not be guessed from a table that outlives them.
+/// must not be guessed from this table alone. Who has the whole database has the secret, too.
 #[derive(Clone)]
 pub struct CallDigester([u8; 32]);
 

@@ -183,13 +183,21 @@ fn unknown() -> Status {
 /// # Errors
 ///
 /// As [`Coding::of`] and [`Coding::unpack`].
-pub(super) fn unpack_message(headers: &mut HeaderMap, body: Bytes, max: usize) -> Result<Bytes, Status> {
+pub(super) async fn unpack_message(
+    headers: &mut HeaderMap,
+    body: Bytes,
+    max: usize,
+) -> Result<Bytes, Status> {
     // tonic looks for it once more, and knows none.
     let Some(coding) = Coding::of(headers, GRPC_ENCODING)? else { return Ok(body) };
     headers.remove(GRPC_ENCODING);
     match body.first() {
         Some(&COMPRESSED) => match single(body.clone()) {
-            Some(message) => Ok(frames::frame(&coding.unpack(&message, max)?)),
+            Some(message) => {
+                // To unpack takes long enough for a task of its own: see `server/streams.rs`.
+                tokio::task::yield_now().await;
+                Ok(frames::frame(&coding.unpack(&message, max)?))
+            }
             None => Ok(body), // incomplete, as tonic will say
         },
         _ => Ok(body),

@@ -45,7 +45,11 @@ pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<B
     }
     let received = received?;
     match coding {
-        Some(coding) => coding.unpack(&received, max),
+        Some(coding) => {
+            // To unpack takes long enough for a task of its own: see `server/streams.rs`.
+            tokio::task::yield_now().await;
+            coding.unpack(&received, max)
+        }
         None => Ok(received),
     }
 }
@@ -61,7 +65,7 @@ pub async fn receive_message(
     // In base64 frames are not seen.
     let is_text = media_type(&head.headers)
         .is_some_and(|media| starts_with_ignore_case(media, "application/grpc-web-text"));
-    if is_text { Ok(received) } else { unpack_message(&mut head.headers, received, max) }
+    if is_text { Ok(received) } else { unpack_message(&mut head.headers, received, max).await }
 }
 
 /// Reads a body of at most `max` bytes of message and `frames` of framing, whole and within `time`.

@@ -55,7 +55,7 @@ impl Outcomes {
 
     /// Notes which RPC is called, for log and span.
     pub(super) fn note_method(&self, call: &Call<'_>) {
-        CallContext::note_method(self.calls.method(self.calls.series(Some(call))), call.dialect().as_str());
+        CallContext::note_method(self.calls.method(self.calls.series(Some(call))));
     }
 
     /// Watches a call until this is forgotten.

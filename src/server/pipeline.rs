@@ -128,11 +128,8 @@ impl Pipeline {
         let headers_only = request.method() == Verb::HEAD;
         let origin = self.cors.origin(request.headers());
         let is_probe = Probe::of(request.uri().path()).is_some();
-        // Health and reflection are asked again and again, and tell nothing in a trace.
-        let is_infra = is_probe || request.uri().path().starts_with("/grpc.");
-        let span = if is_infra { None } else { self.traces.begin(request.headers()) };
         let trace = request.headers().get(TRACE_PARENT).cloned();
-        let context = CallContext::new(id.clone(), request.uri().clone(), trace, span.clone());
+        let context = CallContext::new(id.clone(), request.uri().clone(), trace);
         let mut located = None;
         let call = async {
             // Boxed, since a task is copied twice before it runs.
@@ -143,9 +140,9 @@ impl Pipeline {
             if !is_probe {
                 self.outcomes.note(located.as_ref(), &done, begun.elapsed());
             }
-            done
+            (done, CallContext::span())
         };
-        let done = context.scope(call).await;
+        let (done, span) = context.scope(call).await;
         let mut response = done.unwrap_or_else(|status| match located {
             Some(call) => call.refuse(&status),
             None => gateway::failed(&status),
@@ -187,6 +184,7 @@ impl Pipeline {
         }
         if let Some(document) = Document::of(head.uri.path()) {
             self.authenticator.authenticate_infra(&head, peer, self.reflection_is_public)?;
+            self.limits.open_infra_stream(connection, permits)?;
             return Ok(document.answer(&head));
         }
         // 1. Locate: which dialect, which RPC. What asks for none is answered in the dialect's own words.
@@ -204,6 +202,10 @@ impl Pipeline {
         }
         let (principal, mut caller) = admitted?;
         CallContext::note_caller(&principal.name);
+        // Strangers begin no trace. Health and reflection are asked again and again, and tell nothing in one.
+        if let Some(span) = caller.as_ref().and_then(|_| self.traces.begin(&head.headers)) {
+            CallContext::trace(span, call.dialect().as_str());
+        }
         // 3. The caller's permits, before anything is read.
         self.take_permits(call.target(), &principal, caller.as_ref(), connection, permits)?;
         // 4. The whole message, before a permit of all calls: a client that opens calls and sends nothing

@@ -9,12 +9,15 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use hyper::rt::Executor;
 
-/// Streams that are polled by their connection at a time, so that it holds its thread for a millisecond or two at most.
-/// More get a task each at once.
-const MAX_AT_A_TIME: usize = 64;
+/// Streams that are collected at a time. More get a task each at once.
+const MAX_COLLECTED: usize = 64;
+
+/// The time for which a connection polls streams; those that are left then get a task each.
+const POLL_TIME: Duration = Duration::from_millis(1);
 
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -31,7 +34,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
         let stream: Stream = Box::pin(stream);
         let alone = OPENED.with_borrow_mut(|opened| match opened {
-            Some(opened) if opened.len() < MAX_AT_A_TIME => {
+            Some(opened) if opened.len() < MAX_COLLECTED => {
                 opened.push(stream);
                 None
             }
@@ -50,7 +53,14 @@ pub(super) fn poll<C: Future>(connection: Pin<&mut C>, context: &mut Context<'_>
     let polled = connection.poll(context);
     let opened = OPENED.take();
     drop(over);
-    opened.into_iter().flatten().for_each(poll_once);
+    let mut begun = None;
+    for stream in opened.into_iter().flatten() {
+        if begun.get_or_insert_with(Instant::now).elapsed() < POLL_TIME {
+            poll_once(stream);
+        } else {
+            tokio::spawn(stream);
+        }
+    }
     polled
 }
 
@@ -65,10 +75,12 @@ impl Drop for Collecting {
 
 /// A stream that is not ready gets a task, which polls it again: no wake-up between the two is missed.
 fn poll_once(mut stream: Stream) {
-    let mut context = Context::from_waker(Waker::noop());
     // As on a task of its own, a panic ends this stream alone.
-    let polled = catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll(&mut context)));
-    if matches!(polled, Ok(Poll::Pending)) {
+    let waiting = catch_unwind(AssertUnwindSafe(move || {
+        let mut context = Context::from_waker(Waker::noop());
+        stream.as_mut().poll(&mut context).is_pending().then_some(stream)
+    }));
+    if let Ok(Some(stream)) = waiting {
         tokio::spawn(stream);
     }
 }
@@ -129,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_a_connection_polls_at_a_time_get_tasks() {
-        let channels = (0..=MAX_AT_A_TIME).map(|_| oneshot::channel());
+        let channels = (0..=MAX_COLLECTED).map(|_| oneshot::channel());
         let (senders, mut receivers): (Vec<_>, Vec<_>) = channels.unzip();
         open(senders.into_iter().map(|reply| sends(reply, ready(()))).collect()).await;
         let mut last = receivers.pop().unwrap();

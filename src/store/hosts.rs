@@ -73,6 +73,9 @@ struct Candidate {
 const TIMELINE: &str =
     "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE pg_walfile_name(pg_current_wal_lsn()) END";
 
+/// Codes of a server that does not tell its timeline: `feature_not_supported`, `insufficient_privilege`, `undefined_function`.
+const NOT_TOLD: [&str; 3] = ["0A000", "42501", "42883"];
+
 impl Hosts {
     pub(super) fn parse(url: &str, role: Role, trust: &Arc<Trust>) -> Result<Self, ConnectError> {
         let mut each = Vec::new();
@@ -149,11 +152,10 @@ impl Hosts {
         (candidate.read_only, Reverse(candidate.timeline), candidate.host != *self.in_use())
     }
 
-    /// Returns true if no other server can be better.
+    /// Returns true if no other server can be better. Of primaries another one may have been promoted, also since this process
+    /// last looked.
     fn is_best(&self, candidate: &Candidate) -> bool {
-        let newest = !self.has_timelines()
-            || self.newest_timeline().is_some_and(|newest| candidate.timeline >= newest);
-        newest && !candidate.read_only && candidate.host == *self.in_use()
+        !self.has_timelines() && !candidate.read_only && candidate.host == *self.in_use()
     }
 
     /// Returns true if there are primaries to be told apart.
@@ -166,14 +168,22 @@ impl Hosts {
     }
 
     /// The timeline of a primary; 0 if it is not needed, or if the server does not tell, as some services of the cloud.
-    async fn timeline(&self, connection: &mut PgConnection) -> u32 {
+    async fn timeline(&self, connection: &mut PgConnection) -> Result<u32, sqlx::Error> {
         if !self.has_timelines() {
-            return 0;
+            return Ok(0);
         }
-        let file: Option<String> =
-            sqlx::query_scalar(TIMELINE).fetch_one(connection).await.unwrap_or_default();
-        let digits = file.as_deref().and_then(|file| file.get(..8));
-        digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default()
+        match sqlx::query_scalar::<_, String>(TIMELINE).fetch_one(connection).await {
+            Ok(file) => {
+                let digits = file.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+                Ok(digits.unwrap_or_default())
+            }
+            Err(sqlx::Error::Database(error))
+                if error.code().is_some_and(|code| NOT_TOLD.contains(&&*code)) =>
+            {
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// No code panics while it holds the lock.
@@ -192,7 +202,7 @@ impl Hosts {
             let row = connection.fetch_one(state).await?;
             let (standby, read_only): (bool, bool) =
                 (sqlx::Row::try_get(&row, 0)?, sqlx::Row::try_get(&row, 1)?);
-            let timeline = self.timeline(&mut connection).await;
+            let timeline = self.timeline(&mut connection).await?;
             Ok::<_, sqlx::Error>((standby, Candidate { host, connection, read_only, timeline }))
         };
         match opened.await {
@@ -218,7 +228,7 @@ impl Hosts {
 
     /// Returns true if a server of a newer timeline was used since the start.
     fn is_former(&self, timeline: u32) -> bool {
-        timeline > 0 && self.newest_timeline().is_some_and(|newest| timeline < newest)
+        self.newest_timeline().is_some_and(|newest| timeline < newest)
     }
 
     /// Uses the server of `candidate`. Connections to another one are given up: it is no longer the primary, or will not be.

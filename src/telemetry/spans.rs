@@ -22,6 +22,9 @@ pub(crate) const TRACE_PARENT: &str = "traceparent";
 /// The header with the notes of other systems about a trace.
 const TRACE_STATE: &str = "tracestate";
 
+/// What has to be passed on of it (W3C Trace Context §3.3.1.5); longer ones are dropped.
+const MAX_TRACE_STATE: usize = 512;
+
 /// Codes with which a server's span has failed; the others are the caller's own mistakes (semantic conventions of gRPC).
 const FAULTS: [&str; 6] =
     ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];
@@ -138,7 +141,8 @@ fn remote_parent(headers: &HeaderMap) -> Option<SpanContext> {
     let (trace, span, flags) = parts(headers.get(TRACE_PARENT)?)?;
     let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
     let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED;
-    let state = headers.get(TRACE_STATE).and_then(|state| state.to_str().ok()?.parse::<TraceState>().ok());
+    let state = headers.get(TRACE_STATE).filter(|state| state.len() <= MAX_TRACE_STATE);
+    let state = state.and_then(|state| state.to_str().ok()?.parse::<TraceState>().ok());
     Some(SpanContext::new(trace, span, flags, true, state.unwrap_or_default()))
 }
 

@@ -14,7 +14,8 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use usersd::domain::scope::Scopes;
 use usersd::pb::LoginRequest;
 
 use crate::support::{Backend, PASSWORD, Replica, Service, ada, create};
@@ -22,6 +23,7 @@ use crate::support::{Backend, PASSWORD, Replica, Service, ada, create};
 crate::on_every_backend!(
     a_call_has_spans_in_the_trace_of_its_caller,
     a_call_that_fails_has_a_span_with_its_reason,
+    a_stranger_begins_no_trace,
     the_caller_decides_whether_its_call_is_sampled,
     calls_of_no_trace_are_sampled_by_the_settings,
 );
@@ -172,6 +174,18 @@ async fn a_call_that_fails_has_a_span_with_its_reason(service: &Service) {
     let failed =
         spans.iter().find(|span| span.name == "select users" && attribute(span, "error.type").is_some());
     assert_eq!(failed.unwrap().parent_span_id, calls[1].span_id);
+}
+
+async fn a_stranger_begins_no_trace(service: &Service) {
+    let traced = Traced::start(service, 1).await;
+    service.key("default", Scopes::ALL).await;
+    traced.replica.keys.refresh().await.unwrap();
+    for parent in [None, Some(parent("01"))] {
+        let (reply, header) = traced.login(parent, PASSWORD).await;
+        assert_eq!(reply.unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(header, None);
+    }
+    assert_eq!(traced.spans().await, []);
 }
 
 async fn the_caller_decides_whether_its_call_is_sampled(service: &Service) {
