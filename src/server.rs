@@ -100,8 +100,9 @@ impl Server {
         };
         let gateway = Gateway::new(schema, upstream, settings);
         let instance_id = std::process::id() ^ u32::try_from(Clock::System.now().seconds()).unwrap_or(0);
-        let shown = (health.clone(), Traces::new(&config.traces).map_err(Error::internal)?);
-        let pipeline = Pipeline::new(config, gateway, keys.clone(), scope_of, shown, instance_id);
+        let traces = Traces::new(&config.traces).map_err(Error::internal)?;
+        let pipeline =
+            Pipeline::new(config, gateway, keys.clone(), scope_of, health.clone(), traces, instance_id);
         let (pipeline, connections) = (Arc::new(pipeline), Connections::new(config));
         Ok(Self {
             metrics: Metrics::new(&pipeline, &connections, &ops),

@@ -78,7 +78,8 @@ impl Pipeline {
         gateway: Gateway,
         keys: KeyRing,
         scope_of: fn(&str) -> Option<Scope>,
-        (health, traces): (Health, Traces),
+        health: Health,
+        traces: Traces,
         instance_id: u32,
     ) -> Self {
         Self {
@@ -175,17 +176,8 @@ impl Pipeline {
         if !has_one_host(&head) {
             return Ok(gateway::malformed("HTTP/1.1 asks for one Host header"));
         }
-        if let Some(response) = self.cors.preflight(&head) {
+        if let Some(response) = self.answer_infra(&head, connection, peer, permits)? {
             return Ok(response);
-        }
-        if let Some(probe) = Probe::of(head.uri.path()) {
-            self.authenticator.authenticate_infra(&head, peer, self.health_is_public)?;
-            return Ok(self.health.answer(probe, &head.method));
-        }
-        if let Some(document) = Document::of(head.uri.path()) {
-            self.authenticator.authenticate_infra(&head, peer, self.reflection_is_public)?;
-            self.limits.open_infra_stream(connection, permits)?;
-            return Ok(document.answer(&head));
         }
         // 1. Locate: which dialect, which RPC. What asks for none is answered in the dialect's own words.
         let call = match self.gateway.locate(&mut head) {
@@ -220,6 +212,27 @@ impl Pipeline {
             (_, caller) = self.admit(call, &head, peer)?;
         }
         self.run(call, head, content, (&principal, caller), connection, permits).await
+    }
+
+    /// Answers what asks for no RPC: a preflight, a probe of health, a document; `None` for all else.
+    fn answer_infra(
+        &self,
+        head: &Parts,
+        connection: &Connection,
+        peer: &Peer,
+        permits: &mut Permits,
+    ) -> Result<Option<Response<Body>>> {
+        if let Some(response) = self.cors.preflight(head) {
+            return Ok(Some(response));
+        }
+        if let Some(probe) = Probe::of(head.uri.path()) {
+            self.authenticator.authenticate_infra(head, peer, self.health_is_public)?;
+            return Ok(Some(self.health.answer(probe, &head.method)));
+        }
+        let Some(document) = Document::of(head.uri.path()) else { return Ok(None) };
+        self.authenticator.authenticate_infra(head, peer, self.reflection_is_public)?;
+        self.limits.open_infra_stream(connection, permits)?;
+        Ok(Some(document.answer(head)))
     }
 
     async fn run(
