@@ -194,7 +194,7 @@ impl Pipeline {
         }
         let (principal, mut caller) = admitted?;
         CallContext::note_caller(&principal.name);
-        // Strangers begin no trace. Health and reflection are asked again and again, and tell nothing in one.
+        // Callers that are not admitted begin no trace. Health and reflection are asked again and again, and tell nothing in one.
         if let Some(span) = caller.as_ref().and_then(|_| self.traces.begin(&head.headers)) {
             CallContext::trace(span, call.dialect().as_str());
         }
