@@ -22,7 +22,7 @@ pub(crate) const TRACE_PARENT: &str = "traceparent";
 /// The header with the notes of other systems about a trace.
 const TRACE_STATE: &str = "tracestate";
 
-/// What has to be passed on of it (W3C Trace Context §3.3.1.5); longer ones are dropped.
+/// The length up to which it must be passed on (W3C Trace Context §3.3.1.5); longer ones are dropped.
 const MAX_TRACE_STATE: usize = 512;
 
 /// Codes with which a server's span has failed; the others are the caller's own mistakes (semantic conventions of gRPC).
