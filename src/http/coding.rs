@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::frames::{self, Messages, single};
+use super::frames::{self, COMPRESSED, Messages, single};
 use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
@@ -32,9 +32,6 @@ const MIN_LENGTH: usize = 1024;
 
 /// The binary logarithm of the memory that a zstd frame may ask for: 8 MiB, which RFC 8878 §3.1.1.1.2 has every decoder support.
 const MAX_WINDOW_LOG: u32 = 23;
-
-/// The flag of a compressed message in its frame.
-const COMPRESSED: u8 = 1;
 
 /// A content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,9 @@ use crate::error::Error;
 /// The flag and the length.
 pub(super) const PREFIX: usize = 5;
 
+/// The flag of a message that is compressed.
+pub(super) const COMPRESSED: u8 = 1;
+
 /// The message in its frame.
 pub(super) fn frame(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(PREFIX + message.len());

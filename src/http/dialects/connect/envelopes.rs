@@ -13,13 +13,12 @@ use super::{Format, errors};
 use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::http::dialects::streamed::Form;
-use crate::http::frames::{self, Messages};
+use crate::http::frames::{self, COMPRESSED, Messages};
 use crate::http::receive::timed;
 use crate::pb::ErrorReason;
 use transcode::json::{self, Style};
 use transcode::schema::{MessageId, Schema};
 
-const COMPRESSED: u8 = 1;
 const END: u8 = 2;
 
 /// Writes replies in envelopes.
