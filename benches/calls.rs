@@ -8,6 +8,7 @@ mod kinds;
 mod load;
 mod rounds;
 mod seed;
+mod sweeping;
 mod writes;
 
 use std::path::Path;
@@ -43,6 +44,7 @@ pub(crate) async fn measure(options: &Options, databases: &Databases) -> Result<
         let seeded = seed::seed(options, dir, &places.large).await?;
         figures.extend(rounds::measure(options, dir, places, &seeded).await?);
         figures.extend(writes::measure(options, dir, places, &seeded).await?);
+        figures.extend(sweeping::measure(options, dir, places, &seeded).await?);
         if places.large.file.is_some() {
             figures.extend(measure_starts(options, dir, &places.large, &seeded).await?);
             figures.extend(idle::measure(options, dir, &places.large, &seeded).await?);
