@@ -17,6 +17,7 @@ mod fault;
 pub mod file;
 mod health;
 mod hosts;
+pub mod codes;
 pub mod idempotency_keys;
 pub mod key_changes;
 pub mod keys;

@@ -23,12 +23,15 @@ fn of_users(method: &str) -> Option<Scope> {
             Scope::UsersRead
         }
         "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
+        // A code proves that the user asks for it.
+        "VerifyEmail" | "ConfirmEmailChange" | "ResetPassword" => Scope::UsersWrite,
         // Operations that can take an account over or lose it.
         "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin
         }
         "ReadSession" | "ListSessions" => Scope::SessionsRead,
-        "Login" | "Logout" | "DeleteSession" | "DeleteSessions" => Scope::SessionsWrite,
+        "Login" | "Logout" | "DeleteSession" | "DeleteSessions" | "LoginWithCode" => Scope::SessionsWrite,
+        "CreateCode" => Scope::CodesWrite,
         _ => return None,
     })
 }
