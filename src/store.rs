@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod clocks;
+pub mod codes;
 pub mod coherence;
 mod connect;
 mod connection;
@@ -17,7 +18,6 @@ mod fault;
 pub mod file;
 mod health;
 mod hosts;
-pub mod codes;
 pub mod idempotency_keys;
 pub mod key_changes;
 pub mod keys;

@@ -124,7 +124,8 @@ impl Throttle {
         }
         let namespace = &caller.namespace;
         let tx = self.store.begin(&caller).await?; // any `?` from here to commit counts nothing
-        let reserved = counts::reserve(&tx, namespace, &buckets.all(), Period::at(now), Attempt::Pending).await?;
+        let reserved =
+            counts::reserve(&tx, namespace, &buckets.all(), Period::at(now), Attempt::Pending).await?;
         let (counts, reserved): (Vec<_>, Vec<_>) = reserved.into_iter().unzip();
         let mut exhausted = self.check_limits(&counts, &buckets, now)?;
         // An attempt that cannot succeed uses up neither what is left for known IPs nor what is left for the

@@ -32,8 +32,13 @@ pub(super) async fn differ(ops: &Operations, caller: &Caller) -> Result<f64> {
         }
     }
     let [made, nobody, tried, nobodys] = times.map(|times| median(&times));
-    eprintln!("timing: codes made {:.3}, for nobody {:.3} ms; wrong {:.3}, of nobody {:.3} ms",
-        made * 1e3, nobody * 1e3, tried * 1e3, nobodys * 1e3);
+    eprintln!(
+        "timing: codes made {:.3}, for nobody {:.3} ms; wrong {:.3}, of nobody {:.3} ms",
+        made * 1e3,
+        nobody * 1e3,
+        tried * 1e3,
+        nobodys * 1e3
+    );
     Ok((made - nobody).abs().max((tried - nobodys).abs()))
 }
 
@@ -51,7 +56,8 @@ async fn sample(ops: &Operations, caller: &Caller, name: &str) -> Result<(f64, f
     let (code, _) = ops.create_code(caller, new).await?;
     let made = begun.elapsed().as_secs_f64();
     let wrong = if *code == *"000000" { "000001" } else { "000000" };
-    let used = CodeUse { code: EnteredCode::parse(wrong.to_owned()), user: Some(user), device: Device::default() };
+    let used =
+        CodeUse { code: EnteredCode::parse(wrong.to_owned()), user: Some(user), device: Device::default() };
     let begun = Instant::now();
     let answer = ops.login_with_code(caller, &used).await;
     let tried = begun.elapsed().as_secs_f64();

@@ -85,7 +85,10 @@ pub(crate) async fn measure() -> Result<Vec<Figure>> {
     let figures = vec![
         of_a_hash("whether time tells who exists: largest difference of medians", most - least),
         of_a_hash("the same, unknown and wrong where costs differ, means", mixed(&ops, &caller).await?),
-        of_a_hash("the same, making a code and trying wrong digits", super::codes::differ(&ops, &caller).await?),
+        of_a_hash(
+            "the same, making a code and trying wrong digits",
+            super::codes::differ(&ops, &caller).await?,
+        ),
     ];
     store.close().await;
     Ok(figures)

@@ -91,8 +91,8 @@ impl EnteredCode {
     }
 }
 
-/// A code as stored, and the state of the user that it was made for.
-#[derive(Clone, Debug)]
+/// A code as stored, and the state of the user that it was made for. Nothing of it is for logs.
+#[derive(Clone)]
 pub struct StoredCode {
     /// The user. For nobody, a text that is no id.
     pub user: UserId,
@@ -158,12 +158,19 @@ mod tests {
     fn digits_have_their_length_and_differ() {
         for length in DIGITS {
             let codes: Vec<_> = (0..200).map(|_| random_digits(length).unwrap()).collect();
-            assert!(codes.iter().all(|code| code.len() == length as usize
-                && code.bytes().all(|byte| byte.is_ascii_digit())));
+            assert!(
+                codes
+                    .iter()
+                    .all(|code| code.len() == length as usize
+                        && code.bytes().all(|byte| byte.is_ascii_digit()))
+            );
             let distinct: std::collections::HashSet<_> = codes.iter().map(|code| (**code).clone()).collect();
             assert!(distinct.len() > 180, "{length}: {}", distinct.len());
             for digit in b'0'..=b'9' {
-                assert!(codes.iter().any(|code| code.as_bytes()[0] == digit), "{length}: none begins with {digit}");
+                assert!(
+                    codes.iter().any(|code| code.as_bytes()[0] == digit),
+                    "{length}: none begins with {digit}"
+                );
             }
         }
     }
@@ -177,7 +184,8 @@ mod tests {
             assert!(matches!(parse(digits), EnteredCode::Digits(_)), "{digits}");
         }
         let upper = link.expose().to_uppercase();
-        for wrong in ["", "12345", "12345678901", "12345a", " 123456", "١٢٣٤٥٦", &link.expose()[..68], &upper] {
+        for wrong in ["", "12345", "12345678901", "12345a", " 123456", "١٢٣٤٥٦", &link.expose()[..68], &upper]
+        {
             assert!(matches!(parse(wrong), EnteredCode::Malformed), "{wrong}");
         }
     }

@@ -165,7 +165,13 @@ impl Redemption for VerifyEmail {
     const PURPOSE: CodePurpose = CodePurpose::EmailVerification;
     type Output = User;
 
-    async fn act(&self, ops: &Operations, caller: &Caller, tx: &Transaction, right: RightCode) -> Result<User> {
+    async fn act(
+        &self,
+        ops: &Operations,
+        caller: &Caller,
+        tx: &Transaction,
+        right: RightCode,
+    ) -> Result<User> {
         let edit = |user: &mut User| match std::mem::replace(&mut user.email_verified, true) {
             true => Edit::default(),
             false => Edit::of("email_verified"),
@@ -180,7 +186,13 @@ impl Redemption for ConfirmEmailChange {
     const PURPOSE: CodePurpose = CodePurpose::EmailChange;
     type Output = User;
 
-    async fn act(&self, ops: &Operations, caller: &Caller, tx: &Transaction, right: RightCode) -> Result<User> {
+    async fn act(
+        &self,
+        ops: &Operations,
+        caller: &Caller,
+        tx: &Transaction,
+        right: RightCode,
+    ) -> Result<User> {
         let changes = Changes { email: Some(right.code.new_email.clone()), ..Changes::default() };
         let edit = |user: &mut User| {
             let was_verified = user.email_verified;
@@ -203,7 +215,13 @@ impl Redemption for ResetPassword {
         Some(&self.0)
     }
 
-    async fn act(&self, ops: &Operations, caller: &Caller, tx: &Transaction, mut right: RightCode) -> Result<User> {
+    async fn act(
+        &self,
+        ops: &Operations,
+        caller: &Caller,
+        tx: &Transaction,
+        mut right: RightCode,
+    ) -> Result<User> {
         let password = right.new_password.take();
         let edit = |_: &mut User| Edit { password, end_sessions: true, ..Edit::of("password") };
         let user = ops.edit_by_code(caller, tx, right, Action::PasswordReset, edit).await?;
@@ -226,7 +244,7 @@ impl Redemption for LoginWithCode {
         right: RightCode,
     ) -> Result<Self::Output> {
         let wanted = SessionRequest { device: right.device, ..SessionRequest::default() };
-        ops.open_session_in(tx, caller, &right.user, &wanted, &[Amr::OneTimePassword], None).await
+        ops.open_session_in(tx, caller, &right.user, &wanted, &[Amr::Code], None).await
     }
 }
 

@@ -14,16 +14,20 @@ use crate::error::{Error, Result};
 const MAX_TRIES: i64 = 5;
 
 /// The columns of a code, in the order in which [`code`] reads them.
-const COLUMNS: &str =
-    "user_id, purpose, secret, expires, new_email, generation, email, password_updated";
+const COLUMNS: &str = "user_id, purpose, secret, expires, new_email, generation, email, password_updated";
 
-fn statement<const N: usize>(db: &impl ConnectionTrait, sql: impl Into<String>, values: [Value; N]) -> Statement {
+fn statement<const N: usize>(
+    db: &impl ConnectionTrait,
+    sql: impl Into<String>,
+    values: [Value; N],
+) -> Statement {
     Statement::from_sql_and_values(db.get_database_backend(), sql, values)
 }
 
 fn code(row: &QueryResult) -> Result<StoredCode> {
     let text = |index| row.try_get_by_index::<String>(index);
-    let purpose = CodePurpose::from_name(&text(1)?).ok_or_else(|| Error::internal("unknown purpose of a code"))?;
+    let purpose =
+        CodePurpose::from_name(&text(1)?).ok_or_else(|| Error::internal("unknown purpose of a code"))?;
     Ok(StoredCode {
         user: UserId::from_trusted(text(0)?),
         purpose,
@@ -102,7 +106,12 @@ pub async fn take(tx: &impl ConnectionTrait, namespace: &Namespace, code: &Store
 }
 
 fn identity(namespace: &Namespace, code: &StoredCode) -> [Value; 4] {
-    [namespace.as_str().into(), code.user.as_str().into(), code.purpose.name().into(), code.secret.as_str().into()]
+    [
+        namespace.as_str().into(),
+        code.user.as_str().into(),
+        code.purpose.name().into(),
+        code.secret.as_str().into(),
+    ]
 }
 
 /// Ends all codes of a user.
@@ -115,7 +124,11 @@ pub async fn delete_of_user(tx: &impl ConnectionTrait, namespace: &Namespace, us
 /// Removes codes of any namespace that expired before `now`, at most `most`. Returns how many.
 pub async fn delete_expired(tx: &impl ConnectionTrait, now: Timestamp, most: u64) -> Result<u64> {
     // A call may be about to use or replace one: to wait for it could be a deadlock.
-    let skip = if tx.get_database_backend() == sea_orm::DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
+    let skip = if tx.get_database_backend() == sea_orm::DbBackend::Postgres {
+        " FOR UPDATE SKIP LOCKED"
+    } else {
+        ""
+    };
     let sql = format!(
         "DELETE FROM codes WHERE (namespace, user_id, purpose) IN \
          (SELECT namespace, user_id, purpose FROM codes WHERE expires < $1 LIMIT {most}{skip})"

@@ -7,10 +7,10 @@ use crate::domain::caller::Caller;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
+use super::Throttle;
 use super::buckets::{Bucket, BucketKey, LoginIdentifier};
 use super::counts::{self, Attempt};
 use super::limits::{Count, Headroom, Period};
-use super::Throttle;
 
 impl Throttle {
     /// A text that is no id and stands for a name that no user has: its codes are rows like those of users.
@@ -28,7 +28,8 @@ impl Throttle {
         ip: Option<IpAddr>,
         settings: &Codes,
     ) -> Result<()> {
-        let address = ip.map(|ip| (self.keyer.key("codes for address", &[&self.keyer.ip(ip)]), settings.per_address));
+        let address =
+            ip.map(|ip| (self.keyer.key("codes for address", &[&self.keyer.ip(ip)]), settings.per_address));
         let name = (self.keyer.key("codes for name", &identifier.parts()), settings.per_user);
         // A limit that is off is not counted.
         let limits: Vec<(BucketKey, u32)> =

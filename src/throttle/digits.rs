@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::store::{self, Transaction};
 use crate::telemetry;
 
-use super::buckets::{BucketKey, LoginIdentifier};
 use super::Throttle;
+use super::buckets::{BucketKey, LoginIdentifier};
 
 /// The most wrong digits in [`SPAN`].
 const MAX_WRONG: usize = 10;
@@ -84,7 +84,8 @@ impl Throttle {
     ) -> Result<DigitsReservation> {
         let name = self.keyer.key("digits of name", &identifier.parts());
         let account = self.keyer.key("digits of account", &[user.as_str().as_bytes()]);
-        let reserving = self.clone().reserve_digits_now(caller.clone(), [name, account], user.clone(), purpose);
+        let reserving =
+            self.clone().reserve_digits_now(caller.clone(), [name, account], user.clone(), purpose);
         telemetry::spawn(reserving).await.map_err(Error::internal)?
     }
 
@@ -234,11 +235,7 @@ async fn lock(
 }
 
 /// Writes the tries of locked rows.
-async fn write(
-    tx: &impl ConnectionTrait,
-    namespace: &Namespace,
-    rows: &[(BucketKey, Tries)],
-) -> Result<()> {
+async fn write(tx: &impl ConnectionTrait, namespace: &Namespace, rows: &[(BucketKey, Tries)]) -> Result<()> {
     let texts: Vec<_> = rows
         .iter()
         .map(|(key, tries)| {

@@ -323,9 +323,11 @@ async fn rows_of_another_tenant_are_not_found(service: &Service) {
     for (call, none) in
         calls(&scene, &mine).iter().zip(calls(&nobody, "018bcfe5-0000-7000-8000-000000000000"))
     {
-        let of_its_own = ["Users/Create", "Users/CreateOrRestore", "Keys/Create", "Users/Login", "Users/UpdatePassword"];
+        let of_its_own =
+            ["Users/Create", "Users/CreateOrRestore", "Keys/Create", "Users/Login", "Users/UpdatePassword"];
         // Of codes see `codes.rs`: a refusal is logged.
-        let by_code = ["Users/VerifyEmail", "Users/ConfirmEmailChange", "Users/ResetPassword", "Users/LoginWithCode"];
+        let by_code =
+            ["Users/VerifyEmail", "Users/ConfirmEmailChange", "Users/ResetPassword", "Users/LoginWithCode"];
         if of_its_own.contains(&call.rpc) || by_code.contains(&call.rpc) {
             continue;
         }

@@ -63,7 +63,12 @@ pub(crate) async fn code(service: &Service, request: CreateCodeRequest) -> Strin
 }
 
 /// Uses a code for a purpose; `email` names the user, or nobody.
-pub(crate) async fn use_on(replica: &Replica, purpose: CodePurpose, code: &str, email: &str) -> Result<(), Status> {
+pub(crate) async fn use_on(
+    replica: &Replica,
+    purpose: CodePurpose,
+    code: &str,
+    email: &str,
+) -> Result<(), Status> {
     let mut users = replica.users.clone();
     let (code, email) = (code.to_owned(), email.to_owned());
     match purpose {
@@ -79,9 +84,10 @@ pub(crate) async fn use_on(replica: &Replica, purpose: CodePurpose, code: &str, 
             let request = ResetPasswordRequest { code, email, new_password, ..Default::default() };
             users.reset_password(request).await.map(|_| ())
         }
-        CodePurpose::Login | CodePurpose::Unspecified => {
-            users.login_with_code(LoginWithCodeRequest { code, email, ..Default::default() }).await.map(|_| ())
-        }
+        CodePurpose::Login | CodePurpose::Unspecified => users
+            .login_with_code(LoginWithCodeRequest { code, email, ..Default::default() })
+            .await
+            .map(|_| ()),
     }
 }
 
@@ -96,8 +102,12 @@ pub(crate) async fn assert_bad(service: &Service, purpose: CodePurpose, code: &s
     assert_refused(&status, Code::Unauthenticated, "BAD_CODE");
 }
 
-pub(crate) const PURPOSES: [CodePurpose; 4] =
-    [CodePurpose::EmailVerification, CodePurpose::EmailChange, CodePurpose::PasswordReset, CodePurpose::Login];
+pub(crate) const PURPOSES: [CodePurpose; 4] = [
+    CodePurpose::EmailVerification,
+    CodePurpose::EmailChange,
+    CodePurpose::PasswordReset,
+    CodePurpose::Login,
+];
 
 async fn verify(service: &Service, code: &str) -> Result<User, Status> {
     let request = VerifyEmailRequest { code: code.into(), ..VerifyEmailRequest::default() };
@@ -131,14 +141,20 @@ async fn a_code_of_another_tenant_is_one_that_never_was(service: &Service) {
     let by_id = CreateCodeRequest { id: "nobody".into(), email: String::new(), ..asking(CodePurpose::Login) };
     let nobody = service.users().create_code(from(RIVAL, by_id.clone())).await.unwrap_err();
     let id = read_id(service).await;
-    let there = service.users().create_code(from(RIVAL, CreateCodeRequest { id, ..by_id })).await.unwrap_err();
+    let there =
+        service.users().create_code(from(RIVAL, CreateCodeRequest { id, ..by_id })).await.unwrap_err();
     assert_refused(&there, Code::NotFound, "USER_NOT_FOUND");
     assert_alike(&there, &nobody);
     // By the address it gets a code, which opens nothing anywhere.
     let blank = service.users().create_code(from(RIVAL, asking(CodePurpose::EmailVerification))).await;
     assert_bad(service, CodePurpose::EmailVerification, &blank.unwrap().into_inner().code).await;
     assert!(verify(service, &theirs).await.unwrap().email_verified);
-    assert_eq!(service.number("SELECT count(*) FROM events WHERE namespace = 'default' AND action = 'CODE_REFUSED'").await, 1);
+    assert_eq!(
+        service
+            .number("SELECT count(*) FROM events WHERE namespace = 'default' AND action = 'CODE_REFUSED'")
+            .await,
+        1
+    );
 }
 
 async fn read_id(service: &Service) -> String {
@@ -149,7 +165,8 @@ async fn read_id(service: &Service) -> String {
 /// (R15)
 async fn a_code_verifies_the_address_once(service: &Service) {
     let user = create(service, ada()).await;
-    let made = service.users().create_code(asking(CodePurpose::EmailVerification)).await.unwrap().into_inner();
+    let made =
+        service.users().create_code(asking(CodePurpose::EmailVerification)).await.unwrap().into_inner();
     assert_eq!((made.code.len(), made.expires), (69, START + 24 * 3_600));
     let verified = verify(service, &made.code).await.unwrap();
     assert!(verified.email_verified && verified.etag.ends_with("-2\""));
@@ -176,7 +193,10 @@ async fn a_code_changes_the_address_when_the_new_one_is_proven(service: &Service
     let changed = read(service, &user.id).await;
     assert_eq!((changed.email.as_str(), changed.email_verified), (NEW_EMAIL, true));
     let entry = log(service, &user.id).await.remove(0);
-    assert_eq!((entry.event(), entry.changed), (LogEvent::UserUpdated, vec!["email".into(), "email_verified".into()]));
+    assert_eq!(
+        (entry.event(), entry.changed),
+        (LogEvent::UserUpdated, vec!["email".into(), "email_verified".into()])
+    );
 }
 
 async fn an_address_that_is_taken_leaves_the_code_valid(service: &Service) {
@@ -222,7 +242,8 @@ async fn a_password_with_the_users_name_leaves_the_code_valid(service: &Service)
     let mut users = service.users();
     for request in [asking(CodePurpose::PasswordReset), digits(CodePurpose::PasswordReset)] {
         let code = code(service, request).await;
-        let named = |password| ResetPasswordRequest { email: "ada@example.com".into(), ..reset(&code, password) };
+        let named =
+            |password| ResetPasswordRequest { email: "ada@example.com".into(), ..reset(&code, password) };
         let status = users.reset_password(named("1-lovelace-1")).await.unwrap_err();
         assert_eq!(fields(&status), ["new_password"]);
         // One who has no code learns nothing of the name.
@@ -243,7 +264,7 @@ async fn a_code_signs_in(service: &Service) {
     let session = sign_in(service, &code(service, asking(CodePurpose::Login)).await).await;
     assert_eq!((session.user_id.as_str(), session.username.as_str()), (user.id.as_str(), "ada"));
     assert!(is_open(service, &session.id).await);
-    assert_eq!(service.number("SELECT count(*) FROM sessions WHERE amr = 'otp'").await, 3);
+    assert_eq!(service.number("SELECT count(*) FROM sessions WHERE amr = 'code'").await, 3);
     try_login(service, "ada", PASSWORD).await.unwrap();
 }
 
@@ -363,7 +384,11 @@ async fn blocked_pending_and_sso_users(service: &Service) {
     }
     // A user without an address has none to verify, and one in the trash is nobody.
     let bare = create(service, CreateRequest { email: String::new(), ..nth(1) }).await;
-    let by_id = CreateCodeRequest { id: bare.id.clone(), email: String::new(), ..asking(CodePurpose::EmailVerification) };
+    let by_id = CreateCodeRequest {
+        id: bare.id.clone(),
+        email: String::new(),
+        ..asking(CodePurpose::EmailVerification)
+    };
     assert_bad(service, CodePurpose::EmailVerification, &code(service, by_id.clone()).await).await;
     delete(service, &bare.id).await;
     let status = service.users().create_code(by_id).await.unwrap_err();
@@ -393,7 +418,11 @@ async fn codes_expire(service: &Service) {
         service.clock.advance(minutes.checked_sub(Duration::from_micros(1)).unwrap());
         uses(service, purpose, &again).await.unwrap();
         if purpose == CodePurpose::EmailChange {
-            let back = UpdateRequest { id: read_id(service).await, email: Some("ada@example.com".into()), ..Default::default() };
+            let back = UpdateRequest {
+                id: read_id(service).await,
+                email: Some("ada@example.com".into()),
+                ..Default::default()
+            };
             service.users().update(back).await.unwrap();
         }
     }
@@ -403,10 +432,14 @@ async fn expired_codes_are_removed(service: &Service) {
     create(service, ada()).await;
     code(service, digits(CodePurpose::Login)).await;
     let kept = code(service, asking(CodePurpose::EmailVerification)).await;
-    code(service, CreateCodeRequest { email: "nobody@example.com".into(), ..digits(CodePurpose::Login) }).await;
+    code(service, CreateCodeRequest { email: "nobody@example.com".into(), ..digits(CodePurpose::Login) })
+        .await;
     assert_bad(service, CodePurpose::Login, "000000").await;
     let rows = async || {
-        (service.number("SELECT count(*) FROM codes").await, service.number("SELECT count(*) FROM code_tries").await)
+        (
+            service.number("SELECT count(*) FROM codes").await,
+            service.number("SELECT count(*) FROM code_tries").await,
+        )
     };
     assert_eq!(rows().await, (3, 2));
     service.clock.advance(Duration::from_hours(1));
@@ -471,7 +504,8 @@ async fn every_fault_is_named(service: &Service) {
     assert_eq!(service.counts().await, before);
     // What can be no code is a wrong one.
     for text in ["12345", "12345678901", "code_", "a code"] {
-        let request = VerifyEmailRequest { code: text.into(), email: "ada@example.com".into(), ..Default::default() };
+        let request =
+            VerifyEmailRequest { code: text.into(), email: "ada@example.com".into(), ..Default::default() };
         let status = users.verify_email(request).await.unwrap_err();
         assert_refused(&status, Code::Unauthenticated, "BAD_CODE");
     }

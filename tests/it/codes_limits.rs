@@ -153,7 +153,10 @@ async fn digits_without_a_verdict_are_no_wrong_ones(service: &Service) {
         let call = uses(service, CodePurpose::Login, &guess);
         if tokio::time::timeout(Duration::from_micros(150 * n), call).await.is_err() {
             // What was counted has its verdict or is taken back.
-            until(async || service.number("SELECT count(*) FROM code_tries WHERE times LIKE '%-%'").await == 0).await;
+            until(async || {
+                service.number("SELECT count(*) FROM code_tries WHERE times LIKE '%-%'").await == 0
+            })
+            .await;
         }
         service.execute("DELETE FROM code_tries; UPDATE codes SET tries = 0").await;
     }
@@ -261,7 +264,8 @@ async fn a_code_is_used_replaced_and_voided_at_the_same_moment(service: &Service
         let older = code_on(&free, request.clone()).await;
         let using = (0..4).map(|_| use_on(&service.replica, CodePurpose::EmailChange, &older, ""));
         let mut users = service.users();
-        let change = UpdateRequest { id: id.clone(), email: Some(address.clone()), ..UpdateRequest::default() };
+        let change =
+            UpdateRequest { id: id.clone(), email: Some(address.clone()), ..UpdateRequest::default() };
         let (used, newer, changed) =
             tokio::join!(join_all(using), code_on(&free, request), users.update(change));
         changed.unwrap();

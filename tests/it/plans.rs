@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait as _, Statement};
 use usersd::pb::{
-    BatchReadRequest, CodePurpose, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest, DeleteSessionsRequest,
-    ListKeyLogsRequest, ListLogsRequest, ListRequest, ListSessionsRequest, LogEvent, LogoutRequest,
-    PurgeRequest, ReadPrefsRequest, ReadRequest, ReadSessionRequest, ReadTrashRequest, RestoreRequest,
-    SearchRequest, SetPasswordRequest, UpdatePasswordRequest, UpdatePrefsRequest, UpdateRequest,
-    UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
+    BatchReadRequest, CodePurpose, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest,
+    DeleteSessionsRequest, ListKeyLogsRequest, ListLogsRequest, ListRequest, ListSessionsRequest, LogEvent,
+    LogoutRequest, PurgeRequest, ReadPrefsRequest, ReadRequest, ReadSessionRequest, ReadTrashRequest,
+    RestoreRequest, SearchRequest, SetPasswordRequest, UpdatePasswordRequest, UpdatePrefsRequest,
+    UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
 };
 
 use usersd::domain::list::Filters;
@@ -266,7 +266,11 @@ async fn codes(service: &Service) {
                 let email = Some("ada@example.com".into());
                 let back = ReadRequest { email: NEW_EMAIL.into(), ..ReadRequest::default() };
                 let id = service.users().read(back).await.unwrap().into_inner().user.unwrap().id;
-                service.users().update(UpdateRequest { id, email, ..UpdateRequest::default() }).await.unwrap();
+                service
+                    .users()
+                    .update(UpdateRequest { id, email, ..UpdateRequest::default() })
+                    .await
+                    .unwrap();
             }
         }
     }

@@ -26,7 +26,9 @@ pub(in crate::grpc) fn new_code(request: pb::CreateCodeRequest) -> Result<NewCod
     }
     let new_email = fields.check_optional("new_email", non_empty(&request.new_email).map(Email::parse));
     match purpose {
-        Some(CodePurpose::EmailChange) if request.new_email.is_empty() => fields.add("new_email", "is required"),
+        Some(CodePurpose::EmailChange) if request.new_email.is_empty() => {
+            fields.add("new_email", "is required")
+        }
         Some(CodePurpose::EmailChange) | None => {}
         Some(_) if request.new_email.is_empty() => {}
         Some(_) => fields.add("new_email", "is only for CODE_PURPOSE_EMAIL_CHANGE"),
@@ -54,9 +56,15 @@ fn form(request: &pb::CreateCodeRequest, fields: &mut Fields) -> Option<CodeForm
     let form = pb::CodeForm::try_from(request.form).map_err(|_| "is not a form of codes");
     match fields.check("form", form)? {
         pb::CodeForm::Digits => {
-            let length = if request.length == 0 { *DIGITS.start() } else { u32::try_from(request.length).unwrap_or(0) };
+            let length = if request.length == 0 {
+                *DIGITS.start()
+            } else {
+                u32::try_from(request.length).unwrap_or(0)
+            };
             let why = format!("must be {} to {}", DIGITS.start(), DIGITS.end());
-            fields.check("length", Some(length).filter(|length| DIGITS.contains(length)).ok_or(why)).map(CodeForm::Digits)
+            fields
+                .check("length", Some(length).filter(|length| DIGITS.contains(length)).ok_or(why))
+                .map(CodeForm::Digits)
         }
         pb::CodeForm::Unspecified | pb::CodeForm::Link => {
             let none = (request.length == 0).then_some(CodeForm::Link);

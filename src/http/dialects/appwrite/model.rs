@@ -215,7 +215,9 @@ pub(super) fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
             });
             return changed.collect();
         }
-        LogEvent::PasswordUpdated | LogEvent::PasswordSet | LogEvent::PasswordReset => "account.update.password",
+        LogEvent::PasswordUpdated | LogEvent::PasswordSet | LogEvent::PasswordReset => {
+            "account.update.password"
+        }
         LogEvent::PrefsUpdated => "account.update.prefs",
         LogEvent::SessionCreated => "account.sessions.create",
         LogEvent::SessionDeleted | LogEvent::SessionsDeleted => "account.sessions.delete",
