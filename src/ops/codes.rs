@@ -12,7 +12,6 @@ use crate::domain::password::Password;
 use crate::domain::session::{Amr, Device, Session, SessionRequest, SessionToken};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Changes, User};
-use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store::{self, Transaction};
 use crate::throttle::LoginIdentifier;

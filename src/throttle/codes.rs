@@ -52,8 +52,9 @@ impl Throttle {
         let tx = self.store.begin(caller).await?; // any `?` from here to commit counts nothing
         let counted = counts::reserve(&tx, namespace, &buckets, Period::at(now), Attempt::Final).await?;
         // This one is counted already.
-        let without = |(count, _)| Count { used: count.used - 1, pending: 1, ..count };
-        check(counted.into_iter().map(without).collect())?;
+        let counts =
+            counted.into_iter().map(|(count, _)| Count { used: count.used - 1, pending: 1, ..count });
+        check(counts.collect())?;
         tx.commit().await
     }
 }

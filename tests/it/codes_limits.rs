@@ -240,7 +240,7 @@ async fn trace(
     };
     let made = service.users().create_code(request).await.unwrap().into_inner();
     let guess = if form == CodeForm::Digits { wrong(&made.code) } else { format!("code_{}", "0".repeat(64)) };
-    let request = LoginWithCodeRequest { code: guess, username, email, device: None };
+    let request = LoginWithCodeRequest { code: guess, username, email, ..Default::default() };
     let status = service.users().login_with_code(request).await.unwrap_err();
     let statements = service.replica.statements.lock().unwrap().take().unwrap();
     let own = statements.into_iter().map(|one| one.sql).filter(|sql| !sql.contains("keys_version"));
