@@ -47,6 +47,7 @@ BODIES = {
     "Users_Unlock": {},
     "Users_UpdatePrefs": {"prefs": {"theme": "dark"}},
     "Users_Login": {"username": "ada", "password": "correct horse"},
+    "Users_VerifyPassword": {"password": "correct horse"},
     "Users_Logout": {"sessionId": SESSION},
     "Users_ReadSession": {"sessionId": SESSION},
     "Users_CreateCode": {"id": "ada", "purpose": "CODE_PURPOSE_PASSWORD_RESET"},

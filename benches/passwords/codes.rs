@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use usersd::domain::caller::Caller;
 use usersd::domain::code::{CodeForm, CodePurpose, EnteredCode};
-use usersd::domain::session::Device;
+use usersd::domain::session::{Device, SessionRequest};
 use usersd::domain::username::Username;
 use usersd::error::Error;
 use usersd::ops::Operations;
@@ -59,7 +59,7 @@ async fn sample(ops: &Operations, caller: &Caller, name: &str) -> Result<(f64, f
     let used =
         CodeUse { code: EnteredCode::parse(wrong.to_owned()), user: Some(user), device: Device::default() };
     let begun = Instant::now();
-    let answer = ops.login_with_code(caller, &used).await;
+    let answer = ops.login_with_code(caller, &used, SessionRequest::default()).await;
     let tried = begun.elapsed().as_secs_f64();
     match answer {
         Err(Error::BadCode) => Ok((made, tried)),

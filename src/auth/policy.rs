@@ -30,7 +30,9 @@ fn of_users(method: &str) -> Option<Scope> {
             Scope::UsersAdmin
         }
         "ReadSession" | "ListSessions" => Scope::SessionsRead,
-        "Login" | "Logout" | "DeleteSession" | "DeleteSessions" | "LoginWithCode" => Scope::SessionsWrite,
+        "Login" | "LoginWithCode" | "VerifyPassword" | "Logout" | "DeleteSession" | "DeleteSessions" => {
+            Scope::SessionsWrite
+        }
         "CreateCode" => Scope::CodesWrite,
         _ => return None,
     })

@@ -153,8 +153,13 @@ impl Operations {
     /// # Errors
     ///
     /// Those of every code.
-    pub async fn login_with_code(&self, caller: &Caller, used: &CodeUse) -> Result<(SessionToken, Session)> {
-        self.redeem(caller, used, &LoginWithCode).await
+    pub async fn login_with_code(
+        &self,
+        caller: &Caller,
+        used: &CodeUse,
+        wanted: SessionRequest,
+    ) -> Result<(SessionToken, Session)> {
+        self.redeem(caller, used, &LoginWithCode(wanted)).await
     }
 }
 
@@ -229,7 +234,7 @@ impl Redemption for ResetPassword {
     }
 }
 
-struct LoginWithCode;
+struct LoginWithCode(SessionRequest);
 
 impl Redemption for LoginWithCode {
     const PURPOSE: CodePurpose = CodePurpose::Login;
@@ -242,8 +247,7 @@ impl Redemption for LoginWithCode {
         tx: &Transaction,
         right: RightCode,
     ) -> Result<Self::Output> {
-        let wanted = SessionRequest { device: right.device, ..SessionRequest::default() };
-        ops.open_session_in(tx, caller, &right.user, &wanted, &[Amr::Code], None).await
+        ops.open_session_in(tx, caller, &right.user, &self.0, &[Amr::Code], None).await
     }
 }
 

@@ -45,11 +45,17 @@ impl Operations {
         if edit.password.is_some() {
             user.password_updated = Some(user.updated);
         }
-        if edit.end_sessions {
+        if edit.end_sessions || self.is_ending(&edit.fields) {
             store::sessions::delete_of_user(tx, namespace, &user.id, None).await?;
             store::codes::delete_of_user(tx, namespace, &user.id).await?;
         }
         store::users::update(tx, namespace, before, user, edit.password.as_ref()).await?;
         store::events::append(tx, caller, &event.changing(user.version, edit.fields)).await
+    }
+
+    /// Returns true if a change of these fields ends the sessions of the user.
+    fn is_ending(&self, fields: &[&str]) -> bool {
+        self.rules.end_sessions_on_change
+            && fields.iter().any(|field| ["email", "sso_enabled"].contains(field))
     }
 }

@@ -145,8 +145,8 @@ impl Operations {
         }
     }
 
-    /// Writes `changes`; with a password among them, all sessions end. Where nothing is to change nothing is
-    /// written, and the user is as it was.
+    /// Writes `changes`; with a password among them, all sessions end, as they do with another e-mail address or
+    /// `sso_enabled` (`sessions.end_on_change`). Where nothing is to change nothing is written, and the user is as it was.
     ///
     /// # Errors
     ///

@@ -11,6 +11,7 @@ mod m20261126_000008_tail;
 mod m20261126_000009_totals;
 mod m20261126_000010_key_changes;
 mod m20261126_000011_idempotency_keys;
+mod m20261126_000012_proof;
 mod m20261126_000013_codes;
 
 use sea_orm::{
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000009_totals::MIGRATION),
             Box::new(m20261126_000010_key_changes::MIGRATION),
             Box::new(m20261126_000011_idempotency_keys::MIGRATION),
+            Box::new(m20261126_000012_proof::MIGRATION),
             Box::new(m20261126_000013_codes::MIGRATION),
         ]
     }

@@ -20,7 +20,7 @@ crate::on_every_backend!(
 const DOCUMENT: &str = include_str!("../../proto/openapi.json");
 
 /// The operations in an order in which each example works, from an empty database on.
-const ORDER: [&str; 41] = [
+const ORDER: [&str; 42] = [
     "Users_Create",
     "Users_Read",
     "Users_Read_1",
@@ -36,6 +36,7 @@ const ORDER: [&str; 41] = [
     "Users_UpdatePassword",
     "Users_SetPassword",
     "Users_Login",
+    "Users_VerifyPassword",
     "Users_ReadSession",
     "Users_ListSessions",
     "Users_Logout",

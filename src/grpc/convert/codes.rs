@@ -1,8 +1,11 @@
 //! Requests about codes.
 
+use std::time::Duration;
+
 use crate::domain::code::{CodeForm, CodePurpose, DIGITS, EnteredCode};
 use crate::domain::email::Email;
 use crate::domain::password::{Password, PasswordPolicy};
+use crate::domain::session::SessionRequest;
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Fields, Result};
@@ -10,6 +13,7 @@ use crate::ops::codes::{CodeUse, NewCode};
 use crate::ops::users::UserRef;
 use crate::pb;
 
+use super::sessions::session_request;
 use super::{device_of, non_empty, required_password};
 
 /// The texts by which a request names a user: id, username and e-mail address.
@@ -96,6 +100,18 @@ pub(in crate::grpc) fn code_use(code: String, names: &Names, device: Option<pb::
     let mut fields = Fields::default();
     let used = entered(code, names, device, &mut fields);
     used.filter(|_| fields.is_empty()).ok_or(Error::Invalid(fields))
+}
+
+/// A code that was entered, and the session that it is to open, which may last as long as `longest`.
+pub(in crate::grpc) fn code_login(
+    request: pb::LoginWithCodeRequest,
+    longest: Duration,
+) -> Result<(CodeUse, SessionRequest)> {
+    let mut fields = Fields::default();
+    let pb::LoginWithCodeRequest { code, id, username, email, device, lifetime, replace_session } = request;
+    let used = entered(code, &[id, username, email], device.clone(), &mut fields);
+    let wanted = session_request(device, lifetime, &replace_session, longest, &mut fields);
+    used.zip(wanted).filter(|_| fields.is_empty()).ok_or(Error::Invalid(fields))
 }
 
 /// A code that was entered, and the password that it sets.
