@@ -68,6 +68,15 @@ pub enum Error {
     /// The password is right and the user may not sign in.
     #[error("the user is blocked")]
     UserBlocked,
+    /// Wrong, used, replaced, expired: one answer for all, so that nothing can be learnt of a code.
+    #[error("the code is not valid")]
+    BadCode,
+    /// Too many codes were made.
+    #[error("too many codes were made")]
+    TooManyCodes {
+        /// When the caller may try again.
+        retry_after: Duration,
+    },
     /// The password could not be hashed in time.
     #[error("password hashing is busy")]
     HasherBusy {
@@ -166,6 +175,8 @@ impl Error {
             Self::IdempotencyKeyReused => (Code::FailedPrecondition, ErrorReason::IdempotencyKeyReused),
             Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
             Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
+            Self::BadCode => (Code::Unauthenticated, ErrorReason::BadCode),
+            Self::TooManyCodes { .. } => (Code::ResourceExhausted, ErrorReason::TooManyCodes),
             Self::TooManyAttempts { .. } => (Code::ResourceExhausted, ErrorReason::TooManyAttempts),
             Self::HasherBusy { .. } => (Code::ResourceExhausted, ErrorReason::HasherBusy),
             Self::KeyUnknown => (Code::Unauthenticated, ErrorReason::KeyMissingOrUnknown),

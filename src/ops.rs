@@ -1,11 +1,14 @@
 //! The operations of the service: hashing, then a transaction of changes and their event.
 
+pub mod codes;
+mod edits;
 mod housekeeping;
 pub mod keys;
 pub mod list;
 pub mod login;
 mod logs;
 pub mod passwords;
+mod redeem;
 mod repeats;
 mod seen;
 pub mod sessions;
@@ -22,7 +25,7 @@ use std::time::Duration;
 use crate::blocklist::Blocklist;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{CacheSettings, Config, ThrottleLimits};
+use crate::config::{CacheSettings, Codes, Config, ThrottleLimits};
 use crate::devices::{Devices, OpenError};
 use crate::domain::caller::Caller;
 use crate::domain::idempotency::CallDigester;
@@ -60,6 +63,8 @@ pub struct Rules {
     pub logs_keep: Option<Duration>,
     /// The limits on guessing passwords.
     pub throttle: ThrottleLimits,
+    /// The lifetimes of codes, and the limits on making them.
+    pub codes: Codes,
     /// The longest time that the statements of a list may take together.
     pub list_timeout: Duration,
     /// The cache of sessions and users.
@@ -77,6 +82,7 @@ impl From<&Config> for Rules {
             trash_keep: config.trash.keep,
             logs_keep: config.logs.keep,
             throttle: config.throttle.clone(),
+            codes: config.codes.clone(),
             list_timeout: config.pool.list_timeout,
             cache: config.cache.clone(),
         }

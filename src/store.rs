@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod clocks;
+pub mod codes;
 pub mod coherence;
 mod connect;
 mod connection;

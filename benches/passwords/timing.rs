@@ -52,7 +52,8 @@ pub(crate) async fn measure() -> Result<Vec<Figure>> {
         max_wait: Duration::from_mins(1),
         min_cpu_percent: 100,
     };
-    let rules = Rules { throttle: unlimited(), ..Rules::from(&Config::default()) };
+    let mut rules = Rules { throttle: unlimited(), ..Rules::from(&Config::default()) };
+    rules.codes.per_user = 0;
     let devices = Devices::open(None)?;
     let ops = Operations::new(store.clone(), Hasher::new(setup)?, Clock::System, rules, devices).await?;
     let caller = Caller::server(Namespace::parse("default")?);
@@ -84,6 +85,10 @@ pub(crate) async fn measure() -> Result<Vec<Figure>> {
     let figures = vec![
         of_a_hash("whether time tells who exists: largest difference of medians", most - least),
         of_a_hash("the same, unknown and wrong where costs differ, means", mixed(&ops, &caller).await?),
+        of_a_hash(
+            "the same, making a code and trying wrong digits",
+            super::codes::differ(&ops, &caller).await?,
+        ),
     ];
     store.close().await;
     Ok(figures)

@@ -23,12 +23,17 @@ fn of_users(method: &str) -> Option<Scope> {
             Scope::UsersRead
         }
         "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
+        // A code proves that the user asks for it.
+        "VerifyEmail" | "ConfirmEmailChange" | "ResetPassword" => Scope::UsersWrite,
         // Operations that can take an account over or lose it.
         "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin
         }
         "ReadSession" | "ListSessions" => Scope::SessionsRead,
-        "Login" | "VerifyPassword" | "Logout" | "DeleteSession" | "DeleteSessions" => Scope::SessionsWrite,
+        "Login" | "LoginWithCode" | "VerifyPassword" | "Logout" | "DeleteSession" | "DeleteSessions" => {
+            Scope::SessionsWrite
+        }
+        "CreateCode" => Scope::CodesWrite,
         _ => return None,
     })
 }

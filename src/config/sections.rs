@@ -241,6 +241,20 @@ settings! {
         familiar: Duration = 90 * DAY, duration;
     }
 
+    /// Codes that callers deliver.
+    codes: Codes {
+        /// The time for which a link for `EMAIL_VERIFICATION` is valid. Digits are for ten minutes at most.
+        email_verification: Duration = DAY, lifetime;
+        /// The same for `EMAIL_CHANGE`.
+        email_change: Duration = Duration::from_hours(1), lifetime;
+        /// The same for `PASSWORD_RESET`.
+        password_reset: Duration = Duration::from_hours(1), lifetime;
+        /// Codes that are made within an hour for one address of end users; 0: any number.
+        per_address: u32 = 100, number(0..=1_000_000);
+        /// The same under one name of a user; 0: any number.
+        per_user: u32 = 20, number(0..=1_000_000);
+    }
+
     /// Sessions.
     sessions: Sessions {
         /// The time after which a session ends by itself.

@@ -17,6 +17,8 @@ named_enum! {
         SessionsWrite = "sessions.write",
         /// Make, list and revoke the keys of a namespace.
         KeysAdmin = "keys.admin",
+        /// Make codes, which can take an account over.
+        CodesWrite = "codes.write",
     }
 }
 
@@ -98,7 +100,7 @@ mod tests {
         let some = Scopes::parse(["sessions.read", "users.read"]).unwrap();
         assert_eq!(some.to_string(), "users.read sessions.read");
         assert!(some.contains(Scope::UsersRead) && !some.contains(Scope::UsersWrite));
-        assert_eq!(all.without(some).names().count(), 4);
+        assert_eq!(all.without(some).names().count(), 5);
         assert_eq!(Scopes::from_trusted("users.read later.scope"), Scopes::parse(["users.read"]).unwrap());
     }
 

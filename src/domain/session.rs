@@ -72,6 +72,8 @@ named_enum! {
     Amr {
         /// The password.
         Password = "pwd",
+        /// A code that was delivered to the user, which RFC 8176 has no name for: `otp` is one of an authenticator.
+        Code = "code",
         /// A one-time password or code, of a generator or sent to the user.
         Otp = "otp",
         /// A recovery code.

@@ -239,6 +239,52 @@ impl Users for UsersService {
         Ok(Response::new(pb::DeleteSessionsResponse { deleted: i64::try_from(deleted).unwrap_or(i64::MAX) }))
     }
 
+    async fn create_code(&self, request: Request<pb::CreateCodeRequest>) -> Reply<pb::CreateCodeResponse> {
+        let caller = caller(&request)?;
+        let (code, expires) = self.ops.create_code(&caller, convert::new_code(request.into_inner())?).await?;
+        Ok(Response::new(pb::CreateCodeResponse { code: (*code).clone(), expires: expires.seconds() }))
+    }
+
+    async fn verify_email(&self, request: Request<pb::VerifyEmailRequest>) -> Reply<pb::VerifyEmailResponse> {
+        let caller = caller(&request)?;
+        let pb::VerifyEmailRequest { code, id, username, email, device } = request.into_inner();
+        let used = convert::code_use(code, &[id, username, email], device)?;
+        let user = self.ops.verify_email(&caller, &used).await?;
+        Ok(Response::new(pb::VerifyEmailResponse { user: Some(user.into()) }))
+    }
+
+    async fn confirm_email_change(
+        &self,
+        request: Request<pb::ConfirmEmailChangeRequest>,
+    ) -> Reply<pb::ConfirmEmailChangeResponse> {
+        let caller = caller(&request)?;
+        let pb::ConfirmEmailChangeRequest { code, id, username, email, device } = request.into_inner();
+        let used = convert::code_use(code, &[id, username, email], device)?;
+        let user = self.ops.confirm_email_change(&caller, &used).await?;
+        Ok(Response::new(pb::ConfirmEmailChangeResponse { user: Some(user.into()) }))
+    }
+
+    async fn reset_password(
+        &self,
+        request: Request<pb::ResetPasswordRequest>,
+    ) -> Reply<pb::ResetPasswordResponse> {
+        let caller = caller(&request)?;
+        let (used, new) = convert::password_reset(request.into_inner(), self.ops.policy())?;
+        let user = self.ops.reset_password(&caller, &used, new).await?;
+        Ok(Response::new(pb::ResetPasswordResponse { user: Some(user.into()) }))
+    }
+
+    async fn login_with_code(
+        &self,
+        request: Request<pb::LoginWithCodeRequest>,
+    ) -> Reply<pb::LoginWithCodeResponse> {
+        let caller = caller(&request)?;
+        let (used, wanted) = convert::code_login(request.into_inner(), self.ops.max_session_lifetime())?;
+        let (token, session) = self.ops.login_with_code(&caller, &used, wanted).await?;
+        let session = convert::session(session, token.expose().to_owned());
+        Ok(Response::new(pb::LoginWithCodeResponse { session: Some(session) }))
+    }
+
     async fn list_logs(&self, request: Request<pb::ListLogsRequest>) -> Reply<pb::ListLogsResponse> {
         let caller = caller(&request)?;
         let (user, filter, wanted) = convert::parse_list_logs(request.into_inner())?;

@@ -46,11 +46,12 @@ pub(super) struct Removed {
     ended_keys: u64,
     cleared_logs: u64,
     idempotency_keys: u64,
+    codes: u64,
 }
 
 impl Removed {
     /// The counts, in the order of their fields.
-    pub(super) fn counts(&self) -> [u64; 8] {
+    pub(super) fn counts(&self) -> [u64; 9] {
         let Self {
             sessions,
             events,
@@ -60,8 +61,9 @@ impl Removed {
             ended_keys,
             cleared_logs,
             idempotency_keys,
+            codes,
         } = *self;
-        [sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs, idempotency_keys]
+        [sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs, idempotency_keys, codes]
     }
 }
 
@@ -117,6 +119,7 @@ impl Operations {
                 ended_keys,
                 cleared_logs,
                 idempotency_keys,
+                codes,
             } = removed;
             tracing::info!(
                 sessions,
@@ -127,6 +130,7 @@ impl Operations {
                 ended_keys,
                 cleared_logs,
                 idempotency_keys,
+                codes,
                 "housekeeping removed what was due"
             );
         }
@@ -156,6 +160,7 @@ impl Operations {
         repeat(&mut removed.ended_keys, || self.forget_ended_keys(BATCH)).await?;
         repeat(&mut removed.attempts, || self.remove_old_attempts()).await?;
         repeat(&mut removed.idempotency_keys, || self.remove_old_calls()).await?;
+        repeat(&mut removed.codes, || self.remove_old_codes()).await?;
         repeat(&mut removed.users, || self.purge_old_trash()).await?;
         removed.cleared_logs += self.clear_logs_of_purged().await?;
         Ok(())
@@ -240,6 +245,14 @@ impl Operations {
         let removed = store::idempotency_keys::delete_before(&tx, cutoff, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
+    }
+
+    async fn remove_old_codes(&self) -> Result<u64> {
+        let tx = self.store.begin_sweep().await?;
+        let codes = store::codes::delete_expired(&tx, self.clock.now(), BATCH).await?;
+        let tries = self.throttle.delete_old_tries(&tx, BATCH).await?;
+        tx.commit().await?;
+        Ok(codes + tries)
     }
 
     async fn purge_old_trash(&self) -> Result<u64> {

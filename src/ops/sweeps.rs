@@ -9,8 +9,17 @@ use crate::metrics::{ByLabel, Counter, Registry, timestamp};
 use super::housekeeping::Removed;
 
 /// The kinds of rows, in the order of [`Removed::counts`].
-const KINDS: [&str; 8] =
-    ["session", "event", "attempt", "user", "expired_key", "ended_key", "cleared_log", "idempotency_key"];
+const KINDS: [&str; 9] = [
+    "session",
+    "event",
+    "attempt",
+    "user",
+    "expired_key",
+    "ended_key",
+    "cleared_log",
+    "idempotency_key",
+    "code",
+];
 
 /// The counts of housekeeping. Cheap to clone.
 #[derive(Clone)]

@@ -414,6 +414,11 @@ ROUTES = {
     "DeleteSession": ("DELETE", "/v1/users/{user_id}/sessions/{session_id}"),
     "DeleteSessions": ("DELETE", "/v1/users/{user_id}/sessions"),
     "ListLogs": ("GET", "/v1/users/{user_id}/logs"),
+    "CreateCode": ("POST", "/v1/codes"),
+    "VerifyEmail": ("POST", "/v1/users:verifyEmail"),
+    "ConfirmEmailChange": ("POST", "/v1/users:confirmEmailChange"),
+    "ResetPassword": ("POST", "/v1/users:resetPassword"),
+    "LoginWithCode": ("POST", "/v1/sessions:loginWithCode"),
 }
 
 

@@ -15,6 +15,8 @@ mod batch;
 mod blocklist;
 mod cache;
 mod cluster;
+mod codes;
+mod codes_limits;
 mod compression;
 mod connect;
 mod connect_streams;

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait as _, Statement};
 use usersd::pb::{
-    BatchReadRequest, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest, DeleteSessionsRequest,
-    ListKeyLogsRequest, ListLogsRequest, ListRequest, ListSessionsRequest, LogEvent, LogoutRequest,
-    PurgeRequest, ReadPrefsRequest, ReadRequest, ReadSessionRequest, ReadTrashRequest, RestoreRequest,
-    SearchRequest, SetPasswordRequest, UpdatePasswordRequest, UpdatePrefsRequest, UpdateRequest,
-    UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
+    BatchReadRequest, CodePurpose, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest,
+    DeleteSessionsRequest, ListKeyLogsRequest, ListLogsRequest, ListRequest, ListSessionsRequest, LogEvent,
+    LogoutRequest, PurgeRequest, ReadPrefsRequest, ReadRequest, ReadSessionRequest, ReadTrashRequest,
+    RestoreRequest, SearchRequest, SetPasswordRequest, UpdatePasswordRequest, UpdatePrefsRequest,
+    UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
 };
 
 use usersd::domain::list::Filters;
 use usersd::domain::namespace::Namespace;
 use usersd::store::search::probes;
 
+use crate::codes::{NEW_EMAIL, PURPOSES, asking, code, digits, uses};
 use crate::support::{Backend, PASSWORD, START, Service, ada, create, login, nth};
 
 crate::on_every_backend!(no_statement_reads_a_whole_table);
@@ -152,6 +153,7 @@ async fn call_everything(service: &Service) {
     lists(service).await;
     accounts(service).await;
     sessions_and_logs(service).await;
+    codes(service).await;
     service.replica.ops.clean_up().await.unwrap();
     // With an idle limit there are more.
     let replica =
@@ -254,6 +256,30 @@ async fn accounts(service: &Service) {
     users.purge(PurgeRequest { id: other, ..PurgeRequest::default() }).await.unwrap();
 }
 
+async fn codes(service: &Service) {
+    for purpose in PURPOSES {
+        for request in [asking(purpose), digits(purpose)] {
+            let made = code(service, request).await;
+            uses(service, purpose, "000000").await.unwrap_err();
+            uses(service, purpose, &made).await.unwrap();
+            if purpose == CodePurpose::EmailChange {
+                let email = Some("ada@example.com".into());
+                let back = ReadRequest { email: NEW_EMAIL.into(), ..ReadRequest::default() };
+                let id = service.users().read(back).await.unwrap().into_inner().user.unwrap().id;
+                service
+                    .users()
+                    .update(UpdateRequest { id, email, ..UpdateRequest::default() })
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+    let by_email = ReadRequest { email: "ada@example.com".into(), ..ReadRequest::default() };
+    let user_id = service.users().read(by_email).await.unwrap().into_inner().user.unwrap().id;
+    let set = SetPasswordRequest { user_id, new_password: PASSWORD.into(), ..SetPasswordRequest::default() };
+    service.users().set_password(set).await.unwrap();
+}
+
 async fn sessions_and_logs(service: &Service) {
     let mut users = service.users();
     let session = login(service, "ada").await;
@@ -302,7 +328,7 @@ pub(crate) async fn explain(service: &Service, statement: &Statement) -> Vec<Str
 
 /// What is wrong with a plan.
 fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'static str> {
-    let tables = ["users", "sessions", "events", "idempotency_keys"];
+    let tables = ["users", "sessions", "events", "idempotency_keys", "codes", "code_tries"];
     let scan = if backend == Backend::Sqlite { "SCAN " } else { "Seq Scan on " };
     let whole = |line: &String| {
         let rest = line.split_once(scan).map(|(_, rest)| rest.split(' ').next().unwrap_or_default());
