@@ -1,10 +1,13 @@
 //! The operations of the service: hashing, then a transaction of changes and their event.
 
+mod deletion;
 mod housekeeping;
 pub mod keys;
 pub mod list;
 mod logs;
+pub mod namespaces;
 pub mod passwords;
+mod quotas;
 mod repeats;
 mod seen;
 pub mod sessions;
@@ -27,6 +30,7 @@ use crate::domain::caller::Caller;
 use crate::domain::idempotency::CallDigester;
 use crate::domain::page_token::TokenKey;
 use crate::domain::password::PasswordPolicy;
+use crate::domain::quota::Quotas;
 use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
@@ -61,6 +65,8 @@ pub struct Rules {
     pub list_timeout: Duration,
     /// The cache of sessions and users.
     pub cache: CacheSettings,
+    /// The limits of namespaces that have none of their own.
+    pub limits: Quotas,
 }
 
 impl From<&Config> for Rules {
@@ -75,6 +81,7 @@ impl From<&Config> for Rules {
             throttle: config.throttle.clone(),
             list_timeout: config.pool.list_timeout,
             cache: config.cache.clone(),
+            limits: config.namespaces.limits(),
         }
     }
 }

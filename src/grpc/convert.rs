@@ -3,6 +3,7 @@
 mod changes;
 mod keys;
 mod list;
+mod namespaces;
 mod notes;
 mod prefs;
 mod repeats;
@@ -28,6 +29,10 @@ pub(super) use changes::changes;
 pub(super) use keys::{key_logs, key_to_delete, new_key, parse_key_logs};
 pub(super) use list::{
     batch, ids, listed, listing, logs, parse_list_logs, parse_list_sessions, search, session_ref, sessions,
+};
+pub(super) use namespaces::{
+    listed_namespaces, namespace_limits, namespace_name, namespace_usage, namespaces_page, new_namespace,
+    to_delete,
 };
 pub(super) use prefs::{message as prefs_message, prefs_change};
 

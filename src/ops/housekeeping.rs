@@ -185,7 +185,7 @@ impl Operations {
                 let tx = self.store.begin_as_server().await?;
                 store::totals::correct(&tx, &namespace).await?;
                 tx.commit().await?;
-                tracing::warn!(namespace = namespace.as_str(), "corrected the number of users");
+                tracing::warn!(namespace = namespace.as_str(), "corrected the numbers of users and sessions");
             }
             namespace.as_str().clone_into(&mut after);
         }
@@ -246,6 +246,8 @@ impl Operations {
             };
             match self.remove(&caller, &user, still_due).await {
                 Ok(()) | Err(Error::UserNotFound) => {}
+                // It goes with its namespace.
+                Err(Error::NamespaceBeingDeleted) => failed += 1,
                 Err(error @ Error::DatabaseUnavailable(_)) => return Err(error),
                 // One that cannot be removed must not keep all others in the trash.
                 Err(error) => {

@@ -8,6 +8,7 @@ use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::page_token::ListFields;
 use crate::domain::password::{Password, PasswordHash};
+use crate::domain::quota::Quota;
 use crate::domain::session::{Device, Session, SessionToken, StoredSession};
 use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
@@ -107,7 +108,7 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only,
-    /// [`Error::HasherBusy`], [`Error::TooManyAttempts`].
+    /// [`Error::HasherBusy`], [`Error::TooManyAttempts`], [`Error::QuotaExceeded`].
     pub async fn login(&self, caller: &Caller, login: Login) -> Result<(SessionToken, Session)> {
         self.with_verified_password(caller, &NamedLogin { named: login.named(), login }).await
     }
@@ -150,6 +151,7 @@ impl Operations {
             store::users::renew_password(&tx, &caller.namespace, id, rehashed).await?;
         }
         self.end_oldest(&tx, caller, &user.id).await?;
+        self.claim_quota(&tx, caller, Quota::Sessions).await?;
         let new = self.new_session(caller, &user, device)?;
         store::sessions::insert(&tx, &caller.namespace, token.digest(), &new).await?;
         let event = Event::new(new.created, Action::SessionCreated, Some(user.id.clone()));

@@ -8,9 +8,18 @@ use crate::metrics::{ByLabel, Counter, Registry, timestamp};
 
 use super::housekeeping::Removed;
 
-/// The kinds of rows, in the order of [`Removed::counts`].
-const KINDS: [&str; 8] =
-    ["session", "event", "attempt", "user", "expired_key", "ended_key", "cleared_log", "idempotency_key"];
+/// The kinds of rows, in the order of [`Removed::counts`], and last those of deleted namespaces.
+const KINDS: [&str; 9] = [
+    "session",
+    "event",
+    "attempt",
+    "user",
+    "expired_key",
+    "ended_key",
+    "cleared_log",
+    "idempotency_key",
+    "namespace_row",
+];
 
 /// The counts of housekeeping. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +48,11 @@ impl Sweeps {
         } else {
             self.failed.inc();
         }
+    }
+
+    /// Counts rows of deleted namespaces.
+    pub(super) fn note_namespace_rows(&self, removed: u64) {
+        self.removed.of(KINDS.len() - 1).inc_by(removed);
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {

@@ -19,7 +19,7 @@ crate::on_every_backend!(
 const DOCUMENT: &str = include_str!("../../proto/openapi.json");
 
 /// The operations in an order in which each example works, from an empty database on.
-const ORDER: [&str; 36] = [
+const ORDER: [&str; 41] = [
     "Users_Create",
     "Users_Read",
     "Users_Read_1",
@@ -49,6 +49,11 @@ const ORDER: [&str; 36] = [
     "Users_Restore",
     "Users_Delete",
     "Users_Purge",
+    "Namespaces_CreateNamespace",
+    "Namespaces_UpdateNamespace",
+    "Namespaces_ReadNamespace",
+    "Namespaces_ListNamespaces",
+    "Namespaces_DeleteNamespace",
     "Keys_List",
     "Keys_ListLogs",
     "Keys_Create",

@@ -223,6 +223,10 @@ pub(super) fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
         | LogEvent::KeyCreated
         | LogEvent::KeyRevoked
         | LogEvent::KeyExpired
+        | LogEvent::NamespaceCreated
+        | LogEvent::NamespaceUpdated
+        | LogEvent::NamespaceDeleted
+        | LogEvent::NamespacePurged
         | LogEvent::UserRestored
         | LogEvent::UserPurged
         | LogEvent::PasswordRefused
