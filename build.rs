@@ -10,7 +10,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const PROTOS: [&str; 3] = ["users.proto", "keys.proto", "errors.proto"];
+const PROTOS: [&str; 4] = ["users.proto", "keys.proto", "namespaces.proto", "errors.proto"];
 const USER_AGENTS: &str = "src/devices/data/regexes.yaml";
 
 fn main() -> Result<()> {

@@ -5,6 +5,7 @@ mod copy;
 mod doctor;
 mod health;
 mod keys;
+mod namespaces;
 mod signals;
 mod start;
 
@@ -85,6 +86,11 @@ enum Action {
     Key {
         #[command(subcommand)]
         step: keys::Step,
+    },
+    /// Create, limit, list and delete namespaces
+    Namespace {
+        #[command(subcommand)]
+        step: namespaces::Step,
     },
     /// Copy an SQLite database to a new file, also while servers run on it
     Backup {
@@ -185,6 +191,7 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
                 Box::pin(doctor::execute(&config, command.config.as_deref(), *json)).await
             }
             Some(Action::Key { step }) => Box::pin(keys::execute(&config, step)).await,
+            Some(Action::Namespace { step }) => Box::pin(namespaces::execute(&config, step)).await,
             _ => Box::pin(serve(&config, Source { path: command.config.clone(), overrides })).await,
         }
     });

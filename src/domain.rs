@@ -14,6 +14,7 @@ pub mod page_token;
 pub mod password;
 pub mod postgres_url;
 pub mod prefs;
+pub mod quota;
 pub mod scope;
 pub mod secret;
 pub mod session;

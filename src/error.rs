@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tonic::Code;
 
+use crate::domain::namespace::Namespace;
+use crate::domain::quota::Quota;
 use crate::pb::ErrorReason;
 
 pub use transcode::Fields;
@@ -113,6 +115,27 @@ pub enum Error {
     /// The namespace has as many keys as it may have.
     #[error("the namespace has the maximum number of keys: delete unused ones")]
     TooManyKeys,
+    /// The namespace was never created and holds nothing.
+    #[error("no such namespace")]
+    NamespaceNotFound,
+    /// The namespace was created before.
+    #[error("the namespace was created before")]
+    NamespaceTaken,
+    /// The namespace is being deleted.
+    #[error("the namespace is being deleted")]
+    NamespaceBeingDeleted,
+    /// The namespace has reached a limit.
+    #[error("the namespace may have {limit} {} and no more", .quota.subject())]
+    QuotaExceeded {
+        /// The namespace.
+        namespace: Namespace,
+        /// The limit.
+        quota: Quota,
+        /// Its value.
+        limit: u32,
+        /// When the caller may try again, if time helps.
+        retry_after: Option<Duration>,
+    },
     /// There is no such RPC.
     #[error("no such method")]
     MethodUnknown,
@@ -185,6 +208,10 @@ impl Error {
             Self::NamespaceMissing => (Code::InvalidArgument, ErrorReason::NamespaceMissing),
             Self::KeyNotFound => (Code::NotFound, ErrorReason::KeyNotFound),
             Self::TooManyKeys => (Code::ResourceExhausted, ErrorReason::TooManyKeys),
+            Self::NamespaceNotFound => (Code::NotFound, ErrorReason::NamespaceNotFound),
+            Self::NamespaceTaken => (Code::AlreadyExists, ErrorReason::NamespaceTaken),
+            Self::NamespaceBeingDeleted => (Code::FailedPrecondition, ErrorReason::NamespaceBeingDeleted),
+            Self::QuotaExceeded { .. } => (Code::ResourceExhausted, ErrorReason::QuotaExceeded),
             Self::MethodUnknown => (Code::Unimplemented, ErrorReason::MethodUnknown),
             Self::NamespaceMismatch => (Code::PermissionDenied, ErrorReason::NamespaceMismatch),
             Self::ForeignOrigin(_) => (Code::PermissionDenied, ErrorReason::ForeignOrigin),

@@ -3,6 +3,7 @@
 pub mod codec;
 mod convert;
 pub mod keys;
+pub mod namespaces;
 pub mod status;
 pub mod users;
 

@@ -1,13 +1,16 @@
 //! The operations of the service: hashing, then a transaction of changes and their event.
 
 pub mod codes;
+mod deletion;
 mod edits;
 mod housekeeping;
 pub mod keys;
 pub mod list;
 pub mod login;
 mod logs;
+pub mod namespaces;
 pub mod passwords;
+mod quotas;
 mod redeem;
 mod repeats;
 mod seen;
@@ -31,6 +34,7 @@ use crate::domain::caller::Caller;
 use crate::domain::idempotency::CallDigester;
 use crate::domain::page_token::TokenKey;
 use crate::domain::password::PasswordPolicy;
+use crate::domain::quota::Quotas;
 use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
@@ -69,6 +73,8 @@ pub struct Rules {
     pub list_timeout: Duration,
     /// The cache of sessions and users.
     pub cache: CacheSettings,
+    /// The limits of namespaces that have none of their own.
+    pub limits: Quotas,
 }
 
 impl From<&Config> for Rules {
@@ -85,6 +91,7 @@ impl From<&Config> for Rules {
             codes: config.codes.clone(),
             list_timeout: config.pool.list_timeout,
             cache: config.cache.clone(),
+            limits: config.namespaces.limits(),
         }
     }
 }

@@ -11,6 +11,8 @@ pub mod coherence;
 mod connect;
 mod connection;
 pub mod copy;
+pub mod deletion;
+mod directory;
 pub mod doctor;
 mod entity;
 pub mod events;
@@ -24,6 +26,7 @@ pub mod keys;
 mod lease;
 pub mod list;
 mod migration;
+pub mod namespaces;
 mod observer;
 mod outage;
 mod pool;
@@ -44,6 +47,7 @@ mod tail;
 pub mod totals;
 mod trust;
 mod turns;
+pub mod usage;
 pub mod users;
 mod whole;
 
@@ -64,6 +68,7 @@ use crate::error::{Error, Result};
 
 pub use connect::ConnectError;
 pub use connection::{Reader, Transaction};
+pub use directory::Directory;
 pub use health::{Fault, Health, State};
 pub use migration::{Step, Steps};
 pub use probe::KeysVersion;
@@ -121,6 +126,7 @@ pub struct Store {
     trust: Arc<Trust>,
     probe: Arc<Probe>,
     coherence: Arc<Coherence>,
+    directory: Arc<Directory>,
     /// The file on SQLite.
     file: Option<Arc<OpenedFile>>,
 }
@@ -165,8 +171,10 @@ impl Store {
 
     /// Begins a transaction that may write, for one call, when it is the caller's turn. Dropping it rolls it
     /// back.
-    /// Fails with `DatabaseUnavailable` if no connection comes free in time.
+    /// Fails with `DatabaseUnavailable` if no connection comes free in time, and with `NamespaceBeingDeleted`: the call may
+    /// have been admitted before.
     pub async fn begin(&self, caller: &Caller) -> Result<Transaction> {
+        self.directory.check(&caller.namespace)?;
         self.begin_for(&caller.flow()).await
     }
 

@@ -1,4 +1,4 @@
-"""Makes proto/openapi.json of what grpc-gateway's protoc-gen-openapiv3 writes for users.proto and keys.proto.
+"""Makes proto/openapi.json of what grpc-gateway's protoc-gen-openapiv3 writes for users.proto, keys.proto and namespaces.proto.
 
 The generator knows messages, routes and comments. What it cannot know is added here: keys, headers, the statuses that a call
 can fail with (from the tables in the comments), the body of errors, and examples. The same input gives the same bytes.
@@ -56,12 +56,16 @@ BODIES = {
     "Users_ResetPassword": {"code": CODE, "newPassword": "correct horse"},
     "Users_LoginWithCode": {"code": CODE},
     "Keys_Create": {"name": "orders", "scopes": ["users.read", "sessions.read"]},
+    "Namespaces_CreateNamespace": {"name": "shop", "limits": {"maxUsers": "10000"}},
+    "Namespaces_UpdateNamespace": {"limits": {"maxUsers": "20000", "maxCallsPerSecond": "100"}},
 }
 PARAMETERS = {
     ("*", "id"): "ada",
     ("*", "user_id"): "ada",
     ("*", "session_id"): PUBLIC,
     ("Keys_Delete", "id"): PUBLIC,
+    ("*", "name"): "shop",
+    ("Namespaces_DeleteNamespace", "confirmName"): "shop",
     ("Users_Read_1", "username"): "ada",
     ("Users_Search", "username"): "ad",
     ("Users_List", "search"): "ada",
@@ -101,7 +105,7 @@ ERROR = {
         "details": {
             "type": "array",
             "description": "One ErrorInfo, and what else helps.",
-            "items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("ErrorInfo", "BadRequest", "RetryInfo")]},
+            "items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("ErrorInfo", "BadRequest", "RetryInfo", "QuotaFailure")]},
         },
     },
     "required": ["code", "message", "details"],
@@ -120,6 +124,11 @@ VIOLATION = {
     "properties": {name: {"type": "string"} for name in ("field", "description", "reason")},
     "required": ["field", "description"],
 }
+QUOTA_VIOLATION = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("subject", "description")},
+    "required": ["subject", "description"],
+}
 DETAILS = {
     "ErrorInfo": detail("ErrorInfo", "The reason, for programs: one of ErrorReason in errors.proto. Expect new ones.", {
         "reason": {"type": "string"},
@@ -128,6 +137,9 @@ DETAILS = {
     }),
     "BadRequest": detail("BadRequest", "Every field at fault.", {
         "fieldViolations": {"type": "array", "items": VIOLATION},
+    }),
+    "QuotaFailure": detail("QuotaFailure", "The limit of a namespace that was reached.", {
+        "violations": {"type": "array", "items": QUOTA_VIOLATION},
     }),
     "RetryInfo": detail("RetryInfo", "When to try again.", {
         "retryDelay": {"type": "string", "description": "Seconds with an `s`, such as `1s`."},
@@ -266,7 +278,7 @@ def complete(operation, verb, schemas, common, shared):
 
 def optional_fields():
     """Message and field, in JSON's spelling, of what the protos mark as optional."""
-    for name in ("users.proto", "keys.proto"):
+    for name in ("users.proto", "keys.proto", "namespaces.proto"):
         for message, body in re.findall(r"^message (\w+) \{(.*?)^\}", (PROTO / name).read_text(), re.MULTILINE | re.DOTALL):
             for field in re.findall(r"^  optional \w+ (\w+) =", body, re.MULTILINE):
                 yield f"users.{message}", re.sub(r"_(\w)", lambda found: found[1].upper(), field)
@@ -296,7 +308,7 @@ def make_strict(schemas, in_requests):
 
 
 def main():
-    generated = [json.loads((pathlib.Path(sys.argv[1]) / f"{name}.openapi.json").read_text()) for name in ("users", "keys")]
+    generated = [json.loads((pathlib.Path(sys.argv[1]) / f"{name}.openapi.json").read_text()) for name in ("users", "keys", "namespaces")]
     schemas, paths, shared = {}, {}, {}
     for document in generated:
         schemas.update(document["components"]["schemas"])

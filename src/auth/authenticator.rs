@@ -12,6 +12,7 @@ use crate::config::{Auth, Config};
 use crate::domain::caller::Caller;
 use crate::domain::key::AllowedNamespaces;
 use crate::domain::namespace::Namespace;
+use crate::domain::quota::Quotas;
 use crate::domain::scope::Scope;
 use crate::domain::session::Device;
 use crate::error::{Error, Result};
@@ -61,6 +62,11 @@ impl Authenticator {
         self.allows_local_mode && self.keys.is_empty_ever()
     }
 
+    /// Returns the limits that were set for a namespace.
+    pub fn limits(&self, namespace: &Namespace) -> Quotas {
+        self.keys.directory().limits(namespace)
+    }
+
     /// Returns the principal of a request, by the key that it carries or the certificate of its connection.
     /// Fails with [`Error::KeyUnknown`] and [`Error::KeyAmbiguous`]; [`Error::ForeignOrigin`] for what a web
     /// page sends without a key; [`Error::DatabaseUnavailable`] if it cannot be known which keys there are.
@@ -102,8 +108,9 @@ impl Authenticator {
     }
 
     /// Returns the caller as which the principal makes a call that needs these scopes: its namespace, and
-    /// where it comes from. Fails with [`Error::ScopeMissing`]; [`Error::NamespaceMismatch`],
-    /// [`Error::NamespaceMissing`], and [`Error::Invalid`] if a header names no namespace.
+    /// where it comes from. A call about namespaces as wholes has none of its own, and is for root callers. Fails with
+    /// [`Error::ScopeMissing`]; [`Error::NamespaceMismatch`], [`Error::NamespaceMissing`],
+    /// [`Error::NamespaceBeingDeleted`], and [`Error::Invalid`] if a header names no namespace.
     pub fn authorize(
         &self,
         principal: &Arc<Principal>,
@@ -111,17 +118,27 @@ impl Authenticator {
         peer: &Peer,
         scopes: impl IntoIterator<Item = Scope>,
     ) -> Result<Caller> {
-        if let Some(missing) = scopes.into_iter().find(|scope| !principal.scopes.contains(*scope)) {
-            return Err(Error::ScopeMissing { scope: missing.name() });
+        let mut is_about_namespaces = false;
+        for scope in scopes {
+            if !principal.scopes.contains(scope) {
+                return Err(Error::ScopeMissing { scope: scope.name() });
+            }
+            is_about_namespaces |= scope == Scope::NamespacesAdmin;
         }
-        let namespace = self.namespace(principal, &head.headers)?;
+        let root = principal.namespaces == AllowedNamespaces::All || principal.is_anonymous();
+        let namespace = match is_about_namespaces {
+            true if root => Namespace::root(),
+            true => return Err(Error::NamespaceMismatch),
+            false => self.namespace(principal, &head.headers)?,
+        };
+        self.keys.directory().check(&namespace)?;
         let user_agent =
             head.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let (address, proxied) = address(&head.headers, peer.address.ip(), &self.trusted_proxies);
         Ok(Caller {
             name: Arc::clone(&principal.name),
             identity: principal.identity,
-            root: principal.namespaces == AllowedNamespaces::All || principal.is_anonymous(),
+            root,
             namespace,
             scopes: principal.scopes,
             address: Some(address),

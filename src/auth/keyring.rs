@@ -17,7 +17,7 @@ use crate::domain::secret::SecretDigest;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::key_changes::{KeyChanges, LastChange};
-use crate::store::{self, KeysVersion, Store};
+use crate::store::{self, Directory, KeysVersion, Store};
 
 use super::limits::UsageCounter;
 
@@ -152,6 +152,11 @@ impl KeyRing {
         };
         ring.refresh().await?;
         Ok(ring)
+    }
+
+    /// The namespaces that were created or are being deleted, which are read with the keys.
+    pub fn directory(&self) -> &Directory {
+        self.store.directory()
     }
 
     /// Returns true if no key was ever created.

@@ -50,7 +50,7 @@ impl UsageCounter {
     /// Fails with the time to wait before the next try.
     pub fn acquire_token(&self, limit: Limit, since: Instant) -> Result<(), Duration> {
         let Some(rate) = limit.rate else { return Ok(()) };
-        self.take_at(rate, u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        self.take_at(rate, nanoseconds(since.elapsed()))
     }
 
     /// Permits that are taken.
@@ -80,11 +80,20 @@ impl UsageCounter {
     }
 }
 
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Rates above which those are forgotten whose bucket is full: a new one is no different.
+const MAX_RATES: usize = 1_000;
+
 /// Counts the calls of each namespace that are worked on, of all its keys together.
 #[derive(Debug)]
 pub struct Namespaces {
     most: usize,
     running: Mutex<HashMap<Arc<str>, usize>>,
+    /// Of those with a limit of calls a second.
+    rates: Mutex<HashMap<Arc<str>, Arc<UsageCounter>>>,
 }
 
 /// A permit from the concurrency limit of one namespace, released on drop.
@@ -97,7 +106,21 @@ pub struct NamespacePermit {
 impl Namespaces {
     /// Each has `most` calls at a time.
     pub fn new(most: usize) -> Self {
-        Self { most, running: Mutex::default() }
+        Self { most, running: Mutex::default(), rates: Mutex::default() }
+    }
+
+    /// Counts a call of the namespace against its rate. `since` is any time before, the same for all calls.
+    /// Fails with the time to wait before the next try.
+    pub fn acquire_token(&self, namespace: &Namespace, rate: u32, since: Instant) -> Result<(), Duration> {
+        let counter = {
+            let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+            if rates.len() >= MAX_RATES && !rates.contains_key(namespace.as_str()) {
+                let now = nanoseconds(since.elapsed());
+                rates.retain(|_, counter| counter.full_at.load(Ordering::Relaxed) > now);
+            }
+            Arc::clone(rates.entry(namespace.shared()).or_default())
+        };
+        counter.acquire_token(Limit { calls: usize::MAX, rate: Some(rate) }, since)
     }
 
     /// Lets one call through.
@@ -164,6 +187,22 @@ mod tests {
         let now = Instant::now();
         assert!(meter.acquire_token(limit, now).is_ok() && meter.acquire_token(limit, now).is_err());
         assert!(meter.acquire_token(Limit { calls: 2, rate: None }, now).is_ok());
+    }
+
+    #[test]
+    fn a_rate_is_of_one_namespace_and_is_forgotten_when_its_bucket_is_full() {
+        let all = Namespaces::new(1);
+        let (one, two) = (Namespace::parse("one").unwrap(), Namespace::parse("two").unwrap());
+        let begun = Instant::now();
+        assert!(all.acquire_token(&one, 1, begun).is_ok());
+        assert!(all.acquire_token(&one, 1, begun).is_err());
+        assert!(all.acquire_token(&two, 1, begun).is_ok());
+        let hour_ago = begun.checked_sub(Duration::from_hours(1)).unwrap();
+        for n in 0..MAX_RATES {
+            let namespace = Namespace::parse(&format!("n{n}")).unwrap();
+            assert!(all.acquire_token(&namespace, 1_000_000, hour_ago).is_ok());
+        }
+        assert!(all.rates.lock().unwrap().len() <= MAX_RATES);
     }
 
     #[test]

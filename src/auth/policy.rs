@@ -13,6 +13,11 @@ pub fn scope_of(path: &str) -> Option<Scope> {
         "users.Keys" => {
             matches!(method, "Create" | "List" | "Delete" | "ListLogs").then_some(Scope::KeysAdmin)
         }
+        "users.Namespaces" => {
+            let methods =
+                ["CreateNamespace", "ReadNamespace", "ListNamespaces", "UpdateNamespace", "DeleteNamespace"];
+            methods.contains(&method).then_some(Scope::NamespacesAdmin)
+        }
         _ => None,
     }
 }

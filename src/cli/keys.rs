@@ -28,7 +28,7 @@ pub(super) enum Step {
         #[arg(long, value_name = "NS")]
         namespace: String,
         /// Its scopes, with commas between: users.read, users.write, users.admin, sessions.read,
-        /// sessions.write, codes.write, keys.admin
+        /// sessions.write, codes.write, keys.admin; with `*` also namespaces.admin
         #[arg(long, value_name = "SCOPES")]
         scopes: String,
         /// Its purpose, for people
@@ -96,7 +96,7 @@ async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<Exi
     let store = open_or_new(config).await?;
     // Before there is a key: with one, programs of this machine need one.
     let file = file.map(|path| new_file(path).map(|file| (path, file))).transpose()?;
-    let created = keys::create(&store, &Clock::System, new).await;
+    let created = keys::create(&store, &Clock::System, new, config.namespaces.limits()).await;
     if let (Err(_), Some((path, _))) = (&created, &file) {
         let _ = std::fs::remove_file(path); // it is empty
     }
@@ -176,12 +176,12 @@ async fn revoke(config: &Config, id: &str, descendants: bool) -> Result<ExitCode
     }
 }
 
-async fn close(store: &Store) {
+pub(super) async fn close(store: &Store) {
     let _ = tokio::time::timeout(super::CLOSE_TIMEOUT, store.close()).await;
 }
 
 /// RFC 3339, in UTC. Its years have four digits: the last second of them stands for all that come after.
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     const LAST: u64 = 253_402_300_799;
     let seconds = u64::try_from(at.seconds()).unwrap_or_default().min(LAST);
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 
 use crate::domain::key::AllowedNamespaces;
+use crate::domain::quota::{Quota, Quotas};
 use crate::domain::scope::Scopes;
 
 use super::tls_callers;
@@ -94,6 +95,14 @@ macro_rules! shown {
     ($value:expr, $show:expr) => {
         $show(&$value)
     };
+}
+
+impl NamespaceSettings {
+    /// All of them.
+    pub fn limits(&self) -> Quotas {
+        let Self { max_users, max_sessions, max_keys, max_calls_per_second } = *self;
+        Quotas::new([max_users, max_sessions, max_keys, max_calls_per_second].map(Some))
+    }
 }
 
 /// Declares the settings: `field: type = default, how it is read;`, and `=> how it is shown` where its type
@@ -337,6 +346,18 @@ settings! {
         connections: usize = 10_000, number(1..=1_000_000);
         /// Open connections of one address.
         connections_per_address: usize = 2_000, number(1..=1_000_000);
+    }
+
+    /// Limits of namespaces that have none of their own; 0: any number.
+    namespaces: NamespaceSettings {
+        /// Users, with those in the trash.
+        max_users: u32 = 0, number(0..=Quota::MAX_STORED);
+        /// Sessions.
+        max_sessions: u32 = 0, number(0..=Quota::MAX_STORED);
+        /// API keys.
+        max_keys: u32 = 0, number(0..=Quota::MAX_STORED);
+        /// Calls a second on each replica.
+        max_calls_per_second: u32 = 0, number(0..=Quota::MAX_CALLS);
     }
 
     /// Connections to the database.

@@ -58,6 +58,14 @@ named_enum! {
         CodeRefused = "CODE_REFUSED",
         /// A password was replaced by a code.
         PasswordReset = "PASSWORD_RESET",
+        /// A namespace was created.
+        NamespaceCreated = "NAMESPACE_CREATED",
+        /// Limits of a namespace changed.
+        NamespaceUpdated = "NAMESPACE_UPDATED",
+        /// A namespace began to be deleted.
+        NamespaceDeleted = "NAMESPACE_DELETED",
+        /// Nothing of a deleted namespace is left.
+        NamespacePurged = "NAMESPACE_PURGED",
     }
 }
 
@@ -76,7 +84,7 @@ pub struct Event {
     pub changed: Vec<&'static str>,
     /// From where; what is not known is taken from the caller.
     pub device: Device,
-    /// The public id of the session, or the id of the key, it is about; empty if it is about none.
+    /// The public id of the session, the id of the key, or the name of the namespace, it is about; empty if it is about none.
     pub session: String,
 }
 
@@ -133,6 +141,13 @@ pub struct LogRecord {
     pub session: String,
 }
 
+impl LogRecord {
+    /// Returns true if it is about an API key.
+    pub fn is_of_key(&self) -> bool {
+        matches!(self.action, Some(Action::KeyCreated | Action::KeyRevoked | Action::KeyExpired))
+    }
+}
+
 /// Which events a log shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogFilter {
@@ -154,7 +169,7 @@ impl LogFilter {
 /// Which events of keys a log shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyLogFilter {
-    /// Selects the events of root keys in place of those of the caller's namespace.
+    /// Selects the events of root keys and of namespaces as wholes in place of those of the caller's namespace.
     pub root: bool,
     /// Only those about this key.
     pub key: Option<String>,

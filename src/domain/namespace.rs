@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use super::quota::Quotas;
+use super::time::Timestamp;
+
 /// The tenant a caller works in: `[a-z0-9][a-z0-9_-]{0,62}`. Every query starts from one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Namespace(Arc<str>);
@@ -24,6 +27,12 @@ impl Namespace {
         (lead && rest && bytes.len() <= 63).then(|| Self(raw.into())).ok_or(NamespaceInvalid)
     }
 
+    /// The namespace of what is about namespaces as wholes, and of the events of root keys. No tenant's, and none that
+    /// [`Namespace::parse`] reads.
+    pub fn root() -> Self {
+        Self("*".into())
+    }
+
     /// The text, for storage.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -33,6 +42,60 @@ impl Namespace {
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
+}
+
+/// The part of its life that a namespace is in. The numbers are stored: never change one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamespaceState {
+    /// Never created, or deleted to its end: calls in it are served like in any.
+    Implicit = 0,
+    /// Created.
+    Active = 1,
+    /// Being deleted: no call in it is served.
+    Deleting = 2,
+}
+
+/// A namespace with its limits.
+#[derive(Clone, Debug)]
+pub struct NamespaceRecord {
+    /// Its name.
+    pub name: Namespace,
+    /// The part of its life that it is in.
+    pub state: NamespaceState,
+    /// When it was created; 0: never.
+    pub created: Timestamp,
+    /// When its deletion began; 0: it did not.
+    pub deleted: Timestamp,
+    /// The limits that were set for it.
+    pub limits: Quotas,
+    /// The number of its last change among those of all namespaces.
+    pub version: i64,
+}
+
+impl NamespaceRecord {
+    /// One that was never created.
+    pub fn implicit(name: Namespace) -> Self {
+        let never = Timestamp(0);
+        let (state, limits) = (NamespaceState::Implicit, Quotas::default());
+        Self { name, state, created: never, deleted: never, limits, version: 0 }
+    }
+}
+
+/// The contents of a namespace, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceUsage {
+    /// Live users.
+    pub users: u64,
+    /// Users in the trash.
+    pub trashed: u64,
+    /// Stored sessions.
+    pub sessions: u64,
+    /// Keys that have not expired.
+    pub keys: u64,
+    /// Events, up to the most that are counted.
+    pub events: u64,
+    /// An estimate of the bytes that they take.
+    pub bytes: u64,
 }
 
 impl Default for Namespace {

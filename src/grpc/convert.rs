@@ -4,6 +4,7 @@ mod changes;
 mod codes;
 mod keys;
 mod list;
+mod namespaces;
 mod notes;
 mod prefs;
 mod repeats;
@@ -31,6 +32,10 @@ pub(super) use codes::{code_login, code_use, new_code, password_reset};
 pub(super) use keys::{key_logs, key_to_delete, new_key, parse_key_logs};
 pub(super) use list::{
     batch, ids, listed, listing, logs, parse_list_logs, parse_list_sessions, search, session_ref, sessions,
+};
+pub(super) use namespaces::{
+    listed_namespaces, namespace_limits, namespace_name, namespace_usage, namespaces_page, new_namespace,
+    to_delete,
 };
 pub(super) use prefs::{message as prefs_message, prefs_change};
 pub(super) use sessions::{login, password_check, session, session_to_read, token};

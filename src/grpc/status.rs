@@ -42,6 +42,12 @@ impl From<Error> for Status {
             | Error::CallerLimited { retry_after } => {
                 details.set_retry_info(Some(*retry_after));
             }
+            Error::QuotaExceeded { namespace, retry_after, .. } => {
+                details.add_quota_failure_violation(namespace.as_str(), error.to_string());
+                if let Some(retry_after) = retry_after {
+                    details.set_retry_info(Some(*retry_after));
+                }
+            }
             Error::IdempotencyKeyInUse => {
                 details.set_retry_info(Some(CALL_RETRY));
             }
@@ -110,6 +116,10 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::UsernameTaken { holder } => ("field", "username", holder),
         Error::EmailTaken { holder } => ("field", "email", holder),
         Error::ScopeMissing { scope } => ("scope", *scope, &None),
+        Error::QuotaExceeded { quota, limit, .. } => {
+            let limit = ("value".to_owned(), limit.to_string());
+            return HashMap::from([("limit".to_owned(), quota.name().to_owned()), limit]);
+        }
         _ => return HashMap::new(),
     };
     let mut metadata = HashMap::from([(name.to_owned(), value.to_owned())]);

@@ -14,7 +14,7 @@ use super::Operations;
 
 /// Rows removed in one transaction: SQLite's other writers wait meanwhile, for some milliseconds. 500 rows took
 /// as long as twenty writes, and the p99 of those became nine times as long.
-const BATCH: u64 = 50;
+pub(super) const BATCH: u64 = 50;
 
 /// The longest pause between two batches.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ where
 }
 
 /// Leaves the database to callers for as long as the last batch took.
-async fn pause_after(begun: Instant) {
+pub(super) async fn pause_after(begun: Instant) {
     tokio::time::sleep(begun.elapsed().min(MAX_PAUSE)).await;
 }
 
@@ -200,7 +200,7 @@ impl Operations {
                 let tx = self.store.begin_as_server().await?;
                 store::totals::correct(&tx, &namespace).await?;
                 tx.commit().await?;
-                tracing::warn!(namespace = namespace.as_str(), "corrected the number of users");
+                tracing::warn!(namespace = namespace.as_str(), "corrected the numbers of users and sessions");
             }
             namespace.as_str().clone_into(&mut after);
         }
@@ -269,6 +269,8 @@ impl Operations {
             };
             match self.remove(&caller, &user, still_due).await {
                 Ok(()) | Err(Error::UserNotFound) => {}
+                // It goes with its namespace.
+                Err(Error::NamespaceBeingDeleted) => failed += 1,
                 Err(error @ Error::DatabaseUnavailable(_)) => return Err(error),
                 // One that cannot be removed must not keep all others in the trash.
                 Err(error) => {

@@ -5,14 +5,15 @@ use crate::domain::caller::{Caller, Identity};
 use crate::domain::device::Details;
 use crate::domain::event::{Action, Event, KeyLogFilter, LogRecord};
 use crate::domain::key::{AllowedNamespaces, ApiKey, Key, KeyName, NewKey};
-use crate::domain::namespace::Namespace;
+use crate::domain::namespace::{Namespace, NamespaceState};
+use crate::domain::quota::{Quota, Quotas};
 use crate::domain::scope::Scopes;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::{self, Store, Transaction};
 
-use super::Operations;
 use super::list::{ListPage, PageRequest};
+use super::{Operations, quotas};
 
 impl Operations {
     /// Makes a key for the caller's namespace and returns it with its secret, which is kept nowhere.
@@ -21,7 +22,7 @@ impl Operations {
     ///
     /// [`Error::ScopeMissing`] if it would have a scope that the caller lacks; [`Error::Invalid`] if it would
     /// have expired already or live longer than the caller's own key; [`Error::KeyUnknown`] if that was
-    /// revoked meanwhile; [`Error::TooManyKeys`].
+    /// revoked meanwhile; [`Error::TooManyKeys`], [`Error::QuotaExceeded`].
     pub async fn create_key(
         &self,
         caller: &Caller,
@@ -35,7 +36,7 @@ impl Operations {
         let namespaces = AllowedNamespaces::One(caller.namespace.clone());
         let (secret, key) = new_key(&self.clock, caller, NewKey { namespaces, name, scopes, expires })?;
         let tx = self.store.begin(caller).await?;
-        insert(&tx, caller, &secret, &key).await?;
+        insert(&tx, caller, &secret, &key, self.rules.limits).await?;
         tx.commit().await?;
         let namespace = caller.namespace.as_str();
         tracing::info!(key = key.id, namespace, scopes = %key.scopes, by = &*caller.name, "key created");
@@ -132,16 +133,18 @@ impl Operations {
     }
 }
 
-/// Makes a key as the command line, and returns it with its secret, which is kept nowhere.
+/// Makes a key as the command line, and returns it with its secret, which is kept nowhere. `limits` are those of namespaces
+/// without their own.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] if it would have expired already; [`Error::TooManyKeys`].
-pub async fn create(store: &Store, clock: &Clock, new: NewKey) -> Result<(ApiKey, Key)> {
+/// [`Error::Invalid`] if it would have expired already; [`Error::TooManyKeys`], [`Error::QuotaExceeded`],
+/// [`Error::NamespaceBeingDeleted`].
+pub async fn create(store: &Store, clock: &Clock, new: NewKey, limits: Quotas) -> Result<(ApiKey, Key)> {
     let server = Caller::server(Namespace::default());
     let (secret, key) = new_key(clock, &server, new)?;
     let tx = store.begin_as_server().await?;
-    insert(&tx, &server, &secret, &key).await?;
+    insert(&tx, &server, &secret, &key, limits).await?;
     tx.commit().await?;
     Ok((secret, key))
 }
@@ -174,7 +177,7 @@ fn new_key(clock: &Clock, caller: &Caller, new: NewKey) -> Result<(ApiKey, Key)>
 }
 
 /// Stores a new key, if its maker may make it and the namespace has room.
-async fn insert(tx: &Transaction, caller: &Caller, secret: &ApiKey, key: &Key) -> Result<()> {
+async fn insert(tx: &Transaction, caller: &Caller, secret: &ApiKey, key: &Key, limits: Quotas) -> Result<()> {
     // First, so that of two that make the last one that fits only one does, and that nothing is made by a key
     // that is being revoked with its descendants.
     store::keys::change(tx).await?;
@@ -184,8 +187,18 @@ async fn insert(tx: &Transaction, caller: &Caller, secret: &ApiKey, key: &Key) -
         let checked = maker.check_made(key.expires, key.created);
         checked.map_err(|why| Error::invalid("expires", why.to_string()))?;
     }
-    if store::keys::count_of(tx, &key.namespaces, key.created).await? >= Key::MAX_PER_NAMESPACE {
+    let keys = store::keys::count_of(tx, &key.namespaces, key.created).await?;
+    if keys >= Key::MAX_PER_NAMESPACE {
         return Err(Error::TooManyKeys);
+    }
+    if let AllowedNamespaces::One(namespace) = &key.namespaces {
+        let record = store::namespaces::find(tx, namespace).await?;
+        if record.state == NamespaceState::Deleting {
+            return Err(Error::NamespaceBeingDeleted);
+        }
+        if let Some(limit) = record.limits.or(limits).most(Quota::Keys) {
+            quotas::check(namespace, Quota::Keys, limit, keys)?;
+        }
     }
     store::keys::insert(tx, key, secret.digest()).await?;
     let event = Event::new(key.created, Action::KeyCreated, None).about(&key.id);

@@ -7,6 +7,7 @@ use crate::domain::device::Details;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::page_token::ListFields;
+use crate::domain::quota::Quota;
 use crate::domain::secret::SecretDigest;
 use crate::domain::session::{Amr, Session, SessionRequest, SessionToken, StoredSession};
 use crate::domain::time::Timestamp;
@@ -51,6 +52,7 @@ impl Operations {
             self.end_replaced(tx, caller, &user.id, replaced.digest()).await?;
         }
         self.end_oldest(tx, caller, &user.id).await?;
+        self.claim_quota(tx, caller, Quota::Sessions).await?;
         let longest = self.rules.session_lifetime;
         let new = StoredSession {
             public_id: self.clock.new_id()?.to_string(),

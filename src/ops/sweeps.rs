@@ -8,8 +8,8 @@ use crate::metrics::{ByLabel, Counter, Registry, timestamp};
 
 use super::housekeeping::Removed;
 
-/// The kinds of rows, in the order of [`Removed::counts`].
-const KINDS: [&str; 9] = [
+/// The kinds of rows, in the order of [`Removed::counts`], and last those of deleted namespaces.
+const KINDS: [&str; 10] = [
     "session",
     "event",
     "attempt",
@@ -19,6 +19,7 @@ const KINDS: [&str; 9] = [
     "cleared_log",
     "idempotency_key",
     "code",
+    "namespace_row",
 ];
 
 /// The counts of housekeeping. Cheap to clone.
@@ -48,6 +49,11 @@ impl Sweeps {
         } else {
             self.failed.inc();
         }
+    }
+
+    /// Counts rows of deleted namespaces.
+    pub(super) fn note_namespace_rows(&self, removed: u64) {
+        self.removed.of(KINDS.len() - 1).inc_by(removed);
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {

@@ -9,6 +9,7 @@ use crate::domain::event::{Action, Event};
 use crate::domain::idempotency::{CallDigests, RepeatableCall};
 use crate::domain::password::PasswordHash;
 use crate::domain::prefs::{Prefs, PrefsChanges};
+use crate::domain::quota::Quota;
 use crate::domain::scope::Scope;
 use crate::domain::user::{Account, Changes, NewUser, Status, User};
 use crate::domain::user_id::UserId;
@@ -45,7 +46,7 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::IdTaken`], [`Error::UsernameTaken`], [`Error::EmailTaken`], [`Error::HasherBusy`],
-    /// [`Error::ScopeMissing`] if the caller may not bring a hash, and those of a repeated call.
+    /// [`Error::ScopeMissing`] if the caller may not bring a hash, [`Error::QuotaExceeded`], and those of a repeated call.
     pub async fn create(&self, caller: &Caller, new: NewUser, call: Option<&RepeatableCall>) -> Result<User> {
         // A caller that brings a hash can log in as that user.
         if new.password_hash.is_some() {
@@ -66,6 +67,7 @@ impl Operations {
         new: NewUser,
         call: Option<&CallDigests>,
     ) -> Result<User> {
+        self.check_quota(caller, Quota::Users).await?;
         // Hash first: it takes long, and a transaction would hold a connection all the while.
         let hash = match (&new.password, &new.password_hash) {
             (Some(password), _) => {
@@ -80,6 +82,7 @@ impl Operations {
 
         let tx = self.store.begin(caller).await?; // any `?` from here to commit rolls back
         self.note_call(&tx, caller, call, &user, false).await?;
+        self.claim_quota(&tx, caller, Quota::Users).await?;
         if let Err(error) = store::users::insert(&tx, &caller.namespace, &user, hash.as_ref()).await {
             drop(tx);
             return Err(self.with_conflict_holder(caller, &user, None, error).await);

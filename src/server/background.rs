@@ -54,6 +54,7 @@ pub(super) fn start(
         }),
         tokio::spawn(housekeep(ops.clone())),
         tokio::spawn(check_totals(ops.clone())),
+        tokio::spawn(delete_namespaces(ops.clone())),
         tokio::spawn(flush_last_used(ops.clone(), keys.clone())),
         tokio::spawn(reload_certificates(tls)),
     ];
@@ -112,6 +113,14 @@ async fn check_totals(ops: Operations) {
     let failure = "the numbers of users cannot be checked";
     run_periodically(Operations::CHECK_TOTALS_INTERVAL, failure, || async {
         unless_away(&ops, ops.check_totals().await)
+    })
+    .await;
+}
+
+async fn delete_namespaces(ops: Operations) {
+    let failure = "rows of a deleted namespace cannot be removed";
+    run_periodically(Operations::DELETE_NAMESPACES_INTERVAL, failure, || async {
+        unless_away(&ops, ops.delete_namespaces().await)
     })
     .await;
 }

@@ -12,7 +12,7 @@ use tonic_health::server::HealthReporter;
 use crate::store::Health as Database;
 
 /// The names that gRPC's health can be asked about: the server as a whole, and its services.
-const SERVICES: [&str; 3] = ["", "users.Users", "users.Keys"];
+const SERVICES: [&str; 4] = ["", "users.Users", "users.Keys", "users.Namespaces"];
 
 /// Questions about the server's health over plain HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use crate::auth::keyring::Principal;
 use crate::auth::limits::{Limit, NamespacePermit, Namespaces, Permit, UsageCounter};
 use crate::config::Config;
 use crate::domain::namespace::Namespace;
+use crate::domain::quota::{Quota, Quotas};
 use crate::error::{Error, Result};
 use crate::metrics::{ByLabel, Counter, Registry};
 
@@ -29,6 +30,8 @@ pub(super) struct LoadLimits {
     global_limit: Limit,
     caller_limit: Limit,
     namespaces: Arc<Namespaces>,
+    /// The limits of namespaces that have none of their own.
+    namespace_limits: Quotas,
     streams: Arc<UsageCounter>,
     anonymous_streams: Arc<UsageCounter>,
     since: Instant,
@@ -46,11 +49,19 @@ enum LimitName {
     RatePerCaller,
     CallsPerNamespace,
     Streams,
+    NamespaceRate,
 }
 
 impl LimitName {
-    const ALL: [&str; 6] =
-        ["calls", "rate", "calls_per_caller", "rate_per_caller", "calls_per_namespace", "streams"];
+    const ALL: [&str; 7] = [
+        "calls",
+        "rate",
+        "calls_per_caller",
+        "rate_per_caller",
+        "calls_per_namespace",
+        "streams",
+        "max_calls_per_second",
+    ];
 }
 
 /// The permits of one request, held until its reply is sent or dropped.
@@ -78,6 +89,7 @@ impl LoadLimits {
                 rate: config.limits.rate_per_caller,
             },
             namespaces: Arc::new(Namespaces::new(config.limits.calls_per_namespace)),
+            namespace_limits: config.namespaces.limits(),
             streams: Arc::default(),
             anonymous_streams: Arc::default(),
             since: Instant::now(),
@@ -121,6 +133,25 @@ impl LoadLimits {
         self.admitted.load(Ordering::Relaxed)
     }
 
+    /// Counts a call against the calls a second of its namespace, which may have limits of its `own`.
+    fn take_namespace_token(&self, namespace: &Namespace, own: Quotas) -> Result<()> {
+        let quota = Quota::CallsPerSecond;
+        let Some(limit) = own.or(self.namespace_limits).most(quota) else { return Ok(()) };
+        // The calls that lift a limit are not counted against one.
+        if *namespace == Namespace::root() {
+            return Ok(());
+        }
+        self.namespaces.acquire_token(namespace, limit, self.since).map_err(|retry_after| {
+            self.refused.of(LimitName::NamespaceRate as usize).inc();
+            Error::QuotaExceeded {
+                namespace: namespace.clone(),
+                quota,
+                limit,
+                retry_after: Some(retry_after),
+            }
+        })
+    }
+
     /// Takes a permit of the caller's and one of its namespace's, from before the request is read until its
     /// reply is sent, so that sending or reading slowly delays no other tenant; and counts the request
     /// against the caller's rate. Callers without a key cannot be told apart: they have only the limits of
@@ -129,9 +160,11 @@ impl LoadLimits {
         &self,
         principal: &Principal,
         namespace: &Namespace,
+        own: Quotas,
         permits: &mut Permits,
     ) -> Result<()> {
         self.admitted.fetch_add(1, Ordering::Relaxed);
+        self.take_namespace_token(namespace, own)?;
         if principal.is_anonymous() {
             return Ok(());
         }

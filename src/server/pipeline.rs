@@ -307,7 +307,8 @@ impl Pipeline {
                 if method.is_stream() {
                     self.limits.open_stream(principal, permits)
                 } else {
-                    self.limits.admit(principal, &caller.namespace, permits)
+                    let own = self.authenticator.limits(&caller.namespace);
+                    self.limits.admit(principal, &caller.namespace, own, permits)
                 }
             }
             // Health is asked most urgently when the server is full: one answer takes no permit.

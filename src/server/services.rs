@@ -8,10 +8,12 @@ use crate::auth::keyring::KeyRing;
 use crate::auth::policy;
 use crate::domain::scope::Scope;
 use crate::grpc::keys::KeysService;
+use crate::grpc::namespaces::NamespacesService;
 use crate::grpc::users::UsersService;
 use crate::http::Upstream;
 use crate::ops::Operations;
 use crate::pb::keys_server::KeysServer;
+use crate::pb::namespaces_server::NamespacesServer;
 use crate::pb::users_server::UsersServer;
 
 /// Longest message of reflection, which is a name.
@@ -28,15 +30,18 @@ pub struct Services {
 }
 
 impl Services {
-    /// Users and keys. Messages have at most `max_body` bytes.
+    /// Users, keys and namespaces. Messages have at most `max_body` bytes.
     pub fn users_and_keys(ops: Operations, keys: KeyRing, max_body: usize) -> Self {
         let mut rpcs = Upstream::default();
         let users = Arc::new(UsersService::new(ops.clone()));
         unary::add_users(&mut rpcs, &users);
         rpcs.add(UsersServer::from_arc(users).max_decoding_message_size(max_body));
-        let keys = Arc::new(KeysService::new(ops, keys));
+        let keys = Arc::new(KeysService::new(ops.clone(), keys));
         unary::add_keys(&mut rpcs, &keys);
         rpcs.add(KeysServer::from_arc(keys).max_decoding_message_size(max_body));
+        let namespaces = Arc::new(NamespacesService::new(ops));
+        unary::add_namespaces(&mut rpcs, &namespaces);
+        rpcs.add(NamespacesServer::from_arc(namespaces).max_decoding_message_size(max_body));
         Self { descriptors: crate::DESCRIPTOR_SET.to_vec(), scope_of: policy::scope_of, rpcs }
     }
 
@@ -68,7 +73,7 @@ mod unary {
     use std::sync::Arc;
 
     use crate::http::Upstream;
-    use crate::pb::{keys_server::Keys, users_server::Users};
+    use crate::pb::{keys_server::Keys, namespaces_server::Namespaces, users_server::Users};
 
     include!(concat!(env!("OUT_DIR"), "/unary.rs"));
 }

@@ -226,6 +226,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
         trust,
         probe: Arc::new(Probe::new(address)),
         coherence: Arc::default(),
+        directory: Arc::default(),
         file: OpenedFile::look(&path).ok().map(Arc::new),
     })
 }

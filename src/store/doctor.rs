@@ -21,6 +21,9 @@ const MAX_DRIFT: Duration = Duration::from_secs(30);
 /// The time before its expiry at which a key is named.
 const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
 
+/// The time that deleting a namespace may take.
+const MAX_DELETION: Duration = Duration::from_hours(24);
+
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -70,6 +73,8 @@ impl Store {
         let mut findings = contents(&db).await;
         findings.push(keys_found(&db, now).await.unwrap_or_else(|error| unchecked("keys", &error)));
         findings.push(root_keys(&db, now).await.unwrap_or_else(|error| unchecked("root keys", &error)));
+        findings
+            .push(namespaces_found(&db, now).await.unwrap_or_else(|error| unchecked("namespaces", &error)));
         findings.push(clock(&db, now).await.unwrap_or_else(|error| unchecked("clock", &error)));
         db.close().await?;
         Ok(findings)
@@ -127,7 +132,7 @@ async fn totals_found(db: &impl ConnectionTrait) -> Result<Finding> {
     while let Some(namespace) = totals::next_namespace(db, &after).await? {
         if totals::are_wrong(db, &namespace).await? {
             wrong.push(format!(
-                "the totals of namespace {} are not the number of its users",
+                "the totals of namespace {} are not the numbers of its users and sessions",
                 namespace.as_str()
             ));
         }
@@ -215,6 +220,22 @@ async fn root_keys(db: &impl ConnectionTrait, now: Timestamp) -> Result<Finding>
     let advice = "where that is to be done over the network: `usersd key create --namespace '*' --scopes keys.admin --name NAME`; \
                   on this machine `usersd key` needs none";
     Ok(Finding::new("root keys", Grade::Ok, found, advice))
+}
+
+/// Counts namespaces that were created, and looks for those whose deletion does not come to its end.
+async fn namespaces_found(db: &impl ConnectionTrait, now: Timestamp) -> Result<Finding> {
+    let count = async |condition: String| {
+        number(db, &format!("SELECT COUNT(*) FROM namespaces WHERE state = {condition}")).await
+    };
+    let (created, deleting) = (count("1".to_owned()).await?, count("2".to_owned()).await?);
+    let late = count(format!("2 AND deleted < {}", now.minus(MAX_DELETION).0)).await?;
+    let found = format!("{created} were created, {deleting} are being deleted");
+    if late == 0 {
+        return Ok(Finding::ok("namespaces", found));
+    }
+    let found = format!("{found}, {late} of them for more than a day");
+    let advice = "a running server removes their rows, and logs why it cannot; an old transaction of a server keeps the name taken";
+    Ok(Finding::new("namespaces", Grade::Warning, found, advice))
 }
 
 /// Compares this machine's clock with the newest event's, and with that of PostgreSQL.

@@ -129,8 +129,11 @@ pub async fn count_of_keys(
 }
 
 fn chosen_of_keys(namespaces: &AllowedNamespaces, filter: &KeyLogFilter) -> Select<event::Entity> {
-    let mut select =
-        event::Entity::find().filter(Column::Namespace.eq(namespaces.as_str())).filter(Expr::cust(OF_KEYS));
+    let mut select = event::Entity::find().filter(Column::Namespace.eq(namespaces.as_str()));
+    // All events of root keys' own namespace are such.
+    if *namespaces != AllowedNamespaces::All {
+        select = select.filter(Expr::cust(OF_KEYS));
+    }
     if let Some(key) = &filter.key {
         select = select.filter(Column::Session.eq(key.as_str()));
     }

@@ -72,6 +72,7 @@ async fn connect(url: &str, connections: u32) -> Result<Store, ConnectError> {
         trust,
         probe: Arc::new(Probe::new(Address::Postgres(hosts))),
         coherence: Arc::default(),
+        directory: Arc::default(),
         file: None,
     })
 }

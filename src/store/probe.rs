@@ -13,6 +13,7 @@ use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement, sqlx};
 use tokio::sync::Mutex;
 
+use crate::domain::namespace::NamespaceRecord;
 use crate::error::{Error, Result, with_causes};
 
 use super::connect::ConnectError;
@@ -21,7 +22,7 @@ use super::hosts::Hosts;
 use super::key_changes::{self, KeyChanges, LastChange};
 use super::lease::query;
 use super::trust::{Trust, Verdict};
-use super::{Store, connect, keys};
+use super::{Store, connect, namespaces};
 
 /// The longest time that the probe waits for its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -154,6 +155,13 @@ pub struct KeysVersion {
     pub connected: Instant,
 }
 
+/// What the probe asks for: the versions of the API keys and of the namespaces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Versions {
+    pub(super) keys: KeysVersion,
+    pub(super) namespaces: i64,
+}
+
 /// The connection, made when it is needed and made again when it was lost.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -171,17 +179,17 @@ impl Probe {
         &self.address
     }
 
-    /// Asks for the version of the keys, and notes whether there was an answer.
-    pub(super) async fn ask(&self, trust: &Trust) -> Result<KeysVersion> {
+    /// Asks for the versions, and notes whether there was an answer.
+    pub(super) async fn ask(&self, trust: &Trust) -> Result<Versions> {
         let health = &trust.health;
         let mut line = self.line.lock().await;
         let asked_at = Instant::now();
         let silence = match self.answer(line.take().filter(|line| line.is_current(trust))).await {
-            Some(Ok((kept, number))) => {
-                let version = KeysVersion { number, connected: kept.opened };
+            Some(Ok((kept, (number, namespaces)))) => {
+                let keys = KeysVersion { number, connected: kept.opened };
                 *line = Some(kept);
                 health.note_answer();
-                return Ok(version);
+                return Ok(Versions { keys, namespaces });
             }
             Some(Err(Error::DatabaseUnavailable(cause))) => with_causes(cause.as_ref()),
             // It does answer, though not what it was asked.
@@ -195,12 +203,12 @@ impl Probe {
         Err(unavailable(&silence))
     }
 
-    /// The version, by the connection that there is, or by a new one where that is lost or slow. `None`: not
+    /// The versions, by the connection that there is, or by a new one where that is lost or slow. `None`: not
     /// in time.
-    async fn answer(&self, old: Option<ProbeConnection>) -> Option<Result<(ProbeConnection, i64)>> {
-        let fresh = async { version(self.address.find().await?).await };
+    async fn answer(&self, old: Option<ProbeConnection>) -> Option<Result<(ProbeConnection, (i64, i64))>> {
+        let fresh = async { versions(self.address.find().await?).await };
         let Some(old) = old else { return within(CONNECT_TIMEOUT, fresh).await };
-        let mut known = std::pin::pin!(version(old));
+        let mut known = std::pin::pin!(versions(old));
         match within(HEDGE_DELAY, known.as_mut()).await {
             // The connection is lost; the database may be well.
             Some(Err(Error::DatabaseUnavailable(_))) => within(CONNECT_TIMEOUT, fresh).await,
@@ -225,11 +233,24 @@ impl Probe {
         *line = Some(taken);
         Ok(changes)
     }
+
+    /// The namespaces that changed after the change number `version`.
+    pub(super) async fn changed_namespaces(&self, version: i64) -> Result<Vec<NamespaceRecord>> {
+        let mut line = self.line.lock().await;
+        let Some(taken) = line.take() else { return Err(unavailable("the connection was lost")) };
+        let read = tokio::time::timeout(KEYS_TIMEOUT, namespaces::changed_since(&taken, version)).await;
+        let records = read.map_err(|_| Error::internal("reading namespaces took too long"))??;
+        *line = Some(taken);
+        Ok(records)
+    }
 }
 
-async fn version(line: ProbeConnection) -> Result<(ProbeConnection, i64)> {
-    let version = keys::version(&line).await?;
-    Ok((line, version))
+/// The versions of the keys and of the namespaces.
+async fn versions(line: ProbeConnection) -> Result<(ProbeConnection, (i64, i64))> {
+    let sql = "SELECT keys_version.version, namespaces_version.version FROM keys_version, namespaces_version";
+    let row = line.query_one_raw(Statement::from_string(line.backend, sql)).await?;
+    let row = row.ok_or_else(|| Error::internal("the version of the keys is missing"))?;
+    Ok((line, (row.try_get_by_index(0)?, row.try_get_by_index(1)?)))
 }
 
 /// Returns the result of `work`, unless it takes longer than `limit` while this process runs. Time in which
@@ -247,9 +268,11 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 
 impl Store {
     /// Asks the database for the version of the keys, over the probe's own connection. Whether it answers
-    /// becomes its `Health`.
+    /// becomes its `Health`. Namespaces that changed are read with it.
     pub async fn keys_version(&self) -> Result<KeysVersion> {
-        self.probe.ask(&self.trust).await
+        let Versions { keys, namespaces } = self.probe.ask(&self.trust).await?;
+        self.refresh_namespaces(namespaces, keys.connected).await?;
+        Ok(keys)
     }
 
     /// The keys that have changed since `last`, or all where that cannot be told, over the probe's own connection. To be

@@ -1,5 +1,5 @@
-//! The number of users of a namespace, without counting them. Triggers keep it, in the transactions that change it, so it is
-//! exact for every reader.
+//! The numbers of users and sessions of a namespace, without counting them. Triggers keep them, in the transactions that change
+//! them, so they are exact for every reader.
 
 use sea_orm::{ConnectionTrait, Statement, Value};
 
@@ -12,6 +12,14 @@ pub async fn total(db: &impl ConnectionTrait, namespace: &Namespace, trash: bool
     let sum =
         format!("SELECT CAST(COALESCE(SUM({column}), 0) AS BIGINT) FROM user_totals WHERE namespace = $1");
     let row = db.query_one_raw(of_namespace(db, &sum, namespace)).await?;
+    let row = row.ok_or_else(|| Error::internal("a sum has no row"))?;
+    Ok(u64::try_from(row.try_get_by_index::<i64>(0)?).unwrap_or(0))
+}
+
+/// The stored sessions of a namespace.
+pub async fn sessions(db: &impl ConnectionTrait, namespace: &Namespace) -> Result<u64> {
+    let sum = "SELECT CAST(COALESCE(SUM(sessions), 0) AS BIGINT) FROM session_totals WHERE namespace = $1";
+    let row = db.query_one_raw(of_namespace(db, sum, namespace)).await?;
     let row = row.ok_or_else(|| Error::internal("a sum has no row"))?;
     Ok(u64::try_from(row.try_get_by_index::<i64>(0)?).unwrap_or(0))
 }
@@ -41,10 +49,21 @@ const MISSING: &str = "
       (SELECT CAST(COALESCE(SUM(live), 0) AS BIGINT) AS live, CAST(COALESCE(SUM(trashed), 0) AS BIGINT) AS trashed
        FROM user_totals WHERE namespace = $1) AS totals";
 
-/// Counts the users of a namespace, and returns true if its totals say something else.
+/// The same of its sessions.
+const MISSING_SESSIONS: &str = "
+    SELECT counted.sessions - totals.sessions AS sessions_missing FROM
+      (SELECT COUNT(*) AS sessions FROM sessions WHERE namespace = $1) AS counted,
+      (SELECT CAST(COALESCE(SUM(sessions), 0) AS BIGINT) AS sessions
+       FROM session_totals WHERE namespace = $1) AS totals";
+
+/// Counts the users and sessions of a namespace, and returns true if its totals say something else.
 pub async fn are_wrong(db: &impl ConnectionTrait, namespace: &Namespace) -> Result<bool> {
     let Some(row) = db.query_one_raw(of_namespace(db, MISSING, namespace)).await? else { return Ok(false) };
-    Ok((row.try_get_by_index::<i64>(0)?, row.try_get_by_index::<i64>(1)?) != (0, 0))
+    if (row.try_get_by_index::<i64>(0)?, row.try_get_by_index::<i64>(1)?) != (0, 0) {
+        return Ok(true);
+    }
+    let row = db.query_one_raw(of_namespace(db, MISSING_SESSIONS, namespace)).await?;
+    Ok(row.map(|row| row.try_get_by_index::<i64>(0)).transpose()?.is_some_and(|missing| missing != 0))
 }
 
 /// Adds what is missing from the totals of a namespace. It is what one statement sees, so changes that others make
@@ -57,8 +76,15 @@ pub async fn correct(tx: &impl ConnectionTrait, namespace: &Namespace) -> Result
     // Without a row there would be nothing to add to.
     let row = "INSERT INTO user_totals (namespace, shard, live, trashed) VALUES ($1, 0, 0, 0)
         ON CONFLICT (namespace, shard) DO NOTHING";
-    tx.execute_raw(of_namespace(tx, row, namespace)).await?;
-    tx.execute_raw(of_namespace(tx, &correct, namespace)).await?;
+    let correct_sessions = format!(
+        "UPDATE session_totals SET sessions = sessions + sessions_missing FROM ({MISSING_SESSIONS}) AS missing
+         WHERE namespace = $1 AND shard = (SELECT MIN(shard) FROM session_totals WHERE namespace = $1)"
+    );
+    let row_of_sessions = "INSERT INTO session_totals (namespace, shard, sessions) VALUES ($1, 0, 0)
+        ON CONFLICT (namespace, shard) DO NOTHING";
+    for sql in [row_of_sessions, &correct_sessions, row, &correct] {
+        tx.execute_raw(of_namespace(tx, sql, namespace)).await?;
+    }
     Ok(())
 }
 

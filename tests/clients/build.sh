@@ -2,7 +2,7 @@
 
 # Of the years of Debian 12's Go, as the modules that are built with them.
 readonly PROTOC_GEN_GO_VERSION=v1.33.0 PROTOC_GEN_GO_GRPC_VERSION=v1.3.0
-readonly PROTOS=(users.proto keys.proto errors.proto)
+readonly PROTOS=(users.proto keys.proto namespaces.proto errors.proto)
 
 # Builds what is not built yet, or from other sources: NAME SOURCE...
 build_once() {

@@ -21,6 +21,7 @@ import faults
 import keys
 import micro_client
 import middleware
+import namespaces
 import outages
 import overload
 import pages
@@ -54,7 +55,7 @@ def describes(server):
         return done.stdout
 
     services = said("list").split()
-    for service in ("users.Users", "users.Keys", "grpc.health.v1.Health"):
+    for service in ("users.Users", "users.Keys", "users.Namespaces", "grpc.health.v1.Health"):
         assert_true(service in services, f"{service} is listed among {services}")
     methods = {line.removeprefix("users.Users.") for line in said("list", "users.Users").split()}
     assert_equal(methods, set(transports.ROUTES), "methods of users.Users")
@@ -160,7 +161,7 @@ def main():
         on(kind, runner)
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
-        *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *web.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
+        *pages.tests(), *keys.tests(), *namespaces.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *web.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
         *docs.tests(), *schema.tests(),

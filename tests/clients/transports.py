@@ -46,7 +46,7 @@ def generate():
     GENERATED.mkdir(parents=True, exist_ok=True)
     google = os.path.join(os.path.dirname(grpc_tools.protoc.__file__), "_proto")
     arguments = [f"-I{PROTO}", f"-I{google}", f"--python_out={GENERATED}", f"--grpc_python_out={GENERATED}"]
-    files = ["users.proto", "keys.proto", "errors.proto"]
+    files = ["users.proto", "keys.proto", "namespaces.proto", "errors.proto"]
     code = grpc_tools.protoc.main(["protoc", *arguments, *files])
     assert_equal(code, 0, "exit code of protoc")
     if str(GENERATED) not in sys.path:

@@ -23,7 +23,7 @@ from harness import (
 
 PASSWORD = "correct horse"
 # Made again by the target, or of one database alone.
-OWN_TABLES = re.compile(r"sqlite_|seaql_migrations|users_search|user_totals|key_changes")
+OWN_TABLES = re.compile(r"sqlite_|seaql_migrations|users_search|user_totals|session_totals|key_changes")
 
 
 class Caller:

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::{Code, Request};
 use usersd::domain::key::Key;
+use usersd::domain::quota::Quotas;
 use usersd::domain::scope::Scopes;
 use usersd::ops::keys;
 use usersd::pb::{
@@ -130,7 +131,7 @@ async fn the_first_key_ends_open_mode_also_by_the_command_line(service: &Service
         scopes: Scopes::ALL,
         expires: None,
     };
-    keys::create(&service.replica.store, &service.clock, new).await.unwrap();
+    keys::create(&service.replica.store, &service.clock, new, Quotas::default()).await.unwrap();
     // Nobody tells the server: it finds out.
     until(async || !service.replica.server.is_local_mode()).await;
     let status = service.users().read(read("ada")).await.unwrap_err();

@@ -20,7 +20,7 @@ crate::on_every_backend!(
 const DOCUMENT: &str = include_str!("../../proto/openapi.json");
 
 /// The operations in an order in which each example works, from an empty database on.
-const ORDER: [&str; 42] = [
+const ORDER: [&str; 47] = [
     "Users_Create",
     "Users_Read",
     "Users_Read_1",
@@ -56,6 +56,11 @@ const ORDER: [&str; 42] = [
     "Users_Restore",
     "Users_Delete",
     "Users_Purge",
+    "Namespaces_CreateNamespace",
+    "Namespaces_UpdateNamespace",
+    "Namespaces_ReadNamespace",
+    "Namespaces_ListNamespaces",
+    "Namespaces_DeleteNamespace",
     "Keys_List",
     "Keys_ListLogs",
     "Keys_Create",

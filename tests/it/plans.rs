@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use sea_orm::{ConnectionTrait as _, Statement};
 use usersd::pb::{
     BatchReadRequest, CodePurpose, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest,
-    DeleteSessionsRequest, ListKeyLogsRequest, ListLogsRequest, ListRequest, ListSessionsRequest, LogEvent,
-    LogoutRequest, PurgeRequest, ReadPrefsRequest, ReadRequest, ReadSessionRequest, ReadTrashRequest,
-    RestoreRequest, SearchRequest, SetPasswordRequest, UpdatePasswordRequest, UpdatePrefsRequest,
-    UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
+    DeleteSessionsRequest, ListKeyLogsRequest, ListLogsRequest, ListNamespacesRequest, ListRequest,
+    ListSessionsRequest, LogEvent, LoginRequest, LogoutRequest, PurgeRequest, ReadPrefsRequest, ReadRequest,
+    ReadSessionRequest, ReadTrashRequest, RestoreRequest, SearchRequest, SetPasswordRequest,
+    UpdatePasswordRequest, UpdatePrefsRequest, UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest,
+    UserStatus,
 };
 
 use usersd::domain::list::Filters;
@@ -16,7 +17,8 @@ use usersd::domain::namespace::Namespace;
 use usersd::store::search::probes;
 
 use crate::codes::{NEW_EMAIL, PURPOSES, asking, code, digits, uses};
-use crate::support::{Backend, PASSWORD, START, Service, ada, create, login, nth};
+use crate::namespaces::{create_namespace, deletion, read_namespace};
+use crate::support::{Backend, PASSWORD, START, Service, ada, create, from, login, nth};
 
 crate::on_every_backend!(no_statement_reads_a_whole_table);
 
@@ -154,6 +156,7 @@ async fn call_everything(service: &Service) {
     accounts(service).await;
     sessions_and_logs(service).await;
     codes(service).await;
+    namespaces(service).await;
     service.replica.ops.clean_up().await.unwrap();
     // With an idle limit there are more.
     let replica =
@@ -308,6 +311,21 @@ async fn sessions_and_logs(service: &Service) {
     }
     let of_keys = ListKeyLogsRequest { limit: Some(1), from: Some(START), ..Default::default() };
     service.replica.keys_client().list_logs(of_keys).await.unwrap();
+}
+
+async fn namespaces(service: &Service) {
+    let replica = &service.replica;
+    let own = crate::namespaces::limits(Some(1_000_000), Some(1_000_000));
+    create_namespace(replica, "small", own).await.unwrap();
+    service.users().create(from("small", ada())).await.unwrap();
+    let login = LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
+    service.users().login(from("small", login)).await.unwrap();
+    read_namespace(replica, "small").await.unwrap();
+    replica.namespaces().list_namespaces(ListNamespacesRequest::default()).await.unwrap();
+    replica.namespaces().delete_namespace(deletion("small")).await.unwrap();
+    replica.ops.delete_namespaces().await.unwrap();
+    service.clock.advance(std::time::Duration::from_secs(15));
+    replica.ops.delete_namespaces().await.unwrap();
 }
 
 /// The plan, a line each. What only reads is run on PostgreSQL: its guesses alone do not show what it looks

@@ -6,12 +6,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tonic::transport::{Channel, Endpoint};
+use usersd::pb::namespaces_client::NamespacesClient;
 use usersd::pb::users_client::UsersClient;
 
 /// A running `usersd`, killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) users: UsersClient<Channel>,
+    pub(crate) namespaces: NamespacesClient<Channel>,
 }
 
 impl Process {
@@ -40,7 +42,7 @@ impl Process {
         // What nobody reads would block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { child, users: UsersClient::new(channel) }
+        Self { child, users: UsersClient::new(channel.clone()), namespaces: NamespacesClient::new(channel) }
     }
 
     fn id(&self) -> i32 {

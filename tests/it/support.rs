@@ -30,11 +30,13 @@ use usersd::devices::Devices;
 use usersd::domain::caller::Flow;
 use usersd::domain::key::{AllowedNamespaces, KeyName, NewKey};
 use usersd::domain::password::{Password, PasswordHash};
+use usersd::domain::quota::Quotas;
 use usersd::domain::scope::Scopes;
 use usersd::domain::time::Timestamp;
 use usersd::hasher::{Hasher, HasherConfig};
 use usersd::ops::{Operations, Rules, keys};
 use usersd::pb::keys_client::KeysClient;
+use usersd::pb::namespaces_client::NamespacesClient;
 use usersd::pb::users_client::UsersClient;
 use usersd::pb::{CreateRequest, LoginRequest, Session, User};
 use usersd::server::{Server, Services, Tls};
@@ -199,7 +201,8 @@ impl Service {
     }
 
     pub(crate) async fn key_like(&self, new: NewKey) -> (String, String) {
-        let (secret, key) = keys::create(&self.replica.store, &self.clock, new).await.unwrap();
+        let (secret, key) =
+            keys::create(&self.replica.store, &self.clock, new, Quotas::default()).await.unwrap();
         self.replica.keys.refresh().await.unwrap();
         (secret.expose().to_owned(), key.id)
     }
@@ -290,6 +293,11 @@ impl Replica {
     /// A client of the keys.
     pub(crate) fn keys_client(&self) -> KeysClient<Channel> {
         KeysClient::new(self.channel.clone())
+    }
+
+    /// A client of the namespaces.
+    pub(crate) fn namespaces(&self) -> NamespacesClient<Channel> {
+        NamespacesClient::new(self.channel.clone())
     }
 
     /// The connection of [`Replica::users`].

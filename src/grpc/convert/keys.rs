@@ -70,13 +70,19 @@ pub(in crate::grpc) fn parse_key_logs(
 }
 
 pub(in crate::grpc) fn key_logs(listed: ListPage<(LogRecord, Details)>) -> pb::ListKeyLogsResponse {
-    let entry = |(record, details): (LogRecord, Details)| pb::KeyLogEntry {
-        event: event(&record) as i32,
-        time: record.at.seconds(),
-        key_id: record.session,
-        caller: record.caller,
-        device: Some(device(record.device, details)),
-        scopes: record.changed,
+    let entry = |(record, details): (LogRecord, Details)| {
+        let (event, of_key) = (event(&record), record.is_of_key());
+        let (key_id, namespace) =
+            if of_key { (record.session, String::new()) } else { (String::new(), record.session) };
+        pb::KeyLogEntry {
+            event: event as i32,
+            time: record.at.seconds(),
+            key_id,
+            caller: record.caller,
+            device: Some(device(record.device, details)),
+            scopes: if of_key { record.changed } else { Vec::new() },
+            namespace,
+        }
     };
     pb::ListKeyLogsResponse {
         logs: listed.rows.into_iter().map(entry).collect(),

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The tables, those first that others refer to. The rest is made again: totals by triggers, the search index from
 /// the users; changes of keys are for servers that run.
-pub(super) const TABLES: [&str; 14] = [
+pub(super) const TABLES: [&str; 16] = [
     "users",
     "sessions",
     "events",
@@ -21,12 +21,14 @@ pub(super) const TABLES: [&str; 14] = [
     "idempotency_keys",
     "codes",
     "code_tries",
+    "namespaces",
+    "namespaces_version",
     "housekeeping",
     "secrets",
 ];
 
 /// Tables that a new database has rows in: they are replaced.
-pub(super) const REPLACED: [&str; 3] = ["keys_version", "housekeeping", "secrets"];
+pub(super) const REPLACED: [&str; 4] = ["keys_version", "namespaces_version", "housekeeping", "secrets"];
 
 /// Columns that only one of the two databases has, which fill themselves.
 const OF_ITS_OWN: [(&str, &str); 2] = [("users", "num"), ("events", "tx")];

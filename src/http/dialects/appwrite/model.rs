@@ -228,6 +228,10 @@ pub(super) fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
         | LogEvent::KeyExpired
         | LogEvent::CodeCreated
         | LogEvent::CodeRefused
+        | LogEvent::NamespaceCreated
+        | LogEvent::NamespaceUpdated
+        | LogEvent::NamespaceDeleted
+        | LogEvent::NamespacePurged
         | LogEvent::UserRestored
         | LogEvent::UserPurged
         | LogEvent::PasswordRefused

@@ -1,0 +1,48 @@
+//! Limits of namespaces.
+//!
+//! Only what adds to a namespace with a limit asks, under a lock of that namespace: of 64 that add at the same time each sees
+//! what those before it committed. Where there is no limit nothing is asked.
+
+use crate::domain::caller::Caller;
+use crate::domain::namespace::Namespace;
+use crate::domain::quota::Quota;
+use crate::error::{Error, Result};
+use crate::store;
+
+use super::Operations;
+
+impl Operations {
+    /// The most that the namespace may have; `None`: any number.
+    pub(super) fn quota(&self, namespace: &Namespace, quota: Quota) -> Option<u32> {
+        self.store.directory().limits(namespace).or(self.rules.limits).most(quota)
+    }
+
+    /// Fails if the namespace is full: before work that would be for nothing.
+    pub(super) async fn check_quota(&self, caller: &Caller, quota: Quota) -> Result<()> {
+        let Some(limit) = self.quota(&caller.namespace, quota) else { return Ok(()) };
+        let db = self.store.read(caller).await?;
+        let used = store::namespaces::used(&db, &caller.namespace, quota, self.clock.now()).await?;
+        check(&caller.namespace, quota, limit, used)
+    }
+
+    /// Fails if the namespace is full, and keeps all others from adding to it until the transaction ends.
+    pub(super) async fn claim_quota(
+        &self,
+        tx: &store::Transaction,
+        caller: &Caller,
+        quota: Quota,
+    ) -> Result<()> {
+        let Some(limit) = self.quota(&caller.namespace, quota) else { return Ok(()) };
+        store::namespaces::lock_limits(tx, &caller.namespace).await?;
+        let used = store::namespaces::used(tx, &caller.namespace, quota, self.clock.now()).await?;
+        check(&caller.namespace, quota, limit, used)
+    }
+}
+
+/// Fails unless one more fits.
+pub(super) fn check(namespace: &Namespace, quota: Quota, limit: u32, used: u64) -> Result<()> {
+    if used < u64::from(limit) {
+        return Ok(());
+    }
+    Err(Error::QuotaExceeded { namespace: namespace.clone(), quota, limit, retry_after: None })
+}

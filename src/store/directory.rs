@@ -1,0 +1,168 @@
+//! The namespaces that were created or are being deleted, in memory: a call learns its limits without asking the database.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
+
+use tokio::sync::Mutex;
+
+use crate::domain::namespace::{Namespace, NamespaceRecord, NamespaceState};
+use crate::domain::quota::Quotas;
+use crate::error::{Error, Result};
+
+use super::Store;
+
+/// Namespaces as the database had them less than a second ago, like the API keys.
+#[derive(Debug, Default)]
+pub struct Directory {
+    /// False while there are none, so that nobody looks.
+    any: AtomicBool,
+    known: RwLock<Known>,
+    /// Held while records are read and put in: what was read before a change must not take its place.
+    changing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The number of the last change that was read, and when the connection was made that it was read over: another one may
+    /// lead to another database.
+    read: Option<(i64, Instant)>,
+    records: HashMap<Namespace, NamespaceRecord>,
+}
+
+impl Directory {
+    /// Fails with [`Error::NamespaceBeingDeleted`] if it is.
+    pub fn check(&self, namespace: &Namespace) -> Result<()> {
+        match self.find(namespace, |record| record.state) {
+            Some(NamespaceState::Deleting) => Err(Error::NamespaceBeingDeleted),
+            _ => Ok(()),
+        }
+    }
+
+    /// The limits that were set for a namespace.
+    pub fn limits(&self, namespace: &Namespace) -> Quotas {
+        self.find(namespace, |record| record.limits).unwrap_or_default()
+    }
+
+    /// The namespaces that are being deleted.
+    pub fn deleting(&self) -> Vec<NamespaceRecord> {
+        if !self.any.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let known = self.known();
+        let deleting = |record: &&NamespaceRecord| record.state == NamespaceState::Deleting;
+        known.records.values().filter(deleting).cloned().collect()
+    }
+
+    fn find<T>(&self, namespace: &Namespace, of: impl FnOnce(&NamespaceRecord) -> T) -> Option<T> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.known().records.get(namespace).map(of)
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the number of the change after which records are to be read; `None` if nothing changed since.
+    fn unread_since(&self, version: i64, connected: Instant) -> Option<i64> {
+        match self.known().read {
+            Some(read) if read == (version, connected) => None,
+            Some((read, over)) if over == connected && read < version => Some(read),
+            _ => Some(-1),
+        }
+    }
+
+    /// Puts records in place of older ones; `complete`: there are no others.
+    fn apply(&self, records: Vec<NamespaceRecord>, complete: bool, read: Option<(i64, Instant)>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if complete {
+            known.records.clear();
+        }
+        for record in records {
+            let outdated =
+                known.records.get(&record.name).is_some_and(|other| other.version > record.version);
+            if outdated {
+                continue;
+            }
+            if record.state == NamespaceState::Implicit {
+                known.records.remove(&record.name);
+            } else {
+                known.records.insert(record.name.clone(), record);
+            }
+        }
+        known.read = read.or(known.read);
+        self.any.store(!known.records.is_empty(), Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// The namespaces that were created or are being deleted.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Has a change that this process made take effect here, before anyone is told of it.
+    pub async fn apply_namespace(&self, record: NamespaceRecord) {
+        let _changing = self.directory.changing.lock().await;
+        self.put_namespaces(vec![record], false, None);
+    }
+
+    /// Reads the namespaces that changed up to the change number `version`, over the probe's own connection, which was made
+    /// at `connected`.
+    pub(super) async fn refresh_namespaces(&self, version: i64, connected: Instant) -> Result<()> {
+        if self.directory.unread_since(version, connected).is_none() {
+            return Ok(());
+        }
+        let _changing = self.directory.changing.lock().await;
+        let Some(since) = self.directory.unread_since(version, connected) else { return Ok(()) };
+        let records = self.probe.changed_namespaces(since).await?;
+        self.put_namespaces(records, since < 0, Some((version, connected)));
+        Ok(())
+    }
+
+    /// What the cache holds may be of a namespace that was deleted, and that now begins again: it is forgotten before calls
+    /// in it are served.
+    fn put_namespaces(&self, records: Vec<NamespaceRecord>, complete: bool, read: Option<(i64, Instant)>) {
+        if !records.is_empty() {
+            self.coherence.note_everyone();
+        }
+        self.directory.apply(records, complete, read);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str, state: NamespaceState, version: i64) -> NamespaceRecord {
+        NamespaceRecord { state, version, ..NamespaceRecord::implicit(Namespace::parse(name).unwrap()) }
+    }
+
+    #[test]
+    fn an_older_record_does_not_replace_a_newer_one() {
+        let (directory, shop) = (Directory::default(), Namespace::parse("shop").unwrap());
+        assert!(directory.check(&shop).is_ok());
+        directory.apply(vec![record("shop", NamespaceState::Deleting, 2)], false, None);
+        directory.apply(vec![record("shop", NamespaceState::Active, 1)], false, None);
+        assert!(matches!(directory.check(&shop), Err(Error::NamespaceBeingDeleted)));
+        assert_eq!(directory.deleting().len(), 1);
+        directory.apply(vec![record("shop", NamespaceState::Implicit, 3)], false, None);
+        assert!(directory.check(&shop).is_ok() && directory.deleting().is_empty());
+    }
+
+    #[test]
+    fn over_another_connection_all_records_are_read() {
+        let (directory, first) = (Directory::default(), Instant::now());
+        assert_eq!(directory.unread_since(0, first), Some(-1));
+        directory.apply(vec![record("shop", NamespaceState::Active, 3)], true, Some((3, first)));
+        assert_eq!(directory.unread_since(3, first), None);
+        assert_eq!(directory.unread_since(5, first), Some(3));
+        assert_eq!(directory.unread_since(2, first), Some(-1));
+        assert_eq!(directory.unread_since(3, first + std::time::Duration::from_secs(1)), Some(-1));
+        directory.apply(Vec::new(), true, Some((0, first)));
+        assert!(!directory.any.load(Ordering::Relaxed));
+    }
+}
