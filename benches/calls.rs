@@ -3,6 +3,7 @@
 
 mod baseline;
 mod compare;
+mod gateway;
 mod idle;
 mod kinds;
 mod load;
@@ -39,6 +40,9 @@ pub(crate) async fn measure(options: &Options, databases: &Databases) -> Result<
             figures.extend(compare::measure(options, before, dir, Some(admin)).await?);
         }
         return Ok(figures);
+    }
+    if let Some(program) = &options.gateway {
+        return gateway::measure(options, program, dir).await;
     }
     for places in &databases.places {
         let seeded = seed::seed(options, dir, &places.large).await?;
