@@ -109,6 +109,11 @@ pub struct StoredCode {
 }
 
 impl StoredCode {
+    /// Returns true unless it is a link.
+    pub fn is_digits(&self) -> bool {
+        self.secret.starts_with('$')
+    }
+
     /// The user, unless it is for nobody.
     pub fn owner(&self) -> Option<UserId> {
         UserId::parse(self.user.as_str()).ok()

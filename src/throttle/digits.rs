@@ -139,9 +139,10 @@ impl Throttle {
 }
 
 impl DigitsReservation {
-    /// The code that is tried, unless there is none, it has expired, or its tries are used up.
+    /// The code that is tried, unless there is none, it is a link, it has expired, or its tries are used up.
     pub(crate) fn code(&self) -> Option<&StoredCode> {
-        self.code.as_ref().filter(|code| code.expires > self.throttle.clock.now())
+        let now = self.throttle.clock.now();
+        self.code.as_ref().filter(|code| code.is_digits() && code.expires > now)
     }
 
     /// The code, if digits that are `right` prove anything. To be asked after the check, which takes as long as any.

@@ -9,7 +9,9 @@ use usersd::pb::{
     CodeForm, CodePurpose, CreateCodeRequest, CreateRequest, Device, LoginWithCodeRequest, UpdateRequest,
 };
 
-use crate::codes::{NEW_EMAIL, PURPOSES, asking, assert_bad, code, code_on, digits, use_on, uses};
+use crate::codes::{
+    NEW_EMAIL, PURPOSES, asking, assert_bad, code, code_on, digits, of_namespace, use_on, uses,
+};
 use crate::steps::{assert_alike, read};
 use crate::support::{Service, ada, assert_refused, create, nth, reason, until};
 
@@ -243,9 +245,9 @@ async fn trace(
     let request = LoginWithCodeRequest { code: guess, username, email, ..Default::default() };
     let status = service.users().login_with_code(request).await.unwrap_err();
     let statements = service.replica.statements.lock().unwrap().take().unwrap();
-    let own = statements.into_iter().map(|one| one.sql).filter(|sql| !sql.contains("keys_version"));
     let rounds = service.replica.hasher.work().rounds_done - rounds;
-    (own.collect(), rounds, made.code.len(), made.expires, format!("{status:?}"))
+    let told = format!("{:?} {} {:?}", status.code(), status.message(), status.details());
+    (of_namespace(statements, "default"), rounds, made.code.len(), made.expires, told)
 }
 
 /// (R15) A code is used once, or not at all: never after another one was made, or the address was changed.

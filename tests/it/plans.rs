@@ -136,7 +136,8 @@ impl Words {
     fn sessions(&self) -> String {
         let Self { pad, digest, numbers } = self;
         format!(
-            "INSERT INTO sessions SELECT {NAMESPACE}, {digest}, 'session' || {pad}, 'id' || {pad}, {TIME}, \
+            "INSERT INTO sessions (namespace, digest, public_id, user_id, created, expires, seen, address, user_agent) \
+             SELECT {NAMESPACE}, {digest}, 'session' || {pad}, 'id' || {pad}, {TIME}, \
              {TIME} + 604800000000, {TIME}, '', '' FROM {numbers}"
         )
     }
@@ -368,7 +369,9 @@ fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'s
     let sorts = |line: &String| {
         line.contains("TEMP B-TREE FOR ORDER BY") || (line.contains("Sort Key") && !incremental)
     };
-    if !looked_up && !trash && !stretch && plan.iter().any(sorts) {
+    // The few rows of one user are locked in the order of their keys.
+    let of_one_user = sql.starts_with("DELETE FROM attempts");
+    if !looked_up && !trash && !stretch && !of_one_user && plan.iter().any(sorts) {
         return Some("sorts what an index has in order");
     }
     let rows: f64 = plan.iter().map(|line| looked_at(line)).sum();
