@@ -1,5 +1,6 @@
 //! The operations of the service: hashing, then a transaction of changes and their event.
 
+pub mod assertions;
 mod housekeeping;
 pub mod keys;
 pub mod list;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use crate::blocklist::Blocklist;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{CacheSettings, Config, ThrottleLimits};
+use crate::config::{Assertions, CacheSettings, Config, ThrottleLimits};
 use crate::devices::{Devices, OpenError};
 use crate::domain::caller::Caller;
 use crate::domain::idempotency::CallDigester;
@@ -36,6 +37,7 @@ use crate::metrics::Registry;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
 
+use assertions::KeysInMemory;
 use repeats::RepeatableCalls;
 use seen::SeenQueue;
 use sweeps::Sweeps;
@@ -64,6 +66,8 @@ pub struct Rules {
     pub list_timeout: Duration,
     /// The cache of sessions and users.
     pub cache: CacheSettings,
+    /// Signed assertions about sessions.
+    pub assertions: Assertions,
 }
 
 impl From<&Config> for Rules {
@@ -79,6 +83,7 @@ impl From<&Config> for Rules {
             throttle: config.throttle.clone(),
             list_timeout: config.pool.list_timeout,
             cache: config.cache.clone(),
+            assertions: config.assertions.clone(),
         }
     }
 }
@@ -103,6 +108,7 @@ pub struct Operations {
     seen: SeenQueue,
     sweeps: Sweeps,
     repeatable: RepeatableCalls,
+    assertion_keys: KeysInMemory,
 }
 
 impl Operations {
@@ -135,6 +141,7 @@ impl Operations {
             seen,
             sweeps: Sweeps::default(),
             repeatable: RepeatableCalls::new(digester),
+            assertion_keys: KeysInMemory::none().map_err(Error::internal)?,
         })
     }
 

@@ -48,6 +48,7 @@ BODIES = {
     "Users_VerifyPassword": {"password": "correct horse"},
     "Users_Logout": {"sessionId": SESSION},
     "Users_ReadSession": {"sessionId": SESSION},
+    "Users_IssueAssertion": {"sessionId": SESSION, "audience": "shop"},
     "Keys_Create": {"name": "orders", "scopes": ["users.read", "sessions.read"]},
 }
 PARAMETERS = {

@@ -27,7 +27,7 @@ fn of_users(method: &str) -> Option<Scope> {
         "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin
         }
-        "ReadSession" | "ListSessions" => Scope::SessionsRead,
+        "ReadSession" | "ListSessions" | "IssueAssertion" => Scope::SessionsRead,
         "Login" | "VerifyPassword" | "Logout" | "DeleteSession" | "DeleteSessions" => Scope::SessionsWrite,
         _ => return None,
     })

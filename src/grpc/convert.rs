@@ -31,7 +31,7 @@ pub(super) use list::{
     batch, ids, listed, listing, logs, parse_list_logs, parse_list_sessions, search, session_ref, sessions,
 };
 pub(super) use prefs::{message as prefs_message, prefs_change};
-pub(super) use sessions::{login, password_check, session, session_to_read, token};
+pub(super) use sessions::{assertion_request, login, password_check, session, session_to_read, token};
 
 /// An id that is needed.
 pub(super) fn user_id(field: &str, raw: &str) -> Result<UserId> {

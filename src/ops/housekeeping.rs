@@ -138,6 +138,7 @@ impl Operations {
         while more(&mut removed.attempts, self.remove_old_attempts().await?) {}
         while more(&mut removed.idempotency_keys, self.remove_old_calls().await?) {}
         while more(&mut removed.users, self.purge_old_trash().await?) {}
+        self.remove_replaced_assertion_keys().await?;
         removed.cleared_logs += self.clear_logs_of_purged().await?;
         Ok(())
     }

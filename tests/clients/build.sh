@@ -44,6 +44,12 @@ build_go-example() {
     (cd $out && CGO_ENABLED=0 go build -o service .)
 }
 
+# Verifies assertions.
+build_go-assertion() {
+    cp deploy/examples/go-assertion/* target/clients/go-assertion
+    (cd target/clients/go-assertion && CGO_ENABLED=0 go build -o verifier .)
+}
+
 build_java() { mvn --quiet --batch-mode --file tests/clients/java/pom.xml compile; }
 
 build_js() {
@@ -75,6 +81,7 @@ build_clients() {
     local failed=0
     build_once go tests/clients/go || failed=1
     build_once go-example deploy/examples/go deploy/examples/whoami.proto || failed=1
+    build_once go-assertion deploy/examples/go-assertion || failed=1
     build_once java tests/clients/java || failed=1
     build_once js tests/clients/node deploy/examples/node || failed=1
     return $failed

@@ -12,6 +12,7 @@ import sys
 
 import appwrite_users
 import appwrite_wire
+import assertions
 import countries
 import docs
 import early
@@ -163,7 +164,7 @@ def main():
         *pages.tests(), *keys.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *web.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
-        *docs.tests(), *schema.tests(),
+        *docs.tests(), *schema.tests(), *assertions.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)
