@@ -21,7 +21,6 @@ pub const SEED_BYTES: usize = 32;
 pub const OVERLAP: Duration = Duration::from_hours(1);
 
 /// A key as stored.
-#[derive(Debug)]
 pub struct StoredKey {
     /// 1 for the first one, and one more for each that follows.
     pub number: i64,

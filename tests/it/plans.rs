@@ -133,7 +133,8 @@ impl Words {
     fn sessions(&self) -> String {
         let Self { pad, digest, numbers } = self;
         format!(
-            "INSERT INTO sessions SELECT {NAMESPACE}, {digest}, 'session' || {pad}, 'id' || {pad}, {TIME}, \
+            "INSERT INTO sessions (namespace, digest, public_id, user_id, created, expires, seen, address, user_agent) \
+             SELECT {NAMESPACE}, {digest}, 'session' || {pad}, 'id' || {pad}, {TIME}, \
              {TIME} + 604800000000, {TIME}, '', '' FROM {numbers}"
         )
     }

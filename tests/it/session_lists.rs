@@ -362,7 +362,8 @@ pub(crate) async fn open_by_sql(service: &Service, user: &str, sessions: usize) 
     let created = START * 1_000_000;
     let sql = format!(
         "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {sessions}) \
-         INSERT INTO sessions SELECT 'default', {digest}, {id}, '{user}', {created}, \
+         INSERT INTO sessions (namespace, digest, public_id, user_id, created, expires, seen, address, user_agent) \
+         SELECT 'default', {digest}, {id}, '{user}', {created}, \
          {created} + 604800000000, {created}, '', '' FROM numbers"
     );
     service.execute(&sql).await;

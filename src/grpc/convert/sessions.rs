@@ -70,12 +70,16 @@ pub(in crate::grpc) fn login(request: pb::LoginRequest, longest: Duration) -> Re
 pub(in crate::grpc) fn password_check(request: pb::VerifyPasswordRequest) -> Result<PasswordCheck> {
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
+    if request.password.is_empty() {
+        fields.add("password", "is required");
+    }
     let session = own_session("session_id", &request.session_id, &mut fields);
     let device = device_of(request.device, &mut fields);
     let (Some(user), Some(session), Some(device)) = (user, session, device) else {
         return Err(Error::Invalid(fields));
     };
-    Ok(PasswordCheck { user, password: Password::attempt(request.password), session, device })
+    let password = Password::attempt(request.password);
+    fields.none().map_err(Error::Invalid).map(|()| PasswordCheck { user, password, session, device })
 }
 
 /// The token of a session to read, and the longest time since the user authenticated.
