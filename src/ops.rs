@@ -1,5 +1,6 @@
 //! The operations of the service: hashing, then a transaction of changes and their event.
 
+pub mod assertions;
 pub mod codes;
 mod deletion;
 mod edits;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use crate::blocklist::Blocklist;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{CacheSettings, Codes, Config, ThrottleLimits};
+use crate::config::{Assertions, CacheSettings, Codes, Config, ThrottleLimits};
 use crate::devices::{Devices, OpenError};
 use crate::domain::caller::Caller;
 use crate::domain::idempotency::CallDigester;
@@ -43,6 +44,7 @@ use crate::metrics::Registry;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
 
+use assertions::KeysInMemory;
 use repeats::RepeatableCalls;
 use seen::SeenQueue;
 use sweeps::Sweeps;
@@ -75,6 +77,8 @@ pub struct Rules {
     pub cache: CacheSettings,
     /// The limits of namespaces that have none of their own.
     pub limits: Quotas,
+    /// Signed assertions about sessions.
+    pub assertions: Assertions,
 }
 
 impl From<&Config> for Rules {
@@ -92,6 +96,7 @@ impl From<&Config> for Rules {
             list_timeout: config.pool.list_timeout,
             cache: config.cache.clone(),
             limits: config.namespaces.limits(),
+            assertions: config.assertions.clone(),
         }
     }
 }
@@ -116,6 +121,7 @@ pub struct Operations {
     seen: SeenQueue,
     sweeps: Sweeps,
     repeatable: RepeatableCalls,
+    assertion_keys: KeysInMemory,
 }
 
 impl Operations {
@@ -148,6 +154,7 @@ impl Operations {
             seen,
             sweeps: Sweeps::default(),
             repeatable: RepeatableCalls::new(digester),
+            assertion_keys: KeysInMemory::none().map_err(Error::internal)?,
         })
     }
 

@@ -55,6 +55,7 @@ BODIES = {
     "Users_ConfirmEmailChange": {"code": CODE},
     "Users_ResetPassword": {"code": CODE, "newPassword": "correct horse"},
     "Users_LoginWithCode": {"code": CODE},
+    "Users_IssueAssertion": {"sessionId": SESSION, "audience": "shop"},
     "Keys_Create": {"name": "orders", "scopes": ["users.read", "sessions.read"]},
     "Namespaces_CreateNamespace": {"name": "shop", "limits": {"maxUsers": "10000"}},
     "Namespaces_UpdateNamespace": {"limits": {"maxUsers": "20000", "maxCallsPerSecond": "100"}},

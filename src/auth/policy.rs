@@ -34,7 +34,7 @@ fn of_users(method: &str) -> Option<Scope> {
         "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin
         }
-        "ReadSession" | "ListSessions" => Scope::SessionsRead,
+        "ReadSession" | "ListSessions" | "IssueAssertion" => Scope::SessionsRead,
         "Login" | "LoginWithCode" | "VerifyPassword" | "Logout" | "DeleteSession" | "DeleteSessions" => {
             Scope::SessionsWrite
         }

@@ -13,9 +13,9 @@ use crate::domain::scope::Scopes;
 
 use super::tls_callers;
 use super::values::{
-    Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
-    networks, number, number_or, optional_address, optional_duration, optional_endpoint, optional_file,
-    origins, replica, size, without_password,
+    Show as _, address, choice, claim, claims, database, days, duration, flag, headers_size, hosts, lifetime,
+    log_level, memory, networks, number, number_or, optional_address, optional_duration, optional_endpoint,
+    optional_file, origins, replica, size, without_password,
 };
 
 /// Which calls need a key.
@@ -274,6 +274,16 @@ settings! {
         max_per_user: u32 = 100, number(0..=1_000_000);
         /// Ends the sessions of a user whose e-mail address or `sso_enabled` changes.
         end_on_change: bool = true, flag;
+    }
+
+    /// Signed assertions about sessions.
+    assertions: Assertions {
+        /// The services that they may be for; none: there are none.
+        audiences: Vec<String> = Vec::new(), claims;
+        /// The issuer that they name.
+        issuer: String = "usersd".to_owned(), claim;
+        /// The age at which another key takes the place of the one that signs.
+        rotate: Duration = 30 * DAY, days;
     }
 
     /// Deleted users.

@@ -38,7 +38,7 @@ pub(super) use namespaces::{
     to_delete,
 };
 pub(super) use prefs::{message as prefs_message, prefs_change};
-pub(super) use sessions::{login, password_check, session, session_to_read, token};
+pub(super) use sessions::{assertion_request, login, password_check, session, session_to_read, token};
 
 /// An id that is needed.
 pub(super) fn user_id(field: &str, raw: &str) -> Result<UserId> {

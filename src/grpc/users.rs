@@ -103,6 +103,16 @@ impl Users for UsersService {
         Ok(Response::new(pb::ReadSessionResponse { session: Some(convert::session(session, token)) }))
     }
 
+    async fn issue_assertion(
+        &self,
+        request: Request<pb::IssueAssertionRequest>,
+    ) -> Reply<pb::IssueAssertionResponse> {
+        let caller = caller(&request)?;
+        let wanted = convert::assertion_request(request.into_inner(), self.ops.assertion_audiences())?;
+        let (assertion, expires) = self.ops.issue_assertion(&caller, &wanted).await?;
+        Ok(Response::new(pb::IssueAssertionResponse { assertion, expires: expires.seconds() }))
+    }
+
     async fn batch_read(&self, request: Request<pb::BatchReadRequest>) -> Reply<pb::BatchReadResponse> {
         let caller = caller(&request)?;
         let prefs = request.get_ref().include_prefs;

@@ -162,6 +162,7 @@ impl Operations {
         repeat(&mut removed.idempotency_keys, || self.remove_old_calls()).await?;
         repeat(&mut removed.codes, || self.remove_old_codes()).await?;
         repeat(&mut removed.users, || self.purge_old_trash()).await?;
+        self.remove_replaced_assertion_keys().await?;
         removed.cleared_logs += self.clear_logs_of_purged().await?;
         Ok(())
     }

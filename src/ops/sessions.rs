@@ -121,7 +121,8 @@ impl Operations {
         Ok(session)
     }
 
-    async fn find_session(&self, caller: &Caller, token: &str) -> Result<Session> {
+    /// As [`Operations::read_session`], however old the proof is.
+    pub(super) async fn find_session(&self, caller: &Caller, token: &str) -> Result<Session> {
         let (namespace, now) = (&caller.namespace, self.clock.now());
         let digest = SessionToken::digest_of(token).ok_or(Error::SessionNotFound)?;
         let every = self.rules.session_idle.map(|idle| LAST_SEEN_RESOLUTION.min(idle / 10));

@@ -52,6 +52,7 @@ pub(super) fn start(
                 events.follow_events(every).await;
             }
         }),
+        tokio::spawn(refresh_assertion_keys(ops.clone())),
         tokio::spawn(housekeep(ops.clone())),
         tokio::spawn(check_totals(ops.clone())),
         tokio::spawn(delete_namespaces(ops.clone())),
@@ -99,6 +100,14 @@ async fn reload_keys(keys: KeyRing) {
             Err(Error::DatabaseUnavailable(_)) => Ok(()),
             done => done,
         }
+    })
+    .await;
+}
+
+async fn refresh_assertion_keys(ops: Operations) {
+    let failure = "the keys of assertions cannot be read or renewed: the old ones stay in use";
+    run_periodically(Operations::REFRESH_ASSERTION_KEYS, failure, || async {
+        unless_away(&ops, ops.refresh_assertion_keys().await.map(drop))
     })
     .await;
 }

@@ -53,6 +53,12 @@ build_gateway() {
     (cd $out && CGO_ENABLED=0 GOTOOLCHAIN=auto go build -o gateway .)
 }
 
+# Verifies assertions.
+build_go-assertion() {
+    cp deploy/examples/go-assertion/* target/clients/go-assertion
+    (cd target/clients/go-assertion && CGO_ENABLED=0 go build -o verifier .)
+}
+
 build_java() { mvn --quiet --batch-mode --file tests/clients/java/pom.xml compile; }
 
 build_js() {
@@ -88,6 +94,7 @@ build_clients() {
         GOTOOLCHAIN=auto install_go_tool protoc-gen-grpc-gateway "$GATEWAY_MODULE/protoc-gen-grpc-gateway" "$GATEWAY_VERSION" || return 1
         build_once gateway tests/clients/gateway || failed=1
     fi
+    build_once go-assertion deploy/examples/go-assertion || failed=1
     build_once java tests/clients/java || failed=1
     build_once js tests/clients/node deploy/examples/node || failed=1
     return $failed

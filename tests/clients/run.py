@@ -12,6 +12,7 @@ import sys
 
 import appwrite_users
 import appwrite_wire
+import assertions
 import countries
 import docs
 import early
@@ -167,6 +168,7 @@ def main():
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
         *docs.tests(), *schema.tests(), *gateway.tests(), *messages.tests(),
+        *assertions.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)

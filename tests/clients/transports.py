@@ -409,6 +409,7 @@ ROUTES = {
     "Login": ("POST", "/v1/sessions"),
     "VerifyPassword": ("POST", "/v1/users/{user_id}:verifyPassword"),
     "ReadSession": ("POST", "/v1/sessions:read"),
+    "IssueAssertion": ("POST", "/v1/sessions:issueAssertion"),
     "Logout": ("POST", "/v1/sessions:logout"),
     "ListSessions": ("GET", "/v1/users/{user_id}/sessions"),
     "DeleteSession": ("DELETE", "/v1/users/{user_id}/sessions/{session_id}"),

@@ -122,6 +122,7 @@ fn calls(scene: &Scene, key: &str) -> Vec<Call> {
 
 fn reads(Scene { user, trashed, token, .. }: &Scene) -> Vec<Call> {
     let (id, of) = (json!({"id": user}), json!({"userId": user}));
+    let assertion = json!({"sessionId": token, "audience": "shop"});
     vec![
         call("Users/Read", "GET", format!("users/{user}"), id.clone()),
         call("Users/Read", "GET", "users:lookup?username=user1", json!({"username": "user1"})),
@@ -134,6 +135,7 @@ fn reads(Scene { user, trashed, token, .. }: &Scene) -> Vec<Call> {
         call("Users/ListLogs", "GET", format!("users/{user}/logs"), of.clone()),
         call("Users/ListSessions", "GET", format!("users/{user}/sessions"), of),
         call("Users/ReadSession", "POST", "sessions:read", json!({"sessionId": token})),
+        call("Users/IssueAssertion", "POST", "sessions:issueAssertion", assertion),
     ]
 }
 
@@ -538,11 +540,12 @@ async fn each_scope_is_enough_for_its_methods(service: &Service) {
         let namespaces = if scope == Scope::NamespacesAdmin { "*" } else { "default" };
         keys.push((scope, service.key(namespaces, Scopes::parse([scope.name()]).unwrap()).await.0));
     }
+    let replica = service.another(|config| config.assertions.audiences = vec!["shop".into()]).await;
     for call in calls(&scene, &other) {
         let (_, key) = keys.iter().find(|(scope, _)| *scope == call.scope()).unwrap();
         let bearer = format!("Bearer {key}");
         let headers = [("authorization", bearer.as_str())];
-        let done = raw_with(&service.replica, &call.grpc_path(), call.encoded(), &headers).await;
+        let done = raw_with(&replica, &call.grpc_path(), call.encoded(), &headers).await;
         assert!(done.is_ok(), "{}: {done:?}", call.rpc);
     }
 }

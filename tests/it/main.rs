@@ -9,6 +9,7 @@
 mod appwrite;
 mod appwrite_complaints;
 mod appwrite_refusals;
+mod assertions;
 mod authz;
 mod bad_input;
 mod batch;

@@ -6,10 +6,15 @@ use crate::domain::password::Password;
 use crate::domain::session::{Session, SessionRequest, SessionToken};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Fields, Result};
+use crate::ops::assertions::AssertionRequest;
 use crate::ops::login::{Login, PasswordCheck};
 use crate::pb;
 
 use super::{device_of, non_empty};
+
+/// The longest lifetime of an assertion, and the usual one.
+const MAX_ASSERTION: Duration = Duration::from_mins(5);
+const USUAL_ASSERTION: Duration = Duration::from_mins(1);
 
 /// A session token that is needed. Whether it can be one of ours is the operation's to say.
 pub(in crate::grpc) fn token(raw: String) -> Result<String> {
@@ -65,12 +70,16 @@ pub(in crate::grpc) fn login(request: pb::LoginRequest, longest: Duration) -> Re
 pub(in crate::grpc) fn password_check(request: pb::VerifyPasswordRequest) -> Result<PasswordCheck> {
     let mut fields = Fields::default();
     let user = fields.check("user_id", UserId::parse(&request.user_id));
+    if request.password.is_empty() {
+        fields.add("password", "is required");
+    }
     let session = own_session("session_id", &request.session_id, &mut fields);
     let device = device_of(request.device, &mut fields);
     let (Some(user), Some(session), Some(device)) = (user, session, device) else {
         return Err(Error::Invalid(fields));
     };
-    Ok(PasswordCheck { user, password: Password::attempt(request.password), session, device })
+    let password = Password::attempt(request.password);
+    fields.none().map_err(Error::Invalid).map(|()| PasswordCheck { user, password, session, device })
 }
 
 /// The token of a session to read, and the longest time since the user authenticated.
@@ -87,6 +96,24 @@ pub(in crate::grpc) fn session_to_read(
 fn parse_max_age(seconds: i64) -> Result<Duration, &'static str> {
     let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
     seconds.map(Duration::from_secs).ok_or("must be at least 1 second")
+}
+
+/// An assertion to issue, for one of `audiences`.
+pub(in crate::grpc) fn assertion_request(
+    request: pb::IssueAssertionRequest,
+    audiences: &[String],
+) -> Result<AssertionRequest> {
+    let pb::IssueAssertionRequest { session_id, audience, lifetime } = request;
+    let mut fields = Fields::default();
+    let token = fields.check("session_id", Some(session_id).filter(|id| !id.is_empty()).ok_or("is required"));
+    let known = Some(audience).filter(|audience| audiences.contains(audience));
+    let audience = fields.check("audience", known.ok_or("is not one that the server issues assertions for"));
+    let lifetime = lifetime.map(|seconds| parse_lifetime(seconds, MAX_ASSERTION));
+    let lifetime = fields.check_optional("lifetime", lifetime);
+    let (Some(token), Some(audience), Some(lifetime)) = (token, audience, lifetime) else {
+        return Err(Error::Invalid(fields));
+    };
+    Ok(AssertionRequest { token, audience, lifetime: lifetime.unwrap_or(USUAL_ASSERTION) })
 }
 
 pub(in crate::grpc) fn session(session: Session, token: String) -> pb::Session {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The tables, those first that others refer to. The rest is made again: totals by triggers, the search index from
 /// the users; changes of keys are for servers that run.
-pub(super) const TABLES: [&str; 16] = [
+pub(super) const TABLES: [&str; 17] = [
     "users",
     "sessions",
     "events",
@@ -25,6 +25,7 @@ pub(super) const TABLES: [&str; 16] = [
     "namespaces_version",
     "housekeeping",
     "secrets",
+    "assertion_keys",
 ];
 
 /// Tables that a new database has rows in: they are replaced.
