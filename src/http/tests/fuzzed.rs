@@ -7,9 +7,9 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::{Builder, Runtime};
 use tonic::server::{ClientStreamingService, Grpc, UnaryService};
 use tonic::{Request as Asked, Response as Replied, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::*;
-use tonic_prost::ProstCodec;
 
 /// `FileRequest` and `FileReply`, as far as it matters.
 #[derive(Clone, PartialEq, prost::Message)]
