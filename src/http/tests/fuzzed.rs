@@ -7,9 +7,9 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::{Builder, Runtime};
 use tonic::server::{ClientStreamingService, Grpc, UnaryService};
 use tonic::{Request as Asked, Response as Replied, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::*;
-use crate::grpc::codec::Codec;
 
 /// `FileRequest` and `FileReply`, as far as it matters.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -50,7 +50,7 @@ fn tonic_behind() -> (TestGateway, Runtime) {
     let mut rpcs = Upstream::default();
     rpcs.insert("everything.Everything", |request| {
         Box::pin(async move {
-            let mut grpc = Grpc::new(Codec::<File, File>::default());
+            let mut grpc = Grpc::new(ProstCodec::<File, File>::default());
             Ok(if request.uri().path().ends_with("/Collect") {
                 grpc.client_streaming(Echo, request).await
             } else {
