@@ -8,7 +8,6 @@ use crate::domain::session::Device;
 use crate::domain::user::{Account, Status, User};
 use crate::error::{Error, Result};
 use crate::store::{self, Transaction};
-use crate::telemetry;
 use crate::throttle::DigitsReservation;
 
 use super::Operations;
@@ -100,7 +99,9 @@ impl Operations {
         };
         let Err(verdict @ (Error::BadCode | Error::UserBlocked)) = done else { return done };
         let event = Event::new(self.clock.now(), Action::CodeRefused, about).from(used.device.clone());
-        self.store_refusal(caller, tried, event.changing(0, vec![R::PURPOSE.name()]), is_right).await?;
+        self.throttle
+            .refuse_code(caller, tried, event.changing(0, vec![R::PURPOSE.name()]), is_right)
+            .await?;
         Err(verdict)
     }
 
@@ -147,34 +148,6 @@ impl Operations {
         let account = self.find(caller, &UserRef::Id(code.user.clone())).await?;
         self.screen("new_password", new, &recheck_code(account, code)?).await?;
         self.reserve_hash(caller)?.hash(new).await
-    }
-
-    /// Stores a refusal, and a wrong try of digits. Right ones that were used a moment before, or opened nothing, guessed
-    /// nothing.
-    ///
-    /// Written in a task of its own: a caller that leaves at the verdict changes nothing.
-    async fn store_refusal(
-        &self,
-        caller: &Caller,
-        tried: Option<DigitsReservation>,
-        event: Event,
-        is_right: bool,
-    ) -> Result<()> {
-        let (ops, caller) = (self.clone(), caller.detached());
-        let storing = async move {
-            let tx = ops.store.begin(&caller).await?;
-            match &tried {
-                Some(tried) if is_right => tried.refund_in(&tx).await?,
-                Some(tried) => tried.fail_in(&tx).await?,
-                None => {}
-            }
-            store::events::append(&tx, &caller, &event).await?;
-            match tried {
-                Some(mut tried) => tried.commit(tx).await,
-                None => tx.commit().await,
-            }
-        };
-        telemetry::spawn(storing).await.map_err(Error::internal)?
     }
 }
 

@@ -11,11 +11,12 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 
 use crate::domain::caller::Caller;
 use crate::domain::code::{CodePurpose, StoredCode};
+use crate::domain::event::Event;
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
-use crate::store::{self, Transaction};
+use crate::store::{self, Transaction, events};
 use crate::telemetry;
 
 use super::Throttle;
@@ -121,6 +122,34 @@ impl Throttle {
         Ok(DigitsReservation { throttle: self, caller, keys, time, exhausted, code, refund_on_drop: true })
     }
 
+    /// Stores the event of a refused code, and that its digits were wrong. Right ones that were used a moment before, or opened
+    /// nothing, guessed nothing.
+    ///
+    /// Written in a task of its own: a caller that leaves at the verdict changes nothing.
+    pub(crate) async fn refuse_code(
+        &self,
+        caller: &Caller,
+        tried: Option<DigitsReservation>,
+        event: Event,
+        is_right: bool,
+    ) -> Result<()> {
+        let (store, caller) = (self.store.clone(), caller.detached());
+        let storing = async move {
+            let tx = store.begin(&caller).await?;
+            match &tried {
+                Some(tried) if is_right => tried.refund_in(&tx).await?,
+                Some(tried) => tried.fail_in(&tx).await?,
+                None => {}
+            }
+            events::append(&tx, &caller, &event).await?;
+            match tried {
+                Some(mut tried) => tried.commit(tx).await,
+                None => tx.commit().await,
+            }
+        };
+        telemetry::spawn(storing).await.map_err(Error::internal)?
+    }
+
     /// Removes tries that count no longer, at most `limit`. Returns how many rows.
     pub(crate) async fn delete_old_tries(&self, tx: &impl ConnectionTrait, limit: u64) -> Result<u64> {
         let skip = if tx.get_database_backend() == sea_orm::DbBackend::Postgres {
@@ -156,7 +185,7 @@ impl DigitsReservation {
     }
 
     /// Stores that the digits were wrong.
-    pub(crate) async fn fail_in(&self, tx: &Transaction) -> Result<()> {
+    async fn fail_in(&self, tx: &Transaction) -> Result<()> {
         let settle = |time: &mut i64| {
             if *time == -self.time {
                 *time = self.time;
