@@ -7,7 +7,7 @@ pub mod list;
 mod logs;
 pub mod namespaces;
 pub mod passwords;
-mod quotas;
+pub mod quotas;
 mod repeats;
 mod seen;
 pub mod sessions;
