@@ -3,11 +3,13 @@
 
 mod baseline;
 mod compare;
+mod gateway;
 mod idle;
 mod kinds;
 mod load;
 mod rounds;
 mod seed;
+mod sweeping;
 mod writes;
 
 use std::path::Path;
@@ -39,10 +41,14 @@ pub(crate) async fn measure(options: &Options, databases: &Databases) -> Result<
         }
         return Ok(figures);
     }
+    if let Some(program) = &options.gateway {
+        return gateway::measure(options, program, dir).await;
+    }
     for places in &databases.places {
         let seeded = seed::seed(options, dir, &places.large).await?;
         figures.extend(rounds::measure(options, dir, places, &seeded).await?);
         figures.extend(writes::measure(options, dir, places, &seeded).await?);
+        figures.extend(sweeping::measure(options, dir, places, &seeded).await?);
         if places.large.file.is_some() {
             figures.extend(measure_starts(options, dir, &places.large, &seeded).await?);
             figures.extend(idle::measure(options, dir, &places.large, &seeded).await?);

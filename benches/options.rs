@@ -24,6 +24,7 @@ Without a part: all of them, in about an hour, of which a quarter goes into writ
   --keep DIR     leaves the databases there (those on PostgreSQL on their server) for the next run to find
   --server PATH  another build of usersd to measure (the one cargo just built)
   --before PATH  `calls` and `passwords` compare with this older build instead, in turns
+  --gateway PATH `calls` compares with this grpc-gateway instead, which tests/run clients builds in target/clients/gateway
   --details      also prints the latencies of `lists`, and the bytes that a user takes
   --strict       exit 1 if a bar is missed
 
@@ -76,6 +77,8 @@ pub(crate) struct Options {
     pub(crate) server: PathBuf,
     /// An older build to compare it with.
     pub(crate) before: Option<PathBuf>,
+    /// A grpc-gateway to compare it with.
+    pub(crate) gateway: Option<PathBuf>,
     /// Whether to print more than the figures.
     pub(crate) details: bool,
     /// Whether a missed bar is a failure.
@@ -115,6 +118,7 @@ impl Options {
             keep: None,
             server: env!("CARGO_BIN_EXE_usersd").into(),
             before: None,
+            gateway: None,
             details: false,
             strict: false,
             postgres: postgres.map(utf8).transpose()?,
@@ -141,6 +145,7 @@ impl Options {
                 "--keep" => options.keep = Some(value()?.into()),
                 "--server" => options.server = value()?.into(),
                 "--before" => options.before = Some(value()?.into()),
+                "--gateway" => options.gateway = Some(value()?.into()),
                 "--baseline" => {
                     return Ok(Asked::Baseline { kind: value()?.parse()?, answer: value()?.into() });
                 }

@@ -3,6 +3,7 @@
 //! Beside the server and its clients nothing else should run: what is measured are ratios of one run, but a hash needs a
 //! CPU of its own to be compared with another one.
 
+mod codes;
 mod compare;
 mod load;
 mod timing;

@@ -1,6 +1,8 @@
 //! Parsed values and records. Holding one is proof that it was checked. No I/O.
 
+pub mod assertion;
 pub mod caller;
+pub mod code;
 pub mod device;
 pub mod email;
 pub mod event;

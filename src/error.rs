@@ -26,6 +26,9 @@ pub enum Error {
     /// The request is longer than this many bytes.
     #[error("the message is longer than {0} bytes")]
     TooLarge(usize),
+    /// The user authenticated longer ago than the caller accepts.
+    #[error("the user has to authenticate again")]
+    Reauthenticate,
     /// No live user in the caller's namespace.
     #[error("no such user")]
     UserNotFound,
@@ -65,6 +68,15 @@ pub enum Error {
     /// The password is right and the user may not sign in.
     #[error("the user is blocked")]
     UserBlocked,
+    /// Wrong, used, replaced, expired: one answer for all, so that nothing can be learnt of a code.
+    #[error("the code is not valid")]
+    BadCode,
+    /// Too many codes were made.
+    #[error("too many codes were made")]
+    TooManyCodes {
+        /// When the caller may try again.
+        retry_after: Duration,
+    },
     /// The password could not be hashed in time.
     #[error("password hashing is busy")]
     HasherBusy {
@@ -176,6 +188,7 @@ impl Error {
             Self::TooLarge(_) => (Code::OutOfRange, ErrorReason::TooLarge),
             Self::UserNotFound => (Code::NotFound, ErrorReason::UserNotFound),
             Self::SessionNotFound => (Code::NotFound, ErrorReason::SessionNotFound),
+            Self::Reauthenticate => (Code::FailedPrecondition, ErrorReason::Reauthenticate),
             Self::IdTaken => (Code::AlreadyExists, ErrorReason::IdTaken),
             Self::UsernameTaken { .. } => (Code::AlreadyExists, ErrorReason::UsernameTaken),
             Self::EmailTaken { .. } => (Code::AlreadyExists, ErrorReason::EmailTaken),
@@ -185,6 +198,8 @@ impl Error {
             Self::IdempotencyKeyReused => (Code::FailedPrecondition, ErrorReason::IdempotencyKeyReused),
             Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
             Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
+            Self::BadCode => (Code::Unauthenticated, ErrorReason::BadCode),
+            Self::TooManyCodes { .. } => (Code::ResourceExhausted, ErrorReason::TooManyCodes),
             Self::TooManyAttempts { .. } => (Code::ResourceExhausted, ErrorReason::TooManyAttempts),
             Self::HasherBusy { .. } => (Code::ResourceExhausted, ErrorReason::HasherBusy),
             Self::KeyUnknown => (Code::Unauthenticated, ErrorReason::KeyMissingOrUnknown),

@@ -55,6 +55,9 @@ pub const DEFAULT_LANES: usize = 5;
 /// The most that a hash of another system may cost: 2 s.
 const MAX_COST: u32 = 15;
 
+/// The cost of hashes of codes, unless that of passwords is lower.
+const CODE_COST: u32 = 10;
+
 /// In bytes; the longest, Firebase's, have 300.
 const MAX_HASH_BYTES: usize = 1_000;
 
@@ -159,6 +162,26 @@ impl HashPermit {
         let form = Form::of(password.expose());
         let digest = self.reservation.bcrypt(self.cost, salt, form.key(&salt, password.expose())).await?;
         Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
+    }
+
+    /// Hashes a code of few digits, at a lower cost than passwords: it can be tried a few times and lives for minutes.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`HashPermit::hash`].
+    pub async fn hash_code(self, code: &Password) -> Result<PasswordHash> {
+        let cost = self.cost.min(CODE_COST);
+        Self { cost, ..self }.hash(code).await
+    }
+
+    /// Returns true if `hash` was made of `code`. Without a hash the answer is no, after the same work.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`HashPermit::hash`].
+    pub async fn verify_code(self, code: &Password, hash: Option<&PasswordHash>) -> Result<bool> {
+        let dummy_hash = Stored { cost: self.cost.min(CODE_COST), ..self.dummy_hash.clone() }.to_text();
+        self.verify(code, hash, Some(&dummy_hash)).await
     }
 
     /// Returns true if `hash` was made of `password`. Without a hash the answer is no, after the work that

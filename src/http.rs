@@ -9,6 +9,7 @@ mod coding;
 mod dialects;
 mod docs;
 mod frames;
+pub mod jwks;
 mod receive;
 mod reply;
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! The operations of the service: hashing, then a transaction of changes and their event.
 
+pub mod assertions;
+pub mod codes;
 mod deletion;
+mod edits;
 mod housekeeping;
 pub mod keys;
 pub mod list;
+pub mod login;
 mod logs;
 pub mod namespaces;
 pub mod passwords;
 pub mod quotas;
+mod redeem;
 mod repeats;
 mod seen;
 pub mod sessions;
@@ -24,7 +29,7 @@ use std::time::Duration;
 use crate::blocklist::Blocklist;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{CacheSettings, Config, ThrottleLimits};
+use crate::config::{Assertions, CacheSettings, Codes, Config, ThrottleLimits};
 use crate::devices::{Devices, OpenError};
 use crate::domain::caller::Caller;
 use crate::domain::idempotency::CallDigester;
@@ -39,6 +44,7 @@ use crate::metrics::Registry;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
 
+use assertions::KeysInMemory;
 use repeats::RepeatableCalls;
 use seen::SeenQueue;
 use sweeps::Sweeps;
@@ -55,18 +61,24 @@ pub struct Rules {
     pub session_idle: Option<Duration>,
     /// The most sessions of one user; 0: any number.
     pub max_sessions: u32,
+    /// Sessions end when the e-mail address or `sso_enabled` of their user changes.
+    pub end_sessions_on_change: bool,
     /// The time after which a user in the trash is purged; `None`: never.
     pub trash_keep: Option<Duration>,
     /// The time after which an event is removed; `None`: never.
     pub logs_keep: Option<Duration>,
     /// The limits on guessing passwords.
     pub throttle: ThrottleLimits,
+    /// The lifetimes of codes, and the limits on making them.
+    pub codes: Codes,
     /// The longest time that the statements of a list may take together.
     pub list_timeout: Duration,
     /// The cache of sessions and users.
     pub cache: CacheSettings,
     /// The limits of namespaces that have none of their own.
     pub limits: Quotas,
+    /// Signed assertions about sessions.
+    pub assertions: Assertions,
 }
 
 impl From<&Config> for Rules {
@@ -76,12 +88,15 @@ impl From<&Config> for Rules {
             session_lifetime: config.sessions.lifetime,
             session_idle: config.sessions.idle,
             max_sessions: config.sessions.max_per_user,
+            end_sessions_on_change: config.sessions.end_on_change,
             trash_keep: config.trash.keep,
             logs_keep: config.logs.keep,
             throttle: config.throttle.clone(),
+            codes: config.codes.clone(),
             list_timeout: config.pool.list_timeout,
             cache: config.cache.clone(),
             limits: config.namespaces.limits(),
+            assertions: config.assertions.clone(),
         }
     }
 }
@@ -106,6 +121,7 @@ pub struct Operations {
     seen: SeenQueue,
     sweeps: Sweeps,
     repeatable: RepeatableCalls,
+    assertion_keys: KeysInMemory,
 }
 
 impl Operations {
@@ -138,6 +154,7 @@ impl Operations {
             seen,
             sweeps: Sweeps::default(),
             repeatable: RepeatableCalls::new(digester),
+            assertion_keys: KeysInMemory::none().map_err(Error::internal)?,
         })
     }
 

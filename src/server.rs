@@ -6,6 +6,7 @@ mod connections;
 mod cors;
 mod frames;
 mod health;
+mod infra;
 mod limits;
 mod metrics;
 mod monitor;
@@ -44,6 +45,7 @@ use connection::Connection;
 use connections::{Connections, Entry};
 use frames::FrameCountingIo;
 use health::Health;
+use infra::Infra;
 use metrics::Metrics;
 use monitor::Monitor;
 use pipeline::Pipeline;
@@ -101,8 +103,8 @@ impl Server {
         let gateway = Gateway::new(schema, upstream, settings);
         let instance_id = std::process::id() ^ u32::try_from(Clock::System.now().seconds()).unwrap_or(0);
         let traces = Traces::new(&config.traces).map_err(Error::internal)?;
-        let pipeline =
-            Pipeline::new(config, gateway, keys.clone(), scope_of, health.clone(), traces, instance_id);
+        let infra = Infra::new(config, health.clone(), ops.assertion_keys().clone());
+        let pipeline = Pipeline::new(config, gateway, keys.clone(), scope_of, infra, traces, instance_id);
         let (pipeline, connections) = (Arc::new(pipeline), Connections::new(config));
         Ok(Self {
             metrics: Metrics::new(&pipeline, &connections, &ops),

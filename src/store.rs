@@ -4,8 +4,10 @@
 //! namespace. A missing row is `None`: the operation decides what that means. All of them fail as the
 //! database does.
 
+pub mod assertion_keys;
 pub mod backup;
 pub mod clocks;
+pub mod codes;
 pub mod coherence;
 mod connect;
 mod connection;

@@ -19,7 +19,9 @@
 //! Users who exist and users who do not take the same statements, rows, time and answers.
 
 mod buckets;
+mod codes;
 mod counts;
+mod digits;
 mod known_ips;
 mod limits;
 mod reservation;
@@ -43,10 +45,11 @@ use crate::telemetry;
 pub use limits::rest_of_hour;
 
 pub(crate) use buckets::{LoginIdentifier, Origin};
+pub(crate) use digits::DigitsReservation;
 pub(crate) use reservation::AttemptReservation;
 
 use buckets::{BucketKey, BucketKeyer, Buckets};
-use counts::Outdated;
+use counts::{Attempt, Outdated};
 use limits::{Count, Exhausted, Headroom, Period, hour};
 use stats::{Decision, Stats};
 
@@ -121,7 +124,8 @@ impl Throttle {
         }
         let namespace = &caller.namespace;
         let tx = self.store.begin(&caller).await?; // any `?` from here to commit counts nothing
-        let reserved = counts::reserve(&tx, namespace, &buckets.all(), Period::at(now)).await?;
+        let reserved =
+            counts::reserve(&tx, namespace, &buckets.all(), Period::at(now), Attempt::Pending).await?;
         let (counts, reserved): (Vec<_>, Vec<_>) = reserved.into_iter().unzip();
         let mut exhausted = self.check_limits(&counts, &buckets, now)?;
         // An attempt that cannot succeed uses up neither what is left for known IPs nor what is left for the

@@ -29,8 +29,10 @@ WITH_RETRY_INFO = {409, 429, 503}
 
 ROW = re.compile(r"^\s*([A-Z_]{5,}) +/ ([A-Z_]+)", re.MULTILINE)
 
-# In the order of the document each call succeeds on an empty database; SESSION and PUBLIC stand for a log-in's.
+# In the order of the document each call succeeds on an empty database; SESSION and PUBLIC stand for a log-in's, CODE for one
+# of CreateCode for the purpose of the call.
 SESSION = "ses_" + "0" * 64
+CODE = "code_" + "0" * 64
 PUBLIC = "01a2155f-a03a-798f-a7c1-36e5163b19cc"
 BODIES = {
     "Users_Create": {"id": "ada", "username": "ada", "email": "ada@example.com", "password": "correct horse", "name": "Ada Lovelace"},
@@ -45,8 +47,15 @@ BODIES = {
     "Users_Unlock": {},
     "Users_UpdatePrefs": {"prefs": {"theme": "dark"}},
     "Users_Login": {"username": "ada", "password": "correct horse"},
+    "Users_VerifyPassword": {"password": "correct horse"},
     "Users_Logout": {"sessionId": SESSION},
     "Users_ReadSession": {"sessionId": SESSION},
+    "Users_CreateCode": {"id": "ada", "purpose": "CODE_PURPOSE_PASSWORD_RESET"},
+    "Users_VerifyEmail": {"code": CODE},
+    "Users_ConfirmEmailChange": {"code": CODE},
+    "Users_ResetPassword": {"code": CODE, "newPassword": "correct horse"},
+    "Users_LoginWithCode": {"code": CODE},
+    "Users_IssueAssertion": {"sessionId": SESSION, "audience": "shop"},
     "Keys_Create": {"name": "orders", "scopes": ["users.read", "sessions.read"]},
     "Namespaces_CreateNamespace": {"name": "shop", "limits": {"maxUsers": "10000"}},
     "Namespaces_UpdateNamespace": {"limits": {"maxUsers": "20000", "maxCallsPerSecond": "100"}},
@@ -75,6 +84,7 @@ LIMITS = {
     "ids": {"maxItems": 1000, "items": {"type": "string", **ID}},
     "username": {"maxLength": 64},
     "email": {"maxLength": 254},
+    "newEmail": {"maxLength": 254},
     "name": {"maxLength": 128},
     "search": {"maxLength": 256},
     "label": {"maxLength": 36},

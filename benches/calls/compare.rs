@@ -25,10 +25,11 @@ const USERS: usize = 10_000;
 const LIMIT: Bar = Bar::AtMost(1.05);
 
 /// One build on a database that it made itself: an older one may not know the newer one's.
-struct Build {
-    server: Server,
+pub(super) struct Build {
+    pub(super) server: Server,
     writer: Writer,
-    calls: Vec<Call>,
+    /// `Read` and `ReadSession` over gRPC, the two over HTTP, and others.
+    pub(super) calls: Vec<Call>,
     _database: Option<Database>,
 }
 
@@ -74,7 +75,7 @@ pub(crate) async fn measure(
 }
 
 impl Build {
-    async fn start(binary: &Path, dir: &Path, admin: Option<&str>, name: &str) -> Result<Self> {
+    pub(super) async fn start(binary: &Path, dir: &Path, admin: Option<&str>, name: &str) -> Result<Self> {
         let name = format!("usersd_bench_{name}_{}", std::process::id());
         let database = admin.map(|admin| Database::create(admin, name.clone(), false)).transpose()?;
         let url = database.as_ref().map_or_else(|| sqlite(dir, &name).url, |database| database.url.clone());
@@ -116,6 +117,6 @@ impl Build {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a load takes far less than 52 days")]
-fn micros_each(nanos: u64, calls: usize) -> f64 {
+pub(super) fn micros_each(nanos: u64, calls: usize) -> f64 {
     nanos as f64 / 1e3 / calls as f64
 }

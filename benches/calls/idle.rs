@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{SETTLE, kinds};
+use super::kinds;
 use crate::Result;
 use crate::calls::seed::Seeded;
 use crate::databases::Place;
@@ -15,6 +15,11 @@ use crate::wire::{Client, Wire};
 /// Scrapes of a server that was called before, and the time for which one that is idle is watched.
 const SCRAPES: usize = 200;
 const IDLE: Duration = Duration::from_secs(10);
+
+/// A server is idle once it takes less than this many percent of a CPU in that time; the longest wait for it.
+const QUIET: f64 = 5.0;
+const SETTLED: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 pub(super) async fn measure(
     options: &Options,
@@ -36,14 +41,33 @@ pub(super) async fn measure(
         client.call(monitor, Wire::Json, "/metrics", None, "").await?;
         millis.push(begun.elapsed().as_secs_f64() * 1e3);
     }
-    tokio::time::sleep(SETTLE).await;
-    let (before, begun) = (server.cpu_times()?, Instant::now());
-    tokio::time::sleep(IDLE).await;
-    let used = Duration::from_nanos(server.cpu_times()?.since(&before));
-    let percent = used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+    wait(&server).await?;
+    let percent = cpu_percent(&server, IDLE).await?;
+    let mebibytes = server.mebibytes("VmRSS")?;
     server.stop().await?;
     Ok(vec![
         Figure::alone("a scrape of /metrics", "ms", median(&millis), Bar::AtMost(5.0)),
         Figure::alone("idle: share of one CPU", "%", percent, Bar::AtMost(0.5)),
+        Figure::alone(
+            "idle: resident memory after the checks of a start",
+            "MiB",
+            mebibytes,
+            Bar::AtMost(30.0),
+        ),
     ])
+}
+
+/// Waits until a server is idle: it begins with a check of its file, and with what housekeeping has to do after other runs.
+pub(super) async fn wait(server: &Server) -> Result<()> {
+    let begun = Instant::now();
+    while cpu_percent(server, SETTLED).await? > QUIET && begun.elapsed() < PATIENCE {}
+    Ok(())
+}
+
+/// The share of one CPU that the server takes in that time.
+async fn cpu_percent(server: &Server, watched: Duration) -> Result<f64> {
+    let (before, begun) = (server.cpu_times()?, Instant::now());
+    tokio::time::sleep(watched).await;
+    let used = Duration::from_nanos(server.cpu_times()?.since(&before));
+    Ok(used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0)
 }

@@ -18,10 +18,16 @@ const GRPC_SHAPE: [&str; 4] =
 const JSON_SHAPE: [&str; 4] = ["--clients=32", "--max-concurrent-streams=1", "--threads=1", "--h1"];
 const JSON_CONNECTIONS: usize = 32;
 
+/// One connection and one call at a time.
+const GRPC_ALONE: [&str; 4] =
+    ["--clients=1", "--max-concurrent-streams=1", "--threads=1", "--no-tls-proto=h2c"];
+const JSON_ALONE: [&str; 4] = ["--clients=1", "--max-concurrent-streams=1", "--threads=1", "--h1"];
+
 /// What the callers saw of one load.
 pub(crate) struct Load {
     pub(crate) calls_a_second: f64,
     /// Microseconds.
+    pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
 
@@ -48,11 +54,36 @@ pub(crate) async fn run(
     answer_bytes: usize,
     dir: &Path,
 ) -> Result<Load> {
+    let shape = if call.wire == Wire::Json { JSON_SHAPE } else { GRPC_SHAPE };
+    drive(shape, call, server, calls, round, answer_bytes, dir).await
+}
+
+/// As [`run`], one call after the other.
+pub(crate) async fn run_alone(
+    call: &Call,
+    server: SocketAddr,
+    calls: usize,
+    answer_bytes: usize,
+    dir: &Path,
+) -> Result<Load> {
+    let shape = if call.wire == Wire::Json { JSON_ALONE } else { GRPC_ALONE };
+    drive(shape, call, server, calls, 0, answer_bytes, dir).await
+}
+
+async fn drive(
+    shape: [&str; 4],
+    call: &Call,
+    server: SocketAddr,
+    calls: usize,
+    round: usize,
+    answer_bytes: usize,
+    dir: &Path,
+) -> Result<Load> {
     let log = dir.join("load.log");
     let _ = fs::remove_file(&log); // h2load appends
     let mut command = Command::new("h2load");
     command.kill_on_drop(true).process_group(0).stdin(Stdio::null());
-    command.args(if call.wire == Wire::Json { JSON_SHAPE } else { GRPC_SHAPE });
+    command.args(shape);
     command.arg(format!("--requests={calls}")).arg("--log-file").arg(&log);
     command.arg("-H").arg(format!("content-type: {}", call.wire.content_type()));
     if call.wire != Wire::Json {
@@ -104,7 +135,11 @@ fn seen(said: &str, log: &str, calls: usize, answer_bytes: Option<usize>) -> Res
         return Err(format!("{calls} answers held {bytes} bytes, not {each} each: some failed").into());
     }
     micros.sort_by(f64::total_cmp);
-    Ok(Load { calls_a_second: rate.ok_or("h2load tells no rate")?.parse()?, p99: micros[calls * 99 / 100] })
+    Ok(Load {
+        calls_a_second: rate.ok_or("h2load tells no rate")?.parse()?,
+        p50: micros[calls / 2],
+        p99: micros[calls * 99 / 100],
+    })
 }
 
 /// The rest of the line that begins with `start`.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use usersd::clock::Clock;
 use usersd::domain::namespace::Namespace;
-use usersd::domain::session::{Device, SessionToken, StoredSession};
-use usersd::domain::user::User;
+use usersd::domain::session::{Amr, Device, SessionToken, StoredSession};
+use usersd::domain::user_id::UserId;
 use usersd::store::{Store, Transaction, sessions};
 
 use crate::Result;
@@ -47,12 +47,12 @@ pub(crate) async fn seed(options: &Options, dir: &Path, place: &Place) -> Result
     for _ in (0..SESSIONS).step_by(BATCH) {
         let tx = store.begin_as_server().await?;
         for owner in others.iter().cycle().take(BATCH) {
-            tokens.push(open_session(&tx, owner).await?);
+            tokens.push(open_session(&tx, &owner.id, LIFETIME).await?);
         }
         tx.commit().await?;
     }
     let tx = store.begin_as_server().await?;
-    let token = open_session(&tx, user).await?;
+    let token = open_session(&tx, &user.id, LIFETIME).await?;
     tx.commit().await?;
     store.close().await;
     eprintln!("opened {SESSIONS} sessions in {:.0} s", begun.elapsed().as_secs_f64());
@@ -66,14 +66,32 @@ pub(crate) async fn seed(options: &Options, dir: &Path, place: &Place) -> Result
     })
 }
 
-async fn open_session(tx: &Transaction, owner: &User) -> Result<String> {
+/// Writes so many sessions of each of these users that have ended.
+pub(crate) async fn end_sessions(place: &Place, owners: &[String], each: usize) -> Result<()> {
+    let store = Store::connect(&place.url, 2).await?;
+    for owner in owners {
+        let owner = UserId::parse(owner)?;
+        let tx = store.begin_as_server().await?;
+        for _ in 0..each {
+            open_session(&tx, &owner, Duration::ZERO).await?;
+        }
+        tx.commit().await?;
+    }
+    store.close().await;
+    Ok(())
+}
+
+/// Opens a session that lasts so long.
+async fn open_session(tx: &Transaction, owner: &UserId, lifetime: Duration) -> Result<String> {
     let token = SessionToken::generate()?;
     let now = Clock::System.now();
     let session = StoredSession {
         public_id: Clock::System.new_id()?.to_string(),
-        user: owner.id.clone(),
+        user: owner.clone(),
         created: now,
-        expires: now.plus(LIFETIME),
+        expires: now.plus(lifetime),
+        auth_time: now,
+        amr: Amr::Password.name().to_owned(),
         device: Device::default(),
     };
     sessions::insert(tx, &Namespace::default(), token.digest(), &session).await?;

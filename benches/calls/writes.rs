@@ -73,10 +73,10 @@ struct Data {
 }
 
 /// One round of one kind.
-struct Cost {
+pub(crate) struct Cost {
     calls_a_second: f64,
-    /// Milliseconds.
-    p99: f64,
+    /// Milliseconds of each call, in order of length.
+    pub(crate) millis: Vec<f64>,
     /// Microseconds a call, of the server without its hashing threads, and of its database.
     cpu: f64,
 }
@@ -124,9 +124,14 @@ fn figures(database: &str, name: &str, [one, crowd]: &[Vec<Cost>; 2]) -> [Figure
     };
     [
         figure("calls", "/s", |cost| cost.calls_a_second),
-        figure("p99", "ms", |cost| cost.p99),
+        figure("p99", "ms", |cost| p99(&cost.millis)),
         figure("CPU", "µs", |cost| cost.cpu),
     ]
+}
+
+/// The length that 99 of 100 do not exceed, of lengths in order.
+pub(crate) fn p99(millis: &[f64]) -> f64 {
+    millis.get(millis.len() * 99 / 100).copied().unwrap_or(f64::NAN)
 }
 
 impl Writer {
@@ -145,7 +150,7 @@ impl Writer {
     }
 
     /// Makes `calls` writes by so many callers, each of which waits for its last one.
-    async fn run(&self, write: Write, callers: usize, calls: usize) -> Result<Cost> {
+    pub(crate) async fn run(&self, write: Write, callers: usize, calls: usize) -> Result<Cost> {
         let (begun, left) = (Instant::now(), Arc::new(AtomicUsize::new(calls)));
         let mut running = JoinSet::<Result<Vec<f64>>>::new();
         for _ in 0..callers {
@@ -170,7 +175,7 @@ impl Writer {
         millis.sort_by(f64::total_cmp);
         #[expect(clippy::cast_precision_loss, reason = "a count for a ratio")]
         let calls_a_second = calls as f64 / begun.elapsed().as_secs_f64();
-        Ok(Cost { calls_a_second, p99: millis[calls * 99 / 100], cpu: f64::NAN })
+        Ok(Cost { calls_a_second, millis, cpu: f64::NAN })
     }
 
     async fn write(&self, write: Write) -> Result<()> {

@@ -9,12 +9,12 @@ use usersd::devices::Devices;
 use usersd::domain::caller::Caller;
 use usersd::domain::namespace::Namespace;
 use usersd::domain::password::Password;
-use usersd::domain::session::Device;
+use usersd::domain::session::SessionRequest;
 use usersd::domain::user::{Labels, Metadata, Name, NewUser, Status};
 use usersd::domain::username::Username;
 use usersd::error::Error;
 use usersd::hasher::{Hasher, HasherConfig};
-use usersd::ops::sessions::Login;
+use usersd::ops::login::Login;
 use usersd::ops::{Operations, Rules};
 use usersd::store::Store;
 
@@ -52,7 +52,8 @@ pub(crate) async fn measure() -> Result<Vec<Figure>> {
         max_wait: Duration::from_mins(1),
         min_cpu_percent: 100,
     };
-    let rules = Rules { throttle: unlimited(), ..Rules::from(&Config::default()) };
+    let mut rules = Rules { throttle: unlimited(), ..Rules::from(&Config::default()) };
+    rules.codes.per_user = 0;
     let devices = Devices::open(None)?;
     let ops = Operations::new(store.clone(), Hasher::new(setup)?, Clock::System, rules, devices).await?;
     let caller = Caller::server(Namespace::parse("default")?);
@@ -84,6 +85,10 @@ pub(crate) async fn measure() -> Result<Vec<Figure>> {
     let figures = vec![
         of_a_hash("whether time tells who exists: largest difference of medians", most - least),
         of_a_hash("the same, unknown and wrong where costs differ, means", mixed(&ops, &caller).await?),
+        of_a_hash(
+            "the same, making a code and trying wrong digits",
+            super::codes::differ(&ops, &caller).await?,
+        ),
     ];
     store.close().await;
     Ok(figures)
@@ -153,5 +158,5 @@ fn user(name: &str, status: Status, password: Option<&str>) -> Result<NewUser> {
 
 fn attempt(name: &str, length: usize) -> Login {
     let password = Password::attempt("x".repeat(length));
-    Login { username: Some(name.to_owned()), email: None, password, device: Device::default() }
+    Login { username: Some(name.to_owned()), email: None, password, session: SessionRequest::default() }
 }

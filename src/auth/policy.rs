@@ -28,12 +28,17 @@ fn of_users(method: &str) -> Option<Scope> {
             Scope::UsersRead
         }
         "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
+        // A code proves that the user asks for it.
+        "VerifyEmail" | "ConfirmEmailChange" | "ResetPassword" => Scope::UsersWrite,
         // Operations that can take an account over or lose it.
         "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin
         }
-        "ReadSession" | "ListSessions" => Scope::SessionsRead,
-        "Login" | "Logout" | "DeleteSession" | "DeleteSessions" => Scope::SessionsWrite,
+        "ReadSession" | "ListSessions" | "IssueAssertion" => Scope::SessionsRead,
+        "Login" | "LoginWithCode" | "VerifyPassword" | "Logout" | "DeleteSession" | "DeleteSessions" => {
+            Scope::SessionsWrite
+        }
+        "CreateCode" => Scope::CodesWrite,
         _ => return None,
     })
 }

@@ -28,7 +28,7 @@ pub(super) enum Step {
         #[arg(long, value_name = "NS")]
         namespace: String,
         /// Its scopes, with commas between: users.read, users.write, users.admin, sessions.read,
-        /// sessions.write, keys.admin; with `*` also namespaces.admin
+        /// sessions.write, codes.write, keys.admin; with `*` also namespaces.admin
         #[arg(long, value_name = "SCOPES")]
         scopes: String,
         /// Its purpose, for people

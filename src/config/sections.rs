@@ -13,9 +13,9 @@ use crate::domain::scope::Scopes;
 
 use super::tls_callers;
 use super::values::{
-    Show as _, address, choice, database, duration, flag, headers_size, hosts, lifetime, log_level, memory,
-    networks, number, number_or, optional_address, optional_duration, optional_endpoint, optional_file,
-    origins, replica, size, without_password,
+    Show as _, address, choice, claim, claims, database, days, duration, flag, headers_size, hosts, lifetime,
+    log_level, memory, networks, number, number_or, optional_address, optional_duration, optional_endpoint,
+    optional_file, origins, replica, size, without_password,
 };
 
 /// Which calls need a key.
@@ -250,6 +250,20 @@ settings! {
         familiar: Duration = 90 * DAY, duration;
     }
 
+    /// Codes that callers deliver.
+    codes: Codes {
+        /// The time for which a link for `EMAIL_VERIFICATION` is valid. Digits are for ten minutes at most.
+        email_verification: Duration = DAY, lifetime;
+        /// The same for `EMAIL_CHANGE`.
+        email_change: Duration = Duration::from_hours(1), lifetime;
+        /// The same for `PASSWORD_RESET`.
+        password_reset: Duration = Duration::from_hours(1), lifetime;
+        /// Codes that are made within an hour for one address of end users; 0: any number.
+        per_address: u32 = 100, number(0..=1_000_000);
+        /// The same under one name of a user; 0: any number.
+        per_user: u32 = 20, number(0..=1_000_000);
+    }
+
     /// Sessions.
     sessions: Sessions {
         /// The time after which a session ends by itself.
@@ -258,6 +272,18 @@ settings! {
         idle: Option<Duration> = None, optional_duration;
         /// Most sessions of one user; 0: any number.
         max_per_user: u32 = 100, number(0..=1_000_000);
+        /// Ends the sessions of a user whose e-mail address or `sso_enabled` changes.
+        end_on_change: bool = true, flag;
+    }
+
+    /// Signed assertions about sessions.
+    assertions: Assertions {
+        /// The services that they may be for; none: there are none.
+        audiences: Vec<String> = Vec::new(), claims;
+        /// The issuer that they name.
+        issuer: String = "usersd".to_owned(), claim;
+        /// The age at which another key takes the place of the one that signs.
+        rotate: Duration = 30 * DAY, days;
     }
 
     /// Deleted users.

@@ -13,7 +13,7 @@ use url::{Url, form_urlencoded};
 
 use crate::domain::postgres_url::split_hosts;
 
-use super::sections::{AppwritePrefs, Auth, ClientAuth, LogFormat, ReadUrl, TlsCaller};
+use super::sections::{AppwritePrefs, Auth, ClientAuth, DAY, LogFormat, ReadUrl, TlsCaller};
 use super::tls_callers;
 
 /// Reads a number within `range`.
@@ -112,6 +112,27 @@ pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("must be longer than 0".to_owned()),
         span => Ok(span),
     }
+}
+
+/// Reads a time of a day at least.
+pub(super) fn days(text: &str) -> Result<Duration, String> {
+    let long = duration(text).ok().filter(|span| *span >= DAY);
+    long.ok_or_else(|| "must be a duration of at least a day, like 1d or 30d".to_owned())
+}
+
+/// Reads a claim of assertions: a name or a URL.
+pub(super) fn claim(text: &str) -> Result<String, String> {
+    let fits =
+        (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a name or a URL, at most 255 visible ASCII characters".to_owned())
+    }
+}
+
+pub(super) fn claims(text: &str) -> Result<Vec<String>, String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(claim).collect()
 }
 
 pub(super) fn optional_duration(text: &str) -> Result<Option<Duration>, String> {

@@ -52,6 +52,12 @@ named_enum! {
         KeyRevoked = "KEY_REVOKED",
         /// An API key ended by itself.
         KeyExpired = "KEY_EXPIRED",
+        /// A code was made.
+        CodeCreated = "CODE_CREATED",
+        /// A code was wrong.
+        CodeRefused = "CODE_REFUSED",
+        /// A password was replaced by a code.
+        PasswordReset = "PASSWORD_RESET",
         /// A namespace was created.
         NamespaceCreated = "NAMESPACE_CREATED",
         /// Limits of a namespace changed.
@@ -74,7 +80,7 @@ pub struct Event {
     pub user: Option<UserId>,
     /// The user's version after it; 0 if the user did not change.
     pub version: i64,
-    /// The names of the fields that changed; of a new key, its scopes.
+    /// The names of the fields that changed; of a new key, its scopes; of a code, its purpose.
     pub changed: Vec<&'static str>,
     /// From where; what is not known is taken from the caller.
     pub device: Device,

@@ -17,6 +17,8 @@ named_enum! {
         SessionsWrite = "sessions.write",
         /// Make, list and revoke the keys of a namespace.
         KeysAdmin = "keys.admin",
+        /// Make codes, which can take an account over.
+        CodesWrite = "codes.write",
         /// Create, limit and delete namespaces. In a root key only.
         NamespacesAdmin = "namespaces.admin",
     }

@@ -37,6 +37,7 @@ impl From<Error> for Status {
             }
             Error::HasherBusy { retry_after }
             | Error::TooManyAttempts { retry_after }
+            | Error::TooManyCodes { retry_after }
             | Error::Overloaded { retry_after }
             | Error::CallerLimited { retry_after } => {
                 details.set_retry_info(Some(*retry_after));

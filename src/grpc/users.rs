@@ -73,10 +73,20 @@ impl Users for UsersService {
 
     async fn login(&self, request: Request<pb::LoginRequest>) -> Reply<pb::LoginResponse> {
         let caller = caller(&request)?;
-        let attempt = request.into_inner().try_into()?;
+        let attempt = convert::login(request.into_inner(), self.ops.max_session_lifetime())?;
         let (token, session) = self.ops.login(&caller, attempt).await?;
         let session = convert::session(session, token.expose().to_owned());
         Ok(Response::new(pb::LoginResponse { session: Some(session) }))
+    }
+
+    async fn verify_password(
+        &self,
+        request: Request<pb::VerifyPasswordRequest>,
+    ) -> Reply<pb::VerifyPasswordResponse> {
+        let caller = caller(&request)?;
+        let check = convert::password_check(request.into_inner())?;
+        let user = self.ops.verify_password(&caller, check).await?;
+        Ok(Response::new(pb::VerifyPasswordResponse { user: Some(user.into()) }))
     }
 
     async fn logout(&self, request: Request<pb::LogoutRequest>) -> Reply<pb::LogoutResponse> {
@@ -88,9 +98,19 @@ impl Users for UsersService {
 
     async fn read_session(&self, request: Request<pb::ReadSessionRequest>) -> Reply<pb::ReadSessionResponse> {
         let caller = caller(&request)?;
-        let token = convert::token(request.into_inner().session_id)?;
-        let session = self.ops.read_session(&caller, &token).await?;
+        let (token, max_age) = convert::session_to_read(request.into_inner())?;
+        let session = self.ops.read_session(&caller, &token, max_age).await?;
         Ok(Response::new(pb::ReadSessionResponse { session: Some(convert::session(session, token)) }))
+    }
+
+    async fn issue_assertion(
+        &self,
+        request: Request<pb::IssueAssertionRequest>,
+    ) -> Reply<pb::IssueAssertionResponse> {
+        let caller = caller(&request)?;
+        let wanted = convert::assertion_request(request.into_inner(), self.ops.assertion_audiences())?;
+        let (assertion, expires) = self.ops.issue_assertion(&caller, &wanted).await?;
+        Ok(Response::new(pb::IssueAssertionResponse { assertion, expires: expires.seconds() }))
     }
 
     async fn batch_read(&self, request: Request<pb::BatchReadRequest>) -> Reply<pb::BatchReadResponse> {
@@ -227,6 +247,52 @@ impl Users for UsersService {
         let user = convert::user_id("user_id", &request.get_ref().user_id)?;
         let deleted = self.ops.delete_sessions(&caller, &user).await?;
         Ok(Response::new(pb::DeleteSessionsResponse { deleted: i64::try_from(deleted).unwrap_or(i64::MAX) }))
+    }
+
+    async fn create_code(&self, request: Request<pb::CreateCodeRequest>) -> Reply<pb::CreateCodeResponse> {
+        let caller = caller(&request)?;
+        let (code, expires) = self.ops.create_code(&caller, convert::new_code(request.into_inner())?).await?;
+        Ok(Response::new(pb::CreateCodeResponse { code: (*code).clone(), expires: expires.seconds() }))
+    }
+
+    async fn verify_email(&self, request: Request<pb::VerifyEmailRequest>) -> Reply<pb::VerifyEmailResponse> {
+        let caller = caller(&request)?;
+        let pb::VerifyEmailRequest { code, id, username, email, device } = request.into_inner();
+        let used = convert::code_use(code, &[id, username, email], device)?;
+        let user = self.ops.verify_email(&caller, &used).await?;
+        Ok(Response::new(pb::VerifyEmailResponse { user: Some(user.into()) }))
+    }
+
+    async fn confirm_email_change(
+        &self,
+        request: Request<pb::ConfirmEmailChangeRequest>,
+    ) -> Reply<pb::ConfirmEmailChangeResponse> {
+        let caller = caller(&request)?;
+        let pb::ConfirmEmailChangeRequest { code, id, username, email, device } = request.into_inner();
+        let used = convert::code_use(code, &[id, username, email], device)?;
+        let user = self.ops.confirm_email_change(&caller, &used).await?;
+        Ok(Response::new(pb::ConfirmEmailChangeResponse { user: Some(user.into()) }))
+    }
+
+    async fn reset_password(
+        &self,
+        request: Request<pb::ResetPasswordRequest>,
+    ) -> Reply<pb::ResetPasswordResponse> {
+        let caller = caller(&request)?;
+        let (used, new) = convert::password_reset(request.into_inner(), self.ops.policy())?;
+        let user = self.ops.reset_password(&caller, &used, new).await?;
+        Ok(Response::new(pb::ResetPasswordResponse { user: Some(user.into()) }))
+    }
+
+    async fn login_with_code(
+        &self,
+        request: Request<pb::LoginWithCodeRequest>,
+    ) -> Reply<pb::LoginWithCodeResponse> {
+        let caller = caller(&request)?;
+        let (used, wanted) = convert::code_login(request.into_inner(), self.ops.max_session_lifetime())?;
+        let (token, session) = self.ops.login_with_code(&caller, &used, wanted).await?;
+        let session = convert::session(session, token.expose().to_owned());
+        Ok(Response::new(pb::LoginWithCodeResponse { session: Some(session) }))
     }
 
     async fn list_logs(&self, request: Request<pb::ListLogsRequest>) -> Reply<pb::ListLogsResponse> {

@@ -18,6 +18,7 @@ use transcode::schema::Schema;
 
 mod appwrite;
 mod dialects;
+mod fuzzed;
 mod routes;
 
 /// `tests/proto/everything.proto`.

@@ -1,6 +1,6 @@
 //! The end of namespaces: their rows go in batches, by one replica at a time, whatever servers stop meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::domain::caller::Caller;
 use crate::domain::event::{Action, Event};
@@ -11,9 +11,7 @@ use crate::error::Result;
 use crate::store;
 
 use super::Operations;
-
-/// Rows removed in one transaction.
-const BATCH: u64 = 500;
+use super::housekeeping::{BATCH, pause_after};
 
 /// The shortest time from the first to the last step of a deletion. A server that cannot learn of it refuses calls after 5 s,
 /// by `KeyRing::TRUSTED`; those of before have begun their transactions by then.
@@ -54,6 +52,7 @@ impl Operations {
 
     async fn empty(&self, namespace: &Namespace, removed: &mut u64) -> Result<()> {
         loop {
+            let begun = Instant::now();
             let tx = self.store.begin_sweep().await?;
             // Another replica may have ended the deletion, and the namespace begun again.
             if store::namespaces::find(&tx, namespace).await?.state != NamespaceState::Deleting {
@@ -65,6 +64,7 @@ impl Operations {
             if batch == 0 {
                 return Ok(());
             }
+            pause_after(begun).await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! Expiry of sessions, events and users in the trash, and merging of the search index on SQLite.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::domain::caller::Caller;
@@ -9,12 +9,15 @@ use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
-use crate::store::search::MergeMode;
 
 use super::Operations;
 
-/// Rows removed in one transaction: SQLite's other writers wait meanwhile, for some milliseconds.
-const BATCH: u64 = 500;
+/// Rows removed in one transaction: SQLite's other writers wait meanwhile, for some milliseconds. 500 rows took
+/// as long as twenty writes, and the p99 of those became nine times as long.
+pub(super) const BATCH: u64 = 50;
+
+/// The longest pause between two batches.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The least and the most time between two rounds.
 const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
@@ -25,12 +28,12 @@ const MIN_EVENT_AGE: Duration = Duration::from_mins(10);
 /// Calls with an idempotency key are known for so long at least.
 const MIN_CALL_AGE: Duration = Duration::from_hours(24);
 
-/// Most steps of merging the search index in one round: more than a million users need, and an end while
-/// others write.
+/// Most steps of merging in one round: an end while others write.
 const MAX_MERGE_STEPS: usize = 1_000;
 
-/// Most segments of the search index that are left as they are. A search looks into each.
-const MAX_SEGMENTS: u64 = 4;
+/// How long a step of merging takes about, for which other writers wait, and the most pages that it writes.
+const MERGE_STEP: Duration = Duration::from_millis(5);
+const MAX_PAGES: u32 = 64;
 
 /// Counts of the rows that a round of housekeeping removed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,11 +46,12 @@ pub(super) struct Removed {
     ended_keys: u64,
     cleared_logs: u64,
     idempotency_keys: u64,
+    codes: u64,
 }
 
 impl Removed {
     /// The counts, in the order of their fields.
-    pub(super) fn counts(&self) -> [u64; 8] {
+    pub(super) fn counts(&self) -> [u64; 9] {
         let Self {
             sessions,
             events,
@@ -57,22 +61,34 @@ impl Removed {
             ended_keys,
             cleared_logs,
             idempotency_keys,
+            codes,
         } = *self;
-        [sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs, idempotency_keys]
+        [sessions, events, attempts, users, expired_keys, ended_keys, cleared_logs, idempotency_keys, codes]
     }
 }
 
-/// Adds a batch to `count`, and returns true if there may be another one.
-fn more(count: &mut u64, batch: u64) -> bool {
-    *count += batch;
-    batch >= BATCH
+/// Runs `batch` until one is not full, and adds what each did to `count`.
+async fn repeat<Done>(count: &mut u64, batch: impl Fn() -> Done) -> Result<()>
+where
+    Done: Future<Output = Result<u64>>,
+{
+    loop {
+        let begun = Instant::now();
+        let done = batch().await?;
+        *count += done;
+        if done < BATCH {
+            return Ok(());
+        }
+        pause_after(begun).await;
+    }
+}
+
+/// Leaves the database to callers for as long as the last batch took.
+pub(super) async fn pause_after(begun: Instant) {
+    tokio::time::sleep(begun.elapsed().min(MAX_PAUSE)).await;
 }
 
 impl Operations {
-    /// The shortest time between merges of the whole search index: each writes all of it, however little was
-    /// written since.
-    pub const MERGE_INTERVAL: Duration = Duration::from_hours(1);
-
     /// The time between counts of all users, which check the totals: a million takes some hundred milliseconds.
     pub const CHECK_TOTALS_INTERVAL: Duration = Duration::from_hours(24);
 
@@ -103,6 +119,7 @@ impl Operations {
                 ended_keys,
                 cleared_logs,
                 idempotency_keys,
+                codes,
             } = removed;
             tracing::info!(
                 sessions,
@@ -113,14 +130,20 @@ impl Operations {
                 ended_keys,
                 cleared_logs,
                 idempotency_keys,
+                codes,
                 "housekeeping removed what was due"
             );
         }
         done?;
+        let mut pages = 1;
         for _ in 0..MAX_MERGE_STEPS {
-            if !self.merge(MergeMode::Incremental).await? {
+            let begun = Instant::now();
+            if !self.merge(pages).await? {
                 break;
             }
+            pages =
+                if begun.elapsed() > MERGE_STEP { (pages / 2).max(1) } else { (pages * 2).min(MAX_PAGES) };
+            pause_after(begun).await;
         }
         Ok(())
     }
@@ -131,13 +154,15 @@ impl Operations {
         if !self.clock_is_trusted().await? {
             return Ok(());
         }
-        while more(&mut removed.sessions, self.remove_ended_sessions().await?) {}
-        while more(&mut removed.events, self.remove_old_events().await?) {}
-        while more(&mut removed.expired_keys, self.end_expired_keys(BATCH).await?) {}
-        while more(&mut removed.ended_keys, self.forget_ended_keys(BATCH).await?) {}
-        while more(&mut removed.attempts, self.remove_old_attempts().await?) {}
-        while more(&mut removed.idempotency_keys, self.remove_old_calls().await?) {}
-        while more(&mut removed.users, self.purge_old_trash().await?) {}
+        repeat(&mut removed.sessions, || self.remove_ended_sessions()).await?;
+        repeat(&mut removed.events, || self.remove_old_events()).await?;
+        repeat(&mut removed.expired_keys, || self.end_expired_keys(BATCH)).await?;
+        repeat(&mut removed.ended_keys, || self.forget_ended_keys(BATCH)).await?;
+        repeat(&mut removed.attempts, || self.remove_old_attempts()).await?;
+        repeat(&mut removed.idempotency_keys, || self.remove_old_calls()).await?;
+        repeat(&mut removed.codes, || self.remove_old_codes()).await?;
+        repeat(&mut removed.users, || self.purge_old_trash()).await?;
+        self.remove_replaced_assertion_keys().await?;
         removed.cleared_logs += self.clear_logs_of_purged().await?;
         Ok(())
     }
@@ -167,15 +192,6 @@ impl Operations {
         Ok(more)
     }
 
-    /// Begins to make one tree of the search index, if it consists of many. [`clean_up`](Self::clean_up) goes
-    /// on with it.
-    pub async fn merge_search_index(&self) -> Result<()> {
-        if store::search::segment_count(self.store.reader()).await? > MAX_SEGMENTS {
-            self.merge(MergeMode::Full).await?;
-        }
-        Ok(())
-    }
-
     /// Compares the totals of each namespace with its users, and corrects what differs: only a change of rows by hand, with
     /// the triggers off, can bring that about.
     pub async fn check_totals(&self) -> Result<()> {
@@ -192,9 +208,9 @@ impl Operations {
         Ok(())
     }
 
-    async fn merge(&self, merging: MergeMode) -> Result<bool> {
+    async fn merge(&self, pages: u32) -> Result<bool> {
         let tx = self.store.begin_as_server().await?;
-        let merged = store::search::merge(&tx, merging).await?;
+        let merged = store::search::merge(&tx, pages).await?;
         tx.commit().await?;
         Ok(merged)
     }
@@ -230,6 +246,14 @@ impl Operations {
         let removed = store::idempotency_keys::delete_before(&tx, cutoff, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
+    }
+
+    async fn remove_old_codes(&self) -> Result<u64> {
+        let tx = self.store.begin_sweep().await?;
+        let codes = store::codes::delete_expired(&tx, self.clock.now(), BATCH).await?;
+        let tries = self.throttle.delete_old_tries(&tx, BATCH).await?;
+        tx.commit().await?;
+        Ok(codes + tries)
     }
 
     async fn purge_old_trash(&self) -> Result<u64> {

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::store;
 use crate::throttle::{AttemptReservation, LoginIdentifier};
 
-use super::users::{Edit, Lifecycle, UserRef};
+use super::edits::Edit;
+use super::users::{Lifecycle, UserRef};
 use super::verify::{Proof, Purpose, Verified, recheck_credentials};
 use super::{Operations, check_etag};
 
@@ -92,6 +93,7 @@ impl Operations {
         store::users::update(&tx, &caller.namespace, &before, &user, Some(new)).await?;
         let keep = change.keep.as_ref().map(SessionToken::digest);
         store::sessions::delete_of_user(&tx, &caller.namespace, &user.id, keep).await?;
+        store::codes::delete_of_user(&tx, &caller.namespace, &user.id).await?;
         let event = Event::new(user.updated, Action::PasswordUpdated, Some(user.id.clone()));
         let event = event.from(change.device.clone());
         store::events::append(&tx, caller, &event.changing(user.version, vec!["password"])).await?;

@@ -9,7 +9,7 @@ use crate::metrics::{ByLabel, Counter, Registry, timestamp};
 use super::housekeeping::Removed;
 
 /// The kinds of rows, in the order of [`Removed::counts`], and last those of deleted namespaces.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "session",
     "event",
     "attempt",
@@ -18,6 +18,7 @@ const KINDS: [&str; 9] = [
     "ended_key",
     "cleared_log",
     "idempotency_key",
+    "code",
     "namespace_row",
 ];
 

@@ -8,7 +8,8 @@ use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store;
 
-use super::users::{Edit, Lifecycle};
+use super::edits::Edit;
+use super::users::Lifecycle;
 use super::{Operations, check_etag};
 
 /// The most tries to restore a user that other calls restore or purge at the same time.

@@ -17,6 +17,7 @@ use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
 
+use super::edits::Edit;
 use super::{Operations, check_etag, require};
 
 /// A reference to a user.
@@ -37,26 +38,6 @@ pub(super) enum Lifecycle {
     Live,
     /// In the trash.
     Trash,
-}
-
-/// The result of an edit of a user.
-#[derive(Default)]
-pub(super) struct Edit {
-    /// The fields that changed; without any nothing is written.
-    pub(super) fields: Vec<&'static str>,
-    /// A new password.
-    pub(super) password: Option<PasswordHash>,
-    /// True if all sessions of the user end.
-    pub(super) end_sessions: bool,
-    /// The call that makes the change, if it may be repeated.
-    pub(super) call: Option<CallDigests>,
-}
-
-impl Edit {
-    /// One field, and nothing else.
-    pub(super) fn of(field: &'static str) -> Self {
-        Self { fields: vec![field], ..Self::default() }
-    }
 }
 
 impl Operations {
@@ -167,8 +148,8 @@ impl Operations {
         }
     }
 
-    /// Writes `changes`; with a password among them, all sessions end. Where nothing is to change nothing is
-    /// written, and the user is as it was.
+    /// Writes `changes`; with a password among them, all sessions end, as they do with another e-mail address or
+    /// `sso_enabled` (`sessions.end_on_change`). Where nothing is to change nothing is written, and the user is as it was.
     ///
     /// # Errors
     ///
@@ -333,19 +314,11 @@ impl Operations {
             return Ok(before);
         }
         self.note_call(&tx, caller, edit.call.as_ref(), &user, true).await?;
-        if edit.password.is_some() {
-            user.password_updated = Some(user.updated);
-        }
-        if edit.end_sessions {
-            store::sessions::delete_of_user(&tx, namespace, id, None).await?;
-        }
-        if let Err(error) = store::users::update(&tx, namespace, &before, &user, edit.password.as_ref()).await
-        {
+        let event = Event::new(user.updated, action, Some(id.clone()));
+        if let Err(error) = self.write_edit(&tx, caller, &before, &mut user, edit, event).await {
             drop(tx);
             return Err(self.with_conflict_holder(caller, &user, Some(id), error).await);
         }
-        let event = Event::new(user.updated, action, Some(id.clone()));
-        store::events::append(&tx, caller, &event.changing(user.version, edit.fields)).await?;
         tx.commit().await?;
         Ok(user)
     }
@@ -365,7 +338,7 @@ impl Operations {
     /// Says which of the user's names another one has, and who. Where several are taken, each database names
     /// another one; here the e-mail address comes first and the id last. `own` is the user itself, if it is
     /// there already. By now the other user may have let go of the name.
-    async fn with_conflict_holder(
+    pub(super) async fn with_conflict_holder(
         &self,
         caller: &Caller,
         user: &User,

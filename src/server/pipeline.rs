@@ -24,12 +24,13 @@ use crate::domain::idempotency::IdempotencyHeader;
 use crate::domain::scope::Scope;
 use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
-use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, Document, End, Expected, Gateway, Target};
+use crate::http::{self as gateway, BODY_TIMEOUT, Call, Content, End, Expected, Gateway, Target};
 use crate::telemetry::{CallContext, TRACE_PARENT, Traces};
 
 use super::connection::Connection;
 use super::cors::Cors;
-use super::health::{Health, Probe};
+use super::health::Probe;
+use super::infra::Infra;
 use super::limits::{LoadLimits, Permits};
 use super::metrics::Calls;
 use super::outcomes::Outcomes;
@@ -66,7 +67,7 @@ pub(super) struct Pipeline {
     reflection_is_public: bool,
     outcomes: Outcomes,
     traces: Traces,
-    health: Health,
+    infra: Infra,
     requests: AtomicU64,
     /// Begins this process's request ids, to tell them from those of other replicas.
     instance_prefix: String,
@@ -78,14 +79,14 @@ impl Pipeline {
         gateway: Gateway,
         keys: KeyRing,
         scope_of: fn(&str) -> Option<Scope>,
-        health: Health,
+        infra: Infra,
         traces: Traces,
         instance_id: u32,
     ) -> Self {
         Self {
             traces,
             outcomes: Outcomes::new(config, gateway.schema()),
-            health,
+            infra,
             gateway,
             authenticator: Authenticator::new(config, keys),
             scope_of,
@@ -214,7 +215,7 @@ impl Pipeline {
         self.run(call, head, content, (&principal, caller), connection, permits).await
     }
 
-    /// Answers what asks for no RPC: a preflight, a probe of health, a document; `None` for all else.
+    /// Answers what asks for no RPC: a preflight, or one of the server; `None` for all else.
     fn answer_infra(
         &self,
         head: &Parts,
@@ -225,14 +226,7 @@ impl Pipeline {
         if let Some(response) = self.cors.preflight(head) {
             return Ok(Some(response));
         }
-        if let Some(probe) = Probe::of(head.uri.path()) {
-            self.authenticator.authenticate_infra(head, peer, self.health_is_public)?;
-            return Ok(Some(self.health.answer(probe, &head.method)));
-        }
-        let Some(document) = Document::of(head.uri.path()) else { return Ok(None) };
-        self.authenticator.authenticate_infra(head, peer, self.reflection_is_public)?;
-        self.limits.open_infra_stream(connection, permits)?;
-        Ok(Some(document.answer(head)))
+        self.infra.answer(head, (&self.authenticator, peer), (&self.limits, connection), permits)
     }
 
     async fn run(

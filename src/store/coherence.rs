@@ -191,7 +191,16 @@ impl Coherence {
 /// Returns true if an event can tell of a change of what is cached: all but those that anybody who knows a name can cause
 /// again and again, and that change neither the user nor a session that was there. `None` is an action of a newer program.
 fn changes_records(action: Option<Action>) -> bool {
-    !matches!(action, Some(Action::LoginRefused | Action::PasswordRefused | Action::SessionCreated))
+    !matches!(
+        action,
+        Some(
+            Action::LoginRefused
+                | Action::PasswordRefused
+                | Action::SessionCreated
+                | Action::CodeCreated
+                | Action::CodeRefused
+        )
+    )
 }
 
 /// The users that a transaction changes, by the events that it writes.

@@ -22,6 +22,10 @@ const PROGRESS_STEPS: i32 = 1_000;
 /// read keeps busy for some microseconds: more than there are CPUs only take turns.
 const SQLITE_READERS: (usize, usize) = (2, 4);
 
+/// How calls read an SQLite file: without a system call a page, up to the 2 GiB that SQLite maps at most, and beyond with 16 MiB
+/// of pages. What else reads or writes goes through much of the file, and would make the process as large.
+const OF_CALLS: &[(&str, &str)] = &[("mmap_size", "2147418112"), ("cache_size", "-16384")];
+
 /// The longest time that a call whose turn it is waits for its connection to be opened, or given back by the
 /// call before.
 pub(super) const ACQUIRE_TIMEOUT: Duration = MAX_WAIT;
@@ -207,10 +211,10 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     // One more than a namespace has at a time is left for the others.
     for _ in 0..=most {
         let stop = Stop::default();
-        let reader = Database::connect(sqlite_reader(url, &trust, &stop)).await?;
+        let reader = Database::connect(sqlite_reader(url, &trust, &stop, OF_CALLS)).await?;
         readers.push(single(&reader, stop));
     }
-    let server = Database::connect(sqlite_reader(url, &trust, &Stop::default())).await?;
+    let server = Database::connect(sqlite_reader(url, &trust, &Stop::default(), &[])).await?;
     let address = Address::sqlite(url).map_err(|error| ConnectError::from(&error))?;
     Ok(Store {
         kind: Kind::Sqlite,
@@ -231,10 +235,18 @@ fn pool_of(db: &DatabaseConnection, trust: &Arc<Trust>) -> Pool {
     Pool::of(db, Arc::clone(trust))
 }
 
-/// A connection that refuses to write, and whose statement ends when `stop` is asked.
-fn sqlite_reader(url: &str, trust: &Arc<Trust>, stop: &Stop) -> ConnectOptions {
+/// A connection that refuses to write, and whose statement ends when `stop` is asked. `pragmas` are its own.
+fn sqlite_reader(
+    url: &str,
+    trust: &Arc<Trust>,
+    stop: &Stop,
+    pragmas: &'static [(&str, &str)],
+) -> ConnectOptions {
     let mut options = sqlite_options(url, trust);
-    options.map_sqlx_sqlite_opts(|sqlite| configure(sqlite).pragma("query_only", "ON"));
+    options.map_sqlx_sqlite_opts(|sqlite| {
+        let sqlite = configure(sqlite).pragma("query_only", "ON");
+        pragmas.iter().fold(sqlite, |sqlite, (name, value)| sqlite.pragma(*name, *value))
+    });
     let (trust, stop) = (Arc::clone(trust), stop.clone());
     options.map_sqlx_sqlite_pool_opts(move |pool| {
         let stop = stop.clone();
@@ -277,10 +289,8 @@ pub(super) fn configure(options: SqliteOptions) -> SqliteOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
-        // The file is read without a system call a page, up to the 2 GiB that SQLite maps at most; 16 MiB of
-        // pages are kept.
-        .pragma("mmap_size", "2147418112")
-        .pragma("cache_size", "-16384")
+        // 4 MiB of pages: what housekeeping and a check of the whole file read once is not kept.
+        .pragma("cache_size", "-4096")
         .statement_cache_capacity(200)
 }
 

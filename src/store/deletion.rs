@@ -7,13 +7,15 @@ use crate::error::{Error, Result};
 
 /// Every table with rows of tenants, in the order in which they are emptied: those before users that refer to them, so that
 /// a batch of users takes no others with it, and their totals last.
-pub const TABLES: [&str; 11] = [
+pub const TABLES: [&str; 13] = [
     "keys",
     "keys_ended",
     "sessions",
     "familiar_places",
     "attempts",
     "idempotency_keys",
+    "codes",
+    "code_tries",
     "purged",
     "events",
     "users",

@@ -142,8 +142,6 @@ impl Store {
     /// On a connection of its own, without time limits: a large file takes some seconds.
     async fn first_text(&self, sql: &str) -> Result<Option<String>, DbErr> {
         let db = self.connection().await?;
-        // Mapped, a file that is read whole would count as memory of this process.
-        db.execute_unprepared("PRAGMA mmap_size = 0").await?;
         let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
         let text = row.map(|row| row.try_get_by_index(0)).transpose()?;
         db.close().await?;

@@ -11,7 +11,10 @@ mod m20261126_000008_tail;
 mod m20261126_000009_totals;
 mod m20261126_000010_key_changes;
 mod m20261126_000011_idempotency_keys;
+mod m20261126_000012_proof;
+mod m20261126_000013_codes;
 mod m20261126_000015_namespaces;
+mod m20261126_000016_assertions;
 
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode,
@@ -43,7 +46,10 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000009_totals::MIGRATION),
             Box::new(m20261126_000010_key_changes::MIGRATION),
             Box::new(m20261126_000011_idempotency_keys::MIGRATION),
+            Box::new(m20261126_000012_proof::MIGRATION),
+            Box::new(m20261126_000013_codes::MIGRATION),
             Box::new(m20261126_000015_namespaces::MIGRATION),
+            Box::new(m20261126_000016_assertions::MIGRATION),
         ]
     }
 }

@@ -87,19 +87,6 @@ pub(super) async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, id:
     Ok(())
 }
 
-/// Pages of 4 KB that one step of merging writes: other writers wait for some milliseconds.
-const STEP: i32 = 64;
-
-/// The segments that a step of merging takes up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MergeMode {
-    /// The merge that was begun, and segments of the same size.
-    Incremental,
-    /// All segments, to make one of them. Only the first step: another one would begin again with what was
-    /// written since.
-    Full,
-}
-
 /// Counts the segments of the index. One on PostgreSQL, which sorts each write in at once.
 pub async fn segment_count(db: &impl ConnectionTrait) -> Result<u64> {
     let backend = db.get_database_backend();
@@ -109,17 +96,13 @@ pub async fn segment_count(db: &impl ConnectionTrait) -> Result<u64> {
     number(db, "SELECT COUNT(DISTINCT segid) FROM users_search_idx").await
 }
 
-/// Goes on merging the index's segments for one step, and returns whether there was anything to do. Never on
-/// PostgreSQL.
-pub async fn merge(tx: &impl ConnectionTrait, merging: MergeMode) -> Result<bool> {
+/// Merges segments of the same size until about so many pages of 4 KB are written, and returns whether there was
+/// anything to do. Never on PostgreSQL.
+pub async fn merge(tx: &impl ConnectionTrait, pages: u32) -> Result<bool> {
     let backend = tx.get_database_backend();
     if backend != DbBackend::Sqlite {
         return Ok(false);
     }
-    let pages = match merging {
-        MergeMode::Incremental => STEP,
-        MergeMode::Full => -STEP,
-    };
     let before = number(tx, CHANGES).await?;
     let sql = "INSERT INTO users_search (users_search, rank) VALUES ('merge', ?1)";
     tx.execute_raw(Statement::from_sql_and_values(backend, sql, [pages.into()])).await?;

@@ -24,7 +24,7 @@ use super::entity::user::{self, Column};
 use super::fault::{UniqueViolation, unique_violation};
 use super::prepared::Prepared;
 use super::search::{self, Folded};
-use super::unique;
+use super::{codes, unique};
 use row::{account, parsed, row, trashed};
 
 /// Every query on users starts here, so none can reach into another namespace.
@@ -311,9 +311,10 @@ pub async fn trashed_before(
         .collect()
 }
 
-/// Removes a user from the trash, and its sessions with it. Whether it was there.
+/// Removes a user from the trash, with its sessions and codes. Whether it was there.
 pub async fn purge(tx: &impl ConnectionTrait, namespace: &Namespace, id: &UserId) -> Result<bool> {
     search::remove(tx, namespace, id).await?;
+    codes::delete_of_user(tx, namespace, id).await?;
     let done = user::Entity::delete_many()
         .filter(Column::Namespace.eq(namespace.as_str()))
         .filter(Column::Id.eq(id.as_str()))

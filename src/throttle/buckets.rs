@@ -155,7 +155,7 @@ impl BucketKeyer {
     }
 
     /// The key of the bucket of `parts`, for one purpose.
-    fn key(&self, purpose: &str, parts: &[&[u8]]) -> BucketKey {
+    pub(super) fn key(&self, purpose: &str, parts: &[&[u8]]) -> BucketKey {
         // HMAC takes a key of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return BucketKey::default() };
         for part in [&[purpose.as_bytes()], parts].concat() {
@@ -177,7 +177,7 @@ impl BucketKeyer {
 
     /// The bucket of an address. The holder of an IPv6 network has all of its addresses, at least 2^64 of
     /// them.
-    fn ip(&self, address: IpAddr) -> BucketKey {
+    pub(super) fn ip(&self, address: IpAddr) -> BucketKey {
         match address.to_canonical() {
             IpAddr::V4(address) => self.key("address", &[&address.octets()]),
             IpAddr::V6(address) => self.key("address", &[&address.octets()[..8]]),

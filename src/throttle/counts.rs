@@ -193,26 +193,34 @@ async fn add(
     rows(tx, params.statement(tx, sql)).await
 }
 
-/// Counts one more pending attempt in each bucket, and returns each count with it, in the order of `buckets`.
-/// The hour before counts too: within any sixty minutes there are no more failures than a limit on both
-/// allows.
+/// An attempt whose verdict is to come, or one of a kind that always counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    Pending,
+    Final,
+}
+
+/// Counts one more attempt in each bucket, and returns each count with it, in the order of `buckets`. The hour before counts
+/// too: within any sixty minutes there are no more failures than a limit on both allows.
 pub(super) async fn reserve(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     buckets: &[Bucket],
     Period { hour, window }: Period,
+    attempt: Attempt,
 ) -> Result<Vec<(Count, Reserved)>> {
+    let pending = i64::from(attempt == Attempt::Pending);
     let of = |bucket: &Bucket| Addition {
         bucket: *bucket,
         window,
-        used: 0,
+        used: 1 - pending,
         streak: 0,
         last_failure: 0,
-        pending: 1,
+        pending,
     };
     let now = Current::at("excluded.hour", "excluded.pending_window");
     let set = format!(
-        "streak = {}, failed = {}, pending_window = {}, pending = {} + 1, pending_before = {}",
+        "streak = {}, failed = {}, pending_window = {}, pending = {} + excluded.pending, pending_before = {}",
         now.streak, now.last_failure, now.window, now.pending, now.pending_before,
     );
     let rows = add(tx, Params::of(namespace), hour, buckets.iter().map(of).collect(), &set).await?;

@@ -213,7 +213,7 @@ def new_key(db, namespace, scopes, name="a test", **flags):
     return out.strip()
 
 
-EVERY_SCOPE = "users.read,users.write,users.admin,sessions.read,sessions.write,keys.admin"
+EVERY_SCOPE = "users.read,users.write,users.admin,sessions.read,sessions.write,keys.admin,codes.write"
 
 
 class Server:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import secrets
 import time
 
 import grpc
@@ -174,6 +175,7 @@ def use_secrets(over, number, told):
     over.call("SetPassword", {"userId": id, "newPassword": third})
     over.call("Update", {"id": id, "password": first})
     over.call("CreateOrRestore", {"email": f"{name}-2@example.com", "password": second})
+    codes = use_codes(over, f"{name}-2@example.com", second, told)
     for method, (_, path) in ROUTES.items():
         # The key goes through every RPC, which has nothing to do for it.
         names = {"{id}": "id", "{user_id}": "userId", "{session_id}": "sessionId"}
@@ -199,7 +201,34 @@ def use_secrets(over, number, told):
     return {
         **{f"the {what} password by {over.name}": text for what, text in named.items()},
         **{f"token {at} by {over.name}": token for at, token in enumerate(tokens)},
+        **{f"code {at} by {over.name}": code for at, code in enumerate(codes)},
     }
+
+
+def use_codes(over, email, password, told):
+    """Codes through everything that takes them, right, used and wrong ones. Returns all that were made and tried (R17)."""
+    codes = ["code_" + secrets.token_hex(32), f"{secrets.randbelow(10**10):010}"]
+    for purpose, method, more in [
+        ("EMAIL_VERIFICATION", "VerifyEmail", {}),
+        ("PASSWORD_RESET", "ResetPassword", {"newPassword": password}),
+        ("LOGIN", "LoginWithCode", {}),
+        ("EMAIL_CHANGE", "ConfirmEmailChange", {}),
+    ]:
+        for form in ["LINK", "DIGITS"]:
+            request = {"email": email, "purpose": f"CODE_PURPOSE_{purpose}", "form": f"CODE_FORM_{form}"}
+            request |= {"length": 10} if form == "DIGITS" else {}
+            request |= {"newEmail": email} if purpose == "EMAIL_CHANGE" else {}
+            made = over.call("CreateCode", request)["code"]
+            wrong = codes[form == "DIGITS"]
+            codes.append(made)
+            for code, refused in [(wrong, True), (made, False), (made, True)]:
+                try:
+                    over.call(method, {"code": code, "email": email, **more})
+                    assert_true(not refused, f"{method} took a wrong code")
+                except Refused as error:
+                    assert_equal((refused, error.reason), (True, "BAD_CODE"), method)
+                    told.append(str(error))
+    return codes
 
 
 def everything(db):

@@ -26,11 +26,13 @@ SHAPES = [
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "00000000-0000-0000-0000-000000000000"),
     (re.compile(r"\bses_(?:[0-9a-f]{64}\b|\.\.\.)"), "ses_..."),
     (re.compile(r"\busk_(?:[0-9a-f]{64}\b|\.\.\.)"), "usk_..."),
+    (re.compile(r"\bcode_(?:[0-9a-f]{64}\b|\.\.\.)"), "code_..."),
     (re.compile(r'(?<=")[0-9a-f]{1,16}(?=-\d+\\?")'), "0"),  # an etag, up to the version
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "2000-01-01T00:00:00Z"),
+    (re.compile(r"\beyJ(?:\.\.\.|[\w-]+\.[\w-]+\.[\w-]+)"), "eyJ..."),
     (re.compile(r"\b1\d{9}\b"), "1000000000"),
 ]
-UUID, SECRETS = SHAPES[0][0], re.compile(r"\b(ses_|usk_)[0-9a-f]{64}\b")
+UUID, SECRETS = SHAPES[0][0], re.compile(r"\b(ses_|usk_|code_)[0-9a-f]{64}\b")
 
 
 class Page:
@@ -152,7 +154,8 @@ def examples(path):
         ]:
             (folder / tool).parent.mkdir(exist_ok=True)
             (folder / tool).symlink_to(target)
-        with Server(f"sqlite://{folder}/usersd.db?mode=rwc") as server:
+        settings = {"USERSD_ASSERTIONS_AUDIENCES": "shop"}  # as deploy/examples/README.md says
+        with Server(f"sqlite://{folder}/usersd.db?mode=rwc", env=settings) as server:
             Page(path, folder, server.address).run()
 
 

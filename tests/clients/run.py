@@ -12,13 +12,16 @@ import sys
 
 import appwrite_users
 import appwrite_wire
+import assertions
 import countries
 import docs
 import early
 import endurance
 import failover
 import faults
+import gateway
 import keys
+import messages
 import micro_client
 import middleware
 import namespaces
@@ -164,7 +167,8 @@ def main():
         *pages.tests(), *keys.tests(), *namespaces.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *web.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
-        *docs.tests(), *schema.tests(),
+        *docs.tests(), *schema.tests(), *gateway.tests(), *messages.tests(),
+        *assertions.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)

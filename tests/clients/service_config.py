@@ -57,7 +57,7 @@ def names_every_method():
     assert_equal(rest["name"], [{"service": service.full_name} for service in services], "services with a default")
     assert_true("retryPolicy" not in rest, "the default repeats nothing")
     for _, method in methods([reads]):
-        assert_true(method.startswith(("Read", "BatchRead", "List", "Search")), f"{method} is a read")
+        assert_true(method.startswith(("Read", "BatchRead", "List", "Search", "IssueAssertion")), f"{method} is a read")
     # The repeat of Keys.Delete is a test of its own (tests/it/keys.rs): KEY_NOT_FOUND.
     tried = {("users.Users", method) for method, *_ in REPEATS} | {("users.Keys", "Delete")}
     assert_equal(tried, methods([changes]), "changes whose repeat is tried")

@@ -407,12 +407,19 @@ ROUTES = {
     "ReadPrefs": ("GET", "/v1/users/{id}/prefs"),
     "UpdatePrefs": ("PATCH", "/v1/users/{id}/prefs"),
     "Login": ("POST", "/v1/sessions"),
+    "VerifyPassword": ("POST", "/v1/users/{user_id}:verifyPassword"),
     "ReadSession": ("POST", "/v1/sessions:read"),
+    "IssueAssertion": ("POST", "/v1/sessions:issueAssertion"),
     "Logout": ("POST", "/v1/sessions:logout"),
     "ListSessions": ("GET", "/v1/users/{user_id}/sessions"),
     "DeleteSession": ("DELETE", "/v1/users/{user_id}/sessions/{session_id}"),
     "DeleteSessions": ("DELETE", "/v1/users/{user_id}/sessions"),
     "ListLogs": ("GET", "/v1/users/{user_id}/logs"),
+    "CreateCode": ("POST", "/v1/codes"),
+    "VerifyEmail": ("POST", "/v1/users:verifyEmail"),
+    "ConfirmEmailChange": ("POST", "/v1/users:confirmEmailChange"),
+    "ResetPassword": ("POST", "/v1/users:resetPassword"),
+    "LoginWithCode": ("POST", "/v1/sessions:loginWithCode"),
 }
 
 

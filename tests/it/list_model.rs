@@ -147,10 +147,7 @@ async fn a_list_is_the_same_however_it_is_found(service: &Service) {
     let everyone: Vec<User> = (0..USERS).map(|n| dice.user(n)).collect();
     let (ops, store) = (&service.replica.ops, &service.replica.store);
     let trees = async || store::search::segment_count(store.reader()).await.unwrap();
-    for (n, some) in everyone.chunks(USERS / 15).enumerate() {
-        if n == 14 {
-            ops.merge_search_index().await.unwrap(); // on SQLite more than one step
-        }
+    for some in everyone.chunks(USERS / 15) {
         let tx = store.begin_as_server().await.unwrap();
         for user in some {
             store::users::insert(&tx, &namespace, user, None).await.unwrap();

@@ -8,6 +8,7 @@ use serde_json::Value;
 use transcode::route::RouteMatch;
 use usersd::domain::scope::Scopes;
 use usersd::http::Schema;
+use usersd::pb::{CodePurpose, CreateCodeRequest};
 
 use crate::support::{Replica, Service};
 
@@ -19,7 +20,7 @@ crate::on_every_backend!(
 const DOCUMENT: &str = include_str!("../../proto/openapi.json");
 
 /// The operations in an order in which each example works, from an empty database on.
-const ORDER: [&str; 41] = [
+const ORDER: [&str; 48] = [
     "Users_Create",
     "Users_Read",
     "Users_Read_1",
@@ -35,13 +36,20 @@ const ORDER: [&str; 41] = [
     "Users_UpdatePassword",
     "Users_SetPassword",
     "Users_Login",
+    "Users_VerifyPassword",
     "Users_ReadSession",
+    "Users_IssueAssertion",
     "Users_ListSessions",
     "Users_Logout",
     "Users_Login",
     "Users_DeleteSession",
     "Users_DeleteSessions",
     "Users_ListLogs",
+    "Users_CreateCode",
+    "Users_VerifyEmail",
+    "Users_ResetPassword",
+    "Users_LoginWithCode",
+    "Users_ConfirmEmailChange",
     "Users_CreateOrRestore",
     "Users_Delete",
     "Users_ReadTrash",
@@ -125,7 +133,8 @@ async fn the_examples_of_all_operations_work(service: &Service) {
     let (status, _, document) = get(&service.replica, "/openapi.json", &[]).await;
     assert_eq!(status, StatusCode::OK);
     let operations = operations(&document);
-    // What an example cannot know: the token and the id that the call before it made.
+    let replica = service.another(|config| config.assertions.audiences = vec!["shop".into()]).await;
+    // What an example cannot know: the token and the id that the call before it made, and a code.
     let (mut token, mut id, mut key) = (String::new(), String::new(), None);
     for name in ORDER {
         let (verb, path, operation) =
@@ -134,12 +143,13 @@ async fn the_examples_of_all_operations_work(service: &Service) {
         assert_eq!(example.is_null(), operation["requestBody"].is_null(), "{name} has no example");
         let body = if example.is_null() { String::new() } else { example.to_string() };
         let body = body.replace(&format!("ses_{}", "0".repeat(64)), &token);
+        let body = body.replace(&format!("code_{}", "0".repeat(64)), &code_for(service, name).await);
         let path = target(path, operation).replace("01a2155f-a03a-798f-a7c1-36e5163b19cc", &id);
         let bearer = key.as_ref().map(|key| format!("Bearer {key}"));
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
         let verb = verb.to_uppercase().parse().unwrap();
-        let (status, _, reply) = service.replica.request(verb, &path, body, &headers).await;
+        let (status, _, reply) = replica.request(verb, &path, body, &headers).await;
         assert_eq!(status, StatusCode::OK, "{name} {path}: {reply}");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         match name {
@@ -149,10 +159,29 @@ async fn the_examples_of_all_operations_work(service: &Service) {
             "Keys_Create" => {
                 id = text(&reply["key"]["id"]);
                 key = Some(service.key("default", Scopes::ALL).await.0);
+                replica.keys.refresh().await.unwrap();
             }
             _ => {}
         }
     }
+}
+
+/// A code for the operation, if it takes one.
+async fn code_for(service: &Service, operation: &str) -> String {
+    let (purpose, new_email) = match operation {
+        "Users_VerifyEmail" => (CodePurpose::EmailVerification, ""),
+        "Users_ConfirmEmailChange" => (CodePurpose::EmailChange, "ada@example.org"),
+        "Users_ResetPassword" => (CodePurpose::PasswordReset, ""),
+        "Users_LoginWithCode" => (CodePurpose::Login, ""),
+        _ => return String::new(),
+    };
+    let request = CreateCodeRequest {
+        id: "ada".into(),
+        purpose: purpose.into(),
+        new_email: new_email.into(),
+        ..CreateCodeRequest::default()
+    };
+    service.users().create_code(request).await.unwrap().into_inner().code
 }
 
 async fn get(replica: &Replica, path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, Value) {

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait as _, Statement};
 use usersd::pb::{
-    BatchReadRequest, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest, DeleteSessionsRequest,
-    ListKeyLogsRequest, ListLogsRequest, ListNamespacesRequest, ListRequest, ListSessionsRequest, LogEvent,
-    LoginRequest, LogoutRequest, PurgeRequest, ReadPrefsRequest, ReadRequest, ReadSessionRequest,
-    ReadTrashRequest, RestoreRequest, SearchRequest, SetPasswordRequest, UpdatePasswordRequest,
-    UpdatePrefsRequest, UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
+    BatchReadRequest, CodePurpose, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest,
+    DeleteSessionsRequest, ListKeyLogsRequest, ListLogsRequest, ListNamespacesRequest, ListRequest,
+    ListSessionsRequest, LogEvent, LoginRequest, LogoutRequest, PurgeRequest, ReadPrefsRequest, ReadRequest,
+    ReadSessionRequest, ReadTrashRequest, RestoreRequest, SearchRequest, SetPasswordRequest,
+    UpdatePasswordRequest, UpdatePrefsRequest, UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest,
+    UserStatus,
 };
 
 use usersd::domain::list::Filters;
 use usersd::domain::namespace::Namespace;
 use usersd::store::search::probes;
 
+use crate::codes::{NEW_EMAIL, PURPOSES, asking, code, digits, uses};
 use crate::namespaces::{create_namespace, deletion, read_namespace};
 use crate::support::{Backend, PASSWORD, START, Service, ada, create, from, login, nth};
 
@@ -134,7 +136,8 @@ impl Words {
     fn sessions(&self) -> String {
         let Self { pad, digest, numbers } = self;
         format!(
-            "INSERT INTO sessions SELECT {NAMESPACE}, {digest}, 'session' || {pad}, 'id' || {pad}, {TIME}, \
+            "INSERT INTO sessions (namespace, digest, public_id, user_id, created, expires, seen, address, user_agent) \
+             SELECT {NAMESPACE}, {digest}, 'session' || {pad}, 'id' || {pad}, {TIME}, \
              {TIME} + 604800000000, {TIME}, '', '' FROM {numbers}"
         )
     }
@@ -153,6 +156,7 @@ async fn call_everything(service: &Service) {
     lists(service).await;
     accounts(service).await;
     sessions_and_logs(service).await;
+    codes(service).await;
     namespaces(service).await;
     service.replica.ops.clean_up().await.unwrap();
     // With an idle limit there are more.
@@ -162,7 +166,7 @@ async fn call_everything(service: &Service) {
     let session = login(service, "ada").await;
     service.clock.advance(std::time::Duration::from_mins(30));
     let mut users = replica.users.clone();
-    users.read_session(ReadSessionRequest { session_id: session.id.clone() }).await.unwrap();
+    users.read_session(ReadSessionRequest { session_id: session.id.clone(), max_age: None }).await.unwrap();
     let sessions = ListSessionsRequest { user_id: session.user_id, ..ListSessionsRequest::default() };
     users.list_sessions(sessions).await.unwrap();
     replica.ops.clean_up().await.unwrap();
@@ -256,10 +260,34 @@ async fn accounts(service: &Service) {
     users.purge(PurgeRequest { id: other, ..PurgeRequest::default() }).await.unwrap();
 }
 
+async fn codes(service: &Service) {
+    for purpose in PURPOSES {
+        for request in [asking(purpose), digits(purpose)] {
+            let made = code(service, request).await;
+            uses(service, purpose, "000000").await.unwrap_err();
+            uses(service, purpose, &made).await.unwrap();
+            if purpose == CodePurpose::EmailChange {
+                let email = Some("ada@example.com".into());
+                let back = ReadRequest { email: NEW_EMAIL.into(), ..ReadRequest::default() };
+                let id = service.users().read(back).await.unwrap().into_inner().user.unwrap().id;
+                service
+                    .users()
+                    .update(UpdateRequest { id, email, ..UpdateRequest::default() })
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+    let by_email = ReadRequest { email: "ada@example.com".into(), ..ReadRequest::default() };
+    let user_id = service.users().read(by_email).await.unwrap().into_inner().user.unwrap().id;
+    let set = SetPasswordRequest { user_id, new_password: PASSWORD.into(), ..SetPasswordRequest::default() };
+    service.users().set_password(set).await.unwrap();
+}
+
 async fn sessions_and_logs(service: &Service) {
     let mut users = service.users();
     let session = login(service, "ada").await;
-    users.read_session(ReadSessionRequest { session_id: session.id.clone() }).await.unwrap();
+    users.read_session(ReadSessionRequest { session_id: session.id.clone(), max_age: None }).await.unwrap();
     let user_id = session.user_id.clone();
     let mut request =
         ListSessionsRequest { user_id: user_id.clone(), limit: Some(1), ..ListSessionsRequest::default() };
@@ -319,7 +347,7 @@ pub(crate) async fn explain(service: &Service, statement: &Statement) -> Vec<Str
 
 /// What is wrong with a plan.
 fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'static str> {
-    let tables = ["users", "sessions", "events", "idempotency_keys"];
+    let tables = ["users", "sessions", "events", "idempotency_keys", "codes", "code_tries"];
     let scan = if backend == Backend::Sqlite { "SCAN " } else { "Seq Scan on " };
     let whole = |line: &String| {
         let rest = line.split_once(scan).map(|(_, rest)| rest.split(' ').next().unwrap_or_default());
@@ -341,7 +369,9 @@ fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'s
     let sorts = |line: &String| {
         line.contains("TEMP B-TREE FOR ORDER BY") || (line.contains("Sort Key") && !incremental)
     };
-    if !looked_up && !trash && !stretch && plan.iter().any(sorts) {
+    // The few rows of one user are locked in the order of their keys.
+    let of_one_user = sql.starts_with("DELETE FROM attempts");
+    if !looked_up && !trash && !stretch && !of_one_user && plan.iter().any(sorts) {
         return Some("sorts what an index has in order");
     }
     let rows: f64 = plan.iter().map(|line| looked_at(line)).sum();

@@ -3,6 +3,8 @@
 
 pub mod escape;
 mod fields;
+#[cfg(test)]
+mod fuzzed;
 pub mod json;
 mod names;
 mod query;
@@ -57,15 +59,26 @@ pub fn message(
 mod tests {
     use std::sync::LazyLock;
 
-    use crate::schema::Schema;
+    use crate::schema::{Schema, SchemaError};
 
     /// `tests/proto/everything.proto`, as tables and encoded.
     pub(crate) static EVERYTHING: LazyLock<(Schema, Vec<u8>)> = LazyLock::new(|| {
+        let encoded = compiled("everything.proto");
+        (Schema::decode(&encoded).unwrap(), encoded)
+    });
+
+    /// A descriptor set of a file in `tests/proto`.
+    fn compiled(file: &str) -> Vec<u8> {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
         let mut compiler =
             protox::Compiler::new([format!("{root}/tests/proto"), format!("{root}/proto")]).unwrap();
-        compiler.include_imports(true).open_file("everything.proto").unwrap();
-        let encoded = compiler.encode_file_descriptor_set();
-        (Schema::decode(&encoded).unwrap(), encoded)
-    });
+        compiler.include_imports(true).open_file(file).unwrap();
+        compiler.encode_file_descriptor_set()
+    }
+
+    #[test]
+    fn p4_no_list_stands_in_a_path() {
+        let why = Schema::decode(&compiled("list_in_path.proto")).map_err(|err: SchemaError| err.to_string());
+        assert!(why.unwrap_err().ends_with("`tags` is a list or a map, which no path can hold"));
+    }
 }

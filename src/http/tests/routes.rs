@@ -174,7 +174,7 @@ async fn media_types() {
 }
 
 #[tokio::test]
-async fn q1_q2_q3_names_lists_and_nesting() {
+async fn q1_q2_q3_q4_names_lists_and_nesting() {
     let got = all(
         "GET",
         "/v1/echo?a_string=a+b%2B&anInt64=-9223372036854775808&nested.name=n&nested.flag=false&strings=x&strings=&int32s=1&int32s=2",
@@ -191,6 +191,7 @@ async fn q1_q2_q3_names_lists_and_nesting() {
         refused("/v1/echo?strings.x=1&nested.nope=2&stringMap=3&nested=4&any=5").await,
         ["strings.x", "nested.nope", "stringMap", "nested", "any"]
     );
+    assert_eq!(refused("/v1/echo?stringMap[a]=b").await, ["stringMap[a]"]);
 }
 
 #[tokio::test]

@@ -188,7 +188,8 @@ fn what_strangers_can_cause_empties_nobodys_cache() {
     let coherence = Coherence::default();
     let (slot, stamp) = (coherence.slot("a", "b"), coherence.stamp());
     let unchanged = || coherence.is_unchanged(slot, stamp);
-    for action in [Action::LoginRefused, Action::PasswordRefused, Action::SessionCreated] {
+    for action in [Action::LoginRefused, Action::PasswordRefused, Action::SessionCreated, Action::CodeCreated]
+    {
         coherence.note_event("a", "b", Some(action));
         assert!(unchanged(), "{action:?}");
     }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The tables, those first that others refer to. The rest is made again: totals by triggers, the search index from
 /// the users; changes of keys are for servers that run.
-pub(super) const TABLES: [&str; 14] = [
+pub(super) const TABLES: [&str; 17] = [
     "users",
     "sessions",
     "events",
@@ -19,10 +19,13 @@ pub(super) const TABLES: [&str; 14] = [
     "familiar_places",
     "purged",
     "idempotency_keys",
+    "codes",
+    "code_tries",
     "namespaces",
     "namespaces_version",
     "housekeeping",
     "secrets",
+    "assertion_keys",
 ];
 
 /// Tables that a new database has rows in: they are replaced.

@@ -176,7 +176,7 @@ impl<'s, 'j> Reader<'s, 'j> {
             let path = path.field(&field.name);
             if !seen.add(index) {
                 self.refuse(&path, "is given twice")?;
-            } else if self.lex.peek()? == b'n' && !self.takes_null(field.kind) {
+            } else if self.lex.peek()? == b'n' && (field.many() || !self.takes_null(field.kind)) {
                 self.lex.word("null")?; // as if it were not there
             } else {
                 if let Some(other) = field.oneof.and_then(|oneof| seen.claim(oneof, index)) {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::tests::EVERYTHING;
 
+mod conformance;
 mod differential;
 mod hostile;
 

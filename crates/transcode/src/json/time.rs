@@ -91,19 +91,21 @@ fn snake_case(path: &str, source: Source) -> Option<String> {
     Some(snake)
 }
 
+/// Refuses a path that would be read as another one: `foo_3`, `fooBar`.
 fn camel_case(path: &str, out: &mut Vec<u8>) -> Result<(), InvalidWire> {
     let mut upper = false;
     for byte in path.bytes() {
         match byte {
-            b'_' => upper = true,
-            b'.' | b'*' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+            b'_' if !upper => upper = true,
+            b'a'..=b'z' => {
                 out.push(if upper { byte.to_ascii_uppercase() } else { byte });
                 upper = false;
             }
+            b'.' | b'*' | b'0'..=b'9' if !upper => out.push(byte),
             _ => return Err(InvalidWire),
         }
     }
-    Ok(())
+    if upper { Err(InvalidWire) } else { Ok(()) }
 }
 
 /// Returns true for nothing, and for a point and 1 to 9 digits.

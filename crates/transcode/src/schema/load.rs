@@ -177,8 +177,9 @@ fn list(message: &DynamicMessage, name: &str) -> Vec<DynamicMessage> {
 }
 
 fn enumeration(declared: &EnumDescriptor) -> Enum {
-    let mut values: Vec<_> =
-        declared.values().map(|value| (value.number(), Box::from(value.name()))).collect();
+    // In the order of the declaration, which `values` of the descriptor does not keep.
+    let in_order = declared.enum_descriptor_proto().value.iter();
+    let mut values: Vec<_> = in_order.map(|value| (value.number(), Box::from(value.name()))).collect();
     values.sort_by_key(|(number, _)| *number); // stable, so the first alias stays first
     values.dedup_by_key(|(number, _)| *number);
     Enum {

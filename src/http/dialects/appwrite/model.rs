@@ -186,12 +186,13 @@ pub(super) const MAX_SESSIONS: usize = 2_000;
 pub(super) const MAX_LOGS: usize = 10;
 
 /// Those of our events that can be one of its fifteen.
-pub(super) const EVENTS: [LogEvent; 10] = [
+pub(super) const EVENTS: [LogEvent; 11] = [
     LogEvent::UserCreated,
     LogEvent::UserUpdated,
     LogEvent::UserDeleted,
     LogEvent::PasswordUpdated,
     LogEvent::PasswordSet,
+    LogEvent::PasswordReset,
     LogEvent::VerificationUpdated,
     LogEvent::PrefsUpdated,
     LogEvent::SessionCreated,
@@ -214,7 +215,9 @@ pub(super) fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
             });
             return changed.collect();
         }
-        LogEvent::PasswordUpdated | LogEvent::PasswordSet => "account.update.password",
+        LogEvent::PasswordUpdated | LogEvent::PasswordSet | LogEvent::PasswordReset => {
+            "account.update.password"
+        }
         LogEvent::PrefsUpdated => "account.update.prefs",
         LogEvent::SessionCreated => "account.sessions.create",
         LogEvent::SessionDeleted | LogEvent::SessionsDeleted => "account.sessions.delete",
@@ -223,6 +226,8 @@ pub(super) fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
         | LogEvent::KeyCreated
         | LogEvent::KeyRevoked
         | LogEvent::KeyExpired
+        | LogEvent::CodeCreated
+        | LogEvent::CodeRefused
         | LogEvent::NamespaceCreated
         | LogEvent::NamespaceUpdated
         | LogEvent::NamespaceDeleted

@@ -134,7 +134,7 @@ fn fill(built: &mut DynamicMessage, random: &mut Random, depth: u32) {
 }
 
 /// `1` and `1.0` are one number.
-fn plain(value: Value) -> Value {
+pub(super) fn plain(value: Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64().unwrap()),
         Value::Array(values) => values.into_iter().map(plain).collect(),

@@ -54,6 +54,8 @@ impl<'w> Writer<'_, 'w> {
             set = Some(field);
         }
         match set {
+            // As text it would be read as a string.
+            Some((2, Wire::Fixed64(bits))) if !f64::from_bits(bits).is_finite() => Err(InvalidWire),
             Some((2, value)) => self.scalar(FieldType::Double, value),
             Some((3, value)) => self.scalar(FieldType::String, value),
             Some((4, value)) => self.scalar(FieldType::Bool, value),

@@ -1,0 +1,191 @@
+//! Use of a code: proof, then one transaction in which it is taken and what it is for is done.
+
+use crate::domain::caller::Caller;
+use crate::domain::code::{Binding, CodePurpose, EnteredCode, StoredCode};
+use crate::domain::event::{Action, Event};
+use crate::domain::password::{Password, PasswordHash};
+use crate::domain::session::Device;
+use crate::domain::user::{Account, Status, User};
+use crate::error::{Error, Result};
+use crate::store::{self, Transaction};
+use crate::telemetry;
+use crate::throttle::DigitsReservation;
+
+use super::Operations;
+use super::codes::CodeUse;
+use super::users::UserRef;
+
+/// A code that is right, in the transaction that took it.
+pub(super) struct RightCode {
+    /// The user as `tx` has locked it.
+    pub(super) user: User,
+    pub(super) code: StoredCode,
+    /// The hash of [`Redemption::new_password`].
+    pub(super) new_password: Option<PasswordHash>,
+    pub(super) device: Device,
+}
+
+/// The operation that a code is for.
+pub(super) trait Redemption: Sync {
+    const PURPOSE: CodePurpose;
+    type Output: Send;
+
+    /// The password that it sets.
+    fn new_password(&self) -> Option<&Password> {
+        None
+    }
+
+    /// Runs it in the transaction that took the code, which is committed after it.
+    fn act(
+        &self,
+        ops: &Operations,
+        caller: &Caller,
+        tx: &Transaction,
+        right: RightCode,
+    ) -> impl Future<Output = Result<Self::Output>> + Send;
+}
+
+impl Operations {
+    /// Verifies a code and does what it is for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadCode`], [`Error::UserBlocked`] after the right one only, [`Error::HasherBusy`],
+    /// [`Error::TooManyAttempts`], and those of the operation, which leave the code valid.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before a verdict, a try of digits is refunded. A verdict that is being stored is stored to the end.
+    pub(super) async fn redeem<R: Redemption>(
+        &self,
+        caller: &Caller,
+        used: &CodeUse,
+        redemption: &R,
+    ) -> Result<R::Output> {
+        let permit = match used.code {
+            EnteredCode::Digits(_) => Some(self.reserve_hash(caller)?),
+            EnteredCode::Link(_) => None,
+            EnteredCode::Malformed => return Err(Error::BadCode),
+        };
+        let named = match &used.user {
+            Some(user) => self.find(caller, user).await?.map(|account| account.user.id),
+            None => None,
+        };
+        let mut about = named.clone();
+        let (code, mut tried) = match (&used.code, &used.user, permit) {
+            (EnteredCode::Digits(digits), Some(user), Some(permit)) => {
+                let identifier = user.identifier();
+                let of = named.unwrap_or_else(|| self.throttle.stand_in(&identifier));
+                let tried = self.throttle.reserve_digits(caller, &identifier, &of, R::PURPOSE).await?;
+                let hash = tried.code().map(|code| PasswordHash::from_trusted(code.secret.clone()));
+                let right = permit.verify_code(digits, hash.as_ref()).await?;
+                (tried.accept(right), Some(tried))
+            }
+            (EnteredCode::Link(digest), user, _) => {
+                let db = self.store.read(caller).await?;
+                let code = store::codes::find_link(&db, &caller.namespace, *digest).await?;
+                let fits = |code: &StoredCode| {
+                    let is_valid = code.purpose == R::PURPOSE && code.expires > self.clock.now();
+                    is_valid && (user.is_none() || named.as_ref() == Some(&code.user))
+                };
+                about = about.or_else(|| code.as_ref().and_then(StoredCode::owner));
+                (code.filter(fits), None)
+            }
+            _ => return Err(Error::BadCode),
+        };
+        let is_right = code.is_some();
+        let done = match code {
+            Some(code) => self.take(caller, used, redemption, code, tried.as_mut()).await,
+            None => Err(Error::BadCode),
+        };
+        let Err(verdict @ (Error::BadCode | Error::UserBlocked)) = done else { return done };
+        let event = Event::new(self.clock.now(), Action::CodeRefused, about).from(used.device.clone());
+        self.store_refusal(caller, tried, event.changing(0, vec![R::PURPOSE.name()]), is_right).await?;
+        Err(verdict)
+    }
+
+    /// Takes a right code, and does what it is for.
+    async fn take<R: Redemption>(
+        &self,
+        caller: &Caller,
+        used: &CodeUse,
+        redemption: &R,
+        code: StoredCode,
+        tried: Option<&mut DigitsReservation>,
+    ) -> Result<R::Output> {
+        let namespace = &caller.namespace;
+        let new_password = match redemption.new_password() {
+            Some(new) => Some(self.hash_by_code(caller, &code, new).await?),
+            None => None,
+        };
+        let tx = self.store.begin(caller).await?; // any `?` from here to commit leaves the code valid
+        let account = store::users::lock(&tx, namespace, &code.user).await?;
+        self.note_read_for_change(caller, &code.user);
+        let user = recheck_code(account, &code)?;
+        if let Some(tried) = &tried {
+            tried.refund_in(&tx).await?;
+        }
+        if !store::codes::take(&tx, namespace, &code).await? {
+            return Err(Error::BadCode);
+        }
+        let renamed = User { email: code.new_email.clone(), username: None, ..user.clone() };
+        let right = RightCode { user, code, new_password, device: used.device.clone() };
+        match redemption.act(self, caller, &tx, right).await {
+            Ok(output) => match tried {
+                Some(tried) => tried.commit(tx).await.map(|()| output),
+                None => tx.commit().await.map(|()| output),
+            },
+            Err(error) => {
+                drop(tx);
+                Err(self.with_conflict_holder(caller, &renamed, Some(&renamed.id), error).await)
+            }
+        }
+    }
+
+    /// Hashes the password that a right code sets: its rules tell of the user's names.
+    async fn hash_by_code(&self, caller: &Caller, code: &StoredCode, new: &Password) -> Result<PasswordHash> {
+        let account = self.find(caller, &UserRef::Id(code.user.clone())).await?;
+        self.screen("new_password", new, &recheck_code(account, code)?).await?;
+        self.reserve_hash(caller)?.hash(new).await
+    }
+
+    /// Stores a refusal, and a wrong try of digits. Right ones that were used a moment before, or opened nothing, guessed
+    /// nothing.
+    ///
+    /// Written in a task of its own: a caller that leaves at the verdict changes nothing.
+    async fn store_refusal(
+        &self,
+        caller: &Caller,
+        tried: Option<DigitsReservation>,
+        event: Event,
+        is_right: bool,
+    ) -> Result<()> {
+        let (ops, caller) = (self.clone(), caller.detached());
+        let storing = async move {
+            let tx = ops.store.begin(&caller).await?;
+            match &tried {
+                Some(tried) if is_right => tried.refund_in(&tx).await?,
+                Some(tried) => tried.fail_in(&tx).await?,
+                None => {}
+            }
+            store::events::append(&tx, &caller, &event).await?;
+            match tried {
+                Some(mut tried) => tried.commit(tx).await,
+                None => tx.commit().await,
+            }
+        };
+        telemetry::spawn(storing).await.map_err(Error::internal)?
+    }
+}
+
+/// The user, if the code that was verified before this transaction may still be used. Anything else fails like a wrong one.
+fn recheck_code(account: Option<Account>, code: &StoredCode) -> Result<User> {
+    let user = account.ok_or(Error::BadCode)?.user;
+    if Binding::of(&user) != code.bound || !code.purpose.fits(&user) {
+        return Err(Error::BadCode);
+    }
+    match user.status {
+        Status::Blocked => Err(Error::UserBlocked),
+        Status::Pending | Status::Active => Ok(user),
+    }
+}

@@ -1,0 +1,305 @@
+//! Digits that are tried as a code: at most ten wrong ones of a user in 24 hours, over all codes and replicas.
+//!
+//! A try is counted before its hash, under the name that was used and for the user. Under the name it is refused when ten
+//! were wrong. For the user it is then made nevertheless and is never right: a refusal would tell that two names are one
+//! user's. Each row keeps the times of its tries; those without a verdict are negative. Rows are locked in the order of their
+//! keys, and before those of codes.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, Statement, Value};
+
+use crate::domain::caller::Caller;
+use crate::domain::code::{CodePurpose, StoredCode};
+use crate::domain::namespace::Namespace;
+use crate::domain::time::Timestamp;
+use crate::domain::user_id::UserId;
+use crate::error::{Error, Result};
+use crate::store::{self, Transaction};
+use crate::telemetry;
+
+use super::Throttle;
+use super::buckets::{BucketKey, LoginIdentifier};
+
+/// The most wrong digits in [`SPAN`].
+const MAX_WRONG: usize = 10;
+
+/// The time for which a try counts.
+const SPAN: Duration = Duration::from_hours(24);
+
+/// The times of tries, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tries(Vec<i64>);
+
+impl Tries {
+    /// Reads those of a row that still count. Those of a clock that was far ahead never do.
+    fn parse(text: &str, now: Timestamp) -> Result<Self> {
+        let mut times: Vec<i64> = serde_json::from_str(text).map_err(Error::internal)?;
+        times.retain(|time| (now.minus(SPAN).0 + 1..=now.plus(SPAN).0).contains(&time.abs()));
+        times.sort_unstable_by_key(|time| time.abs());
+        Ok(Self(times))
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= MAX_WRONG
+    }
+
+    /// When another try fits. Those without a verdict may turn out to be right in a moment.
+    fn retry_after(&self, now: Timestamp) -> Option<Duration> {
+        if !self.is_full() {
+            return None;
+        }
+        let oldest = self.0.first().filter(|_| self.0.iter().all(|time| *time > 0));
+        let wait = oldest.map(|time| Timestamp(*time).plus(SPAN).0.saturating_sub(now.0));
+        Some(wait.map_or(Duration::from_secs(1), |micros| Duration::from_micros(micros.unsigned_abs())))
+    }
+}
+
+/// A try of digits without a verdict. Dropped without one, it is refunded.
+pub(crate) struct DigitsReservation {
+    throttle: Throttle,
+    caller: Caller,
+    /// The rows that count it, in the order of their keys.
+    keys: Vec<BucketKey>,
+    /// The time by which it is known in them.
+    time: i64,
+    /// True if the user had ten wrong ones under other names.
+    exhausted: bool,
+    code: Option<StoredCode>,
+    refund_on_drop: bool,
+}
+
+impl Throttle {
+    /// Counts a try of the code that `user` has for `purpose`. One that is refused counts nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Counted in a task of its own, which refunds it if the caller has left by then.
+    pub(crate) async fn reserve_digits(
+        &self,
+        caller: &Caller,
+        identifier: &LoginIdentifier,
+        user: &UserId,
+        purpose: CodePurpose,
+    ) -> Result<DigitsReservation> {
+        let name = self.keyer.key("digits of name", &identifier.parts());
+        let account = self.keyer.key("digits of account", &[user.as_str().as_bytes()]);
+        let reserving =
+            self.clone().reserve_digits_now(caller.clone(), [name, account], user.clone(), purpose);
+        telemetry::spawn(reserving).await.map_err(Error::internal)?
+    }
+
+    async fn reserve_digits_now(
+        self,
+        caller: Caller,
+        [name, account]: [BucketKey; 2],
+        user: UserId,
+        purpose: CodePurpose,
+    ) -> Result<DigitsReservation> {
+        let (namespace, now) = (&caller.namespace, self.clock.now());
+        let mut keys = vec![name, account];
+        keys.sort_unstable();
+        let tx = self.store.begin(&caller).await?; // any `?` from here to commit counts nothing
+        let mut rows = lock(&tx, namespace, &keys, now).await?;
+        let of = |key: BucketKey| rows.iter().find(|(known, _)| *known == key).map(|(_, tries)| tries);
+        if let Some(retry_after) = of(name).and_then(|tries| tries.retry_after(now)) {
+            return Err(Error::TooManyAttempts { retry_after });
+        }
+        let exhausted = of(account).is_some_and(Tries::is_full);
+        let taken = |time: i64| rows.iter().any(|(_, tries)| tries.0.iter().any(|known| known.abs() == time));
+        let time = (now.0..).find(|time| !taken(*time)).unwrap_or(now.0);
+        if exhausted {
+            keys.retain(|key| *key != account);
+        }
+        rows.retain(|(key, _)| keys.contains(key));
+        for (_, tries) in &mut rows {
+            tries.0.push(-time);
+        }
+        write(&tx, namespace, &rows).await?;
+        let code = store::codes::count_try(&tx, namespace, &user, purpose).await?;
+        tx.commit().await?;
+        Ok(DigitsReservation { throttle: self, caller, keys, time, exhausted, code, refund_on_drop: true })
+    }
+
+    /// Removes tries that count no longer, at most `limit`. Returns how many rows.
+    pub(crate) async fn delete_old_tries(&self, tx: &impl ConnectionTrait, limit: u64) -> Result<u64> {
+        let skip = if tx.get_database_backend() == sea_orm::DbBackend::Postgres {
+            " FOR UPDATE SKIP LOCKED"
+        } else {
+            ""
+        };
+        let sql = format!(
+            "DELETE FROM code_tries WHERE (namespace, mark) IN \
+             (SELECT namespace, mark FROM code_tries WHERE last < $1 LIMIT {limit}{skip})"
+        );
+        let values = [self.clock.now().minus(SPAN).0.into()];
+        let delete = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+        Ok(tx.execute_raw(delete).await?.rows_affected())
+    }
+}
+
+impl DigitsReservation {
+    /// The code that is tried, unless there is none, it is a link, it has expired, or its tries are used up.
+    pub(crate) fn code(&self) -> Option<&StoredCode> {
+        let now = self.throttle.clock.now();
+        self.code.as_ref().filter(|code| code.is_digits() && code.expires > now)
+    }
+
+    /// The code, if digits that are `right` prove anything. To be asked after the check, which takes as long as any.
+    pub(crate) fn accept(&self, right: bool) -> Option<StoredCode> {
+        self.code().filter(|_| right && !self.exhausted).cloned()
+    }
+
+    /// Takes the try back in the transaction that uses the code, before it is taken.
+    pub(crate) async fn refund_in(&self, tx: &Transaction) -> Result<()> {
+        self.update(tx, |tries| tries.0.retain(|time| *time != -self.time)).await
+    }
+
+    /// Stores that the digits were wrong.
+    pub(crate) async fn fail_in(&self, tx: &Transaction) -> Result<()> {
+        let settle = |time: &mut i64| {
+            if *time == -self.time {
+                *time = self.time;
+            }
+        };
+        self.update(tx, |tries| tries.0.iter_mut().for_each(settle)).await
+    }
+
+    /// Commits the transaction that has the verdict.
+    ///
+    /// # Cancel safety
+    ///
+    /// A COMMIT that has begun is carried to its end without the caller, and nothing is refunded a second time.
+    pub(crate) async fn commit(&mut self, tx: Transaction) -> Result<()> {
+        self.refund_on_drop = false;
+        let committed = tx.commit().await;
+        self.refund_on_drop = committed.is_err();
+        committed
+    }
+
+    async fn update(&self, tx: &Transaction, change: impl Fn(&mut Tries)) -> Result<()> {
+        let namespace = &self.caller.namespace;
+        let mut rows = lock(tx, namespace, &self.keys, self.throttle.clock.now()).await?;
+        rows.iter_mut().for_each(|(_, tries)| change(tries));
+        write(tx, namespace, &rows).await
+    }
+
+    /// Takes the try back, also from its code.
+    async fn refund(&self) -> Result<()> {
+        let tx = self.throttle.store.begin(&self.caller.detached()).await?;
+        self.refund_in(&tx).await?;
+        if let Some(code) = &self.code {
+            store::codes::refund_try(&tx, &self.caller.namespace, code).await?;
+        }
+        tx.commit().await
+    }
+}
+
+impl Drop for DigitsReservation {
+    fn drop(&mut self) {
+        if !std::mem::take(&mut self.refund_on_drop) {
+            return;
+        }
+        // Without a runtime the service ends. What cannot be refunded counts for its time: that is the safe side.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let this = Self {
+            throttle: self.throttle.clone(),
+            caller: self.caller.clone(),
+            keys: std::mem::take(&mut self.keys),
+            code: self.code.take(),
+            ..*self
+        };
+        runtime.spawn(async move {
+            if let Err(error) = this.refund().await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "digits without a verdict could not be refunded; they count for a day");
+            }
+        });
+    }
+}
+
+/// Locks the rows of `keys`, which are sorted, and returns their tries.
+async fn lock(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    keys: &[BucketKey],
+    now: Timestamp,
+) -> Result<Vec<(BucketKey, Tries)>> {
+    let rows = keys.iter().map(|key| (*key, "[]".to_owned(), 0));
+    let upsert = upsert(tx, namespace, rows, "last = code_tries.last RETURNING mark, times");
+    let read = |row: sea_orm::QueryResult| {
+        let (key, times): (Vec<u8>, String) = (row.try_get("", "mark")?, row.try_get("", "times")?);
+        let key = key.try_into().map_err(|_| Error::internal("a key of another length"))?;
+        Ok((key, Tries::parse(&times, now)?))
+    };
+    tx.query_all_raw(upsert).await?.into_iter().map(read).collect()
+}
+
+/// Writes the tries of locked rows.
+async fn write(tx: &impl ConnectionTrait, namespace: &Namespace, rows: &[(BucketKey, Tries)]) -> Result<()> {
+    let texts: Vec<_> = rows
+        .iter()
+        .map(|(key, tries)| {
+            let last = tries.0.iter().map(|time| time.abs()).max().unwrap_or(0);
+            Ok((*key, serde_json::to_string(&tries.0).map_err(Error::internal)?, last))
+        })
+        .collect::<Result<_>>()?;
+    let set = "times = excluded.times, last = excluded.last";
+    tx.execute_raw(upsert(tx, namespace, texts.into_iter(), set)).await?;
+    Ok(())
+}
+
+fn upsert(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    rows: impl Iterator<Item = (BucketKey, String, i64)>,
+    set: &str,
+) -> Statement {
+    let mut values: Vec<Value> = vec![namespace.as_str().into()];
+    let mut tuples = Vec::new();
+    for (key, times, last) in rows {
+        let at = values.len();
+        tuples.push(format!("($1, ${}, ${}, ${})", at + 1, at + 2, at + 3));
+        values.extend([key.to_vec().into(), times.into(), last.into()]);
+    }
+    let sql = format!(
+        "INSERT INTO code_tries (namespace, mark, times, last) VALUES {} \
+         ON CONFLICT (namespace, mark) DO UPDATE SET {set}",
+        tuples.join(", ")
+    );
+    Statement::from_sql_and_values(db.get_database_backend(), sql, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+
+    fn parse(times: &[i64], now: i64) -> Tries {
+        Tries::parse(&serde_json::to_string(times).unwrap(), Timestamp(now)).unwrap()
+    }
+
+    #[test]
+    fn ten_tries_are_full_until_the_oldest_is_a_day_old() {
+        let now = 100 * HOUR;
+        let times: Vec<i64> = (0..10).map(|n| now - 23 * HOUR + n).collect();
+        assert_eq!(parse(&times[..9], now).retry_after(Timestamp(now)), None);
+        let wait = parse(&times, now).retry_after(Timestamp(now)).unwrap();
+        assert_eq!(wait, Duration::from_hours(1));
+        assert_eq!(parse(&times, now + HOUR).0.len(), 9);
+    }
+
+    #[test]
+    fn tries_without_a_verdict_are_in_the_way_for_a_second() {
+        let now = 100 * HOUR;
+        let times: Vec<i64> = (0..10).map(|n| if n == 4 { -now - n } else { now + n }).collect();
+        assert_eq!(parse(&times, now).retry_after(Timestamp(now)), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn tries_of_a_clock_that_was_far_ahead_do_not_count() {
+        let now = 100 * HOUR;
+        assert_eq!(parse(&[now - 24 * HOUR, now + 25 * HOUR, now], now), Tries(vec![now]));
+    }
+}
