@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use crate::domain::namespace::Namespace;
-use crate::domain::quota::Quota;
 use crate::pb::ErrorReason;
 
 pub use transcode::Fields;
@@ -125,14 +123,16 @@ pub enum Error {
     #[error("the namespace is being deleted")]
     NamespaceBeingDeleted,
     /// The namespace has reached a limit.
-    #[error("the namespace may have {limit} {} and no more", .quota.subject())]
+    #[error("the namespace may have {value} {subject} and no more")]
     QuotaExceeded {
         /// The namespace.
-        namespace: Namespace,
-        /// The limit.
-        quota: Quota,
+        namespace: String,
+        /// The name of the limit.
+        limit: &'static str,
+        /// Its subject, for people.
+        subject: &'static str,
         /// Its value.
-        limit: u32,
+        value: u32,
         /// When the caller may try again, if time helps.
         retry_after: Option<Duration>,
     },

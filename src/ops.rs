@@ -11,7 +11,7 @@ pub mod login;
 mod logs;
 pub mod namespaces;
 pub mod passwords;
-mod quotas;
+pub mod quotas;
 mod redeem;
 mod repeats;
 mod seen;

@@ -43,7 +43,7 @@ impl From<Error> for Status {
                 details.set_retry_info(Some(*retry_after));
             }
             Error::QuotaExceeded { namespace, retry_after, .. } => {
-                details.add_quota_failure_violation(namespace.as_str(), error.to_string());
+                details.add_quota_failure_violation(namespace, error.to_string());
                 if let Some(retry_after) = retry_after {
                     details.set_retry_info(Some(*retry_after));
                 }
@@ -116,9 +116,9 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::UsernameTaken { holder } => ("field", "username", holder),
         Error::EmailTaken { holder } => ("field", "email", holder),
         Error::ScopeMissing { scope } => ("scope", *scope, &None),
-        Error::QuotaExceeded { quota, limit, .. } => {
-            let limit = ("value".to_owned(), limit.to_string());
-            return HashMap::from([("limit".to_owned(), quota.name().to_owned()), limit]);
+        Error::QuotaExceeded { limit, value, .. } => {
+            let pairs = [("limit", (*limit).to_owned()), ("value", value.to_string())];
+            return pairs.map(|(name, value)| (name.to_owned(), value)).into();
         }
         _ => return HashMap::new(),
     };

@@ -3,6 +3,8 @@
 //! Only what adds to a namespace with a limit asks, under a lock of that namespace: of 64 that add at the same time each sees
 //! what those before it committed. Where there is no limit nothing is asked.
 
+use std::time::Duration;
+
 use crate::domain::caller::Caller;
 use crate::domain::namespace::Namespace;
 use crate::domain::quota::Quota;
@@ -44,5 +46,11 @@ pub(super) fn check(namespace: &Namespace, quota: Quota, limit: u32, used: u64) 
     if used < u64::from(limit) {
         return Ok(());
     }
-    Err(Error::QuotaExceeded { namespace: namespace.clone(), quota, limit, retry_after: None })
+    Err(exceeded(namespace, quota, limit, None))
+}
+
+/// The refusal of what would exceed a limit.
+pub fn exceeded(namespace: &Namespace, quota: Quota, value: u32, retry_after: Option<Duration>) -> Error {
+    let (namespace, limit, subject) = (namespace.as_str().to_owned(), quota.name(), quota.subject());
+    Error::QuotaExceeded { namespace, limit, subject, value, retry_after }
 }

@@ -11,6 +11,7 @@ use crate::domain::namespace::Namespace;
 use crate::domain::quota::{Quota, Quotas};
 use crate::error::{Error, Result};
 use crate::metrics::{ByLabel, Counter, Registry};
+use crate::ops::quotas::exceeded;
 
 use super::connection::{Connection, OpenRequest};
 
@@ -143,12 +144,7 @@ impl LoadLimits {
         }
         self.namespaces.acquire_token(namespace, limit, self.since).map_err(|retry_after| {
             self.refused.of(LimitName::NamespaceRate as usize).inc();
-            Error::QuotaExceeded {
-                namespace: namespace.clone(),
-                quota,
-                limit,
-                retry_after: Some(retry_after),
-            }
+            exceeded(namespace, quota, limit, Some(retry_after))
         })
     }
 

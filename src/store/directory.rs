@@ -18,13 +18,13 @@ use super::Store;
 pub struct Directory {
     /// False while there are none, so that nobody looks.
     any: AtomicBool,
-    known: RwLock<Known>,
+    known: RwLock<Contents>,
     /// Held while records are read and put in: what was read before a change must not take its place.
     changing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Contents {
     /// The number of the last change that was read, and when the connection was made that it was read over: another one may
     /// lead to another database.
     read: Option<(i64, Instant)>,
@@ -62,7 +62,7 @@ impl Directory {
         self.known().records.get(namespace).map(of)
     }
 
-    fn known(&self) -> RwLockReadGuard<'_, Known> {
+    fn known(&self) -> RwLockReadGuard<'_, Contents> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -317,13 +317,13 @@ async fn sessions_and_logs(service: &Service) {
 async fn namespaces(service: &Service) {
     let replica = &service.replica;
     let own = crate::namespaces::limits(Some(1_000_000), Some(1_000_000));
-    create_namespace(replica, "small", own).await.unwrap();
-    service.users().create(from("small", ada())).await.unwrap();
+    create_namespace(replica, "shop", own).await.unwrap();
+    service.users().create(from("shop", ada())).await.unwrap();
     let login = LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
-    service.users().login(from("small", login)).await.unwrap();
-    read_namespace(replica, "small").await.unwrap();
+    service.users().login(from("shop", login)).await.unwrap();
+    read_namespace(replica, "shop").await.unwrap();
     replica.namespaces().list_namespaces(ListNamespacesRequest::default()).await.unwrap();
-    replica.namespaces().delete_namespace(deletion("small")).await.unwrap();
+    replica.namespaces().delete_namespace(deletion("shop")).await.unwrap();
     replica.ops.delete_namespaces().await.unwrap();
     service.clock.advance(std::time::Duration::from_secs(15));
     replica.ops.delete_namespaces().await.unwrap();
