@@ -6,6 +6,7 @@ pub mod email;
 pub mod event;
 pub mod idempotency;
 pub mod key;
+pub mod key_file;
 pub mod list;
 pub mod namespace;
 pub mod page;

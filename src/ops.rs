@@ -30,7 +30,7 @@ use crate::domain::password::PasswordPolicy;
 use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
-use crate::hasher::{HashPermit, Hasher};
+use crate::hasher::{HashPermit, Hasher, PeppersError};
 use crate::metrics::Registry;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
@@ -147,6 +147,11 @@ impl Operations {
     /// Reads the database of countries again, or another one.
     pub fn reload_countries(&self, path: Option<&Path>) -> Result<(), OpenError> {
         self.devices.reload(path)
+    }
+
+    /// Reads the keys of `passwords.pepper` again, or those of another file.
+    pub fn reload_peppers(&self, path: Option<&Path>) -> Result<(), PeppersError> {
+        self.hasher.peppers().reload(path)
     }
 
     /// Registers the metrics of everything that operations use.

@@ -43,6 +43,7 @@ mod openapi;
 mod outages;
 mod pages;
 mod passwords;
+mod peppers;
 mod permits;
 mod plans;
 mod prefs;
