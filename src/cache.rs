@@ -254,7 +254,8 @@ fn heap(text: &str) -> usize {
 }
 
 fn heap_of_session(session: &Session) -> usize {
-    [&session.public_id, session.user.as_str(), &session.username, &session.email].map(heap).iter().sum()
+    let Session { public_id, user, username, email, amr, .. } = session;
+    [public_id, user.as_str(), username, email, amr].map(heap).iter().sum()
 }
 
 fn heap_of_user(user: &User) -> usize {

@@ -26,6 +26,9 @@ pub enum Error {
     /// The request is longer than this many bytes.
     #[error("the message is longer than {0} bytes")]
     TooLarge(usize),
+    /// The user authenticated longer ago than the caller accepts.
+    #[error("the user has to authenticate again")]
+    Reauthenticate,
     /// No live user in the caller's namespace.
     #[error("no such user")]
     UserNotFound,
@@ -153,6 +156,7 @@ impl Error {
             Self::TooLarge(_) => (Code::OutOfRange, ErrorReason::TooLarge),
             Self::UserNotFound => (Code::NotFound, ErrorReason::UserNotFound),
             Self::SessionNotFound => (Code::NotFound, ErrorReason::SessionNotFound),
+            Self::Reauthenticate => (Code::FailedPrecondition, ErrorReason::Reauthenticate),
             Self::IdTaken => (Code::AlreadyExists, ErrorReason::IdTaken),
             Self::UsernameTaken { .. } => (Code::AlreadyExists, ErrorReason::UsernameTaken),
             Self::EmailTaken { .. } => (Code::AlreadyExists, ErrorReason::EmailTaken),

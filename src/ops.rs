@@ -3,6 +3,7 @@
 mod housekeeping;
 pub mod keys;
 pub mod list;
+pub mod login;
 mod logs;
 pub mod passwords;
 mod repeats;
@@ -51,6 +52,8 @@ pub struct Rules {
     pub session_idle: Option<Duration>,
     /// The most sessions of one user; 0: any number.
     pub max_sessions: u32,
+    /// Sessions end when the e-mail address or `sso_enabled` of their user changes.
+    pub end_sessions_on_change: bool,
     /// The time after which a user in the trash is purged; `None`: never.
     pub trash_keep: Option<Duration>,
     /// The time after which an event is removed; `None`: never.
@@ -70,6 +73,7 @@ impl From<&Config> for Rules {
             session_lifetime: config.sessions.lifetime,
             session_idle: config.sessions.idle,
             max_sessions: config.sessions.max_per_user,
+            end_sessions_on_change: config.sessions.end_on_change,
             trash_keep: config.trash.keep,
             logs_keep: config.logs.keep,
             throttle: config.throttle.clone(),

@@ -45,6 +45,7 @@ BODIES = {
     "Users_Unlock": {},
     "Users_UpdatePrefs": {"prefs": {"theme": "dark"}},
     "Users_Login": {"username": "ada", "password": "correct horse"},
+    "Users_VerifyPassword": {"password": "correct horse"},
     "Users_Logout": {"sessionId": SESSION},
     "Users_ReadSession": {"sessionId": SESSION},
     "Keys_Create": {"name": "orders", "scopes": ["users.read", "sessions.read"]},

@@ -61,7 +61,7 @@ pub(crate) fn read_json(seeded: &Seeded) -> Call {
 
 /// `ReadSession` over gRPC.
 pub(crate) fn read_session(seeded: &Seeded) -> Result<Call> {
-    let message = pb::ReadSessionRequest { session_id: seeded.token.clone() };
+    let message = pb::ReadSessionRequest { session_id: seeded.token.clone(), max_age: None };
     let body = framed(&message.encode_to_vec())?;
     Ok(Call::new("gRPC ReadSession", GRPC, "/users.Users/ReadSession", Some(body), seeded))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use usersd::clock::Clock;
 use usersd::domain::namespace::Namespace;
-use usersd::domain::session::{Device, SessionToken, StoredSession};
+use usersd::domain::session::{Amr, Device, SessionToken, StoredSession};
 use usersd::domain::user::User;
 use usersd::store::{Store, Transaction, sessions};
 
@@ -74,6 +74,8 @@ async fn open_session(tx: &Transaction, owner: &User) -> Result<String> {
         user: owner.id.clone(),
         created: now,
         expires: now.plus(LIFETIME),
+        auth_time: now,
+        amr: Amr::Password.name().to_owned(),
         device: Device::default(),
     };
     sessions::insert(tx, &Namespace::default(), token.digest(), &session).await?;

@@ -9,12 +9,12 @@ use usersd::devices::Devices;
 use usersd::domain::caller::Caller;
 use usersd::domain::namespace::Namespace;
 use usersd::domain::password::Password;
-use usersd::domain::session::Device;
+use usersd::domain::session::SessionRequest;
 use usersd::domain::user::{Labels, Metadata, Name, NewUser, Status};
 use usersd::domain::username::Username;
 use usersd::error::Error;
 use usersd::hasher::{Hasher, HasherConfig};
-use usersd::ops::sessions::Login;
+use usersd::ops::login::Login;
 use usersd::ops::{Operations, Rules};
 use usersd::store::Store;
 
@@ -153,5 +153,5 @@ fn user(name: &str, status: Status, password: Option<&str>) -> Result<NewUser> {
 
 fn attempt(name: &str, length: usize) -> Login {
     let password = Password::attempt("x".repeat(length));
-    Login { username: Some(name.to_owned()), email: None, password, device: Device::default() }
+    Login { username: Some(name.to_owned()), email: None, password, session: SessionRequest::default() }
 }

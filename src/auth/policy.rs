@@ -28,7 +28,7 @@ fn of_users(method: &str) -> Option<Scope> {
             Scope::UsersAdmin
         }
         "ReadSession" | "ListSessions" => Scope::SessionsRead,
-        "Login" | "Logout" | "DeleteSession" | "DeleteSessions" => Scope::SessionsWrite,
+        "Login" | "VerifyPassword" | "Logout" | "DeleteSession" | "DeleteSessions" => Scope::SessionsWrite,
         _ => return None,
     })
 }

@@ -18,6 +18,8 @@ fn session(n: usize) -> Session {
         email: format!("user{n}@example.com"),
         created: Timestamp(1),
         expires: Timestamp(2),
+        auth_time: Timestamp(1),
+        amr: "pwd".to_owned(),
         seen: Timestamp(1),
     }
 }

@@ -251,6 +251,8 @@ settings! {
         idle: Option<Duration> = None, optional_duration;
         /// Most sessions of one user; 0: any number.
         max_per_user: u32 = 100, number(0..=1_000_000);
+        /// Ends the sessions of a user whose e-mail address or `sso_enabled` changes.
+        end_on_change: bool = true, flag;
     }
 
     /// Deleted users.

@@ -1,13 +1,14 @@
 //! Signed-in users.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::secret::{self, SecretDigest};
 use super::time::Timestamp;
 use super::user_id::UserId;
-use super::value::handed_out_secret;
+use super::value::{handed_out_secret, named_enum};
 
 /// The secret a signed-in user carries: `ses_` and 64 hex digits. We never store it, only its
 /// [`SecretDigest`], so a leaked table opens no session.
@@ -65,6 +66,30 @@ impl Device {
     }
 }
 
+named_enum! {
+    /// A method by which a user authenticated, named as in RFC 8176 where that has a name. The names are stored: never
+    /// change one.
+    Amr {
+        /// The password.
+        Password = "pwd",
+        /// A one-time password or code, of a generator or sent to the user.
+        Otp = "otp",
+        /// A recovery code.
+        Recovery = "recovery",
+    }
+}
+
+/// The session that a log-in asks for.
+#[derive(Debug, Default)]
+pub struct SessionRequest {
+    /// The end user's device, as far as the caller says.
+    pub device: Device,
+    /// Its lifetime; `None`: the longest that the settings allow.
+    pub lifetime: Option<Duration>,
+    /// A session of the same user that ends when this one begins: the user authenticates again.
+    pub replaces: Option<SessionToken>,
+}
+
 /// A session as stored, but for its token's digest.
 #[derive(Clone, Debug)]
 pub struct StoredSession {
@@ -76,6 +101,10 @@ pub struct StoredSession {
     pub created: Timestamp,
     /// When it ends by itself.
     pub expires: Timestamp,
+    /// When the user authenticated; of several proofs the first.
+    pub auth_time: Timestamp,
+    /// The names of the methods, separated by spaces; empty if they are not known.
+    pub amr: String,
     /// From where the user signed in.
     pub device: Device,
 }
@@ -95,6 +124,10 @@ pub struct Session {
     pub created: Timestamp,
     /// When it ends by itself.
     pub expires: Timestamp,
+    /// When the user authenticated; of several proofs the first.
+    pub auth_time: Timestamp,
+    /// The names of the methods, separated by spaces; empty if they are not known.
+    pub amr: String,
     /// When it was last read, as far as noted.
     pub seen: Timestamp,
 }

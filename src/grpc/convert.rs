@@ -6,23 +6,24 @@ mod list;
 mod notes;
 mod prefs;
 mod repeats;
+mod sessions;
 
 use crate::domain::email::Email;
 use crate::domain::idempotency::{IdempotencyHeader, RepeatableCall};
 use crate::domain::password::{Password, PasswordPolicy};
-use crate::domain::session::{Device, Session, SessionToken};
+use crate::domain::session::Device;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Changes, Name, NewUser, Status, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Fields, Result};
 use crate::ops::passwords::PasswordChange;
-use crate::ops::sessions::Login;
 use crate::ops::users::UserRef;
 use crate::pb;
 
 use notes::{labels, metadata};
 use repeats::repeatable_call;
+use sessions::own_session;
 
 pub(super) use changes::changes;
 pub(super) use keys::{key_logs, key_to_delete, new_key, parse_key_logs};
@@ -30,15 +31,11 @@ pub(super) use list::{
     batch, ids, listed, listing, logs, parse_list_logs, parse_list_sessions, search, session_ref, sessions,
 };
 pub(super) use prefs::{message as prefs_message, prefs_change};
+pub(super) use sessions::{login, password_check, session, session_to_read, token};
 
 /// An id that is needed.
 pub(super) fn user_id(field: &str, raw: &str) -> Result<UserId> {
     UserId::parse(raw).map_err(|why| Error::invalid(field, why.to_string()))
-}
-
-/// A session token that is needed. Whether it can be one of ours is the operation's to say.
-pub(super) fn token(raw: String) -> Result<String> {
-    if raw.is_empty() { Err(Error::invalid("session_id", "is required")) } else { Ok(raw) }
 }
 
 /// The text, unless it is empty.
@@ -252,12 +249,9 @@ pub(super) fn password_change(
         fields.add("confirm_password", "must be equal to new_password");
     }
     let new = fields.check("new_password", required_password(request.new_password, policy));
-    let keep = SessionToken::parse(&request.keep_session);
-    if keep.is_none() && !request.keep_session.is_empty() {
-        fields.add("keep_session", "is not a session token");
-    }
+    let keep = own_session("keep_session", &request.keep_session, &mut fields);
     let device = device_of(request.device, &mut fields);
-    let (Some(user), Some(new), Some(device)) = (user, new, device) else {
+    let (Some(user), Some(new), Some(keep), Some(device)) = (user, new, keep, device) else {
         return Err(Error::Invalid(fields));
     };
     fields.none().map_err(Error::Invalid).map(|()| PasswordChange {
@@ -268,26 +262,6 @@ pub(super) fn password_change(
         device,
         etag: request.etag,
     })
-}
-
-impl TryFrom<pb::LoginRequest> for Login {
-    type Error = Error;
-
-    fn try_from(request: pb::LoginRequest) -> Result<Self> {
-        let mut fields = Fields::default();
-        if request.username.is_empty() && request.email.is_empty() {
-            fields.add("username", "or email is required");
-        }
-        let Some(device) = device_of(request.device, &mut fields) else {
-            return Err(Error::Invalid(fields));
-        };
-        fields.none().map_err(Error::Invalid).map(|()| Self {
-            username: Some(request.username).filter(|text| !text.is_empty()),
-            email: Some(request.email).filter(|text| !text.is_empty()),
-            password: Password::attempt(request.password),
-            device,
-        })
-    }
 }
 
 impl From<Status> for pb::UserStatus {
@@ -337,16 +311,4 @@ pub(super) fn user_views(users: Vec<User>, include_prefs: bool) -> Vec<pb::User>
 pub(super) fn prefs_written(mut user: User) -> pb::UpdatePrefsResponse {
     let prefs = prefs::message(std::mem::take(&mut user.prefs));
     pb::UpdatePrefsResponse { prefs: Some(prefs), user: Some(user_view(user, false)) }
-}
-
-pub(super) fn session(session: Session, token: String) -> pb::Session {
-    pb::Session {
-        id: token,
-        username: session.username,
-        email: session.email,
-        created: session.created.seconds(),
-        expires: session.expires.seconds(),
-        user_id: session.user.into_string(),
-        public_id: session.public_id,
-    }
 }

@@ -73,10 +73,20 @@ impl Users for UsersService {
 
     async fn login(&self, request: Request<pb::LoginRequest>) -> Reply<pb::LoginResponse> {
         let caller = caller(&request)?;
-        let attempt = request.into_inner().try_into()?;
+        let attempt = convert::login(request.into_inner(), self.ops.max_session_lifetime())?;
         let (token, session) = self.ops.login(&caller, attempt).await?;
         let session = convert::session(session, token.expose().to_owned());
         Ok(Response::new(pb::LoginResponse { session: Some(session) }))
+    }
+
+    async fn verify_password(
+        &self,
+        request: Request<pb::VerifyPasswordRequest>,
+    ) -> Reply<pb::VerifyPasswordResponse> {
+        let caller = caller(&request)?;
+        let check = convert::password_check(request.into_inner())?;
+        let user = self.ops.verify_password(&caller, check).await?;
+        Ok(Response::new(pb::VerifyPasswordResponse { user: Some(user.into()) }))
     }
 
     async fn logout(&self, request: Request<pb::LogoutRequest>) -> Reply<pb::LogoutResponse> {
@@ -88,8 +98,8 @@ impl Users for UsersService {
 
     async fn read_session(&self, request: Request<pb::ReadSessionRequest>) -> Reply<pb::ReadSessionResponse> {
         let caller = caller(&request)?;
-        let token = convert::token(request.into_inner().session_id)?;
-        let session = self.ops.read_session(&caller, &token).await?;
+        let (token, max_age) = convert::session_to_read(request.into_inner())?;
+        let session = self.ops.read_session(&caller, &token, max_age).await?;
         Ok(Response::new(pb::ReadSessionResponse { session: Some(convert::session(session, token)) }))
     }
 

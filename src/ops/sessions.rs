@@ -1,4 +1,4 @@
-//! Signing in and out.
+//! Sessions: opening, reading and ending them.
 
 use std::time::Duration;
 
@@ -7,20 +7,19 @@ use crate::domain::device::Details;
 use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::page_token::ListFields;
-use crate::domain::password::{Password, PasswordHash};
-use crate::domain::session::{Device, Session, SessionToken, StoredSession};
-use crate::domain::user::{Account, User};
+use crate::domain::secret::SecretDigest;
+use crate::domain::session::{Amr, Session, SessionRequest, SessionToken, StoredSession};
+use crate::domain::time::Timestamp;
+use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store;
 use crate::store::sessions::OpenAt;
-use crate::throttle::{AttemptReservation, LoginIdentifier};
 
 use super::Operations;
 use super::list::{ListPage, PageRequest};
 use super::users::UserRef;
-use super::verify::{Proof, Purpose, Verified, recheck_credentials};
 
 /// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
 const LAST_SEEN_RESOLUTION: Duration = Duration::from_mins(1);
@@ -28,135 +27,63 @@ const LAST_SEEN_RESOLUTION: Duration = Duration::from_mins(1);
 /// The most sessions that one sign-in ends.
 const MAX_ENDED: u64 = 100;
 
-/// The credentials of a log-in, as typed. A text that cannot be a name matches no user.
-#[derive(Debug)]
-pub struct Login {
-    /// The username.
-    pub username: Option<String>,
-    /// The e-mail address.
-    pub email: Option<String>,
-    /// The password to try.
-    pub password: Password,
-    /// The end user's device, as far as the caller says.
-    pub device: Device,
-}
-
-/// The user that a log-in names.
-struct Named {
-    /// `None` if one of the texts cannot be a name, so that no user matches.
-    user: Option<UserRef>,
-    /// The address that this user must have too.
-    email: Option<Email>,
-    identifier: LoginIdentifier,
-}
-
-impl Login {
-    /// Parses the names. A text that cannot be one identifies the attempt as it is.
-    fn named(&self) -> Named {
-        let username = self.username.as_deref().map(|raw| Username::parse(raw).map_err(|_| raw));
-        let email = self.email.as_deref().map(|raw| Email::parse(raw).map_err(|_| raw));
-        let name = username.as_ref().map(|name| name.as_ref().map_or_else(|raw| *raw, Username::as_str));
-        let address = email.as_ref().map(|name| name.as_ref().map_or_else(|raw| *raw, Email::as_str));
-        let identifier = LoginIdentifier::by_names(name, address);
-        let (Ok(username), Ok(email)) = (username.transpose(), email.transpose()) else {
-            return Named { user: None, email: None, identifier };
-        };
-        let user = username.map(UserRef::Username).or_else(|| email.clone().map(UserRef::Email));
-        Named { user, email, identifier }
-    }
-}
-
-/// A log-in whose names are parsed.
-struct NamedLogin {
-    login: Login,
-    named: Named,
-}
-
-impl Purpose for NamedLogin {
-    type Output = (SessionToken, Session);
-
-    fn proof(&self) -> Proof<'_> {
-        Proof {
-            identifier: self.named.identifier.clone(),
-            password: &self.login.password,
-            device: &self.login.device,
-            session: None,
-            refusal: Action::LoginRefused,
-        }
-    }
-
-    async fn find(&self, ops: &Operations, caller: &Caller) -> Result<Option<Account>> {
-        ops.find_named(caller, &self.named).await
-    }
-
-    async fn act(
-        &self,
-        ops: &Operations,
-        caller: &Caller,
-        attempt: &mut AttemptReservation,
-        verified: Verified<'_>,
-    ) -> Result<Self::Output> {
-        let rehashed = ops.rehash_if_outdated(caller, &self.login.password, verified.hash).await;
-        ops.open_session(caller, attempt, verified, rehashed, &self.login.device).await
-    }
-}
-
 impl Operations {
-    /// Opens a session. The token is handed out here and never again.
+    /// The longest lifetime of a session.
+    pub fn max_session_lifetime(&self) -> Duration {
+        self.rules.session_lifetime
+    }
+
+    /// Opens a session for a user whose proofs are right, and whose row `tx` has locked. The token is handed out here and
+    /// never again.
     ///
-    /// # Errors
-    ///
-    /// [`Error::BadCredentials`], [`Error::UserBlocked`] after the right password only,
-    /// [`Error::HasherBusy`], [`Error::TooManyAttempts`].
-    pub async fn login(&self, caller: &Caller, login: Login) -> Result<(SessionToken, Session)> {
-        self.with_verified_password(caller, &NamedLogin { named: login.named(), login }).await
-    }
-
-    /// The hash as we write it now, if the one that was verified is another system's or cheaper. If there is
-    /// no time for it, the next log-in will do.
-    async fn rehash_if_outdated(
+    /// `authenticated` is the time of the first of several proofs; `None`: now.
+    pub(super) async fn open_session_in(
         &self,
+        tx: &store::Transaction,
         caller: &Caller,
-        password: &Password,
-        hash: &PasswordHash,
-    ) -> Option<PasswordHash> {
-        if self.hasher.is_current(hash) {
-            return None;
-        }
-        self.reserve_hash(caller).ok()?.hash(password).await.ok()
-    }
-
-    /// The live user that a log-in names.
-    async fn find_named(&self, caller: &Caller, named: &Named) -> Result<Option<Account>> {
-        let Some(user) = &named.user else { return Ok(None) };
-        let account = self.find(caller, user).await?;
-        Ok(account.filter(|account| named.email.is_none() || account.user.email == named.email))
-    }
-
-    async fn open_session(
-        &self,
-        caller: &Caller,
-        attempt: &mut AttemptReservation,
-        verified: Verified<'_>,
-        rehashed: Option<PasswordHash>,
-        device: &Device,
+        user: &User,
+        wanted: &SessionRequest,
+        amr: &[Amr],
+        authenticated: Option<Timestamp>,
     ) -> Result<(SessionToken, Session)> {
-        let id = &verified.user.id;
-        let token = SessionToken::generate().map_err(Error::internal)?;
-        let tx = self.store.begin(caller).await?;
-        let account = store::users::lock(&tx, &caller.namespace, id).await?;
-        let user = recheck_credentials(account, verified.hash)?;
-        if let Some(rehashed) = &rehashed {
-            store::users::renew_password(&tx, &caller.namespace, id, rehashed).await?;
+        let (namespace, now) = (&caller.namespace, self.clock.now());
+        if let Some(replaced) = &wanted.replaces {
+            self.end_replaced(tx, caller, &user.id, replaced.digest()).await?;
         }
-        self.end_oldest(&tx, caller, &user.id).await?;
-        let new = self.new_session(caller, &user, device)?;
-        store::sessions::insert(&tx, &caller.namespace, token.digest(), &new).await?;
-        let event = Event::new(new.created, Action::SessionCreated, Some(user.id.clone()));
+        self.end_oldest(tx, caller, &user.id).await?;
+        let longest = self.rules.session_lifetime;
+        let new = StoredSession {
+            public_id: self.clock.new_id()?.to_string(),
+            user: user.id.clone(),
+            created: now,
+            expires: now.plus(wanted.lifetime.map_or(longest, |lifetime| lifetime.min(longest))),
+            auth_time: authenticated.unwrap_or(now),
+            amr: amr.iter().map(|method| method.name()).collect::<Vec<_>>().join(" "),
+            device: caller.device(&wanted.device),
+        };
+        let token = SessionToken::generate().map_err(Error::internal)?;
+        store::sessions::insert(tx, namespace, token.digest(), &new).await?;
+        let event = Event::new(now, Action::SessionCreated, Some(user.id.clone()));
         let event = event.from(new.device.clone()).about(&new.public_id);
-        store::events::append(&tx, caller, &event).await?;
-        attempt.succeed(tx).await?;
-        Ok((token, session_of(&user, &new)))
+        store::events::append(tx, caller, &event).await?;
+        Ok((token, session_of(user, new)))
+    }
+
+    /// Ends the session that a new one replaces, if it is one of the user's.
+    async fn end_replaced(
+        &self,
+        tx: &store::Transaction,
+        caller: &Caller,
+        user: &UserId,
+        digest: SecretDigest,
+    ) -> Result<()> {
+        let replaced = store::sessions::find(tx, &caller.namespace, digest).await?;
+        let Some(replaced) = replaced.filter(|replaced| replaced.user == *user) else { return Ok(()) };
+        if store::sessions::delete(tx, &caller.namespace, digest).await? {
+            let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(replaced.user));
+            store::events::append(tx, caller, &event.about(&replaced.public_id)).await?;
+        }
+        Ok(())
     }
 
     /// Ends the oldest sessions of a user who has as many as a user may have, so that one more fits. A user
@@ -173,23 +100,26 @@ impl Operations {
         Ok(())
     }
 
-    fn new_session(&self, caller: &Caller, user: &User, device: &Device) -> Result<StoredSession> {
-        let now = self.clock.now();
-        Ok(StoredSession {
-            public_id: self.clock.new_id()?.to_string(),
-            user: user.id.clone(),
-            created: now,
-            expires: now.plus(self.rules.session_lifetime),
-            device: caller.device(device),
-        })
-    }
-
     /// The session that `token` opens, from the cache if it is there.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionNotFound`], also for one that has expired.
-    pub async fn read_session(&self, caller: &Caller, token: &str) -> Result<Session> {
+    /// [`Error::SessionNotFound`], also for one that has expired, and [`Error::Reauthenticate`] if the user authenticated
+    /// longer than `max_age` ago.
+    pub async fn read_session(
+        &self,
+        caller: &Caller,
+        token: &str,
+        max_age: Option<Duration>,
+    ) -> Result<Session> {
+        let session = self.find_session(caller, token).await?;
+        if max_age.is_some_and(|max_age| session.auth_time.plus(max_age) < self.clock.now()) {
+            return Err(Error::Reauthenticate);
+        }
+        Ok(session)
+    }
+
+    async fn find_session(&self, caller: &Caller, token: &str) -> Result<Session> {
         let (namespace, now) = (&caller.namespace, self.clock.now());
         let digest = SessionToken::digest_of(token).ok_or(Error::SessionNotFound)?;
         let every = self.rules.session_idle.map(|idle| LAST_SEEN_RESOLUTION.min(idle / 10));
@@ -333,14 +263,16 @@ impl Operations {
     }
 }
 
-fn session_of(user: &User, new: &StoredSession) -> Session {
+fn session_of(user: &User, new: StoredSession) -> Session {
     Session {
-        public_id: new.public_id.clone(),
-        user: user.id.clone(),
         username: user.username.as_ref().map_or("", Username::as_str).to_owned(),
         email: user.email.as_ref().map_or("", Email::as_str).to_owned(),
+        seen: new.created,
+        public_id: new.public_id,
+        user: new.user,
         created: new.created,
         expires: new.expires,
-        seen: new.created,
+        auth_time: new.auth_time,
+        amr: new.amr,
     }
 }

@@ -164,8 +164,8 @@ impl Operations {
         }
     }
 
-    /// Writes `changes`; with a password among them, all sessions end. Where nothing is to change nothing is
-    /// written, and the user is as it was.
+    /// Writes `changes`; with a password among them, all sessions end, as they do with another e-mail address or
+    /// `sso_enabled` (`sessions.end_on_change`). Where nothing is to change nothing is written, and the user is as it was.
     ///
     /// # Errors
     ///
@@ -333,7 +333,7 @@ impl Operations {
         if edit.password.is_some() {
             user.password_updated = Some(user.updated);
         }
-        if edit.end_sessions {
+        if edit.end_sessions || self.is_ending(&edit.fields) {
             store::sessions::delete_of_user(&tx, namespace, id, None).await?;
         }
         if let Err(error) = store::users::update(&tx, namespace, &before, &user, edit.password.as_ref()).await
@@ -345,6 +345,12 @@ impl Operations {
         store::events::append(&tx, caller, &event.changing(user.version, edit.fields)).await?;
         tx.commit().await?;
         Ok(user)
+    }
+
+    /// Returns true if a change of these fields ends the sessions of the user.
+    fn is_ending(&self, fields: &[&str]) -> bool {
+        self.rules.end_sessions_on_change
+            && fields.iter().any(|field| ["email", "sso_enabled"].contains(field))
     }
 
     /// Notes that a user was read to be changed. Where there is nothing left to do, a call before this one may have done it,

@@ -11,6 +11,7 @@ mod m20261126_000008_tail;
 mod m20261126_000009_totals;
 mod m20261126_000010_key_changes;
 mod m20261126_000011_idempotency_keys;
+mod m20261126_000012_proof;
 
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode,
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000009_totals::MIGRATION),
             Box::new(m20261126_000010_key_changes::MIGRATION),
             Box::new(m20261126_000011_idempotency_keys::MIGRATION),
+            Box::new(m20261126_000012_proof::MIGRATION),
         ]
     }
 }

@@ -35,6 +35,8 @@ pub async fn insert(
         seen: session.created.0,
         address: session.device.address.map_or_else(String::new, |address| address.to_string()),
         user_agent: session.device.user_agent.clone(),
+        auth_time: session.auth_time.0,
+        amr: session.amr.clone(),
     };
     session::Entity::insert(row.into_active_model()).exec_without_returning(tx).await?;
     Ok(())
@@ -95,9 +97,16 @@ impl From<session::Model> for StoredSession {
             user: UserId::from_trusted(row.user_id),
             created: Timestamp(row.created),
             expires: Timestamp(row.expires),
+            auth_time: auth_time(row.auth_time, row.created),
+            amr: row.amr,
             device: device(&row.address, row.user_agent),
         }
     }
+}
+
+/// An older program stores no time: its users authenticated when they signed in.
+fn auth_time(stored: i64, created: i64) -> Timestamp {
+    Timestamp(if stored == 0 { created } else { stored })
 }
 
 #[derive(FromQueryResult)]
@@ -109,6 +118,8 @@ struct Row {
     created: i64,
     expires: i64,
     seen: i64,
+    auth_time: i64,
+    amr: String,
     deleted: i64,
 }
 
@@ -122,6 +133,7 @@ pub async fn find(
         session::Entity::find()
             .select_only()
             .columns([Column::PublicId, Column::UserId, Column::Created, Column::Expires, Column::Seen])
+            .columns([Column::AuthTime, Column::Amr])
             .columns([user::Column::Username, user::Column::Email, user::Column::Deleted])
             .join(JoinType::InnerJoin, session::Relation::User.def())
             .filter(Column::Namespace.eq(""))
@@ -141,6 +153,8 @@ pub async fn find(
         email: row.email,
         created: Timestamp(row.created),
         expires: Timestamp(row.expires),
+        auth_time: auth_time(row.auth_time, row.created),
+        amr: row.amr,
         seen: Timestamp(row.seen),
     }))
 }

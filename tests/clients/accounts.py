@@ -246,7 +246,7 @@ class Accounts(Calls):
         opened = [self.login("grace", address=address, userAgent=agent) for address, agent, _ in devices]
         shown = [
             self.written({"id": one["publicId"], "userId": id, "created": Near(), "expires": Near(WEEK),
-                          "device": {"address": address, "userAgent": agent, **on}})
+                          "authTime": Near(), "amr": ["pwd"], "device": {"address": address, "userAgent": agent, **on}})
             for one, (address, agent, on) in zip(opened, devices)
         ]
         reply = self.call("ListSessions", userId=id, limit=2)

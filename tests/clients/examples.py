@@ -170,7 +170,7 @@ class Examples(Calls):
     def login(self):
         session = self.written({
             "id": Like("ses_[0-9a-f]{64}"), "username": "asim", "email": "asim+update@example.com", "created": Near(),
-            "expires": Near(WEEK), "userId": ID, "publicId": Like(".{36}"),
+            "expires": Near(WEEK), "userId": ID, "publicId": Like(".{36}"), "authTime": Near(), "amr": ["pwd"],
         })
         reply = self.over.call("Login", LOGIN)
         assert_equal(reply, {"session": session}, "reply of Login")

@@ -407,6 +407,7 @@ ROUTES = {
     "ReadPrefs": ("GET", "/v1/users/{id}/prefs"),
     "UpdatePrefs": ("PATCH", "/v1/users/{id}/prefs"),
     "Login": ("POST", "/v1/sessions"),
+    "VerifyPassword": ("POST", "/v1/users/{user_id}:verifyPassword"),
     "ReadSession": ("POST", "/v1/sessions:read"),
     "Logout": ("POST", "/v1/sessions:logout"),
     "ListSessions": ("GET", "/v1/users/{user_id}/sessions"),

@@ -338,7 +338,7 @@ async fn blocking_ends_every_session(service: &Service) {
     call(service, "PATCH", &format!("{path}/status"), json!({"status": 1})).await;
     assert_eq!(get(service, &format!("{path}/sessions")).await["sum"], 0, "they stay ended");
     for session in sessions {
-        let request = usersd::pb::ReadSessionRequest { session_id: session.id };
+        let request = usersd::pb::ReadSessionRequest { session_id: session.id, max_age: None };
         service.users().read_session(request).await.unwrap_err();
     }
     login(service, "ada").await;

@@ -32,7 +32,7 @@ async fn lasting(service: &Service) -> Replica {
 }
 
 async fn read_session(replica: &Replica, token: &str) -> Result<Session, Status> {
-    let request = ReadSessionRequest { session_id: token.into() };
+    let request = ReadSessionRequest { session_id: token.into(), max_age: None };
     Ok(replica.users.clone().read_session(request).await?.into_inner().session.unwrap())
 }
 
@@ -77,7 +77,7 @@ async fn a_cached_session_or_user_is_nobodys_elses(service: &Service) {
     let session = login(service, "ada").await;
     until_cached(&replica, &session.id, &user.id).await;
 
-    let as_rival = |token: &str| from(RIVAL, ReadSessionRequest { session_id: token.into() });
+    let as_rival = |token: &str| from(RIVAL, ReadSessionRequest { session_id: token.into(), max_age: None });
     let mut users = replica.users.clone();
     let there = users.read_session(as_rival(&session.id)).await.unwrap_err();
     let nowhere = users.read_session(as_rival(&format!("ses_{}", "0".repeat(64)))).await.unwrap_err();

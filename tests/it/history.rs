@@ -209,7 +209,7 @@ impl Watched {
 
     async fn read_session(&self, known: &Known) {
         let (ended, began) = (known.ended.get().copied(), Instant::now());
-        let request = ReadSessionRequest { session_id: known.token.clone() };
+        let request = ReadSessionRequest { session_id: known.token.clone(), max_age: None };
         match self.users.clone().read_session(request).await {
             Ok(_) => {
                 let binds = ended.is_some_and(|done| done.binds(self.number, began));

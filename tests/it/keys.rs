@@ -378,7 +378,7 @@ async fn secrets_are_written_nowhere(service: &Service) {
     let login =
         LoginRequest { username: "user7".into(), password: PASSWORD.into(), ..LoginRequest::default() };
     let token = service.users().login(with_key(&key, login)).await.unwrap().into_inner().session.unwrap().id;
-    let request = ReadSessionRequest { session_id: token.clone() };
+    let request = ReadSessionRequest { session_id: token.clone(), max_age: None };
     service.users().read_session(with_key(&key, request)).await.unwrap();
     service.replica.keys.flush_last_used().await.unwrap();
     let listed = service.replica.keys_client().list(with_key(&admin, ListKeysRequest {})).await.unwrap();

@@ -48,6 +48,7 @@ mod permits;
 mod plans;
 mod prefs;
 mod process;
+mod proof;
 mod proxy;
 mod races;
 mod released;

@@ -24,7 +24,8 @@ async fn guess(process: &Process, span: Duration) -> u64 {
         let mut users = process.users.clone();
         while begun.elapsed() < span || calls.load(Relaxed) < 1_000 {
             let session_id = format!("ses_{}{}", hex::encode(random()), hex::encode(random()));
-            let refused = users.read_session(ReadSessionRequest { session_id }).await.unwrap_err();
+            let refused =
+                users.read_session(ReadSessionRequest { session_id, max_age: None }).await.unwrap_err();
             assert_eq!(refused.code(), Code::NotFound, "{refused:?}");
             calls.fetch_add(1, Relaxed);
         }

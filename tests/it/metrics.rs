@@ -56,7 +56,7 @@ async fn every_counter_moves(service: &Service) {
     let session = login(service, "ada").await;
     // From the cache, once the log of events is followed.
     until(async || {
-        let request = ReadSessionRequest { session_id: session.id.clone() };
+        let request = ReadSessionRequest { session_id: session.id.clone(), max_age: None };
         service.users().read_session(request).await.unwrap();
         service.users().read(ReadRequest { id: user.id.clone(), ..ReadRequest::default() }).await.unwrap();
         families(&text(replica).await)["usersd_cache_hits_total"].1 >= 2.0
@@ -120,7 +120,7 @@ async fn miss_a_deadline(service: &Service) {
 async fn calls_are_told_apart_by_method_dialect_code_and_reason(service: &Service) {
     create(service, ada()).await;
     let id = login(service, "ada").await.id;
-    let request = |id: &str| ReadSessionRequest { session_id: id.into() };
+    let request = |id: &str| ReadSessionRequest { session_id: id.into(), max_age: None };
     service.users().read_session(request(&id)).await.unwrap();
     let unknown = format!("ses_{}", "0".repeat(64));
     service.users().read_session(request(&unknown)).await.unwrap_err();

@@ -48,7 +48,7 @@ async fn no_prefix_of_a_name_or_a_token_is_enough(service: &Service) {
     let session = service.users().login(attempt("admin", "the other horse")).await.unwrap().into_inner();
     let token = session.session.unwrap().id;
     for length in 0..token.len() {
-        let prefix = ReadSessionRequest { session_id: token[..length].into() };
+        let prefix = ReadSessionRequest { session_id: token[..length].into(), max_age: None };
         service.users().read_session(prefix).await.unwrap_err();
     }
     let prefix = ReadRequest { username: "adm".into(), ..ReadRequest::default() };
@@ -203,7 +203,10 @@ async fn client_mistakes_are_not_ours(service: &Service) {
         users.read(ReadRequest { id: "nobody".into(), ..ReadRequest::default() }).await.unwrap_err(),
         users.delete(DeleteRequest { id: "nobody".into(), ..DeleteRequest::default() }).await.unwrap_err(),
         users.login(attempt("ada", "wrong")).await.unwrap_err(),
-        users.read_session(ReadSessionRequest { session_id: "nothing".into() }).await.unwrap_err(),
+        users
+            .read_session(ReadSessionRequest { session_id: "nothing".into(), max_age: None })
+            .await
+            .unwrap_err(),
     ];
     for status in mistakes {
         assert!(!matches!(status.code(), Code::Internal | Code::Unknown), "{status:?}");

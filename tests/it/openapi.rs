@@ -19,7 +19,7 @@ crate::on_every_backend!(
 const DOCUMENT: &str = include_str!("../../proto/openapi.json");
 
 /// The operations in an order in which each example works, from an empty database on.
-const ORDER: [&str; 36] = [
+const ORDER: [&str; 37] = [
     "Users_Create",
     "Users_Read",
     "Users_Read_1",
@@ -35,6 +35,7 @@ const ORDER: [&str; 36] = [
     "Users_UpdatePassword",
     "Users_SetPassword",
     "Users_Login",
+    "Users_VerifyPassword",
     "Users_ReadSession",
     "Users_ListSessions",
     "Users_Logout",

@@ -49,7 +49,7 @@ async fn signs_in(service: &Service, password: &str) -> bool {
 }
 
 async fn is_open(service: &Service, token: &str) -> bool {
-    service.users().read_session(ReadSessionRequest { session_id: token.into() }).await.is_ok()
+    service.users().read_session(ReadSessionRequest { session_id: token.into(), max_age: None }).await.is_ok()
 }
 
 async fn a_new_password_replaces_the_old_one_and_ends_the_sessions(service: &Service) {

@@ -160,7 +160,7 @@ async fn call_everything(service: &Service) {
     let session = login(service, "ada").await;
     service.clock.advance(std::time::Duration::from_mins(30));
     let mut users = replica.users.clone();
-    users.read_session(ReadSessionRequest { session_id: session.id.clone() }).await.unwrap();
+    users.read_session(ReadSessionRequest { session_id: session.id.clone(), max_age: None }).await.unwrap();
     let sessions = ListSessionsRequest { user_id: session.user_id, ..ListSessionsRequest::default() };
     users.list_sessions(sessions).await.unwrap();
     replica.ops.clean_up().await.unwrap();
@@ -257,7 +257,7 @@ async fn accounts(service: &Service) {
 async fn sessions_and_logs(service: &Service) {
     let mut users = service.users();
     let session = login(service, "ada").await;
-    users.read_session(ReadSessionRequest { session_id: session.id.clone() }).await.unwrap();
+    users.read_session(ReadSessionRequest { session_id: session.id.clone(), max_age: None }).await.unwrap();
     let user_id = session.user_id.clone();
     let mut request =
         ListSessionsRequest { user_id: user_id.clone(), limit: Some(1), ..ListSessionsRequest::default() };

@@ -148,12 +148,13 @@ async fn sessions_are_listed_oldest_first_without_their_tokens(service: &Service
     assert!(!bytes.windows(4).any(|part| part == b"ses_"));
 }
 
+/// (R24)
 async fn a_public_id_ends_a_session_and_opens_none(service: &Service) {
     let user = create(service, ada()).await;
     let sessions = sign_in(service, "ada", 2).await;
     let name = sessions[0].public_id.clone();
     let before = service.counts().await;
-    let read = ReadSessionRequest { session_id: name.clone() };
+    let read = ReadSessionRequest { session_id: name.clone(), max_age: None };
     let status = service.users().read_session(read).await.unwrap_err();
     assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     let logout = LogoutRequest { session_id: name.clone() };
@@ -191,6 +192,7 @@ async fn a_session_of_another_user_is_not_found(service: &Service) {
     assert!(is_open(service, &session.id).await);
 }
 
+/// (R24)
 async fn all_end_at_once_and_are_counted(service: &Service) {
     let user = create(service, ada()).await;
     create(service, nth(1)).await;
@@ -285,7 +287,11 @@ async fn idle_sessions_are_not_listed(service: &Service) {
     let read = login(service, "ada").await;
     let mut strict = service.another(|config| config.sessions.idle = Some(Duration::from_hours(1))).await;
     service.clock.advance(Duration::from_mins(50));
-    strict.users.read_session(ReadSessionRequest { session_id: read.id.clone() }).await.unwrap();
+    strict
+        .users
+        .read_session(ReadSessionRequest { session_id: read.id.clone(), max_age: None })
+        .await
+        .unwrap();
     service.clock.advance(Duration::from_mins(10));
     let reply = strict.users.list_sessions(of(&user.id)).await.unwrap().into_inner();
     assert_eq!((named(&reply.sessions), reply.total), (vec![read.public_id.as_str()], Some(1)));
@@ -297,7 +303,7 @@ async fn idle_sessions_are_not_listed(service: &Service) {
     assert!(!is_open(service, &idle.id).await);
 }
 
-/// (M11)
+/// (M11, R26)
 async fn a_log_in_beyond_the_maximum_ends_the_oldest_session(service: &Service) {
     let user = create(service, ada()).await;
     let twin = service.users().create(from(RIVAL, ada())).await.unwrap().into_inner().user.unwrap();

@@ -88,7 +88,7 @@ pub(crate) async fn try_login(service: &Service, username: &str, password: &str)
 }
 
 pub(crate) async fn is_open(service: &Service, token: &str) -> bool {
-    match service.users().read_session(ReadSessionRequest { session_id: token.into() }).await {
+    match service.users().read_session(ReadSessionRequest { session_id: token.into(), max_age: None }).await {
         Ok(_) => true,
         Err(status) => {
             assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");

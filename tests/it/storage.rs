@@ -85,7 +85,7 @@ async fn two_replicas_see_each_others_changes(service: &Service) {
     other.users.update(rename).await.unwrap();
     let session = login(service, "ada").await;
     other.users.delete(DeleteRequest { id: user.id, ..DeleteRequest::default() }).await.unwrap();
-    let read = usersd::pb::ReadSessionRequest { session_id: session.id };
+    let read = usersd::pb::ReadSessionRequest { session_id: session.id, max_age: None };
     service.users().read_session(read).await.unwrap_err();
 }
 

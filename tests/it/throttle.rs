@@ -12,9 +12,9 @@ use tonic_types::StatusExt as _;
 use usersd::domain::caller::Caller;
 use usersd::domain::namespace::Namespace;
 use usersd::domain::password::Password;
-use usersd::domain::session::Device as DomainDevice;
+use usersd::domain::session::{Device as DomainDevice, SessionRequest};
 use usersd::error::Error;
-use usersd::ops::sessions::Login;
+use usersd::ops::login::Login;
 use usersd::pb::{Device, LogEvent, LoginRequest, UnlockRequest, UpdatePasswordRequest, User};
 
 use crate::steps::{RIVAL, events, happened, log};
@@ -51,11 +51,12 @@ const HOME: &str = "198.51.100.7";
 
 /// The end user at `address` types `password`.
 fn typed(username: &str, password: &str, address: &str) -> Login {
+    let device = DomainDevice { address: address.parse().ok(), ..DomainDevice::default() };
     Login {
         username: Some(username.to_owned()),
         email: None,
         password: Password::attempt(password.to_owned()),
-        device: DomainDevice { address: address.parse().ok(), ..DomainDevice::default() },
+        session: SessionRequest { device, ..SessionRequest::default() },
     }
 }
 

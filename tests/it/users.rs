@@ -66,7 +66,7 @@ async fn another_namespace_sees_nothing(service: &Service) {
     assert_refused(&users.delete(from(rival, delete)).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     let found = users.search(from(rival, SearchRequest::default())).await.unwrap().into_inner();
     assert_eq!(found.users, []);
-    let read = ReadSessionRequest { session_id: session.id.clone() };
+    let read = ReadSessionRequest { session_id: session.id.clone(), max_age: None };
     assert_refused(
         &users.read_session(from(rival, read)).await.unwrap_err(),
         Code::NotFound,
@@ -117,7 +117,7 @@ async fn twins_in_two_namespaces_never_touch(service: &Service) {
     let seen = async || {
         let mut users = service.users();
         let by_email = ReadRequest { email: "ada@example.com".into(), ..ReadRequest::default() };
-        let read = ReadSessionRequest { session_id: session.id.clone() };
+        let read = ReadSessionRequest { session_id: session.id.clone(), max_age: None };
         let events = "SELECT count(*) FROM events WHERE namespace = 'two' AND address = '127.0.0.1'";
         (
             users.read(from("two", by_id("twin"))).await.unwrap().into_inner(),
@@ -479,7 +479,7 @@ async fn a_deleted_user_is_gone_and_its_names_are_free(service: &Service) {
     let update = UpdateRequest { id: user.id, name: Some("x".into()), ..UpdateRequest::default() };
     assert_refused(&users.update(update).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
     assert_eq!(users.search(SearchRequest::default()).await.unwrap().into_inner().users, []);
-    let read = ReadSessionRequest { session_id: session.id };
+    let read = ReadSessionRequest { session_id: session.id, max_age: None };
     assert_refused(&users.read_session(read).await.unwrap_err(), Code::NotFound, "SESSION_NOT_FOUND");
     let again = LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
     assert_refused(&users.login(again).await.unwrap_err(), Code::Unauthenticated, "BAD_CREDENTIALS");

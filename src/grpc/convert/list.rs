@@ -13,6 +13,7 @@ use crate::error::{Error, Fields, Result};
 use crate::ops::list::{Batch, ListPage, PageRequest};
 use crate::pb;
 
+use super::sessions::methods;
 use super::user_views;
 
 pub(in crate::grpc) fn listing(request: pb::ListRequest, trash: bool) -> Result<(Listing, PageRequest)> {
@@ -158,6 +159,8 @@ pub(in crate::grpc) fn sessions(listed: ListPage<(StoredSession, Details)>) -> p
         user_id: session.user.into_string(),
         created: session.created.seconds(),
         expires: session.expires.seconds(),
+        auth_time: session.auth_time.seconds(),
+        amr: methods(&session.amr),
         device: Some(device(session.device, details)),
     };
     pb::ListSessionsResponse {

@@ -14,6 +14,8 @@ pub struct Model {
     pub seen: i64,
     pub address: String,
     pub user_agent: String,
+    pub auth_time: i64,
+    pub amr: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter)]

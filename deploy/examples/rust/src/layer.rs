@@ -49,7 +49,7 @@ impl SessionLayer {
     /// The user whom the token signs in; or the status of the refusal. Whatever is not certain is refused.
     async fn user(mut self, token: Option<String>) -> Result<User, StatusCode> {
         let session_id = token.ok_or(StatusCode::UNAUTHORIZED)?;
-        let mut request = tonic::Request::new(ReadSessionRequest { session_id });
+        let mut request = tonic::Request::new(ReadSessionRequest { session_id, max_age: None });
         request.set_timeout(DEADLINE);
         request.metadata_mut().insert("authorization", self.key);
         let reply = self.users.read_session(request).await.map_err(|status| refusal(&status))?;

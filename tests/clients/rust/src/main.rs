@@ -53,7 +53,7 @@ async fn walk(mut users: Users) -> Result<(), Box<dyn Error>> {
 
     let login = LoginRequest { username: "ada".into(), password, ..LoginRequest::default() };
     let session_id = users.login(login).await?.into_inner().session.ok_or("no session")?.id;
-    let read = ReadSessionRequest { session_id: session_id.clone() };
+    let read = ReadSessionRequest { session_id: session_id.clone(), max_age: None };
     let session = users.read_session(read.clone()).await?.into_inner().session.ok_or("no session")?;
     println!("session {} {}", session.username, session.email);
 

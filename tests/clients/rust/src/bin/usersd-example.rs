@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let login =
         LoginRequest { username: "ada".into(), password: "correct horse".into(), ..LoginRequest::default() };
     let session_id = users.login(login).await?.into_inner().session.ok_or("no session")?.id;
-    let reply = users.read_session(ReadSessionRequest { session_id }).await?.into_inner();
+    let reply = users.read_session(ReadSessionRequest { session_id, max_age: None }).await?.into_inner();
     let session = reply.session.ok_or("no session")?;
     println!("{} {}", session.username, session.email);
     Ok(())
