@@ -19,6 +19,7 @@ pub mod secret;
 pub mod session;
 pub mod text;
 pub mod time;
+pub mod totp;
 pub mod user;
 pub mod user_id;
 pub mod username;

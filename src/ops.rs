@@ -1,5 +1,6 @@
 //! The operations of the service: hashing, then a transaction of changes and their event.
 
+pub mod factors;
 mod housekeeping;
 pub mod keys;
 pub mod list;
@@ -7,6 +8,7 @@ pub mod login;
 mod logs;
 pub mod passwords;
 mod repeats;
+pub mod second_factor;
 mod seen;
 pub mod sessions;
 mod sweeps;
@@ -97,6 +99,7 @@ pub struct Operations {
     devices: Devices,
     blocklist: Option<Blocklist>,
     page_tokens: TokenKey,
+    challenges: TokenKey,
     throttle: Throttle,
     timekeeper: Timekeeper,
     cache: Cache,
@@ -114,7 +117,7 @@ impl Operations {
         rules: Rules,
         devices: Devices,
     ) -> Result<Self> {
-        let page_tokens = TokenKey::from_secret(&store::secrets::page_token(store.reader()).await?);
+        let secret = store::secrets::page_token(store.reader()).await?;
         let digester = CallDigester::from_secret(&store::secrets::bucket_key(store.reader()).await?);
         let throttle = Throttle::new(store.clone(), clock.clone(), rules.throttle.clone()).await?;
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
@@ -128,7 +131,8 @@ impl Operations {
             rules,
             devices,
             blocklist: None,
-            page_tokens,
+            page_tokens: TokenKey::from_secret(&secret),
+            challenges: TokenKey::for_challenges(&secret),
             throttle,
             timekeeper,
             cache,

@@ -13,6 +13,7 @@ pub mod copy;
 pub mod doctor;
 mod entity;
 pub mod events;
+pub mod factors;
 mod fault;
 pub mod file;
 mod health;

@@ -47,6 +47,11 @@ BODIES = {
     "Users_Login": {"username": "ada", "password": "correct horse"},
     "Users_VerifyPassword": {"password": "correct horse"},
     "Users_Logout": {"sessionId": SESSION},
+    "Users_EnrollTotp": {"password": "correct horse", "issuer": "The Shop"},
+    "Users_ConfirmTotp": {"totp": "123456"},
+    "Users_RemoveTotp": {"password": "correct horse"},
+    "Users_CreateRecoveryCodes": {"password": "correct horse"},
+    "Users_CompleteLogin": {"challenge": "CHALLENGE", "recoveryCode": "0123ab-4567cd-89efgh-jkmnpq"},
     "Users_ReadSession": {"sessionId": SESSION},
     "Keys_Create": {"name": "orders", "scopes": ["users.read", "sessions.read"]},
 }

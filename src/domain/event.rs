@@ -52,6 +52,18 @@ named_enum! {
         KeyRevoked = "KEY_REVOKED",
         /// An API key ended by itself.
         KeyExpired = "KEY_EXPIRED",
+        /// A TOTP secret was made, which is not confirmed yet.
+        TotpEnrolled = "TOTP_ENROLLED",
+        /// A TOTP secret was confirmed.
+        TotpConfirmed = "TOTP_CONFIRMED",
+        /// A TOTP secret was removed.
+        TotpRemoved = "TOTP_REMOVED",
+        /// Recovery codes were replaced.
+        RecoveryCodesCreated = "RECOVERY_CODES_CREATED",
+        /// A recovery code was used.
+        RecoveryCodeUsed = "RECOVERY_CODE_USED",
+        /// A code was refused, or a change of the second factors.
+        FactorRefused = "FACTOR_REFUSED",
     }
 }
 

@@ -1,6 +1,7 @@
 //! Messages to checked values, naming every field at fault, and records to messages.
 
 mod changes;
+mod factors;
 mod keys;
 mod list;
 mod notes;
@@ -26,6 +27,9 @@ use repeats::repeatable_call;
 use sessions::own_session;
 
 pub(super) use changes::changes;
+pub(super) use factors::{
+    confirmation, enrollment, factors, new_codes, recovery_codes, removal, second_step,
+};
 pub(super) use keys::{key_logs, key_to_delete, new_key, parse_key_logs};
 pub(super) use list::{
     batch, ids, listed, listing, logs, parse_list_logs, parse_list_sessions, search, session_ref, sessions,

@@ -109,6 +109,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::UsernameTaken { holder } => ("field", "username", holder),
         Error::EmailTaken { holder } => ("field", "email", holder),
         Error::ScopeMissing { scope } => ("scope", *scope, &None),
+        Error::SecondFactorRequired { challenge } => ("challenge", challenge.0.as_str(), &None),
         _ => return HashMap::new(),
     };
     let mut metadata = HashMap::from([(name.to_owned(), value.to_owned())]);

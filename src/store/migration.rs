@@ -12,6 +12,7 @@ mod m20261126_000009_totals;
 mod m20261126_000010_key_changes;
 mod m20261126_000011_idempotency_keys;
 mod m20261126_000012_proof;
+mod m20261126_000014_factors;
 
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode,
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000010_key_changes::MIGRATION),
             Box::new(m20261126_000011_idempotency_keys::MIGRATION),
             Box::new(m20261126_000012_proof::MIGRATION),
+            Box::new(m20261126_000014_factors::MIGRATION),
         ]
     }
 }

@@ -414,6 +414,12 @@ ROUTES = {
     "DeleteSession": ("DELETE", "/v1/users/{user_id}/sessions/{session_id}"),
     "DeleteSessions": ("DELETE", "/v1/users/{user_id}/sessions"),
     "ListLogs": ("GET", "/v1/users/{user_id}/logs"),
+    "EnrollTotp": ("POST", "/v1/users/{user_id}/totp:enroll"),
+    "ConfirmTotp": ("POST", "/v1/users/{user_id}/totp:confirm"),
+    "RemoveTotp": ("POST", "/v1/users/{user_id}/totp:remove"),
+    "CreateRecoveryCodes": ("POST", "/v1/users/{user_id}/recoveryCodes"),
+    "ListFactors": ("GET", "/v1/users/{user_id}/factors"),
+    "CompleteLogin": ("POST", "/v1/sessions:complete"),
 }
 
 

@@ -17,7 +17,7 @@ use usersd::ops::keys;
 use usersd::pb::DeleteRequest;
 
 use crate::support::{PASSWORD, Service, create, login, nth, raw_with, reason};
-use crate::{appwrite, meiro};
+use crate::{appwrite, factors, meiro};
 
 crate::on_every_backend!(
     rows_of_another_tenant_are_not_found,
@@ -69,6 +69,10 @@ struct Scene {
     purged: String,
     token: String,
     session: String,
+    /// Whose secret is not confirmed yet, with its next code.
+    enrolled: (String, String),
+    /// Who has a second factor, with its next code and the challenge of a log-in.
+    protected: (String, String, String),
 }
 
 async fn scene(service: &Service) -> Scene {
@@ -78,7 +82,14 @@ async fn scene(service: &Service) -> Scene {
         service.users().delete(DeleteRequest { id: id.clone(), ..Default::default() }).await.unwrap();
     }
     let (token, session) = (login(service, "user1").await.id, login(service, "user1").await.public_id);
-    Scene { user, trashed, purged, token, session }
+    factors::give_keys(service, &[1]);
+    let (enrolled, protected) = (create(service, nth(4)).await.id, create(service, nth(5)).await.id);
+    let secret = factors::enroll(service, &enrolled).await;
+    let enrolled = (enrolled, factors::code(&secret, 30));
+    let (secret, _) = factors::confirm(service, &protected).await;
+    let challenge = factors::challenge(service, "user5").await;
+    let protected = (protected, factors::code(&secret, 30), challenge);
+    Scene { user, trashed, purged, token, session, enrolled, protected }
 }
 
 /// A call of an RPC by its verb and path.
@@ -89,6 +100,7 @@ fn call(rpc: &'static str, verb: &str, path: impl AsRef<str>, message: Value) ->
 /// A call of every RPC, in an order in which each can be done.
 fn calls(scene: &Scene, key: &str) -> Vec<Call> {
     let mut calls = reads(scene);
+    calls.extend(second_factors(scene));
     calls.extend(changes(scene));
     calls.extend([
         call("Keys/Create", "POST", "keys", json!({"name": "another", "scopes": ["keys.admin"]})),
@@ -116,7 +128,26 @@ fn reads(Scene { user, trashed, token, .. }: &Scene) -> Vec<Call> {
     ]
 }
 
-fn changes(Scene { user, trashed, purged, token, session }: &Scene) -> Vec<Call> {
+/// In the order in which a user comes to have one.
+fn second_factors(Scene { user, enrolled, protected, .. }: &Scene) -> Vec<Call> {
+    let (enrolled, confirming) = enrolled;
+    let (protected, totp, challenge) = protected;
+    let mine = json!({"userId": user, "password": PASSWORD});
+    let theirs = json!({"userId": protected, "password": PASSWORD});
+    let confirmed = json!({"userId": enrolled, "totp": confirming});
+    let completed = json!({"challenge": challenge, "totp": totp});
+    let path = |user: &str, rest: &str| format!("users/{user}/{rest}");
+    vec![
+        call("Users/EnrollTotp", "POST", path(user, "totp:enroll"), mine),
+        call("Users/ConfirmTotp", "POST", path(enrolled, "totp:confirm"), confirmed),
+        call("Users/ListFactors", "GET", path(user, "factors"), json!({"userId": user})),
+        call("Users/CompleteLogin", "POST", "sessions:complete", completed),
+        call("Users/CreateRecoveryCodes", "POST", path(protected, "recoveryCodes"), theirs.clone()),
+        call("Users/RemoveTotp", "POST", path(protected, "totp:remove"), theirs),
+    ]
+}
+
+fn changes(Scene { user, trashed, purged, token, session, .. }: &Scene) -> Vec<Call> {
     let at = |rest: &str| format!("users/{user}{rest}");
     let with = |name: &str, value: Value| json!({"id": user, name: value});
     let id = json!({"id": user});
@@ -295,19 +326,25 @@ async fn rows_of_another_tenant_are_not_found(service: &Service) {
         purged: "nobody".into(),
         token: format!("ses_{}", "0".repeat(64)),
         session: "none".into(),
+        enrolled: ("nobody".into(), scene.enrolled.1.clone()),
+        protected: ("nobody".into(), scene.protected.1.clone(), "none".into()),
     };
     let before = state(service).await;
     for (call, none) in
         calls(&scene, &mine).iter().zip(calls(&nobody, "018bcfe5-0000-7000-8000-000000000000"))
     {
         // That of a password is the throttle's to hide.
-        const OTHERWISE: [&str; 6] = [
+        const OTHERWISE: [&str; 10] = [
             "Users/Create",
             "Users/CreateOrRestore",
             "Keys/Create",
             "Users/Login",
             "Users/VerifyPassword",
             "Users/UpdatePassword",
+            "Users/EnrollTotp",
+            "Users/ConfirmTotp",
+            "Users/CreateRecoveryCodes",
+            "Users/RemoveTotp",
         ];
         if OTHERWISE.contains(&call.rpc) {
             continue;

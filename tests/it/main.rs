@@ -22,6 +22,7 @@ mod connections;
 mod cors;
 mod create_or_restore;
 mod everything;
+mod factors;
 mod faults;
 mod foreign_hashes;
 mod health;

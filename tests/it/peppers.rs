@@ -95,7 +95,7 @@ async fn a_password_whose_key_is_missing_is_wrong_until_the_key_is_back(service:
         let keys: Vec<u32> = versions.iter().map(|version| u32::from(*version)).collect();
         let finding = service.replica.store.examine_peppers(&keys).await.unwrap();
         assert_eq!(finding.grade, Grade::Fault, "{finding:?}");
-        assert!(finding.found.starts_with("1 passwords need"), "{finding:?}");
+        assert!(finding.found.starts_with("1 passwords and 0 TOTP secrets"), "{finding:?}");
     }
     write(file.path(), &[2, 1]);
     replica.ops.reload_peppers(Some(file.path())).unwrap();

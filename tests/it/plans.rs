@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait as _, Statement};
 use usersd::pb::{
-    BatchReadRequest, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest, DeleteSessionsRequest,
-    ListKeyLogsRequest, ListLogsRequest, ListRequest, ListSessionsRequest, LogEvent, LogoutRequest,
-    PurgeRequest, ReadPrefsRequest, ReadRequest, ReadSessionRequest, ReadTrashRequest, RestoreRequest,
-    SearchRequest, SetPasswordRequest, UpdatePasswordRequest, UpdatePrefsRequest, UpdateRequest,
-    UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
+    BatchReadRequest, CompleteLoginRequest, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest,
+    DeleteSessionsRequest, ListFactorsRequest, ListKeyLogsRequest, ListLogsRequest, ListRequest,
+    ListSessionsRequest, LogEvent, LogoutRequest, PurgeRequest, ReadPrefsRequest, ReadRequest,
+    ReadSessionRequest, ReadTrashRequest, RemoveTotpRequest, RestoreRequest, SearchRequest,
+    SetPasswordRequest, UpdatePasswordRequest, UpdatePrefsRequest, UpdateRequest, UpdateStatusRequest,
+    UpdateVerificationRequest, UserStatus,
 };
 
 use usersd::domain::list::Filters;
 use usersd::domain::namespace::Namespace;
 use usersd::store::search::probes;
 
+use crate::factors;
 use crate::support::{Backend, PASSWORD, START, Service, ada, create, login, nth};
 
 crate::on_every_backend!(no_statement_reads_a_whole_table);
@@ -152,6 +154,7 @@ async fn call_everything(service: &Service) {
     lists(service).await;
     accounts(service).await;
     sessions_and_logs(service).await;
+    second_factors(service).await;
     service.replica.ops.clean_up().await.unwrap();
     // With an idle limit there are more.
     let replica =
@@ -284,6 +287,24 @@ async fn sessions_and_logs(service: &Service) {
     service.replica.keys_client().list_logs(of_keys).await.unwrap();
 }
 
+async fn second_factors(service: &Service) {
+    factors::give_keys(service, &[1]);
+    let id = create(service, nth(1_000_001)).await.id;
+    let (secret, codes) = factors::confirm(service, &id).await;
+    service.clock.advance(std::time::Duration::from_secs(30));
+    let mut users = service.users();
+    for recovery_code in [String::new(), codes[0].clone()] {
+        let challenge = factors::challenge(service, "user1000001").await;
+        let now = service.clock.now().seconds() - START;
+        let totp = if recovery_code.is_empty() { factors::code(&secret, now) } else { String::new() };
+        let request = CompleteLoginRequest { challenge, totp, recovery_code, ..Default::default() };
+        users.complete_login(request).await.unwrap();
+        service.clock.advance(std::time::Duration::from_secs(30));
+    }
+    users.list_factors(ListFactorsRequest { user_id: id.clone() }).await.unwrap();
+    users.remove_totp(RemoveTotpRequest { user_id: id, ..RemoveTotpRequest::default() }).await.unwrap();
+}
+
 /// The plan, a line each. What only reads is run on PostgreSQL: its guesses alone do not show what it looks
 /// at.
 pub(crate) async fn explain(service: &Service, statement: &Statement) -> Vec<String> {
@@ -302,7 +323,7 @@ pub(crate) async fn explain(service: &Service, statement: &Statement) -> Vec<Str
 
 /// What is wrong with a plan.
 fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'static str> {
-    let tables = ["users", "sessions", "events", "idempotency_keys"];
+    let tables = ["users", "sessions", "events", "idempotency_keys", "totp_factors", "recovery_codes"];
     let scan = if backend == Backend::Sqlite { "SCAN " } else { "Seq Scan on " };
     let whole = |line: &String| {
         let rest = line.split_once(scan).map(|(_, rest)| rest.split(' ').next().unwrap_or_default());

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The tables, those first that others refer to. The rest is made again: totals by triggers, the search index from
 /// the users; changes of keys are for servers that run.
-pub(super) const TABLES: [&str; 12] = [
+pub(super) const TABLES: [&str; 14] = [
     "users",
     "sessions",
     "events",
@@ -19,6 +19,8 @@ pub(super) const TABLES: [&str; 12] = [
     "familiar_places",
     "purged",
     "idempotency_keys",
+    "totp_factors",
+    "recovery_codes",
     "housekeeping",
     "secrets",
 ];
