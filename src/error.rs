@@ -13,6 +13,15 @@ pub use transcode::Fields;
 /// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A challenge of a log-in, as callers get it and send it back. Not shown in log lines.
+pub struct Challenge(pub String);
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Challenge(…)")
+    }
+}
+
 /// An error of a call. `Display` is the message to the caller, so it holds no secret and no cause;
 /// the cause is the `source` and goes to the log.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +74,27 @@ pub enum Error {
     /// Unknown user or wrong password: one answer for both, so that names cannot be probed.
     #[error("username or password is wrong")]
     BadCredentials,
+    /// A code of a second factor is wrong or was used before.
+    #[error("the code is wrong or was used before")]
+    BadFactorCode,
+    /// The first proof is right, and the user has a second factor.
+    #[error("the user has a second factor: complete the log-in with a code of it")]
+    SecondFactorRequired {
+        /// For the completion of the log-in.
+        challenge: Challenge,
+    },
+    /// The challenge of a log-in has ended, or is none.
+    #[error("the log-in has expired or cannot be completed any more: begin again")]
+    ChallengeInvalid,
+    /// The user has a confirmed second factor of that kind.
+    #[error("the user has such a second factor")]
+    FactorExists,
+    /// The user has no such second factor.
+    #[error("the user has no such second factor")]
+    FactorNotFound,
+    /// There is no key to encrypt a secret with.
+    #[error("the server has no key to encrypt secrets with")]
+    EncryptionKeyMissing,
     /// The password is right and the user may not sign in.
     #[error("the user is blocked")]
     UserBlocked,
@@ -196,7 +226,16 @@ impl Error {
             Self::EmailMismatch => (Code::Aborted, ErrorReason::EmailMismatch),
             Self::IdempotencyKeyInUse => (Code::Aborted, ErrorReason::IdempotencyKeyInUse),
             Self::IdempotencyKeyReused => (Code::FailedPrecondition, ErrorReason::IdempotencyKeyReused),
-            Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
+            Self::BadCredentials | Self::BadFactorCode => {
+                (Code::Unauthenticated, ErrorReason::BadCredentials)
+            }
+            Self::SecondFactorRequired { .. } => {
+                (Code::FailedPrecondition, ErrorReason::SecondFactorRequired)
+            }
+            Self::ChallengeInvalid => (Code::Unauthenticated, ErrorReason::ChallengeInvalid),
+            Self::FactorExists => (Code::AlreadyExists, ErrorReason::FactorExists),
+            Self::FactorNotFound => (Code::NotFound, ErrorReason::FactorNotFound),
+            Self::EncryptionKeyMissing => (Code::FailedPrecondition, ErrorReason::EncryptionKeyMissing),
             Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
             Self::BadCode => (Code::Unauthenticated, ErrorReason::BadCode),
             Self::TooManyCodes { .. } => (Code::ResourceExhausted, ErrorReason::TooManyCodes),

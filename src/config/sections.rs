@@ -225,6 +225,8 @@ settings! {
         screening: bool = true, flag;
         /// A file of further passwords to refuse; `None`: only the list that is built in.
         blocklist: Option<PathBuf> = None, optional_file;
+        /// A file with the peppers of hashes, whose keys encrypt TOTP secrets, too; `None`: there are neither.
+        pepper: Option<PathBuf> = None, optional_file;
         /// Fewest characters of a new password.
         min_length: usize = 8, number(1..=128);
         /// Most characters of a new password.

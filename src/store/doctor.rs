@@ -1,5 +1,7 @@
 //! Checks of a whole database: for `usersd doctor`, and of a backup that was just written.
 
+mod peppers;
+
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
