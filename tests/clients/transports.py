@@ -33,6 +33,7 @@ CODES = {
     "ALREADY_EXISTS": (6, "AlreadyExists", 409, "Conflict"),
     "PERMISSION_DENIED": (7, "PermissionDenied", 403, "Forbidden"),
     "RESOURCE_EXHAUSTED": (8, "ResourceExhausted", 429, "Too Many Requests"),
+    "FAILED_PRECONDITION": (9, "FailedPrecondition", 400, "Bad Request"),
     "ABORTED": (10, "Aborted", 409, "Conflict"),
     "INTERNAL": (13, "Internal", 500, "Internal Server Error"),
     "UNIMPLEMENTED": (12, "Unimplemented", 501, "Not Implemented"),
