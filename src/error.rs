@@ -98,11 +98,11 @@ pub enum Error {
     /// The password is right and the user may not sign in.
     #[error("the user is blocked")]
     UserBlocked,
-    /// Wrong, used, replaced, expired: one answer for all, so that nothing can be learnt of a code.
+    /// The code is wrong, used, replaced or expired: one answer for all, so that a guess reveals nothing.
     #[error("the code is not valid")]
     BadCode,
-    /// Too many codes were made.
-    #[error("too many codes were made")]
+    /// Too many codes were created for the IP address or the identifier.
+    #[error("too many codes were created")]
     TooManyCodes {
         /// When the caller may try again.
         retry_after: Duration,
@@ -153,13 +153,13 @@ pub enum Error {
     #[error("the namespace is being deleted")]
     NamespaceBeingDeleted,
     /// The namespace has reached a limit.
-    #[error("the namespace may have {value} {subject} and no more")]
+    #[error("the namespace has reached its limit of {value} {subject}")]
     QuotaExceeded {
         /// The namespace.
         namespace: String,
         /// The name of the limit.
         limit: &'static str,
-        /// Its subject, for people.
+        /// What it counts, in words.
         subject: &'static str,
         /// Its value.
         value: u32,

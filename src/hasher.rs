@@ -188,7 +188,7 @@ impl HashPermit {
         Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
     }
 
-    /// Hashes a code of few digits, at a lower cost than passwords: it can be tried a few times and lives for minutes.
+    /// Hashes a numeric code, at a lower cost than passwords: it allows five attempts and has a lifetime of minutes.
     ///
     /// # Cancel safety
     ///

@@ -27,7 +27,7 @@ fn of_users(method: &str) -> Option<Scope> {
         "Read" | "BatchRead" | "Search" | "List" | "ReadTrash" | "ListTrash" | "ReadPrefs" | "ListLogs"
         | "ListFactors" => Scope::UsersRead,
         "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
-        // A code proves that the user asks for it.
+        // The code proves that the user consents, so these need no `users.admin`.
         "VerifyEmail" | "ConfirmEmailChange" | "ResetPassword" => Scope::UsersWrite,
         // Without the user's own proof they need more.
         "EnrollTotp" | "ConfirmTotp" | "RemoveTotp" | "CreateRecoveryCodes" => Scope::UsersWrite,

@@ -1,4 +1,4 @@
-//! Use of a code: proof, then one transaction in which it is taken and what it is for is done.
+//! Use of a code: verifies it, then deletes it and runs its operation in one transaction.
 
 use crate::domain::caller::Caller;
 use crate::domain::code::{Binding, CodePurpose, EnteredCode, StoredCode};
@@ -45,7 +45,7 @@ pub(super) trait Redemption: Sync {
 }
 
 impl Operations {
-    /// Verifies a code and does what it is for.
+    /// Verifies a code and runs `redemption`, its operation.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Operations {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before a verdict, a try of digits is refunded. A verdict that is being stored is stored to the end.
+    /// If dropped before the code is verified, the attempt is refunded. Once storing the result has begun, it completes.
     pub(super) async fn redeem<R: Redemption>(
         &self,
         caller: &Caller,
@@ -105,7 +105,7 @@ impl Operations {
         Err(verdict)
     }
 
-    /// Takes a right code, and does what it is for.
+    /// Deletes a verified code and runs its operation, in one transaction.
     async fn take<R: Redemption>(
         &self,
         caller: &Caller,
@@ -143,7 +143,7 @@ impl Operations {
         }
     }
 
-    /// Hashes the password that a right code sets: its rules tell of the user's names.
+    /// Checks and hashes the new password. Only after a right code, since the checks reveal the user's names.
     async fn hash_by_code(&self, caller: &Caller, code: &StoredCode, new: &Password) -> Result<PasswordHash> {
         let account = self.find(caller, &UserRef::Id(code.user.clone())).await?;
         self.screen("new_password", new, &recheck_code(account, code)?).await?;
