@@ -89,6 +89,9 @@ pub(super) async fn pause_after(begun: Instant) {
 }
 
 impl Operations {
+    /// The time between rounds of merging.
+    pub const MERGE_INTERVAL: Duration = Duration::from_mins(1);
+
     /// The time between counts of all users, which check the totals: a million takes some hundred milliseconds.
     pub const CHECK_TOTALS_INTERVAL: Duration = Duration::from_hours(24);
 
@@ -134,18 +137,7 @@ impl Operations {
                 "housekeeping removed what was due"
             );
         }
-        done?;
-        let mut pages = 1;
-        for _ in 0..MAX_MERGE_STEPS {
-            let begun = Instant::now();
-            if !self.merge(pages).await? {
-                break;
-            }
-            pages =
-                if begun.elapsed() > MERGE_STEP { (pages / 2).max(1) } else { (pages * 2).min(MAX_PAGES) };
-            pause_after(begun).await;
-        }
-        Ok(())
+        done
     }
 
     async fn remove_due(&self, removed: &mut Removed) -> Result<()> {
@@ -192,6 +184,22 @@ impl Operations {
         Ok(more)
     }
 
+    /// Merges segments of the search index, in steps of some milliseconds, until there is nothing to merge.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database; what was merged stays merged.
+    pub async fn merge_search_index(&self) -> Result<()> {
+        let mut pages = 1;
+        for _ in 0..MAX_MERGE_STEPS {
+            let begun = Instant::now();
+            let Some(took) = self.merge(pages).await? else { return Ok(()) };
+            pages = if took > MERGE_STEP { (pages / 2).max(1) } else { (pages * 2).min(MAX_PAGES) };
+            pause_after(begun).await;
+        }
+        Ok(())
+    }
+
     /// Compares the totals of each namespace with its users, and corrects what differs: only a change of rows by hand, with
     /// the triggers off, can bring that about.
     pub async fn check_totals(&self) -> Result<()> {
@@ -208,11 +216,15 @@ impl Operations {
         Ok(())
     }
 
-    async fn merge(&self, pages: u32) -> Result<bool> {
+    /// Merges about so many pages. Returns the time that it took, without those of BEGIN and COMMIT; `None` if there was
+    /// nothing to merge.
+    async fn merge(&self, pages: u32) -> Result<Option<Duration>> {
         let tx = self.store.begin_as_server().await?;
+        let begun = Instant::now();
         let merged = store::search::merge(&tx, pages).await?;
+        let took = begun.elapsed();
         tx.commit().await?;
-        Ok(merged)
+        Ok(merged.then_some(took))
     }
 
     async fn remove_ended_sessions(&self) -> Result<u64> {

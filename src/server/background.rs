@@ -54,6 +54,7 @@ pub(super) fn start(
         }),
         tokio::spawn(refresh_assertion_keys(ops.clone())),
         tokio::spawn(housekeep(ops.clone())),
+        tokio::spawn(merge_search_index(ops.clone())),
         tokio::spawn(check_totals(ops.clone())),
         tokio::spawn(delete_namespaces(ops.clone())),
         tokio::spawn(flush_last_used(ops.clone(), keys.clone())),
@@ -116,6 +117,12 @@ async fn housekeep(ops: Operations) {
     let failure = "housekeeping failed and will be retried";
     run_periodically(ops.clean_up_every(), failure, || async { unless_away(&ops, ops.clean_up().await) })
         .await;
+}
+
+async fn merge_search_index(ops: Operations) {
+    let failure = "the search index cannot be merged, and searches become slower";
+    let merge = || async { unless_away(&ops, ops.merge_search_index().await) };
+    run_periodically(Operations::MERGE_INTERVAL, failure, merge).await;
 }
 
 async fn check_totals(ops: Operations) {

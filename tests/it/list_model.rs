@@ -156,7 +156,7 @@ async fn a_list_is_the_same_however_it_is_found(service: &Service) {
     }
     for n in 0..QUESTIONS {
         if n == QUESTIONS / 2 {
-            ops.clean_up().await.unwrap();
+            ops.merge_search_index().await.unwrap();
             assert!(trees().await <= 4);
         }
         let (trash, request) = (dice.chance(5), dice.question(&everyone));

@@ -153,7 +153,7 @@ async fn search_index_segments_are_merged_in_time(service: &Service) {
         for n in 12 * (round - 1)..12 * round {
             known.push(create(service, nth(n)).await.id);
         }
-        ops.clean_up().await.unwrap();
+        ops.merge_search_index().await.unwrap();
         assert!(trees().await <= 4);
         let everyone = i64::try_from(12 * round).ok();
         assert_eq!(found("example.com").await, everyone);
@@ -161,7 +161,7 @@ async fn search_index_segments_are_merged_in_time(service: &Service) {
         let (id, name) = (known[0].clone(), Some(format!("Lovelace {round}")));
         users.update(UpdateRequest { id, name, ..UpdateRequest::default() }).await.unwrap();
         assert_eq!(found(&format!("lovelace {round}")).await, Some(1));
-        ops.clean_up().await.unwrap();
+        ops.merge_search_index().await.unwrap();
         assert_eq!((found("lovelace").await, found(&format!("lovelace {round}")).await), (Some(1), Some(1)));
         assert_eq!(found("example.com").await, everyone);
     }
