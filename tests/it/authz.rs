@@ -16,6 +16,7 @@ use usersd::domain::scope::{Scope, Scopes};
 use usersd::ops::keys;
 use usersd::pb::{CreateCodeRequest, DeleteRequest};
 
+use crate::peppers::key_file;
 use crate::support::{PASSWORD, Service, create, login, nth, raw_with, reason};
 use crate::{appwrite, factors, meiro};
 
@@ -578,6 +579,7 @@ async fn each_scope_is_enough_for_its_methods(service: &Service) {
         keys.push((scope, service.key(namespaces, Scopes::parse([scope.name()]).unwrap()).await.0));
     }
     let replica = service.another(|config| config.assertions.audiences = vec!["shop".into()]).await;
+    replica.ops.reload_peppers(Some(key_file(&[1]).path())).unwrap();
     for call in calls(&scene, &other) {
         let (_, key) = keys.iter().find(|(scope, _)| *scope == call.scope()).unwrap();
         let bearer = format!("Bearer {key}");

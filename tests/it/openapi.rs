@@ -11,6 +11,7 @@ use usersd::http::Schema;
 use usersd::pb::{CodePurpose, CreateCodeRequest};
 
 use crate::factors;
+use crate::peppers::key_file;
 use crate::support::{Replica, Service};
 
 crate::on_every_backend!(
@@ -141,7 +142,10 @@ async fn the_examples_of_all_operations_work(service: &Service) {
     assert_eq!(status, StatusCode::OK);
     let operations = operations(&document);
     let replica = service.another(|config| config.assertions.audiences = vec!["shop".into()]).await;
-    replica.ops.reload_peppers(Some(crate::peppers::key_file(&[1]).path())).unwrap();
+    let keys = key_file(&[1]);
+    for replica in [&replica, &service.replica] {
+        replica.ops.reload_peppers(Some(keys.path())).unwrap();
+    }
     // What an example cannot know: the token, the id and the codes that the call before it made.
     let (mut token, mut id, mut key) = (String::new(), String::new(), None);
     let (mut totp, mut recovery_code, mut challenge) = (String::new(), String::new(), String::new());
