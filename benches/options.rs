@@ -11,7 +11,7 @@ usage: cargo bench -- [part ...] [options]
   codec       JSON to protobuf and back, beside prost-reflect
   lists       lists and searches on a large database, beside a small one
   calls       single calls, beside servers that answer a constant (needs h2load); starts and memory
-  passwords   log-ins beside the crate bcrypt, alone and under load; whether time tells who exists
+  passwords   log-ins beside the crate bcrypt, alone and under load, and with a second factor; whether time tells who exists
 
 Without a part: all of them, in about an hour, of which a quarter goes into writing the databases.
 

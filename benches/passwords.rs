@@ -5,6 +5,7 @@
 
 mod codes;
 mod compare;
+mod factors;
 mod load;
 mod timing;
 
@@ -39,8 +40,11 @@ pub(crate) async fn measure(options: &Options) -> Result<Vec<Figure>> {
     if wanted("timing") {
         figures.extend(timing::measure().await?);
     }
+    if wanted("factors") {
+        figures.push(factors::measure(&options.server).await?);
+    }
     let dir = tempfile::Builder::new().prefix("usersd-bench-").tempdir()?;
-    let server = start_server(&options.server, dir.path()).await?;
+    let server = start_server(&options.server, dir.path(), None).await?;
     let clients = Clients::seed(server.address).await?;
     if wanted("alone") {
         figures.push(alone(&clients).await?);
@@ -58,12 +62,15 @@ pub(crate) async fn measure(options: &Options) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// The release server with its own settings, but for limits that a load from one address would meet.
-async fn start_server(binary: &Path, dir: &Path) -> Result<Server> {
+/// The release server with its own settings, but for limits that a load from one address would meet, and a file of `keys`.
+async fn start_server(binary: &Path, dir: &Path, keys: Option<&Path>) -> Result<Server> {
     let mut command = tokio::process::Command::new(binary.canonicalize()?);
     let url = format!("sqlite://{}?mode=rwc", dir.join("usersd.db").display());
     command.current_dir(dir).args(["--listen", "127.0.0.1:0", "--database", &url]);
     command.env("USERSD_LIMITS_CALLS", "2000").env("USERSD_LIMITS_CALLS_PER_CALLER", "2000");
+    if let Some(keys) = keys {
+        command.env("USERSD_PASSWORDS_PEPPER", keys);
+    }
     without_metrics(&mut command);
     Server::start(command).await
 }

@@ -124,9 +124,14 @@ impl Server {
         Ok(Self { child, pid, address, monitor })
     }
 
-    /// CPU time so far.
+    /// CPU time so far, without hashing.
     pub(crate) fn cpu_times(&self) -> Result<CpuTimes> {
         CpuTimes::of(&[self.pid])
+    }
+
+    /// CPU time so far, of all threads.
+    pub(crate) fn cpu_times_with_hashing(&self) -> Result<CpuTimes> {
+        CpuTimes::of_threads(&[self.pid], |_| true)
     }
 
     /// Memory as `/proc/PID/status` has it under that name: `VmRSS` or `RssAnon`.
@@ -159,16 +164,19 @@ pub(crate) fn without_metrics(command: &mut Command) {
 }
 
 impl CpuTimes {
-    /// CPU time of processes of this machine so far, without what hashing passwords takes, from the scheduler's own count: that of `/proc/PID/stat` moves in
-    /// steps of 10 ms.
+    /// CPU time of processes of this machine so far, without what hashing passwords takes.
     pub(crate) fn of(processes: &[u32]) -> Result<Self> {
+        Self::of_threads(processes, |name| !name.starts_with("hasher-"))
+    }
+
+    /// The same of the threads whose names are `counted`, from the scheduler's own count: that of `/proc/PID/stat` moves in
+    /// steps of 10 ms.
+    fn of_threads(processes: &[u32], counted: impl Fn(&str) -> bool) -> Result<Self> {
         let mut times = HashMap::new();
         for process in processes {
             for thread in fs::read_dir(format!("/proc/{process}/task"))? {
                 let thread = thread?;
-                if fs::read_to_string(thread.path().join("comm"))
-                    .is_ok_and(|name| name.starts_with("hasher-"))
-                {
+                if fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| !counted(&name)) {
                     continue;
                 }
                 let text = match fs::read_to_string(thread.path().join("schedstat")) {

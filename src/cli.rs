@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, Config, LogFormat, Overrides};
 use crate::devices::Devices;
 use crate::error::with_causes;
-use crate::hasher::{Hasher, HasherConfig, StartError};
+use crate::hasher::{Hasher, HasherConfig, Peppers};
 use crate::ops::{Operations, Rules};
 use crate::server::{Server, Tls};
 use crate::store::{ConnectError, Store};
@@ -366,15 +366,18 @@ fn blocklist(config: &Config) -> Result<Option<Blocklist>, Failure> {
     list.map_err(|error| Failure::Usage(with_causes(&error)))
 }
 
-fn hasher(config: &Config) -> Result<Hasher, StartError> {
+fn hasher(config: &Config) -> Result<Hasher, Failure> {
+    let peppers = Peppers::open(config.passwords.pepper.as_deref())
+        .map_err(|error| Failure::Usage(with_causes(&error)))?;
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Hasher::new(HasherConfig {
+    let hasher = Hasher::new(HasherConfig {
         cost: config.passwords.cost,
         workers: config.passwords.workers.unwrap_or(cpus),
         lanes: config.passwords.lanes,
         max_wait: config.passwords.max_wait,
         min_cpu_percent: config.passwords.floor,
-    })
+    })?;
+    Ok(hasher.with_peppers(peppers))
 }
 
 fn announce(config: &Config, server: &Server, listener: &TcpListener, store: &Store) -> std::io::Result<()> {

@@ -13,6 +13,15 @@ pub use transcode::Fields;
 /// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A challenge of a log-in, as callers get it and send it back. Not shown in log lines.
+pub struct Challenge(pub String);
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Challenge(…)")
+    }
+}
+
 /// An error of a call. `Display` is the message to the caller, so it holds no secret and no cause;
 /// the cause is the `source` and goes to the log.
 #[derive(Debug, thiserror::Error)]
@@ -65,14 +74,35 @@ pub enum Error {
     /// Unknown user or wrong password: one answer for both, so that names cannot be probed.
     #[error("username or password is wrong")]
     BadCredentials,
+    /// A code of a second factor is wrong or was used before.
+    #[error("the code is wrong or was used before")]
+    BadFactorCode,
+    /// The first proof is right, and the user has a second factor.
+    #[error("the user has a second factor: complete the log-in with a code of it")]
+    SecondFactorRequired {
+        /// For the completion of the log-in.
+        challenge: Challenge,
+    },
+    /// The challenge of a log-in has ended, or is none.
+    #[error("the log-in has expired or cannot be completed any more: begin again")]
+    ChallengeInvalid,
+    /// The user has a confirmed second factor of that kind.
+    #[error("the user has such a second factor")]
+    FactorExists,
+    /// The user has no such second factor.
+    #[error("the user has no such second factor")]
+    FactorNotFound,
+    /// There is no key to encrypt a secret with.
+    #[error("the server has no key to encrypt secrets with")]
+    EncryptionKeyMissing,
     /// The password is right and the user may not sign in.
     #[error("the user is blocked")]
     UserBlocked,
-    /// Wrong, used, replaced, expired: one answer for all, so that nothing can be learnt of a code.
+    /// The code is wrong, used, replaced or expired: one answer for all, so that a guess reveals nothing.
     #[error("the code is not valid")]
     BadCode,
-    /// Too many codes were made.
-    #[error("too many codes were made")]
+    /// Too many codes were created for the IP address or the identifier.
+    #[error("too many codes were created")]
     TooManyCodes {
         /// When the caller may try again.
         retry_after: Duration,
@@ -123,13 +153,13 @@ pub enum Error {
     #[error("the namespace is being deleted")]
     NamespaceBeingDeleted,
     /// The namespace has reached a limit.
-    #[error("the namespace may have {value} {subject} and no more")]
+    #[error("the namespace has reached its limit of {value} {subject}")]
     QuotaExceeded {
         /// The namespace.
         namespace: String,
         /// The name of the limit.
         limit: &'static str,
-        /// Its subject, for people.
+        /// What it counts, in words.
         subject: &'static str,
         /// Its value.
         value: u32,
@@ -196,7 +226,16 @@ impl Error {
             Self::EmailMismatch => (Code::Aborted, ErrorReason::EmailMismatch),
             Self::IdempotencyKeyInUse => (Code::Aborted, ErrorReason::IdempotencyKeyInUse),
             Self::IdempotencyKeyReused => (Code::FailedPrecondition, ErrorReason::IdempotencyKeyReused),
-            Self::BadCredentials => (Code::Unauthenticated, ErrorReason::BadCredentials),
+            Self::BadCredentials | Self::BadFactorCode => {
+                (Code::Unauthenticated, ErrorReason::BadCredentials)
+            }
+            Self::SecondFactorRequired { .. } => {
+                (Code::FailedPrecondition, ErrorReason::SecondFactorRequired)
+            }
+            Self::ChallengeInvalid => (Code::Unauthenticated, ErrorReason::ChallengeInvalid),
+            Self::FactorExists => (Code::AlreadyExists, ErrorReason::FactorExists),
+            Self::FactorNotFound => (Code::NotFound, ErrorReason::FactorNotFound),
+            Self::EncryptionKeyMissing => (Code::FailedPrecondition, ErrorReason::EncryptionKeyMissing),
             Self::UserBlocked => (Code::PermissionDenied, ErrorReason::UserBlocked),
             Self::BadCode => (Code::Unauthenticated, ErrorReason::BadCode),
             Self::TooManyCodes { .. } => (Code::ResourceExhausted, ErrorReason::TooManyCodes),

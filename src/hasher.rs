@@ -1,6 +1,7 @@
 //! Password hashing: bounded, off the runtime's threads, and of equal cost for unknown users.
 
 mod foreign;
+mod peppers;
 mod pool;
 mod priority;
 mod queue;
@@ -12,15 +13,18 @@ mod stats;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bcrypt_lanes::MAX_LANES;
+use bcrypt_lanes::{BcryptKey, MAX_LANES, Variant};
 use rand::TryRng as _;
 use rand::rngs::{SysError, SysRng};
 use zeroize::Zeroizing;
 
 use crate::domain::caller::Flow;
+use crate::domain::key_file::KeyFile;
 use crate::domain::password::{Password, PasswordHash};
+use crate::error::tally::LogLimiter;
 use crate::error::{Error, Result};
 
+pub use peppers::{Peppers, PeppersError};
 pub use queue::Work;
 pub use self_test::SelfTestFailed;
 
@@ -90,6 +94,7 @@ pub struct Hasher {
     /// The hash that a password is checked against where the user is unknown. It fits a password with a
     /// chance of 2^-184.
     dummy_hash: Stored,
+    peppers: Peppers,
 }
 
 /// A reservation in the queue, for one password. Released on drop.
@@ -97,7 +102,11 @@ pub struct HashPermit {
     reservation: QueueReservation,
     cost: u32,
     dummy_hash: Stored,
+    keys: Arc<KeyFile>,
 }
+
+/// Limits the log line about hashes whose pepper is missing.
+static PEPPER_MISSING: LogLimiter = LogLimiter::after(1);
 
 impl Hasher {
     /// Proves bcrypt on this machine first: about 3 ms.
@@ -105,9 +114,19 @@ impl Hasher {
         let cost = config.cost;
         let lanes = config.lanes.unwrap_or(DEFAULT_LANES).clamp(1, MAX_LANES);
         let speed = self_test::run(lanes)?;
-        let dummy_hash = Stored { form: Form::of(b""), cost, salt: random()?, digest: random()? };
+        let dummy_hash = Stored { form: Form::of(b"", None), cost, salt: random()?, digest: random()? };
         let pool = Pool::new(&config, lanes, speed)?;
-        Ok(Self { pool: Arc::new(pool), cost, dummy_hash })
+        Ok(Self { pool: Arc::new(pool), cost, dummy_hash, peppers: Peppers::default() })
+    }
+
+    /// The same hasher, with the keys of `passwords.pepper`.
+    pub fn with_peppers(self, peppers: Peppers) -> Self {
+        Self { peppers, ..self }
+    }
+
+    /// The keys of `passwords.pepper`.
+    pub fn peppers(&self) -> &Peppers {
+        &self.peppers
     }
 
     /// Reserves a hash for `flow`, in microseconds. The namespaces take turns by the work that they cause,
@@ -118,7 +137,8 @@ impl Hasher {
     /// in time.
     pub fn admit(&self, flow: &Flow, deadline: Option<Instant>) -> Result<HashPermit> {
         let reservation = self.pool.admit(flow, deadline)?;
-        Ok(HashPermit { reservation, cost: self.cost, dummy_hash: self.dummy_hash.clone() })
+        let (cost, dummy_hash) = (self.cost, self.dummy_hash.clone());
+        Ok(HashPermit { reservation, cost, dummy_hash, keys: self.peppers.keys() })
     }
 
     /// A hash of another system, as we keep it until its first use. No work is done.
@@ -128,6 +148,8 @@ impl Hasher {
         }
         let imported = Stored::imported(text);
         let fits = match Stored::from_text(&imported) {
+            // One with a pepper can only be a copy of ours.
+            Some(Stored { form: Form::Peppered(_), .. }) => false,
             Some(stored) => stored.cost <= MAX_COST,
             None => Foreign::parse(text).is_some(),
         };
@@ -136,7 +158,7 @@ impl Hasher {
 
     /// Returns true if a hash has the current form and cost.
     pub fn is_current(&self, hash: &PasswordHash) -> bool {
-        Stored::is_current(hash, self.cost)
+        Stored::is_current(hash, self.cost, self.peppers.keys().current())
     }
 
     /// Passwords taken on since the start, and the rounds of bcrypt done.
@@ -159,12 +181,14 @@ impl HashPermit {
     /// Source: Provos and Mazières, "A Future-Adaptable Password Scheme", USENIX 1999.
     pub async fn hash(self, password: &Password) -> Result<PasswordHash> {
         let salt = random().map_err(Error::internal)?;
-        let form = Form::of(password.expose());
-        let digest = self.reservation.bcrypt(self.cost, salt, form.key(&salt, password.expose())).await?;
+        let form = Form::of(password.expose(), self.keys.current());
+        let key = form.key(&salt, password.expose(), &self.keys);
+        let key = key.ok_or_else(|| Error::internal("a password cannot be peppered"))?;
+        let digest = self.reservation.bcrypt(self.cost, salt, key).await?;
         Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
     }
 
-    /// Hashes a code of few digits, at a lower cost than passwords: it can be tried a few times and lives for minutes.
+    /// Hashes a numeric code, at a lower cost than passwords: it allows five attempts and has a lifetime of minutes.
     ///
     /// # Cancel safety
     ///
@@ -185,7 +209,8 @@ impl HashPermit {
     }
 
     /// Returns true if `hash` was made of `password`. Without a hash the answer is no, after the work that
-    /// `dummy_hash` takes, or else a hash of ours, so that time does not tell who exists.
+    /// `dummy_hash` takes, or else a hash of ours, so that time does not tell who exists. So it is where the file lacks the
+    /// hash's pepper.
     ///
     /// # Cancel safety
     ///
@@ -204,9 +229,14 @@ impl HashPermit {
             None => Some(self.dummy_hash),
         };
         let right = if let Some(stored) = stored {
-            let key = stored.form.key(&stored.salt, bytes);
+            let key = stored.form.key(&stored.salt, bytes, &self.keys);
+            let has_key = key.is_some();
+            if !has_key && hash.is_some() {
+                note_missing_pepper();
+            }
+            let key = key.unwrap_or_else(|| BcryptKey::new(b"", Variant::B));
             let digest = self.reservation.bcrypt(stored.cost, stored.salt, key).await?;
-            stored.matches(&digest, bytes)
+            stored.matches(&digest, bytes) && has_key
         } else {
             let foreign = against.and_then(|text| Foreign::parse(text.as_str()));
             let foreign = foreign.ok_or_else(|| Error::internal("a stored hash cannot be read"))?;
@@ -215,6 +245,15 @@ impl HashPermit {
             self.reservation.check(scheme, rounds, large, move || foreign.is_right(&bytes)).await?
         };
         Ok(right && hash.is_some())
+    }
+}
+
+fn note_missing_pepper() {
+    if let Some(passwords) = PEPPER_MISSING.count() {
+        tracing::warn!(
+            passwords,
+            "passwords count as wrong, since passwords.pepper lacks the key that they were hashed with; `usersd doctor` counts their users"
+        );
     }
 }
 
@@ -272,6 +311,26 @@ mod tests {
             for wrong in [&last_wrong, &format!("{right}x"), &right[1..], ""] {
                 assert!(!hasher.verify(wrong, Some(&hash)).await, "{length}");
             }
+        }
+    }
+
+    /// (R4)
+    #[tokio::test]
+    async fn every_byte_counts_with_a_pepper_and_none_without_its_key() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, format!("1 {}=", "A".repeat(43))).unwrap();
+        let hasher = Hasher::new(SETUP).unwrap().with_peppers(Peppers::open(Some(file.path())).unwrap());
+        for length in [8, 72, 73, 500] {
+            let right = "x".repeat(length);
+            let hash = hasher.hash(&right).await.unwrap();
+            assert!(hash.as_str().starts_with("$bcrypt-hmac-sha384$v=1,k=1,r=4$"), "{length}");
+            assert!(hasher.is_current(&hash) && hasher.verify(&right, Some(&hash)).await, "{length}");
+            assert!(!hasher.verify(&format!("{}y", &right[1..]), Some(&hash)).await, "{length}");
+            std::fs::write(&file, format!("2 {}A=", "B".repeat(42))).unwrap();
+            hasher.peppers().reload(Some(file.path())).unwrap();
+            assert!(!hasher.verify(&right, Some(&hash)).await && !hasher.is_current(&hash), "{length}");
+            std::fs::write(&file, format!("1 {}=", "A".repeat(43))).unwrap();
+            hasher.peppers().reload(Some(file.path())).unwrap();
         }
     }
 

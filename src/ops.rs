@@ -4,6 +4,7 @@ pub mod assertions;
 pub mod codes;
 mod deletion;
 mod edits;
+pub mod factors;
 mod housekeeping;
 pub mod keys;
 pub mod list;
@@ -14,6 +15,7 @@ pub mod passwords;
 pub mod quotas;
 mod redeem;
 mod repeats;
+pub mod second_factor;
 mod seen;
 pub mod sessions;
 mod sweeps;
@@ -39,7 +41,7 @@ use crate::domain::quota::Quotas;
 use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
-use crate::hasher::{HashPermit, Hasher};
+use crate::hasher::{HashPermit, Hasher, PeppersError};
 use crate::metrics::Registry;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
@@ -115,6 +117,7 @@ pub struct Operations {
     devices: Devices,
     blocklist: Option<Blocklist>,
     page_tokens: TokenKey,
+    challenges: TokenKey,
     throttle: Throttle,
     timekeeper: Timekeeper,
     cache: Cache,
@@ -133,7 +136,7 @@ impl Operations {
         rules: Rules,
         devices: Devices,
     ) -> Result<Self> {
-        let page_tokens = TokenKey::from_secret(&store::secrets::page_token(store.reader()).await?);
+        let secret = store::secrets::page_token(store.reader()).await?;
         let digester = CallDigester::from_secret(&store::secrets::bucket_key(store.reader()).await?);
         let throttle = Throttle::new(store.clone(), clock.clone(), rules.throttle.clone()).await?;
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
@@ -147,7 +150,8 @@ impl Operations {
             rules,
             devices,
             blocklist: None,
-            page_tokens,
+            page_tokens: TokenKey::from_secret(&secret),
+            challenges: TokenKey::for_challenges(&secret),
             throttle,
             timekeeper,
             cache,
@@ -171,6 +175,11 @@ impl Operations {
     /// Reads the database of countries again, or another one.
     pub fn reload_countries(&self, path: Option<&Path>) -> Result<(), OpenError> {
         self.devices.reload(path)
+    }
+
+    /// Reads the keys of `passwords.pepper` again, or those of another file.
+    pub fn reload_peppers(&self, path: Option<&Path>) -> Result<(), PeppersError> {
+        self.hasher.peppers().reload(path)
     }
 
     /// Registers the metrics of everything that operations use.

@@ -146,11 +146,15 @@ impl Server {
         &self.hurry
     }
 
-    /// Reads certificates and the database of countries again. What cannot be used is left as it was, with a line in
-    /// the log.
+    /// Reads certificates, peppers and the database of countries again. What cannot be used is left as it was, with a
+    /// line in the log.
     pub fn reload(&self, config: &Config) {
         if let Some(Err(error)) = self.tls.as_ref().map(Tls::refresh) {
             tracing::warn!(%error, "TLS certificates cannot be reloaded: the old ones stay in use");
+        }
+        if let Err(error) = self.ops.reload_peppers(config.passwords.pepper.as_deref()) {
+            let error = with_causes(&error);
+            tracing::warn!(error, "the peppers cannot be reloaded: the old ones stay in use");
         }
         if let Err(error) = self.ops.reload_countries(config.geoip.database.as_deref()) {
             let error = with_causes(&error);

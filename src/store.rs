@@ -17,6 +17,7 @@ mod directory;
 pub mod doctor;
 mod entity;
 pub mod events;
+pub mod factors;
 mod fault;
 pub mod file;
 mod health;

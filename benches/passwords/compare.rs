@@ -30,8 +30,10 @@ const FIGURES: [(&str, &str); 5] = [
 /// Measures `options.server` beside `before`.
 pub(crate) async fn measure(options: &Options, before: &Path) -> Result<Vec<Figure>> {
     let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
-    let servers =
-        [start_server(before, dirs[0].path()).await?, start_server(&options.server, dirs[1].path()).await?];
+    let servers = [
+        start_server(before, dirs[0].path(), None).await?,
+        start_server(&options.server, dirs[1].path(), None).await?,
+    ];
     let clients = [Clients::seed(servers[0].address).await?, Clients::seed(servers[1].address).await?];
     let mut rounds: Vec<[[f64; FIGURES.len()]; 2]> = Vec::new();
     for round in 0..ROUNDS {

@@ -76,7 +76,15 @@ impl Clients {
         Ok(clients)
     }
 
-    async fn post(&self, path: &str, body: String) -> Result<(StatusCode, Bytes)> {
+    /// What is found at a path, as JSON.
+    pub(crate) async fn get(&self, path: &str) -> Result<(StatusCode, serde_json::Value)> {
+        let request = Request::get(format!("http://{}{path}", self.address)).body(Full::new(Bytes::new()))?;
+        let answer = self.client.request(request).await?;
+        let status = answer.status();
+        Ok((status, serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?))
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: String) -> Result<(StatusCode, Bytes)> {
         let request = Request::post(format!("http://{}{path}", self.address))
             .header("content-type", "application/json")
             .body(Full::new(body.into()))?;
@@ -179,7 +187,7 @@ impl Clients {
     }
 }
 
-fn credentials(user: usize) -> String {
+pub(crate) fn credentials(user: usize) -> String {
     format!(r#"{{"username":"bench-{user}","password":"correct horse"}}"#)
 }
 

@@ -84,7 +84,7 @@ fn nanoseconds(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Rates above which those are forgotten whose bucket is full: a new one is no different.
+/// The number of counters above which those with a full bucket are removed: a new counter starts full, too.
 const MAX_RATES: usize = 1_000;
 
 /// Counts the calls of each namespace that are worked on, of all its keys together.

@@ -4,8 +4,8 @@ use crate::domain::scope::Scope;
 
 /// The scope that the RPC of a gRPC path needs; `None` if there is no such RPC.
 ///
-/// Two RPCs ask for more depending on the message: `Update` with a password needs `users.admin`, and a key
-/// can give no scope that it lacks.
+/// Some RPCs ask for more depending on the message: `Update` with a password needs `users.admin`, so do changes of second
+/// factors without the user's proof, and a key can give no scope that it lacks.
 pub fn scope_of(path: &str) -> Option<Scope> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     match service {
@@ -24,20 +24,20 @@ pub fn scope_of(path: &str) -> Option<Scope> {
 
 fn of_users(method: &str) -> Option<Scope> {
     Some(match method {
-        "Read" | "BatchRead" | "Search" | "List" | "ReadTrash" | "ListTrash" | "ReadPrefs" | "ListLogs" => {
-            Scope::UsersRead
-        }
+        "Read" | "BatchRead" | "Search" | "List" | "ReadTrash" | "ListTrash" | "ReadPrefs" | "ListLogs"
+        | "ListFactors" => Scope::UsersRead,
         "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
-        // A code proves that the user asks for it.
+        // The code proves that the user consents, so these need no `users.admin`.
         "VerifyEmail" | "ConfirmEmailChange" | "ResetPassword" => Scope::UsersWrite,
+        // Without the user's own proof they need more.
+        "EnrollTotp" | "ConfirmTotp" | "RemoveTotp" | "CreateRecoveryCodes" => Scope::UsersWrite,
         // Operations that can take an account over or lose it.
         "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin
         }
         "ReadSession" | "ListSessions" | "IssueAssertion" => Scope::SessionsRead,
-        "Login" | "LoginWithCode" | "VerifyPassword" | "Logout" | "DeleteSession" | "DeleteSessions" => {
-            Scope::SessionsWrite
-        }
+        "Login" | "CompleteLogin" | "LoginWithCode" | "VerifyPassword" | "Logout" | "DeleteSession"
+        | "DeleteSessions" => Scope::SessionsWrite,
         "CreateCode" => Scope::CodesWrite,
         _ => return None,
     })

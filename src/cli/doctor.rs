@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::with_causes;
+use crate::hasher::Peppers;
 use crate::store::doctor::{Finding, Grade};
 use crate::store::{Store, file};
 
@@ -20,7 +21,7 @@ pub(super) async fn execute(
 ) -> Result<ExitCode, Failure> {
     let mut findings = vec![modes(config, settings)];
     match open_existing(&config.database).await {
-        Ok(store) => findings.extend(database(&store).await),
+        Ok(store) => findings.extend(database(&store, config).await),
         Err(Failure::Failed(why) | Failure::Usage(why)) => {
             let advice = "see that it is up and that this is its address; or restore a backup";
             findings.push(Finding::new("database", Grade::Fault, why, advice));
@@ -46,7 +47,7 @@ fn line(finding: &Finding) -> String {
     format!("{grade:7} {check}: {found}{advice}")
 }
 
-async fn database(store: &Store) -> Vec<Finding> {
+async fn database(store: &Store, config: &Config) -> Vec<Finding> {
     let check = "schema";
     let steps = match store.migrations().await {
         Ok(steps) => steps,
@@ -69,13 +70,27 @@ async fn database(store: &Store) -> Vec<Finding> {
             findings.push(Finding::new("database", Grade::Fault, with_causes(&error), advice));
         }
     }
+    findings.push(peppers(store, config).await);
     findings
+}
+
+/// The file of `passwords.pepper` has each key that is needed.
+async fn peppers(store: &Store, config: &Config) -> Finding {
+    let found = match Peppers::open(config.passwords.pepper.as_deref()) {
+        Ok(peppers) => {
+            let versions: Vec<u32> = peppers.keys().versions().collect();
+            store.examine_peppers(&versions).await.map_err(|error| with_causes(&error))
+        }
+        Err(error) => Err(with_causes(&error)),
+    };
+    found.unwrap_or_else(|why| Finding::new("peppers", Grade::Fault, why, "see to the cause, and look again"))
 }
 
 /// Files with secrets are readable by their owner alone.
 fn modes(config: &Config, settings: Option<&Path>) -> Finding {
     let mut files: Vec<PathBuf> = settings.map(Path::to_owned).into_iter().collect();
     files.extend(config.tls.key.clone());
+    files.extend(config.passwords.pepper.clone());
     if let Some(path) = file::path(&config.database) {
         files.extend(["", "-wal", "-shm"].map(|end| {
             let mut name = path.clone().into_os_string();

@@ -21,14 +21,14 @@ const PAGE: u64 = 1_000;
 
 #[derive(Subcommand)]
 pub(super) enum Step {
-    /// Give a namespace limits of its own, also one that is in use; all others have those of the settings
+    /// Create a namespace with limits of its own, also one that is in use; without flags the settings apply
     Create {
         /// Its name
         name: String,
         #[command(flatten)]
         limits: LimitFlags,
     },
-    /// Change limits of a namespace that was created; those that are not given stay
+    /// Change limits of a namespace that was created; limits without a flag stay
     Update {
         /// Its name
         name: String,
@@ -37,16 +37,16 @@ pub(super) enum Step {
     },
     /// List namespaces, a line each: name, state, and limits of its own (users, sessions, keys, calls a second)
     List,
-    /// Print a namespace: its state, its limits and what it holds
+    /// Print a namespace: its state, its limits and its usage
     Read {
         /// Its name
         name: String,
     },
-    /// Delete a namespace with all its users, sessions, keys and events, for good
+    /// Delete a namespace with all its users, sessions, keys and events; this cannot be undone
     Delete {
         /// Its name
         name: String,
-        /// Its name once more
+        /// The name again, to confirm
         #[arg(long, value_name = "NAME")]
         confirm: String,
     },
@@ -54,7 +54,7 @@ pub(super) enum Step {
 
 #[derive(Args)]
 pub(super) struct LimitFlags {
-    /// Most users, with those in the trash; 0: any number, `default`: as the settings say
+    /// Most users, including those in the trash; for each flag, 0: no limit, `default`: as in the settings
     #[arg(long, value_name = "N")]
     max_users: Option<String>,
     /// Most sessions
@@ -90,11 +90,11 @@ pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Fa
         Step::Delete { name, confirm } => {
             let (parsed, _) = parse(name, &LimitFlags::none())?;
             if name != confirm {
-                return Err(Failure::Usage("--confirm must be the name once more".to_owned()));
+                return Err(Failure::Usage("--confirm must repeat the name".to_owned()));
             }
             let store = open(config).await?;
             let done = namespaces::delete(&store, &Clock::System, &caller, &parsed).await;
-            changed(&store, done, "ends within a second; running servers remove its rows").await
+            changed(&store, done, "is being deleted; running servers remove its rows").await
         }
     }
 }

@@ -63,7 +63,7 @@ impl Hangup {
         signal(SignalKind::hangup()).map(Self)
     }
 
-    /// At each signal uses the log level, the certificates and the database of countries as they are now. `current` are
+    /// At each signal uses the log level, the certificates, the peppers and the database of countries as they are now. `current` are
     /// the settings of the start. Never returns.
     pub(super) async fn watch(mut self, source: Source, current: Config, server: Server) {
         while self.0.recv().await.is_some() {
@@ -77,13 +77,13 @@ impl Hangup {
             };
             telemetry::set_level(&new.log.level);
             server.reload(&new);
-            let reloaded = ["log.level", "geoip.database"];
+            let reloaded = ["log.level", "geoip.database", "passwords.pepper"];
             let later: Vec<_> =
                 new.differences(&current).into_iter().filter(|key| !reloaded.contains(key)).collect();
             tracing::info!(
                 log_level = new.log.level,
                 need_restart = later.join(", "),
-                "SIGHUP: log level, certificates and countries are read again"
+                "SIGHUP: log level, certificates, peppers and countries are read again"
             );
         }
     }

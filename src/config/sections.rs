@@ -225,6 +225,8 @@ settings! {
         screening: bool = true, flag;
         /// A file of further passwords to refuse; `None`: only the list that is built in.
         blocklist: Option<PathBuf> = None, optional_file;
+        /// A file with the peppers of hashes, whose keys encrypt TOTP secrets, too; `None`: there are neither.
+        pepper: Option<PathBuf> = None, optional_file;
         /// Fewest characters of a new password.
         min_length: usize = 8, number(1..=128);
         /// Most characters of a new password.
@@ -252,7 +254,7 @@ settings! {
 
     /// Codes that callers deliver.
     codes: Codes {
-        /// The time for which a link for `EMAIL_VERIFICATION` is valid. Digits are for ten minutes at most.
+        /// The lifetime of a link for `EMAIL_VERIFICATION`. That of a numeric code is at most ten minutes.
         email_verification: Duration = DAY, lifetime;
         /// The same for `EMAIL_CHANGE`.
         email_change: Duration = Duration::from_hours(1), lifetime;
@@ -278,7 +280,7 @@ settings! {
 
     /// Signed assertions about sessions.
     assertions: Assertions {
-        /// The services that they may be for; none: there are none.
+        /// The allowed audiences (claim `aud`); empty: assertions are off.
         audiences: Vec<String> = Vec::new(), claims;
         /// The issuer that they name.
         issuer: String = "usersd".to_owned(), claim;

@@ -1,5 +1,5 @@
-//! Assertions: statements about a session as JSON Web Tokens (RFC 7519), signed by Ed25519 (RFC 8037), which are verified by
-//! public keys and without a call.
+//! Assertions: JSON Web Tokens (RFC 7519) about a session, signed with Ed25519 (RFC 8037). Services verify them offline, with
+//! the public keys.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use super::time::Timestamp;
 /// Bytes of the seed of a key.
 pub const SEED_BYTES: usize = 32;
 
-/// The time for which a key is published before it signs, and after its successor began to sign: longer than verifiers keep
-/// the keys in their caches, and than the last assertion lives.
+/// How long a key is published before it signs, and after its successor begins to sign: longer than verifiers cache the keys,
+/// and longer than the lifetime of an assertion.
 pub const OVERLAP: Duration = Duration::from_hours(1);
 
 /// A key as stored.
@@ -30,9 +30,9 @@ pub struct StoredKey {
     pub created: Timestamp,
 }
 
-/// Why a stored key is none.
+/// A stored seed is not an Ed25519 private key.
 #[derive(Debug, thiserror::Error)]
-#[error("a stored key of assertions is not a key")]
+#[error("a stored assertion key is not an Ed25519 private key")]
 pub struct KeyInvalid;
 
 /// A key that signs assertions.
@@ -40,7 +40,7 @@ struct Key {
     number: i64,
     created: Timestamp,
     pair: Ed25519KeyPair,
-    /// Names the key: the thumbprint of the public one (RFC 7638).
+    /// The `kid`: the thumbprint of the public key (RFC 7638).
     id: String,
 }
 
@@ -83,7 +83,7 @@ pub struct Claims<'a> {
     pub amr: Vec<&'a str>,
     /// When it was issued, in Unix seconds.
     pub iat: i64,
-    /// When it ends, in Unix seconds.
+    /// When it expires, in Unix seconds.
     pub exp: i64,
 }
 
@@ -125,7 +125,7 @@ impl AssertionKeys {
         self.keys.iter().skip(1).any(|key| key.created <= before)
     }
 
-    /// Signs claims; `None` if there is no key.
+    /// Returns the claims as a signed JWT in compact serialization (RFC 7515 §7.1); `None` if there is no key.
     pub fn sign(&self, claims: &Claims<'_>, now: Timestamp) -> serde_json::Result<Option<String>> {
         let Some(key) = self.signing(now) else { return Ok(None) };
         let header = json!({"alg": "EdDSA", "kid": key.id, "typ": "JWT"}).to_string();
@@ -136,7 +136,8 @@ impl AssertionKeys {
         Ok(Some(format!("{signed}.{signature}")))
     }
 
-    /// The key that signs: the newest that was published for long enough. The first one had no predecessor and does at once.
+    /// The key that signs: the newest that has been published for [`OVERLAP`], or else the oldest, since the first key has no
+    /// predecessor.
     fn signing(&self, now: Timestamp) -> Option<&Key> {
         let published = |key: &&Key| key.created.plus(OVERLAP) <= now;
         self.keys.iter().rev().find(published).or(self.keys.first())

@@ -1,4 +1,4 @@
-//! Codes: secrets that a caller delivers, to prove that they reached the user.
+//! Codes: secrets that a caller delivers; entering one proves that the user received it.
 
 use rand::TryRng as _;
 use rand::rngs::{SysError, SysRng};
@@ -29,9 +29,9 @@ named_enum! {
 /// The form of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeForm {
-    /// 256 random bits.
+    /// For a link: 256 random bits.
     Link,
-    /// So many decimal digits.
+    /// A numeric code of this many decimal digits.
     Digits(u32),
 }
 
@@ -47,13 +47,13 @@ impl LinkCode {
     }
 }
 
-/// Fewest and most digits of a code.
+/// The lengths of numeric codes.
 pub const DIGITS: std::ops::RangeInclusive<u32> = 6..=10;
 
-/// Random digits, each number of that length with the same chance.
+/// Returns a numeric code of `length` digits, uniformly distributed. Fails if the system has no random bytes.
 pub fn random_digits(length: u32) -> Result<Zeroizing<String>, SysError> {
     let numbers = 10_u64.pow(length);
-    // The last numbers that 64 bits have beyond a multiple would make the first ones more likely.
+    // Rejects what lies beyond the last multiple: a remainder would make small numbers more likely (modulo bias).
     let fair = u64::MAX - u64::MAX % numbers;
     loop {
         let mut bytes = Zeroizing::new([0_u8; 8]);
@@ -70,9 +70,9 @@ pub fn random_digits(length: u32) -> Result<Zeroizing<String>, SysError> {
 pub enum EnteredCode {
     /// The digest of one from a link.
     Link(SecretDigest),
-    /// Digits, compared as a password is.
+    /// A numeric code, verified against a bcrypt hash like a password.
     Digits(Password),
-    /// A text that can be no code.
+    /// A text that cannot be a code.
     Malformed,
 }
 
@@ -94,11 +94,11 @@ impl EnteredCode {
 /// A code as stored, and the state of the user that it was made for. Nothing of it is for logs.
 #[derive(Clone)]
 pub struct StoredCode {
-    /// The user. For nobody, a text that is no id.
+    /// The user, or a placeholder that is not a valid id where no user has the name.
     pub user: UserId,
     /// The purpose.
     pub purpose: CodePurpose,
-    /// The digest of a link's secret in hex, or the hash of digits.
+    /// The SHA-256 digest of a link code in hex, or the bcrypt hash of a numeric code.
     pub secret: String,
     /// When it expires.
     pub expires: Timestamp,
@@ -114,7 +114,7 @@ impl StoredCode {
         self.secret.starts_with('$')
     }
 
-    /// The user, unless it is for nobody.
+    /// The user; `None` for a placeholder.
     pub fn owner(&self) -> Option<UserId> {
         UserId::parse(self.user.as_str()).ok()
     }

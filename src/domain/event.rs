@@ -66,6 +66,18 @@ named_enum! {
         NamespaceDeleted = "NAMESPACE_DELETED",
         /// Nothing of a deleted namespace is left.
         NamespacePurged = "NAMESPACE_PURGED",
+        /// A TOTP secret was made, which is not confirmed yet.
+        TotpEnrolled = "TOTP_ENROLLED",
+        /// A TOTP secret was confirmed.
+        TotpConfirmed = "TOTP_CONFIRMED",
+        /// A TOTP secret was removed.
+        TotpRemoved = "TOTP_REMOVED",
+        /// Recovery codes were replaced.
+        RecoveryCodesCreated = "RECOVERY_CODES_CREATED",
+        /// A recovery code was used.
+        RecoveryCodeUsed = "RECOVERY_CODE_USED",
+        /// A code was refused, or a change of the second factors.
+        FactorRefused = "FACTOR_REFUSED",
     }
 }
 

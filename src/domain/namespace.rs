@@ -27,8 +27,8 @@ impl Namespace {
         (lead && rest && bytes.len() <= 63).then(|| Self(raw.into())).ok_or(NamespaceInvalid)
     }
 
-    /// The namespace of what is about namespaces as wholes, and of the events of root keys. No tenant's, and none that
-    /// [`Namespace::parse`] reads.
+    /// The namespace of calls that administer namespaces, and of the events of root keys and namespaces. It belongs to no
+    /// tenant, and [`Namespace::parse`] refuses its name.
     pub fn root() -> Self {
         Self("*".into())
     }
@@ -44,10 +44,10 @@ impl Namespace {
     }
 }
 
-/// The part of its life that a namespace is in. The numbers are stored: never change one.
+/// The lifecycle state of a namespace. The numbers are stored: never change one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamespaceState {
-    /// Never created, or deleted to its end: calls in it are served like in any.
+    /// Never created, or completely deleted. Calls in it are served.
     Implicit = 0,
     /// Created.
     Active = 1,
@@ -71,7 +71,7 @@ impl NamespaceState {
 pub struct NamespaceRecord {
     /// Its name.
     pub name: Namespace,
-    /// The part of its life that it is in.
+    /// Its lifecycle state.
     pub state: NamespaceState,
     /// When it was created; 0: never.
     pub created: Timestamp,

@@ -15,7 +15,16 @@ pub struct TokenKey(Key<Aes128Siv>);
 impl TokenKey {
     /// The key for page tokens that follows from the `secret` of the table.
     pub fn from_secret(secret: &[u8]) -> Self {
-        Self(Sha256::new().chain_update(b"usersd page token 2").chain_update(secret).finalize())
+        Self::of(b"usersd page token 2", secret)
+    }
+
+    /// The key for the challenges of log-ins that follows from the same secret.
+    pub fn for_challenges(secret: &[u8]) -> Self {
+        Self::of(b"usersd challenge 1", secret)
+    }
+
+    fn of(purpose: &[u8], secret: &[u8]) -> Self {
+        Self(Sha256::new().chain_update(purpose).chain_update(secret).finalize())
     }
 
     /// A token for `cursor` in `list`. Encrypted, since a cursor holds names and counters that are not the

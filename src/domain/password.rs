@@ -137,6 +137,11 @@ pub struct PasswordHash(String);
 
 checked_value!(PasswordHash);
 
+impl PasswordHash {
+    /// The prefix of hashes with a pepper, whose version follows, and a comma.
+    pub const PEPPERED: &str = "$bcrypt-hmac-sha384$v=1,k=";
+}
+
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PasswordHash(…)")

@@ -38,7 +38,7 @@ impl Quota {
     }
 }
 
-/// A limit for each [`Quota`]. 0 is none; `None` leaves it to others.
+/// A limit for each [`Quota`]. 0 means no limit; `None` means not set, so that a default applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quotas([Option<u32>; Quota::ALL.len()]);
 
@@ -58,18 +58,18 @@ impl Quotas {
         self.get(quota).filter(|most| *most > 0)
     }
 
-    /// The same limits, with those of `others` where they leave it to others.
+    /// These limits, with those of `others` where they are not set.
     pub fn or(self, others: Self) -> Self {
         Self(std::array::from_fn(|n| self.0[n].or(others.0[n])))
     }
 
-    /// The same limits with `changes` made: `Some(None)` leaves a limit to others.
+    /// These limits with `changes` applied.
     pub fn with(self, changes: LimitChanges) -> Self {
         Self(std::array::from_fn(|n| changes.0[n].unwrap_or(self.0[n])))
     }
 }
 
-/// Changes of [`Quotas`], in the order of [`Quota::ALL`]; `None` changes nothing.
+/// Changes of [`Quotas`], in the order of [`Quota::ALL`]: `None` keeps a limit, `Some(None)` unsets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitChanges(pub [Option<Option<u32>>; Quota::ALL.len()]);
 

@@ -2,6 +2,7 @@
 
 mod changes;
 mod codes;
+mod factors;
 mod keys;
 mod list;
 mod namespaces;
@@ -29,6 +30,9 @@ use sessions::own_session;
 
 pub(super) use changes::changes;
 pub(super) use codes::{code_login, code_use, new_code, password_reset};
+pub(super) use factors::{
+    confirmation, enrollment, factors, new_codes, recovery_codes, removal, second_step,
+};
 pub(super) use keys::{key_logs, key_to_delete, new_key, parse_key_logs};
 pub(super) use list::{
     batch, ids, listed, listing, logs, parse_list_logs, parse_list_sessions, search, session_ref, sessions,

@@ -120,6 +120,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
             let pairs = [("limit", (*limit).to_owned()), ("value", value.to_string())];
             return pairs.map(|(name, value)| (name.to_owned(), value)).into();
         }
+        Error::SecondFactorRequired { challenge } => ("challenge", challenge.0.as_str(), &None),
         _ => return HashMap::new(),
     };
     let mut metadata = HashMap::from([(name.to_owned(), value.to_owned())]);

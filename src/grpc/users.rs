@@ -301,4 +301,54 @@ impl Users for UsersService {
         let listed = self.ops.list_logs(&caller, &user, &filter, &wanted).await?;
         Ok(Response::new(convert::logs(listed)))
     }
+
+    async fn enroll_totp(&self, request: Request<pb::EnrollTotpRequest>) -> Reply<pb::EnrollTotpResponse> {
+        let caller = caller(&request)?;
+        let (request, issuer) = convert::enrollment(request.into_inner())?;
+        let shown = self.ops.enroll_totp(&caller, &request, issuer).await?;
+        let (secret, uri) = (shown.secret.as_str().to_owned(), shown.uri.as_str().to_owned());
+        Ok(Response::new(pb::EnrollTotpResponse { secret, uri }))
+    }
+
+    async fn confirm_totp(&self, request: Request<pb::ConfirmTotpRequest>) -> Reply<pb::ConfirmTotpResponse> {
+        let caller = caller(&request)?;
+        let (request, code) = convert::confirmation(request.into_inner())?;
+        let codes = self.ops.confirm_totp(&caller, &request, &code).await?;
+        Ok(Response::new(pb::ConfirmTotpResponse { recovery_codes: convert::recovery_codes(&codes) }))
+    }
+
+    async fn remove_totp(&self, request: Request<pb::RemoveTotpRequest>) -> Reply<pb::RemoveTotpResponse> {
+        let caller = caller(&request)?;
+        let request = convert::removal(request.into_inner())?;
+        self.ops.remove_totp(&caller, &request).await?;
+        Ok(Response::new(pb::RemoveTotpResponse {}))
+    }
+
+    async fn create_recovery_codes(
+        &self,
+        request: Request<pb::CreateRecoveryCodesRequest>,
+    ) -> Reply<pb::CreateRecoveryCodesResponse> {
+        let caller = caller(&request)?;
+        let request = convert::new_codes(request.into_inner())?;
+        let codes = self.ops.create_recovery_codes(&caller, &request).await?;
+        Ok(Response::new(pb::CreateRecoveryCodesResponse { recovery_codes: convert::recovery_codes(&codes) }))
+    }
+
+    async fn list_factors(&self, request: Request<pb::ListFactorsRequest>) -> Reply<pb::ListFactorsResponse> {
+        let caller = caller(&request)?;
+        let user = convert::user_id("user_id", &request.get_ref().user_id)?;
+        let factors = self.ops.list_factors(&caller, &user).await?;
+        Ok(Response::new(convert::factors(&factors)))
+    }
+
+    async fn complete_login(
+        &self,
+        request: Request<pb::CompleteLoginRequest>,
+    ) -> Reply<pb::CompleteLoginResponse> {
+        let caller = caller(&request)?;
+        let step = convert::second_step(request.into_inner(), self.ops.max_session_lifetime())?;
+        let (token, session) = self.ops.complete_login(&caller, &step).await?;
+        let session = convert::session(session, token.expose().to_owned());
+        Ok(Response::new(pb::CompleteLoginResponse { session: Some(session) }))
+    }
 }

@@ -1,20 +1,22 @@
 //! The stored forms of password hashes.
 //!
 //! bcrypt reads 72 bytes. Passwords of up to 72 bytes are stored as plain `$2b$`; longer ones as passlib's
-//! `$bcrypt-sha256$v=2`: bcrypt of base64(HMAC-SHA-256(key = the salt's 22 characters, password)).
+//! `$bcrypt-sha256$v=2`: bcrypt of base64(HMAC-SHA-256(key = the salt's 22 characters, password)). With a pepper all of them
+//! are `$bcrypt-hmac-sha384$v=1`: bcrypt of base64(HMAC-SHA-384(pepper, password)), with the version of the pepper.
 //!
 //! Sources: OpenBSD's bcrypt.c for `$2b$`; passlib's documentation of `bcrypt_sha256`, "Algorithm", version
-//! 2.
+//! 2; OWASP's Password Storage Cheat Sheet, "Pre-Hashing Passwords with bcrypt".
 
 use base64::Engine as _;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{NO_PAD, STANDARD};
 use bcrypt_lanes::{BcryptKey, Digest, MAX_KEY_BYTES, Salt, Variant};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use hmac::{Hmac, KeyInit as _, Mac};
+use sha2::{Sha256, Sha384};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::domain::key_file::KeyFile;
 use crate::domain::password::PasswordHash;
 
 /// bcrypt's own base64. Some implementations leave bits in the last character that mean nothing.
@@ -26,6 +28,11 @@ const BCRYPT_SHA256: &str = "$bcrypt-sha256$v=2,t=2b,r=";
 
 /// The same made elsewhere, of the bytes as they came.
 const FOREIGN_BCRYPT_SHA256: &str = "$bcrypt-sha256$v=2,t=2y,r=";
+
+const PEPPERED: &str = PasswordHash::PEPPERED;
+
+/// The prefixes that only our own hashes are stored with.
+const OURS: [&str; 3] = [BCRYPT, BCRYPT_SHA256, PEPPERED];
 
 /// The prefixes of plain hashes, and how each reads the password. We write the first.
 const IDENTS: [(&str, Variant); 5] = [
@@ -41,8 +48,10 @@ const IDENTS: [(&str, Variant); 5] = [
 pub(super) enum Form {
     /// The password itself.
     Plain(Variant),
-    /// A keyed digest of it.
+    /// A digest of it that is keyed by the salt.
     Long,
+    /// A digest of it that is keyed by the pepper of this version.
+    Peppered(u32),
     /// The micro service's: after its constant and a salt of its own.
     Micro([u8; 16]),
 }
@@ -55,32 +64,47 @@ const MICRO: &str = "$micro$";
 const MICRO_CONSTANT: &[u8; 8] = b"cruft123";
 
 impl Form {
-    /// The form that reads every byte of `password`.
-    pub(super) fn of(password: &[u8]) -> Self {
-        if password.len() <= MAX_KEY_BYTES { Self::Plain(Variant::B) } else { Self::Long }
+    /// The form that reads every byte of `password`, with the pepper of a version if there is one.
+    pub(super) fn of(password: &[u8], pepper: Option<u32>) -> Self {
+        match pepper {
+            Some(version) => Self::Peppered(version),
+            None if password.len() <= MAX_KEY_BYTES => Self::Plain(Variant::B),
+            None => Self::Long,
+        }
     }
 
-    /// bcrypt's key for `password`.
-    pub(super) fn key(self, salt: &Salt, password: &[u8]) -> BcryptKey {
-        match self {
+    /// bcrypt's key for `password`; `None` if `keys` lacks the pepper.
+    pub(super) fn key(self, salt: &Salt, password: &[u8], keys: &KeyFile) -> Option<BcryptKey> {
+        Some(match self {
             Self::Plain(variant) => BcryptKey::new(password, variant),
             Self::Micro(prefix) => {
                 let whole = Zeroizing::new([&MICRO_CONSTANT[..], &prefix, password].concat());
                 BcryptKey::new(&whole, Variant::B)
             }
             Self::Long => {
-                let mut text = Zeroizing::new([0_u8; 44]);
-                if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(BASE64.encode(salt).as_bytes()) {
-                    mac.update(password);
-                    let mut digest = mac.finalize().into_bytes();
-                    let written = STANDARD.encode_slice(digest, text.as_mut());
-                    digest.as_mut_slice().zeroize();
-                    debug_assert_eq!(written, Ok(44), "32 bytes are 44 characters");
-                }
-                BcryptKey::new(text.as_ref(), Variant::B)
+                keyed(Hmac::<Sha256>::new_from_slice(BASE64.encode(salt).as_bytes()).ok()?, password)
             }
-        }
+            Self::Peppered(version) => {
+                keyed(Hmac::<Sha384>::new_from_slice(keys.pepper(version)?).ok()?, password)
+            }
+        })
     }
+
+    /// Returns true if it reads a digest of the password, and so every byte of it.
+    fn is_digest(self) -> bool {
+        matches!(self, Self::Long | Self::Peppered(_))
+    }
+}
+
+/// bcrypt's key for a keyed digest of `password`, in base64: no NUL, and no more than bcrypt reads.
+fn keyed(mut mac: impl Mac, password: &[u8]) -> BcryptKey {
+    mac.update(password);
+    let mut digest = mac.finalize().into_bytes();
+    let mut text = Zeroizing::new([0_u8; 64]);
+    let written = STANDARD.encode_slice(&digest, text.as_mut()).unwrap_or_default();
+    digest.as_mut_slice().zeroize();
+    debug_assert!(written >= 44, "32 bytes are 44 characters, 48 are 64");
+    BcryptKey::new(&text[..written], Variant::B)
 }
 
 /// A stored password, taken apart.
@@ -106,9 +130,13 @@ impl Stored {
         let plain =
             |(ident, reading)| Some((Form::Plain(reading), hash.as_str().strip_prefix::<&str>(ident)?));
         let strip = |ident: &str| hash.as_str().strip_prefix::<&str>(ident);
-        let (form, rest) = match strip(BCRYPT_SHA256).or_else(|| strip(FOREIGN_BCRYPT_SHA256)) {
-            Some(rest) => (Form::Long, rest),
-            None => IDENTS.into_iter().find_map(plain)?,
+        let (form, rest) = if let Some(rest) = strip(PEPPERED) {
+            let (version, rest) = rest.split_once(",r=")?;
+            (Form::Peppered(version.parse().ok()?), rest)
+        } else if let Some(rest) = strip(BCRYPT_SHA256).or_else(|| strip(FOREIGN_BCRYPT_SHA256)) {
+            (Form::Long, rest)
+        } else {
+            IDENTS.into_iter().find_map(plain)?
         };
         let (cost, rest) = rest.split_once('$')?;
         let (salt, digest) = match form {
@@ -119,15 +147,18 @@ impl Stored {
         Some(Self { form, cost, salt: decode(salt)?, digest: decode(digest)? })
     }
 
-    /// Returns true if it has the current form: only our own hashes are written `$2b$`.
-    pub(super) fn is_current(text: &PasswordHash, cost: u32) -> bool {
-        let ours = text.as_str().starts_with(BCRYPT) || text.as_str().starts_with(BCRYPT_SHA256);
-        ours && Self::from_text(text).is_some_and(|stored| stored.cost >= cost)
+    /// Returns true if it has the current form: only our own hashes are written `$2b$`, and a pepper of that version is in it
+    /// if there is one.
+    pub(super) fn is_current(text: &PasswordHash, cost: u32, pepper: Option<u32>) -> bool {
+        let fits = |stored: Self| {
+            stored.cost >= cost && pepper.is_none_or(|version| stored.form == Form::Peppered(version))
+        };
+        !Self::is_foreign(text) && Self::from_text(text).is_some_and(fits)
     }
 
     /// Returns true if it was made elsewhere, of the bytes as they came.
     pub(super) fn is_foreign(text: &PasswordHash) -> bool {
-        !(text.as_str().starts_with(BCRYPT) || text.as_str().starts_with(BCRYPT_SHA256))
+        !OURS.iter().any(|prefix| text.as_str().starts_with(prefix))
     }
 
     /// The text under which the hash of another system is kept: where it begins as ours do, `2b` becomes
@@ -144,6 +175,7 @@ impl Stored {
         let (salt, digest) = (BASE64.encode(self.salt), BASE64.encode(self.digest));
         PasswordHash::from_trusted(match self.form {
             Form::Long => format!("{BCRYPT_SHA256}{}${salt}${digest}", self.cost),
+            Form::Peppered(version) => format!("{PEPPERED}{version},r={}${salt}${digest}", self.cost),
             _ => format!("{BCRYPT}{:02}${salt}{digest}", self.cost),
         })
     }
@@ -154,10 +186,10 @@ impl Stored {
     pub(super) fn matches(&self, digest: &Digest, password: &[u8]) -> bool {
         let room = match self.form {
             Form::Plain(_) => MAX_KEY_BYTES,
-            Form::Long => usize::MAX,
+            Form::Long | Form::Peppered(_) => usize::MAX,
             Form::Micro(prefix) => MAX_KEY_BYTES - MICRO_CONSTANT.len() - prefix.len(),
         };
-        let clear = self.form == Form::Long || !password.contains(&0);
+        let clear = self.form.is_digest() || !password.contains(&0);
         let whole = password.len() <= room && clear;
         bool::from(self.digest.ct_eq(digest)) && whole
     }
@@ -175,9 +207,18 @@ mod tests {
     const MICRO_HASH: &str = "$micro$abcdefghijklmnop$\
         JDJhJDA0JGFiY2RlZmdoaWprbG1ub3BxcnN0dXVSYTFRMGdxdUF5NFU0VDY5clBYclRSVmxXalkwWVR1";
 
+    /// Made by Python's hmac and libxcrypt.
+    const PEPPERED_HASH: &str =
+        "$bcrypt-hmac-sha384$v=1,k=3,r=4$abcdefghijklmnopqrstuu$uf/EAjrd8.tTiai9rEjhCjYG6Qj5jEi";
+
+    /// One key, of 32 bytes of `k`, with the version 3.
+    fn peppers() -> KeyFile {
+        KeyFile::parse("3 a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=").unwrap()
+    }
+
     fn is_right(hash: &str, password: &str) -> bool {
         let stored = Stored::from_text(&PasswordHash::from_trusted(hash.to_owned())).unwrap();
-        let key = stored.form.key(&stored.salt, password.as_bytes());
+        let key = stored.form.key(&stored.salt, password.as_bytes(), &peppers()).unwrap();
         let digest = hash_batch(1 << stored.cost, &[(&key, stored.salt)], &mut || ());
         stored.matches(&digest[0], password.as_bytes())
     }
@@ -193,6 +234,7 @@ mod tests {
             ("$2x$04$abcdefghijklmnopqrstuuUhlRxPKU8bApz79Dq/VNwbM1xeCsz8G", "p\u{e4}ssword"),
             (MICRO_HASH, "correct horse"),
             ("$2$04$abcdefghijklmnopqrstuuHq1QFV79p.2gtAgWqpJyLiGrJ/Z2Fza", "password"),
+            (PEPPERED_HASH, "correct horse"),
         ];
         for (hash, password) in vectors {
             assert!(is_right(hash, password), "{hash}");
@@ -202,11 +244,11 @@ mod tests {
 
     #[test]
     fn texts_read_back_and_others_are_refused() {
-        for form in [Form::Plain(Variant::B), Form::Long] {
+        for form in [Form::Plain(Variant::B), Form::Long, Form::Peppered(3)] {
             let stored = Stored { form, cost: 12, salt: [7; 16], digest: [9; 23] };
             assert_eq!(Stored::from_text(&stored.to_text()), Some(stored));
         }
-        let good = Stored { form: Form::of(b""), cost: 12, salt: [7; 16], digest: [9; 23] }.to_text();
+        let good = Stored { form: Form::of(b"", None), cost: 12, salt: [7; 16], digest: [9; 23] }.to_text();
         let good = good.as_str();
         assert_eq!(good.len(), 60);
         for broken in [
@@ -217,6 +259,8 @@ mod tests {
             &good.replace("$12$", "$99$"),
             "$2b$12$é",
             "$micro$short$JDJh",
+            &PEPPERED_HASH.replace("k=3", "k="),
+            &PEPPERED_HASH.replace(",r=4", ""),
         ] {
             assert_eq!(Stored::from_text(&PasswordHash::from_trusted(broken.to_owned())), None, "{broken:?}");
         }

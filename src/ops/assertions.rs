@@ -102,7 +102,7 @@ impl Operations {
             exp: expires.seconds(),
         };
         let assertion = keys.sign(&claims, now).map_err(Error::internal)?;
-        Ok((assertion.ok_or_else(|| Error::internal("there is no key for assertions"))?, expires))
+        Ok((assertion.ok_or_else(|| Error::internal("no key to sign assertions with"))?, expires))
     }
 
     /// Reads the keys, and makes one where the newest is old. Nothing is read where assertions are off.

@@ -1,4 +1,4 @@
-//! Codes: made here, delivered by the caller, used in `redeem`.
+//! Codes: created here, delivered by the caller, used in `redeem`.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use super::edits::Edit;
 use super::redeem::{Redemption, RightCode};
 use super::users::UserRef;
 
-/// The longest life of digits, and of what signs in (R16).
-const MAX_SHORT_LIFE: Duration = Duration::from_mins(10);
+/// The maximum lifetime of numeric codes, and of codes that sign in (R16).
+const MAX_SHORT_LIFETIME: Duration = Duration::from_mins(10);
 
 /// A code to make.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct NewCode {
 pub struct CodeUse {
     /// The code.
     pub code: EnteredCode,
-    /// The user; always there with digits.
+    /// The user; required for a numeric code.
     pub user: Option<UserRef>,
     /// The end user's device, as far as the caller says.
     pub device: Device,
@@ -62,9 +62,8 @@ impl UserRef {
 }
 
 impl Operations {
-    /// Makes a code in the place of the one that the user has for the same purpose. For a name that no user has it is one
-    /// that opens nothing, after the same work. Returns the code, which is handed out here and never again, and when it
-    /// expires.
+    /// Creates a code, which replaces the user's code for the same purpose. For a name that no user has, does the same work
+    /// and returns a code that is never accepted. Returns the code, which is stored only as a hash, and when it expires.
     ///
     /// # Errors
     ///
@@ -115,9 +114,9 @@ impl Operations {
             CodePurpose::EmailVerification => settings.email_verification,
             CodePurpose::EmailChange => settings.email_change,
             CodePurpose::PasswordReset => settings.password_reset,
-            CodePurpose::Login => MAX_SHORT_LIFE,
+            CodePurpose::Login => MAX_SHORT_LIFETIME,
         };
-        if form == CodeForm::Link { longest } else { longest.min(MAX_SHORT_LIFE) }
+        if form == CodeForm::Link { longest } else { longest.min(MAX_SHORT_LIFETIME) }
     }
 
     /// Verifies the user's address.

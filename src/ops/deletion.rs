@@ -1,4 +1,4 @@
-//! The end of namespaces: their rows go in batches, by one replica at a time, whatever servers stop meanwhile.
+//! Deletion of namespaces: removes their rows in batches, on one replica at a time. If one stops, another continues.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,15 @@ use crate::store;
 use super::Operations;
 use super::housekeeping::{BATCH, pause_after};
 
-/// The shortest time from the first to the last step of a deletion. A server that cannot learn of it refuses calls after 5 s,
-/// by `KeyRing::TRUSTED`; those of before have begun their transactions by then.
+/// The minimum duration of a deletion. A server that cannot learn of it refuses all calls after 5 s (`KeyRing::TRUSTED`), and
+/// calls that it admitted earlier have begun their transactions by the end of this time.
 const MIN_TIME: Duration = Duration::from_secs(15);
 
-/// The age of transactions that may be of such calls.
-const OLD_TRANSACTION: u64 = 10;
+/// The age in seconds from which an open transaction may belong to such a call.
+const MIN_OLD_SECONDS: u64 = 10;
 
-/// The time for which a namespace that is gone is remembered: every replica reads by then that it is.
-const KEEP_GONE: Duration = Duration::from_hours(24);
+/// How long the row of a deleted namespace stays, so that every replica reads that the deletion is complete.
+const RETENTION: Duration = Duration::from_hours(24);
 
 impl Operations {
     /// The time between looks for namespaces that are being deleted, which are known in memory.
@@ -35,7 +35,7 @@ impl Operations {
     pub async fn delete_namespaces(&self) -> Result<()> {
         for record in self.store.directory().deleting() {
             let mut removed = 0;
-            let done = self.empty(&record.name, &mut removed).await;
+            let done = self.remove_rows(&record.name, &mut removed).await;
             self.sweeps.note_namespace_rows(removed);
             if removed > 0 {
                 tracing::info!(
@@ -50,7 +50,7 @@ impl Operations {
         Ok(())
     }
 
-    async fn empty(&self, namespace: &Namespace, removed: &mut u64) -> Result<()> {
+    async fn remove_rows(&self, namespace: &Namespace, removed: &mut u64) -> Result<()> {
         loop {
             let begun = Instant::now();
             let tx = self.store.begin_sweep().await?;
@@ -78,11 +78,11 @@ impl Operations {
         let tx = self.store.begin_sweep().await?;
         let version = store::namespaces::next_version(&tx).await?;
         let found = store::namespaces::find(&tx, namespace).await?;
-        let goes_on = found.state != NamespaceState::Deleting
-            || store::deletion::has_older_transactions(&tx, OLD_TRANSACTION).await?
+        let is_incomplete = found.state != NamespaceState::Deleting
+            || store::deletion::has_older_transactions(&tx, MIN_OLD_SECONDS).await?
             // Asked after those have ended: what they wrote is seen.
             || store::usage::is_any(&tx, namespace).await?;
-        if goes_on {
+        if is_incomplete {
             return Ok(());
         }
         let gone = NamespaceRecord {
@@ -94,12 +94,12 @@ impl Operations {
             ..found
         };
         store::namespaces::write(&tx, &gone).await?;
-        store::namespaces::forget_gone(&tx, now.minus(KEEP_GONE), BATCH).await?;
+        store::namespaces::forget_gone(&tx, now.minus(RETENTION), BATCH).await?;
         let event = Event::new(now, Action::NamespacePurged, None).about(namespace.as_str());
         store::events::append(&tx, &Caller::server(Namespace::root()), &event).await?;
         tx.commit().await?;
         self.store.apply_namespace(gone).await;
-        tracing::info!(namespace = namespace.as_str(), "nothing of the deleted namespace is left");
+        tracing::info!(namespace = namespace.as_str(), "namespace deletion is complete");
         Ok(())
     }
 }

@@ -270,7 +270,7 @@ impl Operations {
             };
             match self.remove(&caller, &user, still_due).await {
                 Ok(()) | Err(Error::UserNotFound) => {}
-                // It goes with its namespace.
+                // The deletion of its namespace removes it.
                 Err(Error::NamespaceBeingDeleted) => failed += 1,
                 Err(error @ Error::DatabaseUnavailable(_)) => return Err(error),
                 // One that cannot be removed must not keep all others in the trash.

@@ -8,7 +8,7 @@ use crate::domain::session::{Amr, Device, Session, SessionRequest, SessionToken}
 use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
 use crate::domain::username::Username;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store;
 use crate::throttle::{AttemptReservation, LoginIdentifier};
 
@@ -189,8 +189,17 @@ impl Operations {
         if let Some(rehashed) = &rehashed {
             store::users::renew_password(&tx, &caller.namespace, id, rehashed).await?;
         }
-        let opened = self.open_session_in(&tx, caller, &user, wanted, &[Amr::Password], None).await?;
-        attempt.succeed(tx).await?;
-        Ok(opened)
+        match self.open_session_in(&tx, caller, &user, wanted, &[Amr::Password], None).await {
+            // The second proof comes without the password, by which the hash was renewed.
+            Err(required @ Error::SecondFactorRequired { .. }) if rehashed.is_some() => {
+                tx.commit().await?;
+                Err(required)
+            }
+            opened => {
+                let opened = opened?;
+                attempt.succeed(tx).await?;
+                Ok(opened)
+            }
+        }
     }
 }

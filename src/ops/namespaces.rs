@@ -1,4 +1,4 @@
-//! Namespaces as wholes: creating, reading, limiting and deleting them. For root callers, which the authenticator checks.
+//! Administration of namespaces: creates, reads, limits and deletes them. For root callers, which the authenticator checks.
 
 use crate::clock::Clock;
 use crate::domain::caller::Caller;
@@ -50,7 +50,7 @@ impl Operations {
         self.changed(caller, update(&self.store, &self.clock, caller, name, changes).await?).await
     }
 
-    /// Begins to delete a namespace. From before the reply on every call in it is refused.
+    /// Begins to delete a namespace. This replica refuses every call in it before the reply.
     ///
     /// # Errors
     ///
@@ -201,7 +201,7 @@ async fn change(
     let Some(changed) = edit(before.clone(), in_use)? else { return Ok(before) };
     let record = NamespaceRecord { version, ..changed };
     if record.state == NamespaceState::Deleting {
-        // For servers of the version before, which know nothing of the rest. They take the locks in this order, too.
+        // For servers of the previous version, which know no deletion of namespaces. They take locks in the same order.
         store::deletion::remove_keys(&tx, name).await?;
     }
     store::namespaces::write(&tx, &record).await?;

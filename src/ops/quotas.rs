@@ -1,7 +1,7 @@
 //! Limits of namespaces.
 //!
-//! Only what adds to a namespace with a limit asks, under a lock of that namespace: of 64 that add at the same time each sees
-//! what those before it committed. Where there is no limit nothing is asked.
+//! Only calls that add to a namespace with a limit query its usage. They hold a lock of that namespace, so that concurrent
+//! calls see what earlier ones committed. Without a limit there is no query.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Operations {
         self.store.directory().limits(namespace).or(self.rules.limits).most(quota)
     }
 
-    /// Fails if the namespace is full: before work that would be for nothing.
+    /// Fails with [`Error::QuotaExceeded`] if the namespace is full. Called before costly work, such as a hash.
     pub(super) async fn check_quota(&self, caller: &Caller, quota: Quota) -> Result<()> {
         let Some(limit) = self.quota(&caller.namespace, quota) else { return Ok(()) };
         let db = self.store.read(caller).await?;
@@ -49,7 +49,7 @@ pub(super) fn check(namespace: &Namespace, quota: Quota, limit: u32, used: u64) 
     Err(exceeded(namespace, quota, limit, None))
 }
 
-/// The refusal of what would exceed a limit.
+/// Returns the [`Error::QuotaExceeded`] of a call that would exceed a limit.
 pub fn exceeded(namespace: &Namespace, quota: Quota, value: u32, retry_after: Option<Duration>) -> Error {
     let (namespace, limit, subject) = (namespace.as_str().to_owned(), quota.name(), quota.subject());
     Error::QuotaExceeded { namespace, limit, subject, value, retry_after }

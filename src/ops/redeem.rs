@@ -1,4 +1,4 @@
-//! Use of a code: proof, then one transaction in which it is taken and what it is for is done.
+//! Use of a code: verifies it, then deletes it and runs its operation in one transaction.
 
 use crate::domain::caller::Caller;
 use crate::domain::code::{Binding, CodePurpose, EnteredCode, StoredCode};
@@ -8,7 +8,6 @@ use crate::domain::session::Device;
 use crate::domain::user::{Account, Status, User};
 use crate::error::{Error, Result};
 use crate::store::{self, Transaction};
-use crate::telemetry;
 use crate::throttle::DigitsReservation;
 
 use super::Operations;
@@ -46,7 +45,7 @@ pub(super) trait Redemption: Sync {
 }
 
 impl Operations {
-    /// Verifies a code and does what it is for.
+    /// Verifies a code and runs `redemption`, its operation.
     ///
     /// # Errors
     ///
@@ -55,7 +54,7 @@ impl Operations {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before a verdict, a try of digits is refunded. A verdict that is being stored is stored to the end.
+    /// If dropped before the code is verified, the attempt is refunded. Once storing the result has begun, it completes.
     pub(super) async fn redeem<R: Redemption>(
         &self,
         caller: &Caller,
@@ -100,11 +99,13 @@ impl Operations {
         };
         let Err(verdict @ (Error::BadCode | Error::UserBlocked)) = done else { return done };
         let event = Event::new(self.clock.now(), Action::CodeRefused, about).from(used.device.clone());
-        self.store_refusal(caller, tried, event.changing(0, vec![R::PURPOSE.name()]), is_right).await?;
+        self.throttle
+            .refuse_code(caller, tried, event.changing(0, vec![R::PURPOSE.name()]), is_right)
+            .await?;
         Err(verdict)
     }
 
-    /// Takes a right code, and does what it is for.
+    /// Deletes a verified code and runs its operation, in one transaction.
     async fn take<R: Redemption>(
         &self,
         caller: &Caller,
@@ -142,39 +143,11 @@ impl Operations {
         }
     }
 
-    /// Hashes the password that a right code sets: its rules tell of the user's names.
+    /// Checks and hashes the new password. Only after a right code, since the checks reveal the user's names.
     async fn hash_by_code(&self, caller: &Caller, code: &StoredCode, new: &Password) -> Result<PasswordHash> {
         let account = self.find(caller, &UserRef::Id(code.user.clone())).await?;
         self.screen("new_password", new, &recheck_code(account, code)?).await?;
         self.reserve_hash(caller)?.hash(new).await
-    }
-
-    /// Stores a refusal, and a wrong try of digits. Right ones that were used a moment before, or opened nothing, guessed
-    /// nothing.
-    ///
-    /// Written in a task of its own: a caller that leaves at the verdict changes nothing.
-    async fn store_refusal(
-        &self,
-        caller: &Caller,
-        tried: Option<DigitsReservation>,
-        event: Event,
-        is_right: bool,
-    ) -> Result<()> {
-        let (ops, caller) = (self.clone(), caller.detached());
-        let storing = async move {
-            let tx = ops.store.begin(&caller).await?;
-            match &tried {
-                Some(tried) if is_right => tried.refund_in(&tx).await?,
-                Some(tried) => tried.fail_in(&tx).await?,
-                None => {}
-            }
-            store::events::append(&tx, &caller, &event).await?;
-            match tried {
-                Some(mut tried) => tried.commit(tx).await,
-                None => tx.commit().await,
-            }
-        };
-        telemetry::spawn(storing).await.map_err(Error::internal)?
     }
 }
 

@@ -37,7 +37,11 @@ impl Operations {
     /// Opens a session for a user whose proofs are right, and whose row `tx` has locked. The token is handed out here and
     /// never again.
     ///
-    /// `authenticated` is the time of the first of several proofs; `None`: now.
+    /// `authenticated` is the time of the first proof where a second one was given; `None`: there was one, now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SecondFactorRequired`] where the user has a second factor and there was one proof.
     pub(super) async fn open_session_in(
         &self,
         tx: &store::Transaction,
@@ -48,6 +52,9 @@ impl Operations {
         authenticated: Option<Timestamp>,
     ) -> Result<(SessionToken, Session)> {
         let (namespace, now) = (&caller.namespace, self.clock.now());
+        if authenticated.is_none() {
+            self.check_second_factor(tx, caller, user, amr).await?;
+        }
         if let Some(replaced) = &wanted.replaces {
             self.end_replaced(tx, caller, &user.id, replaced.digest()).await?;
         }

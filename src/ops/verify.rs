@@ -78,16 +78,8 @@ impl Operations {
         let session = self.own_session(caller, user, session).await?;
         let origin = Origin { ip: caller.end_user_address(device), session: session.as_deref() };
         let mut attempt = self.throttle.reserve(caller, &identifier, user, origin).await?;
-        match self.verify_and_act(caller, purpose, permit, account, &mut attempt).await {
-            Err(verdict @ (Error::BadCredentials | Error::UserBlocked)) => {
-                Err(attempt.fail(refusal, device.clone(), verdict).await)
-            }
-            Err(error) => {
-                attempt.release().await; // no verdict, or the password was right and something else was wrong
-                Err(error)
-            }
-            done => done,
-        }
+        let done = self.verify_and_act(caller, purpose, permit, account, &mut attempt).await;
+        with_verdict(attempt, done, refusal, device).await
     }
 
     /// If the hash was replaced while it was checked, as a log-in does with an outdated one, the password is
@@ -123,7 +115,7 @@ impl Operations {
     }
 
     /// The public id of the session that `token` opens, if it is open and the user's.
-    async fn own_session(
+    pub(super) async fn own_session(
         &self,
         caller: &Caller,
         user: Option<&UserId>,
@@ -134,6 +126,25 @@ impl Operations {
         let session = store::sessions::find(&db, &caller.namespace, token.digest()).await?;
         let own = session.filter(|session| self.is_open(session) && Some(&session.user) == user);
         Ok(own.map(|session| session.public_id))
+    }
+}
+
+/// Stores the verdict on an attempt that did not succeed, and returns the answer for the caller.
+pub(super) async fn with_verdict<T>(
+    attempt: AttemptReservation,
+    done: Result<T>,
+    refusal: Action,
+    device: &Device,
+) -> Result<T> {
+    match done {
+        Err(verdict @ (Error::BadCredentials | Error::BadFactorCode | Error::UserBlocked)) => {
+            Err(attempt.fail(refusal, device.clone(), verdict).await)
+        }
+        Err(error) => {
+            attempt.release().await; // no verdict, or the proof was right and something else was wrong
+            Err(error)
+        }
+        done => done,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is asked of the server and of none of its RPCs: probes of health, documents, and the public keys of assertions.
+//! Requests that are not RPCs: health probes, documents, and the public keys of assertions.
 
 use http::Response;
 use http::request::Parts;

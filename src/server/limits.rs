@@ -138,7 +138,7 @@ impl LoadLimits {
     fn take_namespace_token(&self, namespace: &Namespace, own: Quotas) -> Result<()> {
         let quota = Quota::CallsPerSecond;
         let Some(limit) = own.or(self.namespace_limits).most(quota) else { return Ok(()) };
-        // The calls that lift a limit are not counted against one.
+        // Administration of namespaces is not limited: it must be able to raise a limit.
         if *namespace == Namespace::root() {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
-/// The most wrong tries of a code of digits (R16).
+/// The most attempts with a numeric code (R16).
 const MAX_TRIES: i64 = 5;
 
 /// The columns of a code, in the order in which [`code`] reads them.
@@ -76,7 +76,7 @@ pub async fn find_link(
     db.query_one_raw(statement(db, sql, values)).await?.as_ref().map(code).transpose()
 }
 
-/// Counts a try of the user's code for `purpose`, and returns the code, if there is one that has tries left.
+/// Counts an attempt with the user's code for `purpose`. Returns the code; `None` if there is none with attempts left.
 pub async fn count_try(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -91,7 +91,7 @@ pub async fn count_try(
     tx.query_one_raw(statement(tx, sql, values)).await?.as_ref().map(code).transpose()
 }
 
-/// Takes back a try of `code`, unless another code has replaced it.
+/// Refunds an attempt with `code`, unless another code has replaced it.
 pub async fn refund_try(tx: &impl ConnectionTrait, namespace: &Namespace, code: &StoredCode) -> Result<()> {
     let sql = "UPDATE codes SET tries = tries - 1 \
         WHERE namespace = $1 AND user_id = $2 AND purpose = $3 AND secret = $4 AND tries > 0";
@@ -99,7 +99,7 @@ pub async fn refund_try(tx: &impl ConnectionTrait, namespace: &Namespace, code: 
     Ok(())
 }
 
-/// Uses a code up. Returns false if it was used or replaced: of several at the same time one takes it.
+/// Deletes a code that is being used. Returns false if it was used or replaced: of concurrent calls only one succeeds.
 pub async fn take(tx: &impl ConnectionTrait, namespace: &Namespace, code: &StoredCode) -> Result<bool> {
     let sql = "DELETE FROM codes WHERE namespace = $1 AND user_id = $2 AND purpose = $3 AND secret = $4";
     Ok(tx.execute_raw(statement(tx, sql, identity(namespace, code))).await?.rows_affected() > 0)
@@ -123,7 +123,7 @@ pub async fn delete_of_user(tx: &impl ConnectionTrait, namespace: &Namespace, us
 
 /// Removes codes of any namespace that expired before `now`, at most `most`. Returns how many.
 pub async fn delete_expired(tx: &impl ConnectionTrait, now: Timestamp, most: u64) -> Result<u64> {
-    // A call may be about to use or replace one: to wait for it could be a deadlock.
+    // Skips rows that a call is using or replacing: waiting for their locks could deadlock.
     let skip = if tx.get_database_backend() == sea_orm::DbBackend::Postgres {
         " FOR UPDATE SKIP LOCKED"
     } else {

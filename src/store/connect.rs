@@ -22,9 +22,9 @@ const PROGRESS_STEPS: i32 = 1_000;
 /// read keeps busy for some microseconds: more than there are CPUs only take turns.
 const SQLITE_READERS: (usize, usize) = (2, 4);
 
-/// How calls read an SQLite file: without a system call a page, up to the 2 GiB that SQLite maps at most, and beyond with 16 MiB
-/// of pages. What else reads or writes goes through much of the file, and would make the process as large.
-const OF_CALLS: &[(&str, &str)] = &[("mmap_size", "2147418112"), ("cache_size", "-16384")];
+/// Pragmas of the connections that serve calls: memory-mapped I/O for up to 2 GiB, the most that SQLite maps, and a page cache
+/// of 16 MiB for the rest. Other connections scan much of the file; mapping it would add to the process's resident memory.
+const CALL_PRAGMAS: &[(&str, &str)] = &[("mmap_size", "2147418112"), ("cache_size", "-16384")];
 
 /// The longest time that a call whose turn it is waits for its connection to be opened, or given back by the
 /// call before.
@@ -211,7 +211,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
     // One more than a namespace has at a time is left for the others.
     for _ in 0..=most {
         let stop = Stop::default();
-        let reader = Database::connect(sqlite_reader(url, &trust, &stop, OF_CALLS)).await?;
+        let reader = Database::connect(sqlite_reader(url, &trust, &stop, CALL_PRAGMAS)).await?;
         readers.push(single(&reader, stop));
     }
     let server = Database::connect(sqlite_reader(url, &trust, &Stop::default(), &[])).await?;

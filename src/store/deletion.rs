@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// Every table with rows of tenants, in the order in which they are emptied: those before users that refer to them, so that
 /// a batch of users takes no others with it, and their totals last.
-pub const TABLES: [&str; 13] = [
+pub const TABLES: [&str; 15] = [
     "keys",
     "keys_ended",
     "sessions",
@@ -16,6 +16,8 @@ pub const TABLES: [&str; 13] = [
     "idempotency_keys",
     "codes",
     "code_tries",
+    "totp_factors",
+    "recovery_codes",
     "purged",
     "events",
     "users",

@@ -16,10 +16,10 @@ use super::Store;
 /// Namespaces as the database had them less than a second ago, like the API keys.
 #[derive(Debug, Default)]
 pub struct Directory {
-    /// False while there are none, so that nobody looks.
+    /// False while there are no records, so that calls skip the lock.
     any: AtomicBool,
     known: RwLock<Contents>,
-    /// Held while records are read and put in: what was read before a change must not take its place.
+    /// Held while records are read and applied, so that an older read does not overwrite a newer change.
     changing: Mutex<()>,
 }
 
@@ -104,7 +104,7 @@ impl Store {
         &self.directory
     }
 
-    /// Has a change that this process made take effect here, before anyone is told of it.
+    /// Applies a change that this process made, before the caller gets the reply.
     pub async fn apply_namespace(&self, record: NamespaceRecord) {
         let _changing = self.directory.changing.lock().await;
         self.put_namespaces(vec![record], false, None);
@@ -123,8 +123,7 @@ impl Store {
         Ok(())
     }
 
-    /// What the cache holds may be of a namespace that was deleted, and that now begins again: it is forgotten before calls
-    /// in it are served.
+    /// Applies records, and empties the cache first: it may hold entries of a deleted namespace whose name is used again.
     fn put_namespaces(&self, records: Vec<NamespaceRecord>, complete: bool, read: Option<(i64, Instant)>) {
         if !records.is_empty() {
             self.coherence.note_everyone();

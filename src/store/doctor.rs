@@ -1,5 +1,7 @@
 //! Checks of a whole database: for `usersd doctor`, and of a backup that was just written.
 
+mod peppers;
+
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
@@ -132,7 +134,7 @@ async fn totals_found(db: &impl ConnectionTrait) -> Result<Finding> {
     while let Some(namespace) = totals::next_namespace(db, &after).await? {
         if totals::are_wrong(db, &namespace).await? {
             wrong.push(format!(
-                "the totals of namespace {} are not the numbers of its users and sessions",
+                "the totals of namespace {} differ from the numbers of its users and sessions",
                 namespace.as_str()
             ));
         }

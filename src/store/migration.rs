@@ -13,6 +13,7 @@ mod m20261126_000010_key_changes;
 mod m20261126_000011_idempotency_keys;
 mod m20261126_000012_proof;
 mod m20261126_000013_codes;
+mod m20261126_000014_factors;
 mod m20261126_000015_namespaces;
 mod m20261126_000016_assertions;
 
@@ -48,6 +49,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000011_idempotency_keys::MIGRATION),
             Box::new(m20261126_000012_proof::MIGRATION),
             Box::new(m20261126_000013_codes::MIGRATION),
+            Box::new(m20261126_000014_factors::MIGRATION),
             Box::new(m20261126_000015_namespaces::MIGRATION),
             Box::new(m20261126_000016_assertions::MIGRATION),
         ]

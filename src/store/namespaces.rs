@@ -75,7 +75,7 @@ pub async fn names(db: &impl ConnectionTrait, after: &str, limit: u64) -> Result
     names.iter().take(most).map(|name| Namespace::parse(name).map_err(Error::internal)).collect()
 }
 
-/// Forgets namespaces that were deleted to their end and before `cutoff`: every replica knows by then. At most `most`.
+/// Removes at most `most` rows of namespaces whose deletion completed before `cutoff`: every replica has read it by then.
 pub async fn forget_gone(tx: &impl ConnectionTrait, cutoff: Timestamp, most: u64) -> Result<()> {
     let sql = format!(
         "DELETE FROM namespaces WHERE namespace IN
@@ -103,8 +103,8 @@ pub async fn used(
     }
 }
 
-/// Makes others wait that add to a namespace with a limit, until the transaction ends. On SQLite every transaction that
-/// writes is the only one.
+/// Locks the limits of a namespace until the transaction ends, so that concurrent additions wait. SQLite needs no lock: it has
+/// one writer at a time.
 pub async fn lock_limits(tx: &impl ConnectionTrait, namespace: &Namespace) -> Result<()> {
     if tx.get_database_backend() == DbBackend::Postgres {
         let mut number = [0; 8];

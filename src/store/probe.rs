@@ -249,7 +249,7 @@ impl Probe {
 async fn versions(line: ProbeConnection) -> Result<(ProbeConnection, (i64, i64))> {
     let sql = "SELECT keys_version.version, namespaces_version.version FROM keys_version, namespaces_version";
     let row = line.query_one_raw(Statement::from_string(line.backend, sql)).await?;
-    let row = row.ok_or_else(|| Error::internal("the version of the keys is missing"))?;
+    let row = row.ok_or_else(|| Error::internal("the versions of keys and namespaces are missing"))?;
     Ok((line, (row.try_get_by_index(0)?, row.try_get_by_index(1)?)))
 }
 

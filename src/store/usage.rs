@@ -1,4 +1,4 @@
-//! The contents of a namespace in numbers, without reading more than some thousand rows.
+//! The usage of a namespace: counts and an estimate of its size, from totals, a bounded count and samples.
 
 use sea_orm::{ConnectionTrait, Statement, Value};
 

@@ -44,12 +44,19 @@ impl LoginIdentifier {
         Self(vec![id.as_str().to_owned()])
     }
 
+    /// By an id, for codes of a second factor: wrong ones make the next code wait and not the next password, and a right
+    /// password does not end their streak.
+    pub(crate) fn by_second_factor(id: &UserId) -> Self {
+        Self(["second factor", id.as_str(), ""].map(str::to_owned).into())
+    }
+
     /// Every identifier of a user.
-    pub(super) fn all_of(user: &User) -> [Self; 4] {
+    pub(super) fn all_of(user: &User) -> [Self; 5] {
         let username = user.username.as_ref().map(Username::as_str);
         let email = user.email.as_ref().map(Email::as_str);
         [
             Self::by_id(&user.id),
+            Self::by_second_factor(&user.id),
             Self::by_names(username, None),
             Self::by_names(None, email),
             Self::by_names(username, email),

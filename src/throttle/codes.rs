@@ -1,4 +1,4 @@
-//! The limits on making codes: for an address of end users first, then under a name.
+//! The limits on creating codes: by the end user's IP address first, then by identifier.
 
 use std::net::IpAddr;
 
@@ -13,14 +13,16 @@ use super::counts::{self, Attempt};
 use super::limits::{Count, Headroom, Period};
 
 impl Throttle {
-    /// A text that is no id and stands for a name that no user has: its codes are rows like those of users.
+    /// Returns a placeholder, which is not a valid id, for an identifier that no user has. Its codes are stored under it, so
+    /// that unknown users cost the same writes as known ones.
     pub(crate) fn stand_in(&self, identifier: &LoginIdentifier) -> UserId {
         UserId::from_trusted(format!("?{}", hex::encode(self.keyer.key("nobody", &identifier.parts()))))
     }
 
-    /// Counts a code before it is made. One that is refused counts nothing.
+    /// Counts a code before it is created; fails with [`Error::TooManyCodes`]. A refused one does not count.
     ///
-    /// Counted by the name that was used and not by the user: a common limit would tell that two names are one user's.
+    /// Counts by the identifier that was used, not by the user: a shared limit would reveal that two identifiers belong to one
+    /// user.
     pub(crate) async fn count_code(
         &self,
         caller: &Caller,

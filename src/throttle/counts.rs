@@ -193,7 +193,7 @@ async fn add(
     rows(tx, params.statement(tx, sql)).await
 }
 
-/// An attempt whose verdict is to come, or one of a kind that always counts.
+/// Whether the result of an attempt is pending, or the attempt counts in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
     Pending,

@@ -1,9 +1,9 @@
-//! Digits that are tried as a code: at most ten wrong ones of a user in 24 hours, over all codes and replicas.
+//! The limit on attempts with numeric codes: at most ten wrong attempts for a user in 24 hours, over all codes and replicas.
 //!
-//! A try is counted before its hash, under the name that was used and for the user. Under the name it is refused when ten
-//! were wrong. For the user it is then made nevertheless and is never right: a refusal would tell that two names are one
-//! user's. Each row keeps the times of its tries; those without a verdict are negative. Rows are locked in the order of their
-//! keys, and before those of codes.
+//! An attempt is counted before the code is hashed, for the identifier that was used and for the user. Once the identifier has
+//! ten wrong attempts, more are refused. If only the user has, the attempt goes on but never succeeds: a refusal would reveal
+//! that two identifiers belong to one user. Each row stores the times of its attempts; those of pending attempts are negative.
+//! Rows are locked in the order of their keys, and before the rows of codes.
 
 use std::time::Duration;
 
@@ -11,28 +11,29 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 
 use crate::domain::caller::Caller;
 use crate::domain::code::{CodePurpose, StoredCode};
+use crate::domain::event::Event;
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
-use crate::store::{self, Transaction};
+use crate::store::{self, Transaction, events};
 use crate::telemetry;
 
 use super::Throttle;
 use super::buckets::{BucketKey, LoginIdentifier};
 
-/// The most wrong digits in [`SPAN`].
+/// The most wrong attempts in [`SPAN`].
 const MAX_WRONG: usize = 10;
 
-/// The time for which a try counts.
+/// How long an attempt counts.
 const SPAN: Duration = Duration::from_hours(24);
 
-/// The times of tries, the oldest first.
+/// The times of attempts in microseconds, the oldest first; negative while an attempt is pending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Tries(Vec<i64>);
 
 impl Tries {
-    /// Reads those of a row that still count. Those of a clock that was far ahead never do.
+    /// Parses the times of a row and keeps those that still count. Times more than a day ahead, from a wrong clock, do not.
     fn parse(text: &str, now: Timestamp) -> Result<Self> {
         let mut times: Vec<i64> = serde_json::from_str(text).map_err(Error::internal)?;
         times.retain(|time| (now.minus(SPAN).0 + 1..=now.plus(SPAN).0).contains(&time.abs()));
@@ -44,7 +45,7 @@ impl Tries {
         self.0.len() >= MAX_WRONG
     }
 
-    /// When another try fits. Those without a verdict may turn out to be right in a moment.
+    /// The time until another attempt is allowed; `None`: now. One second while attempts are pending: they may be refunded.
     fn retry_after(&self, now: Timestamp) -> Option<Duration> {
         if !self.is_full() {
             return None;
@@ -55,7 +56,7 @@ impl Tries {
     }
 }
 
-/// A try of digits without a verdict. Dropped without one, it is refunded.
+/// A pending attempt with a numeric code, refunded on drop unless its result was stored.
 pub(crate) struct DigitsReservation {
     throttle: Throttle,
     caller: Caller,
@@ -63,14 +64,14 @@ pub(crate) struct DigitsReservation {
     keys: Vec<BucketKey>,
     /// The time by which it is known in them.
     time: i64,
-    /// True if the user had ten wrong ones under other names.
+    /// True if the user has ten wrong attempts, counted over all identifiers: the attempt cannot succeed.
     exhausted: bool,
     code: Option<StoredCode>,
     refund_on_drop: bool,
 }
 
 impl Throttle {
-    /// Counts a try of the code that `user` has for `purpose`. One that is refused counts nothing.
+    /// Counts an attempt with the code that `user` has for `purpose`. A refused attempt does not count.
     ///
     /// # Cancel safety
     ///
@@ -121,7 +122,35 @@ impl Throttle {
         Ok(DigitsReservation { throttle: self, caller, keys, time, exhausted, code, refund_on_drop: true })
     }
 
-    /// Removes tries that count no longer, at most `limit`. Returns how many rows.
+    /// Stores the event of a refusal, and counts a wrong numeric code. A right code that another call used first, or that was
+    /// refused for another reason, is no guess: its attempt is refunded.
+    ///
+    /// Runs in a task of its own: it completes even if the caller disconnects.
+    pub(crate) async fn refuse_code(
+        &self,
+        caller: &Caller,
+        tried: Option<DigitsReservation>,
+        event: Event,
+        is_right: bool,
+    ) -> Result<()> {
+        let (store, caller) = (self.store.clone(), caller.detached());
+        let storing = async move {
+            let tx = store.begin(&caller).await?;
+            match &tried {
+                Some(tried) if is_right => tried.refund_in(&tx).await?,
+                Some(tried) => tried.fail_in(&tx).await?,
+                None => {}
+            }
+            events::append(&tx, &caller, &event).await?;
+            match tried {
+                Some(mut tried) => tried.commit(tx).await,
+                None => tx.commit().await,
+            }
+        };
+        telemetry::spawn(storing).await.map_err(Error::internal)?
+    }
+
+    /// Removes at most `limit` rows whose attempts no longer count. Returns how many.
     pub(crate) async fn delete_old_tries(&self, tx: &impl ConnectionTrait, limit: u64) -> Result<u64> {
         let skip = if tx.get_database_backend() == sea_orm::DbBackend::Postgres {
             " FOR UPDATE SKIP LOCKED"
@@ -139,13 +168,13 @@ impl Throttle {
 }
 
 impl DigitsReservation {
-    /// The code that is tried, unless there is none, it is a link, it has expired, or its tries are used up.
+    /// The numeric code to verify; `None` if there is none, it is for a link, it has expired, or it has no attempts left.
     pub(crate) fn code(&self) -> Option<&StoredCode> {
         let now = self.throttle.clock.now();
         self.code.as_ref().filter(|code| code.is_digits() && code.expires > now)
     }
 
-    /// The code, if digits that are `right` prove anything. To be asked after the check, which takes as long as any.
+    /// The code, if it was `right` and the user has attempts left. Call it after the hash, so that every attempt takes as long.
     pub(crate) fn accept(&self, right: bool) -> Option<StoredCode> {
         self.code().filter(|_| right && !self.exhausted).cloned()
     }
@@ -156,7 +185,7 @@ impl DigitsReservation {
     }
 
     /// Stores that the digits were wrong.
-    pub(crate) async fn fail_in(&self, tx: &Transaction) -> Result<()> {
+    async fn fail_in(&self, tx: &Transaction) -> Result<()> {
         let settle = |time: &mut i64| {
             if *time == -self.time {
                 *time = self.time;
@@ -200,7 +229,7 @@ impl Drop for DigitsReservation {
         if !std::mem::take(&mut self.refund_on_drop) {
             return;
         }
-        // Without a runtime the service ends. What cannot be refunded counts for its time: that is the safe side.
+        // Without a runtime the service is stopping. An attempt that is not refunded counts as wrong, which is safe.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let this = Self {
             throttle: self.throttle.clone(),
@@ -212,7 +241,7 @@ impl Drop for DigitsReservation {
         runtime.spawn(async move {
             if let Err(error) = this.refund().await {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "digits without a verdict could not be refunded; they count for a day");
+                tracing::warn!(error, "a pending attempt could not be refunded; it counts for 24 hours");
             }
         });
     }
@@ -229,7 +258,7 @@ async fn lock(
     let upsert = upsert(tx, namespace, rows, "last = code_tries.last RETURNING mark, times");
     let read = |row: sea_orm::QueryResult| {
         let (key, times): (Vec<u8>, String) = (row.try_get("", "mark")?, row.try_get("", "times")?);
-        let key = key.try_into().map_err(|_| Error::internal("a key of another length"))?;
+        let key = key.try_into().map_err(|_| Error::internal("a stored bucket key has the wrong length"))?;
         Ok((key, Tries::parse(&times, now)?))
     };
     tx.query_all_raw(upsert).await?.into_iter().map(read).collect()

@@ -87,7 +87,9 @@ impl AttemptReservation {
         let answer = match (verdict, self.exhausted.shared) {
             // A known origin gets the answer of unknown ones: it must not tell who signed in from an address
             // before.
-            (Error::BadCredentials, Some(retry_after)) => Error::TooManyAttempts { retry_after },
+            (Error::BadCredentials | Error::BadFactorCode, Some(retry_after)) => {
+                Error::TooManyAttempts { retry_after }
+            }
             (verdict, _) => verdict,
         };
         match telemetry::spawn(self.store_failure(action, device, right)).await {

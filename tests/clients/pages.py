@@ -1,5 +1,6 @@
 """The examples in the project's pages, run as a reader would run them, with their replies compared: see tests/README.md."""
 
+import base64
 import json
 import os
 import pathlib
@@ -155,6 +156,11 @@ def examples(path):
             (folder / tool).parent.mkdir(exist_ok=True)
             (folder / tool).symlink_to(target)
         settings = {"USERSD_ASSERTIONS_AUDIENCES": "shop"}  # as deploy/examples/README.md says
+        if path.parent.name == "proto":
+            # What the page on calls needs for second factors; the one on deployment makes a file of its own.
+            keys = folder / "keys"
+            keys.write_text(f"1 {base64.b64encode(os.urandom(32)).decode()}\n")
+            settings["USERSD_PASSWORDS_PEPPER"] = str(keys)
         with Server(f"sqlite://{folder}/usersd.db?mode=rwc", env=settings) as server:
             Page(path, folder, server.address).run()
 

@@ -12,6 +12,11 @@ TEXT = (ROOT / "deploy/grpc-service-config.json").read_text()
 
 # Methods that are not retried: a repeat of these opens a second session, counts as a wrong password, makes a second key.
 NEVER = {("users.Users", "Login"), ("users.Users", "UpdatePassword"), ("users.Keys", "Create")}
+# Nor those that take a password or a code, which works once.
+NEVER |= {
+    ("users.Users", method)
+    for method in ("VerifyPassword", "EnrollTotp", "ConfirmTotp", "RemoveTotp", "CreateRecoveryCodes", "CompleteLogin")
+}
 
 ADA = {"id": "ada", "username": "ada", "email": "ada@example.com", "password": "correct horse"}
 

@@ -421,6 +421,12 @@ ROUTES = {
     "ConfirmEmailChange": ("POST", "/v1/users:confirmEmailChange"),
     "ResetPassword": ("POST", "/v1/users:resetPassword"),
     "LoginWithCode": ("POST", "/v1/sessions:loginWithCode"),
+    "EnrollTotp": ("POST", "/v1/users/{user_id}/totp:enroll"),
+    "ConfirmTotp": ("POST", "/v1/users/{user_id}/totp:confirm"),
+    "RemoveTotp": ("POST", "/v1/users/{user_id}/totp:remove"),
+    "CreateRecoveryCodes": ("POST", "/v1/users/{user_id}/recoveryCodes"),
+    "ListFactors": ("GET", "/v1/users/{user_id}/factors"),
+    "CompleteLogin": ("POST", "/v1/sessions:complete"),
 }
 
 

@@ -4,11 +4,13 @@
 `usersd doctor` on what is well and on what is not.
 """
 
+import base64
 import contextlib
 import http.server
 import json
 import os
 import re
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -369,7 +371,43 @@ def version():
     assert_true(re.fullmatch(r"usersd \d+\.\d+\.\d+ \((unknown|[0-9a-f]{7,40})\)\n", out), out)
 
 
+def peppers():
+    """SIGHUP has the keys of passwords.pepper read again; doctor counts who needs one that is gone, and names a file that anyone
+    may read."""
+    with database(Sqlite) as db:
+        key, file = new_key(db, "*", EVERY_SCOPE), db.folder / "peppers"
+        one, two = (f"{version} {base64.b64encode(os.urandom(32)).decode()}\n" for version in (1, 2))
+        file.write_text(one)
+        file.chmod(0o600)
+        env = {"USERSD_PASSWORDS_PEPPER": str(file)}
+
+        def found(code):
+            out, _ = run("doctor", "--database", db.url, "--json", env=env, code=code)
+            return {finding["check"]: finding for finding in json.loads(out)}
+
+        with Server(db.url, env) as server:
+            call = Caller(server, key)
+            call.create("ada")
+            assert_equal(found(0)["peppers"]["grade"], "ok", "each key is there")
+            for content, says in ((two + one, "read again"), ("nonsense", "cannot be reloaded")):
+                file.write_text(content)
+                server.signal(signal.SIGHUP)
+                until(lambda: any(says in line for line in server.lines), 20, f"a line about it in:\n{server.log()}")
+                call.login("ada")
+            (hash,), = db.query("SELECT password_hash FROM users")
+            assert_true(hash.startswith("$bcrypt-hmac-sha384$v=1,k=2,"), f"the log-in went over to the new key: {hash}")
+            file.write_text(one)
+            file.chmod(0o644)
+            wrong = found(1)
+            assert_true("1 passwords" in wrong["peppers"]["found"], wrong)
+            assert_true(str(file) in wrong["files"]["found"], wrong)
+        file.write_text("1 short")
+        _, said = run("--database", db.url, "--listen", "127.0.0.1:0", env=env, code=64)
+        assert_true("passwords.pepper" in said and "line 1" in said and "short" not in said, said)
+
+
 def tests():
+    yield "whole / peppers", peppers
     yield "whole / copy to postgres and back", there_and_back
     yield "whole / copy refuses", refusals
     yield "whole / backup beside writers, and restore", beside_writers

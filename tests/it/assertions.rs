@@ -16,7 +16,7 @@ use crate::steps::{RIVAL, assert_alike};
 use crate::support::{PASSWORD, Replica, START, Service, ada, assert_refused, create, fields, from, login};
 
 crate::on_every_backend!(
-    of_a_session_of_another_namespace_there_is_no_assertion,
+    a_session_of_another_namespace_gets_no_assertion,
     an_assertion_tells_of_the_session_and_is_verified_by_the_public_key,
     every_bad_field_of_an_assertion_is_named,
     an_assertion_ends_with_its_session_at_the_latest,
@@ -25,7 +25,7 @@ crate::on_every_backend!(
     without_audiences_there_are_no_assertions_and_no_keys,
     replicas_that_start_together_make_one_key,
     a_key_is_published_before_it_signs_and_after_it_did,
-    assertions_go_on_while_the_keys_cannot_be_read,
+    assertions_are_issued_while_the_keys_cannot_be_read,
 );
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -75,7 +75,7 @@ fn verified(assertion: &str, keys: &[Value]) -> (Value, Value) {
     (key["kid"].clone(), decoded(claims))
 }
 
-async fn of_a_session_of_another_namespace_there_is_no_assertion(service: &Service) {
+async fn a_session_of_another_namespace_gets_no_assertion(service: &Service) {
     create(service, ada()).await;
     let session = login(service, "ada").await;
     let replica = issuing(service).await;
@@ -259,7 +259,7 @@ async fn a_key_is_published_before_it_signs_and_after_it_did(service: &Service) 
     assert_eq!(signs().await, both[1]["kid"]);
 }
 
-async fn assertions_go_on_while_the_keys_cannot_be_read(service: &Service) {
+async fn assertions_are_issued_while_the_keys_cannot_be_read(service: &Service) {
     create(service, ada()).await;
     let session = login(service, "ada").await;
     let replica = issuing(service).await;

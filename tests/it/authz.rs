@@ -17,7 +17,7 @@ use usersd::ops::keys;
 use usersd::pb::{CreateCodeRequest, DeleteRequest};
 
 use crate::support::{PASSWORD, Service, create, login, nth, raw_with, reason};
-use crate::{appwrite, meiro};
+use crate::{appwrite, factors, meiro};
 
 crate::on_every_backend!(
     rows_of_another_tenant_are_not_found,
@@ -71,6 +71,10 @@ struct Scene {
     session: String,
     /// One for each purpose, in the order of their numbers, of a user each.
     codes: Vec<String>,
+    /// Whose secret is not confirmed yet, with its next code.
+    enrolled: (String, String),
+    /// Who has a second factor, with its next code and the challenge of a log-in.
+    protected: (String, String, String),
 }
 
 async fn scene(service: &Service) -> Scene {
@@ -88,7 +92,14 @@ async fn scene(service: &Service) -> Scene {
         let request = CreateCodeRequest { id, purpose, new_email, ..CreateCodeRequest::default() };
         codes.push(service.users().create_code(request).await.unwrap().into_inner().code);
     }
-    Scene { user, trashed, purged, token, session, codes }
+    factors::give_keys(service, &[1]);
+    let (enrolled, protected) = (create(service, nth(8)).await.id, create(service, nth(9)).await.id);
+    let secret = factors::enroll(service, &enrolled).await;
+    let enrolled = (enrolled, factors::code(&secret, 30));
+    let (secret, _) = factors::confirm(service, &protected).await;
+    let challenge = factors::challenge(service, "user9").await;
+    let protected = (protected, factors::code(&secret, 30), challenge);
+    Scene { user, trashed, purged, token, session, codes, enrolled, protected }
 }
 
 /// A call of an RPC by its verb and path.
@@ -100,6 +111,7 @@ fn call(rpc: &'static str, verb: &str, path: impl AsRef<str>, message: Value) ->
 fn calls(scene: &Scene, key: &str) -> Vec<Call> {
     let mut calls = reads(scene);
     calls.extend(of_codes(scene));
+    calls.extend(second_factors(scene));
     calls.extend(changes(scene));
     calls.extend([
         call("Keys/Create", "POST", "keys", json!({"name": "another", "scopes": ["keys.admin"]})),
@@ -149,6 +161,25 @@ fn of_codes(Scene { user, codes, .. }: &Scene) -> Vec<Call> {
         call("Users/ConfirmEmailChange", "POST", "users:confirmEmailChange", code(1)),
         call("Users/ResetPassword", "POST", "users:resetPassword", reset),
         call("Users/LoginWithCode", "POST", "sessions:loginWithCode", code(3)),
+    ]
+}
+
+/// In the order in which a user comes to have one.
+fn second_factors(Scene { user, enrolled, protected, .. }: &Scene) -> Vec<Call> {
+    let (enrolled, confirming) = enrolled;
+    let (protected, totp, challenge) = protected;
+    let mine = json!({"userId": user, "password": PASSWORD});
+    let theirs = json!({"userId": protected, "password": PASSWORD});
+    let confirmed = json!({"userId": enrolled, "totp": confirming});
+    let completed = json!({"challenge": challenge, "totp": totp});
+    let path = |user: &str, rest: &str| format!("users/{user}/{rest}");
+    vec![
+        call("Users/EnrollTotp", "POST", path(user, "totp:enroll"), mine),
+        call("Users/ConfirmTotp", "POST", path(enrolled, "totp:confirm"), confirmed),
+        call("Users/ListFactors", "GET", path(user, "factors"), json!({"userId": user})),
+        call("Users/CompleteLogin", "POST", "sessions:complete", completed),
+        call("Users/CreateRecoveryCodes", "POST", path(protected, "recoveryCodes"), theirs.clone()),
+        call("Users/RemoveTotp", "POST", path(protected, "totp:remove"), theirs),
     ]
 }
 
@@ -336,13 +367,15 @@ async fn rows_of_another_tenant_are_not_found(service: &Service) {
         token: format!("ses_{}", "0".repeat(64)),
         session: "none".into(),
         codes: vec![format!("code_{}", "0".repeat(64)); 4],
+        enrolled: ("nobody".into(), scene.enrolled.1.clone()),
+        protected: ("nobody".into(), scene.protected.1.clone(), "none".into()),
     };
     let before = state(service).await;
     for (call, none) in
         calls(&scene, &mine).iter().zip(calls(&nobody, "018bcfe5-0000-7000-8000-000000000000"))
     {
         // That of a password is the throttle's to hide.
-        const OTHERWISE: [&str; 10] = [
+        const OTHERWISE: [&str; 14] = [
             "Users/Create",
             "Users/CreateOrRestore",
             "Keys/Create",
@@ -354,6 +387,10 @@ async fn rows_of_another_tenant_are_not_found(service: &Service) {
             "Users/ConfirmEmailChange",
             "Users/ResetPassword",
             "Users/LoginWithCode",
+            "Users/EnrollTotp",
+            "Users/ConfirmTotp",
+            "Users/CreateRecoveryCodes",
+            "Users/RemoveTotp",
         ];
         if OTHERWISE.contains(&call.rpc) {
             continue;

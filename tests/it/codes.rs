@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 crate::on_every_backend!(
-    a_code_of_another_tenant_is_one_that_never_was,
+    a_code_of_another_tenant_is_refused_like_an_unknown_one,
     a_code_verifies_the_address_once,
     a_code_changes_the_address_when_the_new_one_is_proven,
     an_address_that_is_taken_leaves_the_code_valid,
@@ -124,7 +124,7 @@ fn reset(code: &str, password: &str) -> ResetPasswordRequest {
 }
 
 /// The same answer after the same statements, and nothing but the other tenant's log has changed. (R15)
-async fn a_code_of_another_tenant_is_one_that_never_was(service: &Service) {
+async fn a_code_of_another_tenant_is_refused_like_an_unknown_one(service: &Service) {
     create(service, ada()).await;
     let theirs = code(service, asking(CodePurpose::EmailVerification)).await;
     let mut answers = Vec::new();

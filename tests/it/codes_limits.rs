@@ -21,8 +21,8 @@ crate::on_every_backend!(
     after_ten_wrong_digits_only_links_work,
     ten_wrong_digits_are_counted_under_all_names,
     guesses_side_by_side_are_all_counted,
-    digits_without_a_verdict_are_no_wrong_ones,
-    making_is_limited_by_address_then_by_name,
+    abandoned_attempts_are_refunded,
+    creation_is_limited_by_ip_address_then_by_identifier,
     known_and_unknown_users_cost_and_tell_the_same,
     a_code_is_used_replaced_and_voided_at_the_same_moment,
 );
@@ -147,7 +147,7 @@ async fn guesses_side_by_side_are_all_counted(service: &Service) {
 }
 
 /// (9) One whose caller leaves during the hash is refunded, to the user and to the code.
-async fn digits_without_a_verdict_are_no_wrong_ones(service: &Service) {
+async fn abandoned_attempts_are_refunded(service: &Service) {
     create(service, ada()).await;
     let code = code(service, digits(CodePurpose::Login)).await;
     let guess = wrong(&code);
@@ -165,7 +165,7 @@ async fn digits_without_a_verdict_are_no_wrong_ones(service: &Service) {
     uses(service, CodePurpose::Login, &code).await.unwrap();
 }
 
-async fn making_is_limited_by_address_then_by_name(service: &Service) {
+async fn creation_is_limited_by_ip_address_then_by_identifier(service: &Service) {
     create(service, ada()).await;
     let few = service.another(|config| (config.codes.per_address, config.codes.per_user) = (5, 3)).await;
     let ask = async |email: &str, address: &str| {

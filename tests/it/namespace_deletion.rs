@@ -1,4 +1,4 @@
-//! The end of a namespace: at once for its callers, in batches for its rows, and without a trace in any other.
+//! Deletion of a namespace: callers are refused at once, rows go in batches, and other namespaces keep all of theirs.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Namespaces as wholes: who may manage them, their limits and their contents.
+//! Administration of namespaces: who may do it, limits and usage.
 
 use tonic::{Code, Request, Status};
 use usersd::domain::scope::Scopes;

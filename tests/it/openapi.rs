@@ -10,6 +10,7 @@ use usersd::domain::scope::Scopes;
 use usersd::http::Schema;
 use usersd::pb::{CodePurpose, CreateCodeRequest};
 
+use crate::factors;
 use crate::support::{Replica, Service};
 
 crate::on_every_backend!(
@@ -20,7 +21,7 @@ crate::on_every_backend!(
 const DOCUMENT: &str = include_str!("../../proto/openapi.json");
 
 /// The operations in an order in which each example works, from an empty database on.
-const ORDER: [&str; 48] = [
+const ORDER: [&str; 54] = [
     "Users_Create",
     "Users_Read",
     "Users_Read_1",
@@ -44,6 +45,12 @@ const ORDER: [&str; 48] = [
     "Users_Login",
     "Users_DeleteSession",
     "Users_DeleteSessions",
+    "Users_EnrollTotp",
+    "Users_ConfirmTotp",
+    "Users_ListFactors",
+    "Users_CreateRecoveryCodes",
+    "Users_CompleteLogin",
+    "Users_RemoveTotp",
     "Users_ListLogs",
     "Users_CreateCode",
     "Users_VerifyEmail",
@@ -134,16 +141,20 @@ async fn the_examples_of_all_operations_work(service: &Service) {
     assert_eq!(status, StatusCode::OK);
     let operations = operations(&document);
     let replica = service.another(|config| config.assertions.audiences = vec!["shop".into()]).await;
-    // What an example cannot know: the token and the id that the call before it made, and a code.
+    replica.ops.reload_peppers(Some(crate::peppers::key_file(&[1]).path())).unwrap();
+    // What an example cannot know: the token, the id and the codes that the call before it made.
     let (mut token, mut id, mut key) = (String::new(), String::new(), None);
+    let (mut totp, mut recovery_code, mut challenge) = (String::new(), String::new(), String::new());
     for name in ORDER {
         let (verb, path, operation) =
             operations.iter().find(|(.., operation)| operation["operationId"] == name).unwrap();
         let example = &operation["requestBody"]["content"]["application/json"]["example"];
         assert_eq!(example.is_null(), operation["requestBody"].is_null(), "{name} has no example");
         let body = if example.is_null() { String::new() } else { example.to_string() };
-        let body = body.replace(&format!("ses_{}", "0".repeat(64)), &token);
+        let body = body.replace(&format!("ses_{}", "0".repeat(64)), &token).replace("123456", &totp);
         let body = body.replace(&format!("code_{}", "0".repeat(64)), &code_for(service, name).await);
+        let body =
+            body.replace("0123ab-4567cd-89efgh-jkmnpq", &recovery_code).replace("CHALLENGE", &challenge);
         let path = target(path, operation).replace("01a2155f-a03a-798f-a7c1-36e5163b19cc", &id);
         let bearer = key.as_ref().map(|key| format!("Bearer {key}"));
         let mut headers = vec![("content-type", "application/json")];
@@ -155,6 +166,11 @@ async fn the_examples_of_all_operations_work(service: &Service) {
         match name {
             "Users_Login" => {
                 (token, id) = (text(&reply["session"]["id"]), text(&reply["session"]["publicId"]));
+            }
+            "Users_EnrollTotp" => totp = factors::code(&text(&reply["secret"]), 0),
+            "Users_CreateRecoveryCodes" => {
+                recovery_code = text(&reply["recoveryCodes"][0]);
+                challenge = factors::challenge(service, "ada").await;
             }
             "Keys_Create" => {
                 id = text(&reply["key"]["id"]);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait as _, Statement};
 use usersd::pb::{
-    BatchReadRequest, CodePurpose, CreateOrRestoreRequest, DeleteRequest, DeleteSessionRequest,
-    DeleteSessionsRequest, ListKeyLogsRequest, ListLogsRequest, ListNamespacesRequest, ListRequest,
-    ListSessionsRequest, LogEvent, LoginRequest, LogoutRequest, PurgeRequest, ReadPrefsRequest, ReadRequest,
-    ReadSessionRequest, ReadTrashRequest, RestoreRequest, SearchRequest, SetPasswordRequest,
-    UpdatePasswordRequest, UpdatePrefsRequest, UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest,
-    UserStatus,
+    BatchReadRequest, CodePurpose, CompleteLoginRequest, CreateOrRestoreRequest, DeleteRequest,
+    DeleteSessionRequest, DeleteSessionsRequest, ListFactorsRequest, ListKeyLogsRequest, ListLogsRequest,
+    ListNamespacesRequest, ListRequest, ListSessionsRequest, LogEvent, LoginRequest, LogoutRequest,
+    PurgeRequest, ReadPrefsRequest, ReadRequest, ReadSessionRequest, ReadTrashRequest, RemoveTotpRequest,
+    RestoreRequest, SearchRequest, SetPasswordRequest, UpdatePasswordRequest, UpdatePrefsRequest,
+    UpdateRequest, UpdateStatusRequest, UpdateVerificationRequest, UserStatus,
 };
 
 use usersd::domain::list::Filters;
@@ -17,6 +17,7 @@ use usersd::domain::namespace::Namespace;
 use usersd::store::search::probes;
 
 use crate::codes::{NEW_EMAIL, PURPOSES, asking, code, digits, uses};
+use crate::factors;
 use crate::namespaces::{create_namespace, deletion, read_namespace};
 use crate::support::{Backend, PASSWORD, START, Service, ada, create, from, login, nth};
 
@@ -158,6 +159,7 @@ async fn call_everything(service: &Service) {
     sessions_and_logs(service).await;
     codes(service).await;
     namespaces(service).await;
+    second_factors(service).await;
     service.replica.ops.clean_up().await.unwrap();
     // With an idle limit there are more.
     let replica =
@@ -329,6 +331,24 @@ async fn namespaces(service: &Service) {
     replica.ops.delete_namespaces().await.unwrap();
 }
 
+async fn second_factors(service: &Service) {
+    factors::give_keys(service, &[1]);
+    let id = create(service, nth(1_000_001)).await.id;
+    let (secret, codes) = factors::confirm(service, &id).await;
+    service.clock.advance(std::time::Duration::from_secs(30));
+    let mut users = service.users();
+    for recovery_code in [String::new(), codes[0].clone()] {
+        let challenge = factors::challenge(service, "user1000001").await;
+        let now = service.clock.now().seconds() - START;
+        let totp = if recovery_code.is_empty() { factors::code(&secret, now) } else { String::new() };
+        let request = CompleteLoginRequest { challenge, totp, recovery_code, ..Default::default() };
+        users.complete_login(request).await.unwrap();
+        service.clock.advance(std::time::Duration::from_secs(30));
+    }
+    users.list_factors(ListFactorsRequest { user_id: id.clone() }).await.unwrap();
+    users.remove_totp(RemoveTotpRequest { user_id: id, ..RemoveTotpRequest::default() }).await.unwrap();
+}
+
 /// The plan, a line each. What only reads is run on PostgreSQL: its guesses alone do not show what it looks
 /// at.
 pub(crate) async fn explain(service: &Service, statement: &Statement) -> Vec<String> {
@@ -347,7 +367,16 @@ pub(crate) async fn explain(service: &Service, statement: &Statement) -> Vec<Str
 
 /// What is wrong with a plan.
 fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'static str> {
-    let tables = ["users", "sessions", "events", "idempotency_keys", "codes", "code_tries"];
+    let tables = [
+        "users",
+        "sessions",
+        "events",
+        "idempotency_keys",
+        "codes",
+        "code_tries",
+        "totp_factors",
+        "recovery_codes",
+    ];
     let scan = if backend == Backend::Sqlite { "SCAN " } else { "Seq Scan on " };
     let whole = |line: &String| {
         let rest = line.split_once(scan).map(|(_, rest)| rest.split(' ').next().unwrap_or_default());

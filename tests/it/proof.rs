@@ -21,7 +21,7 @@ crate::on_every_backend!(
     an_open_session_lets_its_user_through_while_others_fail,
     a_session_tells_when_and_how_its_user_authenticated,
     a_session_of_an_older_program_tells_when_it_began,
-    an_old_proof_does_not_pass_for_a_fresh_one,
+    max_age_refuses_an_older_authentication,
     logging_in_again_ends_the_session_that_is_replaced,
     only_a_session_of_the_same_user_is_replaced,
     a_lifetime_is_chosen_within_the_setting,
@@ -144,7 +144,7 @@ async fn a_session_of_an_older_program_tells_when_it_began(service: &Service) {
 }
 
 /// (R25) Also of a session that is in memory.
-async fn an_old_proof_does_not_pass_for_a_fresh_one(service: &Service) {
+async fn max_age_refuses_an_older_authentication(service: &Service) {
     create(service, ada()).await;
     let session = login(service, "ada").await;
     let replica = service.another(|config| config.cache.max_age = Duration::from_hours(1)).await;

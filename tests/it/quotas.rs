@@ -19,7 +19,7 @@ crate::on_every_backend!(
     a_limit_of_keys_is_exact,
     a_limit_of_calls_a_second_is_of_its_namespace,
     a_limit_of_the_settings_gives_way_to_one_of_the_namespace,
-    where_there_is_no_limit_nothing_is_asked,
+    without_a_limit_there_is_no_query,
 );
 
 /// Fails unless each answer is a success or names the limit; returns the successes.
@@ -151,7 +151,7 @@ async fn a_limit_of_the_settings_gives_way_to_one_of_the_namespace(service: &Ser
     }
 }
 
-async fn where_there_is_no_limit_nothing_is_asked(service: &Service) {
+async fn without_a_limit_there_is_no_query(service: &Service) {
     create_namespace(&service.replica, "shop", limits(Some(10), None)).await.unwrap();
     let statements = async |namespace: &str| {
         *service.replica.statements.lock().unwrap() = Some(Vec::new());

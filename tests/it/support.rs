@@ -33,7 +33,7 @@ use usersd::domain::password::{Password, PasswordHash};
 use usersd::domain::quota::Quotas;
 use usersd::domain::scope::Scopes;
 use usersd::domain::time::Timestamp;
-use usersd::hasher::{Hasher, HasherConfig};
+use usersd::hasher::{Hasher, HasherConfig, Peppers};
 use usersd::ops::{Operations, Rules, keys};
 use usersd::pb::keys_client::KeysClient;
 use usersd::pb::namespaces_client::NamespacesClient;
@@ -268,7 +268,8 @@ impl Replica {
             }
         });
         store.migrate().await.unwrap();
-        let hasher = Hasher::new(hashing(&config)).unwrap();
+        let peppers = Peppers::open(config.passwords.pepper.as_deref()).unwrap();
+        let hasher = Hasher::new(hashing(&config)).unwrap().with_peppers(peppers);
         let (rules, devices) =
             (Rules::from(&config), Devices::open(config.geoip.database.as_deref()).unwrap());
         let ops =

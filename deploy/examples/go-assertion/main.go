@@ -1,4 +1,4 @@
-// Verifies assertions of usersd, a line of the input each: assertion JWKS_ADDRESS ISSUER AUDIENCE.
+// Verifies assertions of usersd, one on each line of standard input: assertion JWKS_URL ISSUER AUDIENCE.
 package main
 
 import (
@@ -45,7 +45,7 @@ func verifier(address, issuer, audience string) (func(string) (*claims, error), 
 
 func main() {
 	if len(os.Args) != 4 {
-		log.Fatal("usage: assertion JWKS_ADDRESS ISSUER AUDIENCE")
+		log.Fatal("usage: assertion JWKS_URL ISSUER AUDIENCE")
 	}
 	verify, err := verifier(os.Args[1], os.Args[2], os.Args[3])
 	if err != nil {

@@ -1,4 +1,4 @@
-// Verifies assertions of usersd, a line of the input each: assertion.mjs JWKS_ADDRESS ISSUER AUDIENCE.
+// Verifies assertions of usersd, one on each line of standard input: assertion.mjs JWKS_URL ISSUER AUDIENCE.
 import { createInterface } from 'node:readline'
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
 

@@ -1,4 +1,4 @@
-"""Verifies assertions of usersd, a line of the input each: assertion.py JWKS_ADDRESS ISSUER AUDIENCE."""
+"""Verifies assertions of usersd, one on each line of standard input: assertion.py JWKS_URL ISSUER AUDIENCE."""
 
 import sys
 

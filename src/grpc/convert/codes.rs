@@ -57,7 +57,7 @@ fn purpose(number: i32) -> Option<CodePurpose> {
 }
 
 fn form(request: &pb::CreateCodeRequest, fields: &mut Fields) -> Option<CodeForm> {
-    let form = pb::CodeForm::try_from(request.form).map_err(|_| "is not a form of codes");
+    let form = pb::CodeForm::try_from(request.form).map_err(|_| "is not a known form");
     match fields.check("form", form)? {
         pb::CodeForm::Digits => {
             let length = if request.length == 0 {
@@ -132,7 +132,7 @@ fn entered(code: String, names: &Names, device: Option<pb::Device>, fields: &mut
     }
     let (code, user) = (EnteredCode::parse(code), user(names, fields));
     if matches!((&code, &user), (EnteredCode::Digits(_), Some(None))) {
-        fields.add("id", "or username or email is required with digits");
+        fields.add("id", "or username or email is required with a numeric code");
     }
     let device = device_of(device, fields)?;
     Some(CodeUse { code, user: user?, device })

@@ -12,9 +12,9 @@ use crate::pb;
 
 use super::{device_of, non_empty};
 
-/// The longest lifetime of an assertion, and the usual one.
-const MAX_ASSERTION: Duration = Duration::from_mins(5);
-const USUAL_ASSERTION: Duration = Duration::from_mins(1);
+/// The longest lifetime of an assertion, and the default.
+const MAX_ASSERTION_LIFETIME: Duration = Duration::from_mins(5);
+const DEFAULT_ASSERTION_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A session token that is needed. Whether it can be one of ours is the operation's to say.
 pub(in crate::grpc) fn token(raw: String) -> Result<String> {
@@ -107,13 +107,13 @@ pub(in crate::grpc) fn assertion_request(
     let mut fields = Fields::default();
     let token = fields.check("session_id", Some(session_id).filter(|id| !id.is_empty()).ok_or("is required"));
     let known = Some(audience).filter(|audience| audiences.contains(audience));
-    let audience = fields.check("audience", known.ok_or("is not one that the server issues assertions for"));
-    let lifetime = lifetime.map(|seconds| parse_lifetime(seconds, MAX_ASSERTION));
+    let audience = fields.check("audience", known.ok_or("is not one of the server's audiences"));
+    let lifetime = lifetime.map(|seconds| parse_lifetime(seconds, MAX_ASSERTION_LIFETIME));
     let lifetime = fields.check_optional("lifetime", lifetime);
     let (Some(token), Some(audience), Some(lifetime)) = (token, audience, lifetime) else {
         return Err(Error::Invalid(fields));
     };
-    Ok(AssertionRequest { token, audience, lifetime: lifetime.unwrap_or(USUAL_ASSERTION) })
+    Ok(AssertionRequest { token, audience, lifetime: lifetime.unwrap_or(DEFAULT_ASSERTION_LIFETIME) })
 }
 
 pub(in crate::grpc) fn session(session: Session, token: String) -> pb::Session {

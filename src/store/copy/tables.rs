@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The tables, those first that others refer to. The rest is made again: totals by triggers, the search index from
 /// the users; changes of keys are for servers that run.
-pub(super) const TABLES: [&str; 17] = [
+pub(super) const TABLES: [&str; 19] = [
     "users",
     "sessions",
     "events",
@@ -23,6 +23,8 @@ pub(super) const TABLES: [&str; 17] = [
     "code_tries",
     "namespaces",
     "namespaces_version",
+    "totp_factors",
+    "recovery_codes",
     "housekeeping",
     "secrets",
     "assertion_keys",

@@ -41,7 +41,7 @@ pub fn run(name: &str, words: &[&str], mut target: impl FnMut(&[u8])) -> Result<
     }
     let seconds = std::env::var_os(SECONDS).and_then(|text| text.to_str()?.parse().ok());
     let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut random = Random(if end.is_some() { u64::from(std::process::id()) << 20 | 1 } else { 0x5EED });
+    let mut random = Random(if end.is_some() { (u64::from(std::process::id()) << 20) | 1 } else { 0x5EED });
     for number in 0.. {
         if end.map_or(number == MUTATIONS, |end| Instant::now() >= end) {
             break;

@@ -238,7 +238,13 @@ pub(super) fn events(entry: &pb::LogEntry) -> Vec<&'static str> {
         | LogEvent::UserUnlocked
         | LogEvent::LockedOut
         | LogEvent::StatusUpdated
-        | LogEvent::LoginRefused => return Vec::new(),
+        | LogEvent::LoginRefused
+        | LogEvent::TotpEnrolled
+        | LogEvent::TotpConfirmed
+        | LogEvent::TotpRemoved
+        | LogEvent::RecoveryCodesCreated
+        | LogEvent::RecoveryCodeUsed
+        | LogEvent::FactorRefused => return Vec::new(),
     };
     vec![event]
 }

@@ -41,7 +41,7 @@ pub(super) fn float(
     } else if value.is_infinite() {
         out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
     } else if value == 0.0 && value.is_sign_negative() {
-        out.extend_from_slice(b"-0");
+        out.extend_from_slice(b"-0.0"); // readers take `-0` for an integer
     } else if value.fract() == 0.0 && value.abs() < EXACT {
         #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
         integer(out, value as i64);
