@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::domain::caller::Caller;
-use crate::domain::namespace::{Namespace, NamespaceRecord, NamespaceState};
+use crate::domain::namespace::{Namespace, NamespaceRecord};
 use crate::domain::quota::{LimitChanges, Quota, Quotas};
 use crate::error::Error;
 use crate::ops::namespaces;
@@ -184,7 +184,7 @@ async fn read(config: &Config, name: &Namespace) -> Result<ExitCode, Failure> {
     close(&store).await;
     let (record, usage) = found.map_err(failure)?;
     let created = if record.created.0 == 0 { "-".to_owned() } else { time(record.created) };
-    let mut lines = vec![("state", state(record.state).to_owned()), ("created", created)];
+    let mut lines = vec![("state", record.state.name().to_owned()), ("created", created)];
     let effective = record.limits.or(config.namespaces.limits());
     lines.extend(Quota::ALL.map(|quota| (quota.name(), effective.get(quota).unwrap_or(0).to_string())));
     let counts = [
@@ -205,15 +205,7 @@ async fn read(config: &Config, name: &Namespace) -> Result<ExitCode, Failure> {
 /// The state of a namespace and the limits of its own; `-` where the settings decide.
 fn line(record: &NamespaceRecord) -> String {
     let limit = |quota| record.limits.get(quota).map_or_else(|| "-".to_owned(), |limit| limit.to_string());
-    format!("{}\t{}", state(record.state), Quota::ALL.map(limit).join("\t"))
-}
-
-fn state(state: NamespaceState) -> &'static str {
-    match state {
-        NamespaceState::Implicit => "implicit",
-        NamespaceState::Active => "active",
-        NamespaceState::Deleting => "deleting",
-    }
+    format!("{}\t{}", record.state.name(), Quota::ALL.map(limit).join("\t"))
 }
 
 #[cfg(test)]

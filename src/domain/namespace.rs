@@ -55,6 +55,17 @@ pub enum NamespaceState {
     Deleting = 2,
 }
 
+impl NamespaceState {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Implicit => "implicit",
+            Self::Active => "active",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
 /// A namespace with its limits.
 #[derive(Clone, Debug)]
 pub struct NamespaceRecord {

@@ -33,7 +33,7 @@ impl Operations {
         name: Namespace,
         limits: Quotas,
     ) -> Result<NamespaceView> {
-        self.changed(create(&self.store, &self.clock, caller, name, limits).await?).await
+        self.changed(caller, create(&self.store, &self.clock, caller, name, limits).await?).await
     }
 
     /// Changes limits of a namespace.
@@ -47,7 +47,7 @@ impl Operations {
         name: &Namespace,
         changes: LimitChanges,
     ) -> Result<NamespaceView> {
-        self.changed(update(&self.store, &self.clock, caller, name, changes).await?).await
+        self.changed(caller, update(&self.store, &self.clock, caller, name, changes).await?).await
     }
 
     /// Begins to delete a namespace. This replica refuses every call in it before the reply.
@@ -56,7 +56,7 @@ impl Operations {
     ///
     /// [`Error::NamespaceNotFound`] if it holds nothing and was never created.
     pub async fn delete_namespace(&self, caller: &Caller, name: &Namespace) -> Result<NamespaceView> {
-        self.changed(delete(&self.store, &self.clock, caller, name).await?).await
+        self.changed(caller, delete(&self.store, &self.clock, caller, name).await?).await
     }
 
     /// A namespace and what it holds.
@@ -98,9 +98,11 @@ impl Operations {
         Ok(ListPage { rows, total: None, next })
     }
 
-    /// Has a change take effect here.
-    async fn changed(&self, record: NamespaceRecord) -> Result<NamespaceView> {
+    /// Has a change take effect here, and logs it.
+    async fn changed(&self, caller: &Caller, record: NamespaceRecord) -> Result<NamespaceView> {
         self.store.apply_namespace(record.clone()).await;
+        let (namespace, by, state) = (record.name.as_str(), &*caller.name, record.state.name());
+        tracing::info!(namespace, state, by, "namespace changed");
         Ok(self.view(record))
     }
 
@@ -205,7 +207,5 @@ async fn change(
     store::namespaces::write(&tx, &record).await?;
     store::events::append(&tx, caller, &Event::new(clock.now(), action, None).about(name.as_str())).await?;
     tx.commit().await?;
-    let (namespace, by) = (name.as_str(), &*caller.name);
-    tracing::info!(namespace, action = action.name(), by, "namespace changed");
     Ok(record)
 }
