@@ -26,11 +26,11 @@ fn of_users(method: &str) -> Option<Scope> {
     Some(match method {
         "Read" | "BatchRead" | "Search" | "List" | "ReadTrash" | "ListTrash" | "ReadPrefs" | "ListLogs"
         | "ListFactors" => Scope::UsersRead,
-        "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs" => Scope::UsersWrite,
+        "Create" | "Update" | "Delete" | "Restore" | "UpdatePassword" | "UpdatePrefs"
         // The code proves that the user consents, so these need no `users.admin`.
-        "VerifyEmail" | "ConfirmEmailChange" | "ResetPassword" => Scope::UsersWrite,
-        // Without the user's own proof they need more.
-        "EnrollTotp" | "ConfirmTotp" | "RemoveTotp" | "CreateRecoveryCodes" => Scope::UsersWrite,
+        | "VerifyEmail" | "ConfirmEmailChange" | "ResetPassword"
+        // Without the user's own proof they need it.
+        | "EnrollTotp" | "ConfirmTotp" | "RemoveTotp" | "CreateRecoveryCodes" => Scope::UsersWrite,
         // Operations that can take an account over or lose it.
         "CreateOrRestore" | "Purge" | "SetPassword" | "UpdateStatus" | "UpdateVerification" | "Unlock" => {
             Scope::UsersAdmin

@@ -1,6 +1,7 @@
 //! Second factors of users: enrolled, confirmed, removed.
 
 use crate::domain::caller::Caller;
+use crate::domain::email::Email;
 use crate::domain::event::{Action, Event};
 use crate::domain::password::Password;
 use crate::domain::scope::Scope;
@@ -8,6 +9,7 @@ use crate::domain::session::{Device, SessionToken};
 use crate::domain::totp::{Issuer, RecoveryCode, TotpEnrollment, TotpSecret};
 use crate::domain::user::{Account, User};
 use crate::domain::user_id::UserId;
+use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store::factors::StoredTotp;
 use crate::store::{self, Transaction};
@@ -85,8 +87,8 @@ impl Change for Enroll<'_> {
             return Err(Error::FactorExists);
         }
         ops.note_factor_change(tx, caller, request, Action::TotpEnrolled).await?;
-        let email = user.email.as_ref().map(|email| email.as_str());
-        let account = email.or(user.username.as_ref().map(|name| name.as_str())).unwrap_or_default();
+        let email = user.email.as_ref().map(Email::as_str);
+        let account = email.or(user.username.as_ref().map(Username::as_str)).unwrap_or_default();
         secret.expose(self.0, account).map_err(Error::internal)
     }
 }
