@@ -74,7 +74,7 @@ named_enum! {
         Password = "pwd",
         /// A code that was delivered to the user, which RFC 8176 has no name for: `otp` is one of an authenticator.
         Code = "code",
-        /// A one-time password or code, of a generator or sent to the user.
+        /// A one-time password of an authenticator.
         Otp = "otp",
         /// A recovery code.
         Recovery = "recovery",
