@@ -267,6 +267,12 @@ async fn fields_are_marked_as_required_where_a_call_without_them_fails(service: 
         ("Read", "id"),
         ("CreateOrRestore", "password"),
         ("Login", "username"),
+        ("CreateCode", "id"),
+        ("VerifyEmail", "id"),
+        ("ConfirmEmailChange", "id"),
+        ("ResetPassword", "id"),
+        ("LoginWithCode", "id"),
+        ("CompleteLogin", "totp"),
     ];
     let pool = DescriptorPool::decode(usersd::DESCRIPTOR_SET).unwrap();
     let mut refusals = 0;
