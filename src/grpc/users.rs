@@ -258,8 +258,8 @@ impl Users for UsersService {
     async fn verify_email(&self, request: Request<pb::VerifyEmailRequest>) -> Reply<pb::VerifyEmailResponse> {
         let caller = caller(&request)?;
         let pb::VerifyEmailRequest { code, id, username, email, device } = request.into_inner();
-        let used = convert::code_use(code, &[id, username, email], device)?;
-        let user = self.ops.verify_email(&caller, &used).await?;
+        let entered = convert::code_use(code, &[id, username, email], device)?;
+        let user = self.ops.verify_email(&caller, &entered).await?;
         Ok(Response::new(pb::VerifyEmailResponse { user: Some(user.into()) }))
     }
 
@@ -269,8 +269,8 @@ impl Users for UsersService {
     ) -> Reply<pb::ConfirmEmailChangeResponse> {
         let caller = caller(&request)?;
         let pb::ConfirmEmailChangeRequest { code, id, username, email, device } = request.into_inner();
-        let used = convert::code_use(code, &[id, username, email], device)?;
-        let user = self.ops.confirm_email_change(&caller, &used).await?;
+        let entered = convert::code_use(code, &[id, username, email], device)?;
+        let user = self.ops.confirm_email_change(&caller, &entered).await?;
         Ok(Response::new(pb::ConfirmEmailChangeResponse { user: Some(user.into()) }))
     }
 
@@ -279,8 +279,8 @@ impl Users for UsersService {
         request: Request<pb::ResetPasswordRequest>,
     ) -> Reply<pb::ResetPasswordResponse> {
         let caller = caller(&request)?;
-        let (used, new) = convert::password_reset(request.into_inner(), self.ops.policy())?;
-        let user = self.ops.reset_password(&caller, &used, new).await?;
+        let (entered, new) = convert::password_reset(request.into_inner(), self.ops.policy())?;
+        let user = self.ops.reset_password(&caller, &entered, new).await?;
         Ok(Response::new(pb::ResetPasswordResponse { user: Some(user.into()) }))
     }
 
@@ -289,8 +289,8 @@ impl Users for UsersService {
         request: Request<pb::LoginWithCodeRequest>,
     ) -> Reply<pb::LoginWithCodeResponse> {
         let caller = caller(&request)?;
-        let (used, wanted) = convert::code_login(request.into_inner(), self.ops.max_session_lifetime())?;
-        let (token, session) = self.ops.login_with_code(&caller, &used, wanted).await?;
+        let (entered, wanted) = convert::code_login(request.into_inner(), self.ops.max_session_lifetime())?;
+        let (token, session) = self.ops.login_with_code(&caller, &entered, wanted).await?;
         let session = convert::session(session, token.expose().to_owned());
         Ok(Response::new(pb::LoginWithCodeResponse { session: Some(session) }))
     }

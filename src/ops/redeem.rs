@@ -58,20 +58,20 @@ impl Operations {
     pub(super) async fn redeem<R: Redemption>(
         &self,
         caller: &Caller,
-        used: &CodeUse,
+        entered: &CodeUse,
         redemption: &R,
     ) -> Result<R::Output> {
-        let permit = match used.code {
+        let permit = match entered.code {
             EnteredCode::Digits(_) => Some(self.reserve_hash(caller)?),
             EnteredCode::Link(_) => None,
             EnteredCode::Malformed => return Err(Error::BadCode),
         };
-        let named = match &used.user {
+        let named = match &entered.user {
             Some(user) => self.find(caller, user).await?.map(|account| account.user.id),
             None => None,
         };
         let mut about = named.clone();
-        let (code, mut tried) = match (&used.code, &used.user, permit) {
+        let (code, mut tried) = match (&entered.code, &entered.user, permit) {
             (EnteredCode::Digits(digits), Some(user), Some(permit)) => {
                 let identifier = user.identifier();
                 let of = named.unwrap_or_else(|| self.throttle.stand_in(&identifier));
@@ -94,11 +94,11 @@ impl Operations {
         };
         let is_right = code.is_some();
         let done = match code {
-            Some(code) => self.take(caller, used, redemption, code, tried.as_mut()).await,
+            Some(code) => self.take(caller, entered, redemption, code, tried.as_mut()).await,
             None => Err(Error::BadCode),
         };
         let Err(verdict @ (Error::BadCode | Error::UserBlocked)) = done else { return done };
-        let event = Event::new(self.clock.now(), Action::CodeRefused, about).from(used.device.clone());
+        let event = Event::new(self.clock.now(), Action::CodeRefused, about).from(entered.device.clone());
         self.throttle
             .refuse_code(caller, tried, event.changing(0, vec![R::PURPOSE.name()]), is_right)
             .await?;
@@ -109,7 +109,7 @@ impl Operations {
     async fn take<R: Redemption>(
         &self,
         caller: &Caller,
-        used: &CodeUse,
+        entered: &CodeUse,
         redemption: &R,
         code: StoredCode,
         tried: Option<&mut DigitsReservation>,
@@ -130,7 +130,7 @@ impl Operations {
             return Err(Error::BadCode);
         }
         let renamed = User { email: code.new_email.clone(), username: None, ..user.clone() };
-        let right = RightCode { user, code, new_password, device: used.device.clone() };
+        let right = RightCode { user, code, new_password, device: entered.device.clone() };
         match redemption.act(self, caller, &tx, right).await {
             Ok(output) => match tried {
                 Some(tried) => tried.commit(tx).await.map(|()| output),

@@ -32,14 +32,14 @@ pub(super) fn own_session(field: &str, raw: &str, fields: &mut Fields) -> Option
 pub(super) fn session_request(
     device: Option<pb::Device>,
     lifetime: Option<i64>,
-    replaced: &str,
+    old_session: &str,
     longest: Duration,
     fields: &mut Fields,
 ) -> Option<SessionRequest> {
     let device = device_of(device, fields);
     let lifetime =
         fields.check_optional("lifetime", lifetime.map(|seconds| parse_lifetime(seconds, longest)));
-    let replaces = own_session("replace_session", replaced, fields);
+    let replaces = own_session("replace_session", old_session, fields);
     Some(SessionRequest { device: device?, lifetime: lifetime?, replaces: replaces? })
 }
 
