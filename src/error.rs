@@ -211,6 +211,7 @@ pub enum Error {
 
 impl Error {
     /// The code and the stable reason. One row a variant; this table is the whole mapping.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     pub fn kind(&self) -> (Code, ErrorReason) {
         match self {
             Self::Invalid(_) => (Code::InvalidArgument, ErrorReason::FieldInvalid),

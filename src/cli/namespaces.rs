@@ -53,6 +53,7 @@ pub(super) enum Step {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_field_names, reason = "flags are named as the limits are")]
 pub(super) struct LimitFlags {
     /// Most users, including those in the trash; for each flag, 0: no limit, `default`: as in the settings
     #[arg(long, value_name = "N")]
@@ -118,14 +119,14 @@ fn parse(name: &str, limits: &LimitFlags) -> Result<(Namespace, LimitChanges), F
         *change = match given.as_deref() {
             None => None,
             Some("default") => Some(None),
-            Some(text) => match text.parse::<u32>().ok().filter(|limit| *limit <= quota.max()) {
-                Some(limit) => Some(Some(limit)),
-                None => {
+            Some(text) => {
+                let limit = text.parse().ok().filter(|limit| *limit <= quota.max());
+                if limit.is_none() {
                     let flag = quota.name().replace('_', "-");
                     problems.0.push(format!("--{flag} must be `default` or 0 to {}", quota.max()));
-                    None
                 }
-            },
+                limit.map(Some)
+            }
         };
     }
     match parsed {

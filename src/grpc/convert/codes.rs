@@ -31,7 +31,7 @@ pub(in crate::grpc) fn new_code(request: pb::CreateCodeRequest) -> Result<NewCod
     let new_email = fields.check_optional("new_email", non_empty(&request.new_email).map(Email::parse));
     match purpose {
         Some(CodePurpose::EmailChange) if request.new_email.is_empty() => {
-            fields.add("new_email", "is required")
+            fields.add("new_email", "is required");
         }
         Some(CodePurpose::EmailChange) | None => {}
         Some(_) if request.new_email.is_empty() => {}

@@ -87,9 +87,9 @@ pub(in crate::grpc) fn session_to_read(
     request: pb::ReadSessionRequest,
 ) -> Result<(String, Option<Duration>)> {
     let mut fields = Fields::default();
-    let token =
-        fields.check("session_id", non_empty(&request.session_id).ok_or("is required")).map(str::to_owned);
-    let max_age = fields.check_optional("max_age", request.max_age.map(parse_max_age));
+    let pb::ReadSessionRequest { session_id, max_age } = request;
+    let token = fields.check("session_id", Some(session_id).filter(|id| !id.is_empty()).ok_or("is required"));
+    let max_age = fields.check_optional("max_age", max_age.map(parse_max_age));
     token.zip(max_age).ok_or(Error::Invalid(fields))
 }
 
