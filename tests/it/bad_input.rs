@@ -268,10 +268,6 @@ async fn fields_are_marked_as_required_where_a_call_without_them_fails(service: 
         ("CreateOrRestore", "password"),
         ("Login", "username"),
         ("CreateCode", "id"),
-        ("VerifyEmail", "id"),
-        ("ConfirmEmailChange", "id"),
-        ("ResetPassword", "id"),
-        ("LoginWithCode", "id"),
         ("CompleteLogin", "totp"),
     ];
     let pool = DescriptorPool::decode(usersd::DESCRIPTOR_SET).unwrap();
