@@ -1,5 +1,6 @@
 //! Deletion of namespaces: removes their rows in batches, on one replica at a time. If one stops, another continues.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::domain::caller::Caller;
@@ -33,39 +34,45 @@ impl Operations {
     ///
     /// Those of the database; rows removed so far stay removed.
     pub async fn delete_namespaces(&self) -> Result<()> {
-        for record in self.store.directory().deleting() {
-            let mut removed = 0;
-            let done = self.remove_rows(&record.name, &mut removed).await;
-            self.sweeps.note_namespace_rows(removed);
-            if removed > 0 {
-                tracing::info!(
-                    namespace = record.name.as_str(),
-                    rows = removed,
-                    "rows of a deleted namespace were removed"
-                );
+        let (mut finished, mut outcome) = (HashSet::new(), Ok(()));
+        loop {
+            // A batch of each in turn: neither a large one nor one that fails keeps the others waiting.
+            let mut turn = self.store.directory().deleting();
+            turn.retain(|record| !finished.contains(&record.name));
+            if turn.is_empty() {
+                return outcome;
             }
-            done?;
-            self.end_deletion(&record).await?;
+            for record in turn {
+                let more = self.remove_more(&record).await.unwrap_or_else(|error| {
+                    if outcome.is_ok() {
+                        outcome = Err(error);
+                    }
+                    false
+                });
+                if !more {
+                    finished.insert(record.name);
+                }
+            }
         }
-        Ok(())
     }
 
-    async fn remove_rows(&self, namespace: &Namespace, removed: &mut u64) -> Result<()> {
-        loop {
-            let begun = Instant::now();
-            let tx = self.store.begin_sweep().await?;
-            // Another replica may have ended the deletion, and the namespace begun again.
-            if store::namespaces::find(&tx, namespace).await?.state != NamespaceState::Deleting {
-                return Ok(());
-            }
-            let batch = store::deletion::remove(&tx, namespace, BATCH).await?;
-            tx.commit().await?;
-            *removed += batch;
-            if batch == 0 {
-                return Ok(());
-            }
-            pause_after(begun).await;
+    /// Removes a batch of rows, or ends the deletion where none is left. Returns true if there may be more.
+    async fn remove_more(&self, record: &NamespaceRecord) -> Result<bool> {
+        let begun = Instant::now();
+        let tx = self.store.begin_sweep().await?;
+        // Another replica may have ended the deletion, and the namespace begun again.
+        if store::namespaces::find(&tx, &record.name).await?.state != NamespaceState::Deleting {
+            return Ok(false);
         }
+        let removed = store::deletion::remove(&tx, &record.name, BATCH).await?;
+        tx.commit().await?;
+        self.sweeps.note_namespace_rows(removed);
+        if removed == 0 {
+            self.end_deletion(record).await?;
+            return Ok(false);
+        }
+        pause_after(begun).await;
+        Ok(true)
     }
 
     /// Frees the name of an empty namespace, if no call can add to it any more.

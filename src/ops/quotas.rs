@@ -34,8 +34,33 @@ impl Operations {
         caller: &Caller,
         quota: Quota,
     ) -> Result<()> {
-        let Some(limit) = self.quota(&caller.namespace, quota) else { return Ok(()) };
-        store::namespaces::lock_limits(tx, &caller.namespace).await?;
+        let limit = self.lock_quota(tx, caller, quota).await?;
+        self.check_locked(tx, caller, quota, limit).await
+    }
+
+    /// Keeps all others from adding to a namespace with a limit until the transaction ends. Returns the limit.
+    pub(super) async fn lock_quota(
+        &self,
+        tx: &store::Transaction,
+        caller: &Caller,
+        quota: Quota,
+    ) -> Result<Option<u32>> {
+        let limit = self.quota(&caller.namespace, quota);
+        if limit.is_some() {
+            store::namespaces::lock_limits(tx, &caller.namespace).await?;
+        }
+        Ok(limit)
+    }
+
+    /// Fails if the namespace, whose limit [`Operations::lock_quota`] returned, is full.
+    pub(super) async fn check_locked(
+        &self,
+        tx: &store::Transaction,
+        caller: &Caller,
+        quota: Quota,
+        limit: Option<u32>,
+    ) -> Result<()> {
+        let Some(limit) = limit else { return Ok(()) };
         let used = store::namespaces::used(tx, &caller.namespace, quota, self.clock.now()).await?;
         check(&caller.namespace, quota, limit, used)
     }

@@ -55,11 +55,11 @@ impl Operations {
         if authenticated.is_none() {
             self.check_second_factor(tx, caller, user, amr).await?;
         }
-        if let Some(replaced) = &wanted.replaces {
-            self.end_replaced(tx, caller, &user.id, replaced.digest()).await?;
-        }
-        self.end_oldest(tx, caller, &user.id).await?;
-        self.claim_quota(tx, caller, Quota::Sessions).await?;
+        // Before sessions are deleted, which locks their total: who has this lock waits for that one.
+        let limit = self.lock_quota(tx, caller, Quota::Sessions).await?;
+        let replaced = wanted.replaces.as_ref().map(|replaced| replaced.digest());
+        self.make_room(tx, caller, &user.id, replaced).await?;
+        self.check_locked(tx, caller, Quota::Sessions, limit).await?;
         let longest = self.rules.session_lifetime;
         let new = StoredSession {
             public_id: self.clock.new_id()?.to_string(),
@@ -78,31 +78,28 @@ impl Operations {
         Ok((token, session_of(user, new)))
     }
 
-    /// Ends the session that a new one replaces, if it is one of the user's.
-    async fn end_replaced(
+    /// Ends the session that a new one replaces, if it is one of the user's, and the oldest ones of a user who has as many as
+    /// a user may have, so that one more fits. A user who has far more loses some at each sign-in.
+    async fn make_room(
         &self,
         tx: &store::Transaction,
         caller: &Caller,
         user: &UserId,
-        digest: SecretDigest,
+        replaced: Option<SecretDigest>,
     ) -> Result<()> {
-        let replaced = store::sessions::find(tx, &caller.namespace, digest).await?;
-        let Some(replaced) = replaced.filter(|replaced| replaced.user == *user) else { return Ok(()) };
-        if store::sessions::delete(tx, &caller.namespace, digest).await? {
-            let event = Event::new(self.clock.now(), Action::SessionDeleted, Some(replaced.user));
-            store::events::append(tx, caller, &event.about(&replaced.public_id)).await?;
-        }
-        Ok(())
-    }
-
-    /// Ends the oldest sessions of a user who has as many as a user may have, so that one more fits. A user
-    /// who has far more loses some at each sign-in.
-    async fn end_oldest(&self, tx: &store::Transaction, caller: &Caller, user: &UserId) -> Result<()> {
-        let Some(others) = u64::from(self.rules.max_sessions).checked_sub(1) else { return Ok(()) };
         let (namespace, now) = (&caller.namespace, self.clock.now());
-        let ended =
-            store::sessions::delete_oldest(tx, namespace, user, self.open(), others, MAX_ENDED).await?;
-        for session in ended {
+        let replaced = match replaced {
+            Some(digest) => store::sessions::find(tx, namespace, digest).await?,
+            None => None,
+        };
+        let replaced = replaced.filter(|replaced| replaced.user == *user).map(|replaced| replaced.public_id);
+        let mut ended = Vec::from_iter(replaced.clone());
+        if let Some(others) = u64::from(self.rules.max_sessions).checked_sub(1) {
+            let (open, replaced) = (self.open(), replaced.as_deref());
+            let oldest = store::sessions::oldest(tx, namespace, user, open, replaced, others, MAX_ENDED);
+            ended.extend(oldest.await?);
+        }
+        for session in store::sessions::delete_these(tx, namespace, user, ended).await? {
             let event = Event::new(now, Action::SessionDeleted, Some(user.clone())).about(&session);
             store::events::append(tx, caller, &event).await?;
         }
@@ -232,9 +229,7 @@ impl Operations {
         if uuid::Uuid::try_parse(public_id).is_err() {
             return Err(Error::SessionNotFound);
         }
-        if store::sessions::delete_open(&tx, &caller.namespace, user, Some(public_id), self.open()).await?
-            == 0
-        {
+        if store::sessions::delete_open(&tx, &caller.namespace, user, public_id, self.open()).await? == 0 {
             return Err(Error::SessionNotFound);
         }
         store::events::append(&tx, caller, &event).await?;
@@ -248,11 +243,12 @@ impl Operations {
         let account = store::users::lock(&tx, &caller.namespace, user).await?;
         self.note_read_for_change(caller, user);
         account.ok_or(Error::UserNotFound)?;
-        let ended = store::sessions::delete_open(&tx, &caller.namespace, user, None, self.open()).await?;
-        // Those that ended by themselves are no longer anyone's to end, but go with them.
-        let others = store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;
+        let ended = store::sessions::count_of_user(&tx, &caller.namespace, user, self.open()).await?;
+        // Those that ended by themselves are no longer anyone's to end, but go with them. In one statement: the total of
+        // sessions is locked after all rows.
+        let removed = store::sessions::delete_of_user(&tx, &caller.namespace, user, None).await?;
         // An event in any case: a cache may have read one of them before it ended.
-        if ended + others > 0 {
+        if removed > 0 {
             store::events::append(&tx, caller, &event).await?;
         }
         tx.commit().await?;

@@ -160,14 +160,15 @@ impl LoadLimits {
         permits: &mut Permits,
     ) -> Result<()> {
         self.admitted.fetch_add(1, Ordering::Relaxed);
-        self.take_namespace_token(namespace, own)?;
-        if principal.is_anonymous() {
-            return Ok(());
+        if !principal.is_anonymous() {
+            let caller = principal.calls.acquire(self.caller_limit);
+            permits.caller = Some(self.check(LimitName::CallsPerCaller, caller)?);
+            let of_namespace = self.check(LimitName::CallsPerNamespace, self.namespaces.enter(namespace))?;
+            permits.namespace = Some(of_namespace);
+            self.take_token(principal)?;
         }
-        let caller = principal.calls.acquire(self.caller_limit);
-        permits.caller = Some(self.check(LimitName::CallsPerCaller, caller)?);
-        permits.namespace = Some(self.check(LimitName::CallsPerNamespace, self.namespaces.enter(namespace))?);
-        self.take_token(principal)
+        // Last: a call that is refused at its caller's limit takes nothing from the namespace's other callers.
+        self.take_namespace_token(namespace, own)
     }
 
     /// Takes a permit of all calls. Rejects immediately when there is none: queueing would only add latency.
@@ -213,5 +214,38 @@ impl LoadLimits {
         };
         permits.streams.extend([of_connection, self.check(LimitName::Streams, counter.acquire(limit))?]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::domain::key::AllowedNamespaces;
+    use crate::domain::scope::Scopes;
+    use crate::server::connection::Lifetimes;
+    use crate::server::connections::Connections;
+
+    #[tokio::test]
+    async fn a_call_refused_at_its_callers_limit_takes_nothing_from_the_namespace() {
+        let mut config = Config::default();
+        config.namespaces.max_calls_per_second = 1;
+        config.limits.calls_per_caller = 1;
+        let entry = Connections::new(&config)
+            .admit("192.0.2.1:1".parse().unwrap(), &CancellationToken::new())
+            .await
+            .unwrap();
+        let connection = Arc::new(Connection::new(entry, Lifetimes::new(&config)));
+        let (limits, shop) = (LoadLimits::new(&config), Namespace::parse("shop").unwrap());
+        let admit = |caller: &Principal, namespace: &Namespace| {
+            let mut permits = Permits::new(connection.begin());
+            limits.admit(caller, namespace, Quotas::default(), &mut permits).map(|()| permits)
+        };
+        let caller = |name| Principal::new(name, AllowedNamespaces::All, Scopes::ALL);
+        let (busy, other) = (caller("busy"), caller("other"));
+        let _open = admit(&busy, &Namespace::default()).unwrap();
+        assert!(matches!(admit(&busy, &shop), Err(Error::CallerLimited { .. })));
+        assert!(admit(&other, &shop).is_ok());
     }
 }

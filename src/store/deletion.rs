@@ -5,6 +5,8 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 use crate::domain::namespace::Namespace;
 use crate::error::{Error, Result};
 
+use super::keys;
+
 /// Every table with rows of tenants, in the order in which they are emptied: those before users that refer to them, so that
 /// a batch of users takes no others with it, and their totals last.
 pub const TABLES: [&str; 15] = [
@@ -28,6 +30,12 @@ pub const TABLES: [&str; 15] = [
 /// Removes rows of the namespace, at most `most` of one table. Returns how many; 0: there are none left.
 pub async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, most: u64) -> Result<u64> {
     for table in TABLES {
+        if table == "keys" {
+            if !keys::is_any(tx, namespace).await? {
+                continue;
+            }
+            keys::change(tx).await?;
+        }
         if table == "users" && tx.get_database_backend() == DbBackend::Sqlite {
             // In PostgreSQL their entries in the search index refer to them.
             let sql = format!(
@@ -56,18 +64,23 @@ pub async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, most: u64)
 
 /// Removes the API keys of the namespace: at most some thousand.
 pub async fn remove_keys(tx: &impl ConnectionTrait, namespace: &Namespace) -> Result<u64> {
+    // Before the rows, as whoever makes or revokes a key.
+    keys::change(tx).await?;
     execute(tx, "DELETE FROM keys WHERE namespace = $1", namespace).await
 }
 
 /// Returns true if a transaction of a server began so long ago and goes on: it may belong to a call that was admitted before
 /// the namespace began to be deleted. On SQLite none does while this one writes.
+///
+/// The age of a transaction of another role is not shown without `pg_read_all_stats`: it counts as old.
 pub async fn has_older_transactions(tx: &impl ConnectionTrait, seconds: u64) -> Result<bool> {
     if tx.get_database_backend() == DbBackend::Sqlite {
         return Ok(false);
     }
     let sql = format!(
-        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'usersd' \
-         AND xact_start < clock_timestamp() - interval '{seconds} seconds' AND pid <> pg_backend_pid()"
+        "SELECT COUNT(*) FROM pg_stat_activity a WHERE datname = current_database() AND application_name = 'usersd' \
+         AND pid <> pg_backend_pid() AND (xact_start < clock_timestamp() - interval '{seconds} seconds' \
+           OR state IS NULL AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'virtualxid'))"
     );
     let row = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
     let row = row.ok_or_else(|| Error::internal("a count has no row"))?;

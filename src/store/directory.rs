@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::domain::namespace::{Namespace, NamespaceRecord, NamespaceState};
 use crate::domain::quota::Quotas;
+use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
 use super::Store;
@@ -53,6 +54,12 @@ impl Directory {
         let known = self.known();
         let deleting = |record: &&NamespaceRecord| record.state == NamespaceState::Deleting;
         known.records.values().filter(deleting).cloned().collect()
+    }
+
+    /// Returns true if the namespace was deleted since its record was last read, also if it was created again meanwhile.
+    fn was_deleted(&self, record: &NamespaceRecord) -> bool {
+        let known = self.find(&record.name, |known| known.deleted).unwrap_or(Timestamp(0));
+        record.state != NamespaceState::Active || record.deleted != known
     }
 
     fn find<T>(&self, namespace: &Namespace, of: impl FnOnce(&NamespaceRecord) -> T) -> Option<T> {
@@ -123,9 +130,9 @@ impl Store {
         Ok(())
     }
 
-    /// Applies records, and empties the cache first: it may hold entries of a deleted namespace whose name is used again.
+    /// Applies records. Empties the cache first where a namespace was deleted: its name may be used again.
     fn put_namespaces(&self, records: Vec<NamespaceRecord>, complete: bool, read: Option<(i64, Instant)>) {
-        if !records.is_empty() {
+        if complete || records.iter().any(|record| self.directory.was_deleted(record)) {
             self.coherence.note_everyone();
         }
         self.directory.apply(records, complete, read);

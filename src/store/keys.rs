@@ -79,6 +79,11 @@ pub async fn of(db: &impl ConnectionTrait, namespaces: &AllowedNamespaces) -> Re
     rows.all(db).await?.into_iter().map(Key::try_from).collect()
 }
 
+/// Returns true if a namespace has keys, expired or not.
+pub async fn is_any(db: &impl ConnectionTrait, namespace: &Namespace) -> Result<bool> {
+    Ok(count(db, Entity::find().filter(Column::Namespace.eq(namespace.as_str())).limit(1)).await? > 0)
+}
+
 /// Counts the keys of a namespace that have not expired at `now`.
 pub async fn count_of(
     db: &impl ConnectionTrait,

@@ -60,10 +60,10 @@ impl MigratorTrait for Migrator {
 /// number only has to be the same in all of them.
 const LOCK: i64 = 0x7573_6572_7364;
 
-/// Writers of older replicas lock users or keys first and events second, migrations in any order: without this, each could
-/// wait for the other.
+/// Writers of older replicas lock users or keys first, and sessions and events second, migrations in any order: without this,
+/// each could wait for the other. They lock a user by SELECT FOR UPDATE, which only EXCLUSIVE keeps out; reads go on.
 const LOCK_OUT_WRITERS: &str = "DO $$ BEGIN
-  IF to_regclass('users') IS NOT NULL THEN LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE; END IF;
+  IF to_regclass('users') IS NOT NULL THEN LOCK TABLE users IN EXCLUSIVE MODE; END IF;
   IF to_regclass('keys') IS NOT NULL THEN LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE; END IF;
 END $$";
 

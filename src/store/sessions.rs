@@ -196,48 +196,66 @@ pub async fn delete(tx: &impl ConnectionTrait, namespace: &Namespace, digest: Se
     Ok(done.rows_affected > 0)
 }
 
-/// Ends the open sessions of a user, or the one that `public_id` names. How many.
+/// Ends the open session of a user that `public_id` names. How many.
 pub async fn delete_open(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
-    public_id: Option<&str>,
+    public_id: &str,
     open: OpenAt,
 ) -> Result<u64> {
-    let named = public_id.map(|name| Column::PublicId.eq(name));
-    let these = open_of(namespace, user, open).add_option(named);
-    Ok(session::Entity::delete_many().filter(these).exec(tx).await?.rows_affected)
+    let this = open_of(namespace, user, open).add(Column::PublicId.eq(public_id));
+    Ok(session::Entity::delete_many().filter(this).exec(tx).await?.rows_affected)
 }
 
-/// Ends the oldest open sessions of a user who has more than `keep` of them, at most `most`. Returns their
-/// public ids, the oldest first.
+/// The public ids of the oldest open sessions of a user who has more than `keep` of them beside `except`: as many as are too
+/// many, at most `most`, the oldest first.
 ///
 /// Reads at most `keep` + 2 `most` rows, however many there are.
-pub async fn delete_oldest(
+pub async fn oldest(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
     open: OpenAt,
+    except: Option<&str>,
     keep: u64,
     most: u64,
 ) -> Result<Vec<String>> {
     // Public ids begin with the time.
     let ids = || session::Entity::find().select_only().column(Column::PublicId);
-    let open = || ids().filter(open_of(namespace, user, open));
+    let others =
+        open_of(namespace, user, open).add_option(except.map(|session| Column::PublicId.ne(session)));
+    let open = || ids().filter(others.clone());
     let beyond = open().order_by_desc(Column::PublicId).offset(keep).limit(most);
     let beyond = tx.query_all(&beyond.into_query()).await?.len();
     if beyond == 0 {
         return Ok(Vec::new());
     }
-    let oldest = open().order_by_asc(Column::PublicId).limit(beyond as u64);
-    let oldest: Vec<String> = oldest.into_tuple().all(tx).await?;
-    session::Entity::delete_many()
-        .filter(Column::Namespace.eq(namespace.as_str()))
-        .filter(Column::UserId.eq(user.as_str()))
-        .filter(Column::PublicId.is_in(&oldest))
-        .exec(tx)
-        .await?;
-    Ok(oldest)
+    Ok(open().order_by_asc(Column::PublicId).limit(beyond as u64).into_tuple().all(tx).await?)
+}
+
+/// Ends sessions of a user by their public ids. Returns those that were there, in the same order.
+///
+/// Locks their rows first: with one statement for each, a later row could be locked by one who waits for the total of
+/// sessions, which the first statement has locked.
+pub async fn delete_these(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    mut public_ids: Vec<String>,
+) -> Result<Vec<String>> {
+    if public_ids.is_empty() {
+        return Ok(public_ids);
+    }
+    let these = Condition::all()
+        .add(Column::Namespace.eq(namespace.as_str()))
+        .add(Column::UserId.eq(user.as_str()))
+        .add(Column::PublicId.is_in(&public_ids));
+    let found = session::Entity::find().select_only().column(Column::PublicId).filter(these.clone());
+    let found: Vec<String> = found.lock_exclusive().into_tuple().all(tx).await?;
+    session::Entity::delete_many().filter(these).exec(tx).await?;
+    public_ids.retain(|id| found.contains(id));
+    Ok(public_ids)
 }
 
 /// Ends all sessions of a user but `keep`. How many.

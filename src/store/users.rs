@@ -12,7 +12,7 @@ use sea_orm::{
 };
 
 use crate::domain::email::Email;
-use crate::domain::namespace::Namespace;
+use crate::domain::namespace::{Namespace, NamespaceState};
 use crate::domain::password::PasswordHash;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Account, User};
@@ -290,7 +290,8 @@ pub async fn exists(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserI
     Ok(unique(db, key).await?.is_some())
 }
 
-/// Users of any namespace that are in the trash since before `cutoff`, oldest first, at most `most`.
+/// Users that are in the trash since before `cutoff`, oldest first, at most `most`: of any namespace but those that are being
+/// deleted.
 pub async fn trashed_before(
     db: &impl ConnectionTrait,
     cutoff: Timestamp,
@@ -301,6 +302,10 @@ pub async fn trashed_before(
         .columns([Column::Namespace, Column::Id])
         .filter(in_trash())
         .filter(Column::Deleted.lt(cutoff.0))
+        .filter(Expr::cust(format!(
+            "users.namespace NOT IN (SELECT namespace FROM namespaces WHERE state = {})",
+            NamespaceState::Deleting as i16
+        )))
         .order_by_asc(Column::Deleted)
         .limit(most)
         .into_tuple()

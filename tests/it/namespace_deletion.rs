@@ -8,7 +8,7 @@ use usersd::domain::scope::Scopes;
 use usersd::pb::{
     CreateKeyRequest, ListRequest, LoginRequest, NamespaceState, ReadSessionRequest, UpdateNamespaceRequest,
 };
-use usersd::store::deletion::TABLES;
+use usersd::store::deletion::{TABLES, has_older_transactions};
 
 use crate::namespaces::{create_namespace, deletion, limits, read_namespace, with_key};
 use crate::process::Process;
@@ -22,6 +22,10 @@ crate::on_every_backend!(
     the_name_is_free_when_nobody_can_add_to_it_any_more,
     a_session_of_before_opens_nothing_in_a_namespace_of_the_same_name,
     a_server_that_is_killed_goes_on_after_its_restart,
+    one_that_fails_does_not_keep_others_nor_their_trash,
+    keys_are_locked_after_their_version,
+    an_open_transaction_of_any_role_is_noticed,
+    a_change_of_limits_leaves_the_cache_alone,
 );
 
 async fn delete_namespace(replica: &Replica, name: &str) -> Result<(), Status> {
@@ -271,4 +275,90 @@ async fn a_server_that_is_killed_goes_on_after_its_restart(service: &Service) {
     until(async || rows(service, "shop").await.is_empty()).await;
     assert_eq!(rows(service, "neighbour").await, before);
     process.kill().await;
+}
+
+async fn one_that_fails_does_not_keep_others_nor_their_trash(service: &Service) {
+    service.execute(&user_rows(service.backend, "stuck", 1)).await;
+    service.execute("UPDATE users SET id = 'id004000', deleted = 1 WHERE namespace = 'stuck'").await;
+    service.execute(obstacle(service.backend)).await;
+    delete_namespace(&service.replica, "stuck").await.unwrap();
+    let due = async || {
+        let cutoff = service.clock.now();
+        usersd::store::users::trashed_before(service.replica.store.reader(), cutoff, 1).await.unwrap()
+    };
+    assert!(due().await.is_empty(), "what is being deleted is not purged");
+    for name in ["a", "shop", "z"] {
+        service.execute(&user_rows(service.backend, name, 1)).await;
+        delete_namespace(&service.replica, name).await.unwrap();
+    }
+    service.replica.ops.delete_namespaces().await.unwrap_err();
+    assert_eq!(service.number("SELECT count(*) FROM users").await, 1);
+    let user = service.users().create(from("default", ada())).await.unwrap().into_inner().user.unwrap();
+    let deletion = usersd::pb::DeleteRequest { id: user.id, ..Default::default() };
+    service.users().delete(deletion).await.unwrap();
+    service.clock.advance(Duration::from_secs(1));
+    assert_eq!(due().await.len(), 1);
+}
+
+async fn keys_are_locked_after_their_version(service: &Service) {
+    service.key("shop", Scopes::ALL).await;
+    let noted = async |doing: &mut (dyn Future<Output = ()> + Unpin)| {
+        *service.replica.statements.lock().unwrap() = Some(Vec::new());
+        doing.await;
+        let noted = service.replica.statements.lock().unwrap().take().unwrap();
+        let position = |begin: &str| noted.iter().position(|statement| statement.sql.starts_with(begin));
+        assert!(position("UPDATE keys_version").unwrap() < position("DELETE FROM keys WHERE").unwrap());
+    };
+    noted(&mut Box::pin(async { delete_namespace(&service.replica, "shop").await.unwrap() })).await;
+    service.key("late", Scopes::ALL).await;
+    noted(&mut Box::pin(async {
+        let tx = service.replica.store.begin_as_server().await.unwrap();
+        let late = usersd::domain::namespace::Namespace::parse("late").unwrap();
+        assert_eq!(usersd::store::deletion::remove(&tx, &late, 50).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+    }))
+    .await;
+}
+
+async fn an_open_transaction_of_any_role_is_noticed(service: &Service) {
+    if service.backend == Backend::Sqlite {
+        return;
+    }
+    let mut options = sea_orm::ConnectOptions::new(service.url());
+    options.max_connections(1);
+    let other = sea_orm::Database::connect(options).await.unwrap();
+    other.execute_unprepared("SET application_name = 'usersd'; BEGIN; SELECT 1").await.unwrap();
+    // The second role sees no time of other roles.
+    let is_seen = async |role: &str| {
+        let tx = service.replica.store.begin_as_server().await.unwrap();
+        tx.execute_unprepared(&format!("SET LOCAL ROLE {role}")).await.unwrap();
+        has_older_transactions(&tx, 0).await.unwrap()
+    };
+    // Its own transactions end by themselves: only that one stays.
+    service.replica.stop.cancel();
+    until(async || service.replica.running.is_finished()).await;
+    assert!(is_seen("NONE").await);
+    assert!(is_seen("pg_signal_backend").await);
+    other.execute_unprepared("COMMIT").await.unwrap();
+    until(async || !is_seen("NONE").await).await;
+    until(async || !is_seen("pg_signal_backend").await).await;
+    other.close().await.unwrap();
+}
+
+async fn a_change_of_limits_leaves_the_cache_alone(service: &Service) {
+    let token = fill(service, "shop").await;
+    let is_cached = async || {
+        let request = ReadSessionRequest { session_id: token.clone(), ..Default::default() };
+        *service.replica.statements.lock().unwrap() = Some(Vec::new());
+        service.users().read_session(from("shop", request)).await.unwrap();
+        let noted = service.replica.statements.lock().unwrap().take().unwrap();
+        !noted.iter().any(|statement| statement.sql.contains("\"sessions\".\"public_id\""))
+    };
+    until(is_cached).await;
+    create_namespace(&service.replica, "other", limits(Some(1), None)).await.unwrap();
+    let request = UpdateNamespaceRequest { name: "other".into(), limits: Some(limits(Some(2), None)) };
+    service.replica.namespaces().update_namespace(request).await.unwrap();
+    assert!(is_cached().await);
+    delete_namespace(&service.replica, "other").await.unwrap();
+    assert!(!is_cached().await);
 }

@@ -16,6 +16,8 @@ crate::on_every_backend!(
     a_limit_of_users_is_exact_whoever_creates_at_the_same_time,
     users_in_the_trash_count,
     a_limit_of_sessions_is_exact_and_a_refused_log_in_is_no_failure,
+    a_log_in_that_replaces_a_session_waits_with_nothing_locked_and_fits_at_the_limit,
+    sessions_are_locked_before_their_total,
     a_limit_of_keys_is_exact,
     a_limit_of_calls_a_second_is_of_its_namespace,
     a_limit_of_the_settings_gives_way_to_one_of_the_namespace,
@@ -97,6 +99,67 @@ async fn a_limit_of_sessions_is_exact_and_a_refused_log_in_is_no_failure(service
     service.users().delete_sessions(from("shop", ending)).await.unwrap();
     let answers = join_all((0..8).map(login)).await;
     assert_eq!(accepted(answers, "max_sessions"), 3);
+}
+
+fn replacing(session: &str) -> LoginRequest {
+    LoginRequest {
+        username: "ada".into(),
+        password: PASSWORD.into(),
+        replace_session: session.into(),
+        ..LoginRequest::default()
+    }
+}
+
+/// The order of the statements by what they lock first; every deadlock would need another order in one of two calls.
+async fn a_log_in_that_replaces_a_session_waits_with_nothing_locked_and_fits_at_the_limit(service: &Service) {
+    create_namespace(&service.replica, "shop", limits(None, Some(1))).await.unwrap();
+    service.users().create(from("shop", ada())).await.unwrap();
+    let login = async |session: &str| {
+        service.users().login(from("shop", replacing(session))).await.map(|reply| {
+            let session = reply.into_inner().session.unwrap();
+            session.id
+        })
+    };
+    let first = login("").await.unwrap();
+    assert_refused(&login("").await.unwrap_err(), Code::ResourceExhausted, "QUOTA_EXCEEDED");
+    *service.replica.statements.lock().unwrap() = Some(Vec::new());
+    let second = login(&first).await.unwrap();
+    let noted = service.replica.statements.lock().unwrap().take().unwrap();
+    assert_ne!(first, second);
+    assert_eq!(service.number("SELECT count(*) FROM sessions").await, 1);
+    let position = |begin: &str| noted.iter().position(|statement| statement.sql.starts_with(begin));
+    let deleted = position("DELETE FROM \"sessions\"").unwrap();
+    if service.backend == Backend::Postgres {
+        assert!(position("SELECT pg_advisory_xact_lock($1)").unwrap() < deleted);
+    }
+}
+
+async fn sessions_are_locked_before_their_total(service: &Service) {
+    let replica = service.another(|config| config.sessions.max_per_user = 2).await;
+    let user = replica.users.clone().create(ada()).await.unwrap().into_inner().user.unwrap();
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let reply = service.users().login(replacing("")).await.unwrap();
+        tokens.push(reply.into_inner().session.unwrap().id);
+    }
+    service.users().login(replacing("")).await.unwrap();
+    let deletions = |noted: &[sea_orm::Statement]| {
+        noted.iter().filter(|statement| statement.sql.starts_with("DELETE FROM \"sessions\"")).count()
+    };
+    // One session is replaced and one is too many.
+    *replica.statements.lock().unwrap() = Some(Vec::new());
+    replica.users.clone().login(replacing(&tokens[1])).await.unwrap();
+    let noted = replica.statements.lock().unwrap().take().unwrap();
+    assert_eq!(deletions(&noted), 1, "the total is locked before the rows of a second deletion");
+    assert_eq!(service.number("SELECT count(*) FROM sessions").await, 2);
+    assert_eq!(service.number("SELECT count(*) FROM events WHERE action = 'SESSION_DELETED'").await, 2);
+
+    *replica.statements.lock().unwrap() = Some(Vec::new());
+    let ending = DeleteSessionsRequest { user_id: user.id, ..Default::default() };
+    let ended = replica.users.clone().delete_sessions(ending).await.unwrap();
+    assert_eq!(ended.into_inner().deleted, 2);
+    let noted = replica.statements.lock().unwrap().take().unwrap();
+    assert_eq!(deletions(&noted), 1);
 }
 
 async fn a_limit_of_keys_is_exact(service: &Service) {
