@@ -138,7 +138,7 @@ impl Operations {
         self.redeem(caller, used, &ConfirmEmailChange).await
     }
 
-    /// Sets a new password, ends all sessions and resets what was counted of failed log-ins.
+    /// Sets a new password, ends all sessions and resets what was counted of failed log-ins and of wrong numeric codes.
     ///
     /// # Errors
     ///
@@ -212,6 +212,7 @@ struct ResetPassword(Password);
 
 impl Redemption for ResetPassword {
     const PURPOSE: CodePurpose = CodePurpose::PasswordReset;
+    const RESETS_DIGITS: bool = true;
     type Output = User;
 
     fn new_password(&self) -> Option<&Password> {

@@ -27,6 +27,10 @@ pub(super) struct RightCode {
 /// The operation that a code is for.
 pub(super) trait Redemption: Sync {
     const PURPOSE: CodePurpose;
+
+    /// True if wrong digits of before count no more.
+    const RESETS_DIGITS: bool = false;
+
     type Output: Send;
 
     /// The password that it sets.
@@ -146,7 +150,10 @@ impl Operations {
         let account = store::users::lock(&tx, namespace, &code.user).await?;
         self.note_read_for_change(caller, &code.user);
         let user = recheck_code(account, code)?;
-        if let Some(tried) = &tried {
+        // Before the code's row is locked, and all rows at once: see `throttle::digits`.
+        if R::RESETS_DIGITS {
+            self.throttle.reset_digits(&tx, caller, &user, tried.as_deref()).await?;
+        } else if let Some(tried) = &tried {
             tried.refund_in(&tx).await?;
         }
         if !store::codes::take(&tx, namespace, code).await? {

@@ -14,6 +14,7 @@ use crate::domain::code::{CodePurpose, StoredCode};
 use crate::domain::event::Event;
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
+use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store::{self, Transaction, events};
@@ -102,6 +103,32 @@ impl Throttle {
 
     fn digits_of_account(&self, user: &UserId) -> BucketKey {
         self.keyer.key("digits of account", &[user.as_str().as_bytes()])
+    }
+
+    /// Resets what was counted for a user of wrong digits, under each of the user's names; with `tried`, that attempt, too.
+    pub(crate) async fn reset_digits(
+        &self,
+        tx: &impl ConnectionTrait,
+        caller: &Caller,
+        user: &User,
+        tried: Option<&DigitsReservation>,
+    ) -> Result<()> {
+        let names = LoginIdentifier::all_of(user);
+        let keys =
+            names.iter().map(|name| self.digits_of_name(name)).chain([self.digits_of_account(&user.id)]);
+        let keys = keys.chain(tried.into_iter().flat_map(|tried| tried.keys.iter().copied()));
+        let mut values: Vec<Value> = vec![caller.namespace.as_str().into()];
+        values.extend(keys.map(|key| Value::from(key.to_vec())));
+        let marks: Vec<String> = (2..=values.len()).map(|n| format!("${n}")).collect();
+        let backend = tx.get_database_backend();
+        let lock = if backend == sea_orm::DbBackend::Postgres { " FOR UPDATE" } else { "" };
+        let sql = format!(
+            "DELETE FROM code_tries WHERE (namespace, mark) IN (SELECT namespace, mark FROM code_tries \
+             WHERE namespace = $1 AND mark IN ({}) ORDER BY mark{lock})",
+            marks.join(", ")
+        );
+        tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+        Ok(())
     }
 
     async fn reserve_digits_now(

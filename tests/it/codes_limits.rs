@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use usersd::pb::{
-    CodeForm, CodePurpose, CreateCodeRequest, CreateRequest, Device, LoginWithCodeRequest, UpdateRequest,
+    CodeForm, CodePurpose, CreateCodeRequest, CreateRequest, Device, LoginWithCodeRequest, UnlockRequest,
+    UpdateRequest,
 };
 
 use crate::codes::{
@@ -23,6 +24,7 @@ crate::on_every_backend!(
     guesses_side_by_side_are_all_counted,
     abandoned_attempts_are_refunded,
     an_attempt_that_has_its_verdict_is_not_refunded,
+    a_reset_and_an_unlock_forget_wrong_digits,
     creation_is_limited_by_ip_address_then_by_identifier,
     known_and_unknown_users_cost_and_tell_the_same,
     a_code_is_used_replaced_and_voided_at_the_same_moment,
@@ -184,6 +186,42 @@ async fn abandoned_attempts_are_refunded(service: &Service) {
 async fn an_attempt_that_has_its_verdict_is_not_refunded(service: &Service) {
     let judge = async { service.execute("UPDATE code_tries SET times = '[1]'").await };
     assert_eq!(abandon(service, judge).await, 1);
+}
+
+/// (R16)
+async fn a_reset_and_an_unlock_forget_wrong_digits(service: &Service) {
+    let user = create(service, ada()).await;
+    let by_name = async |code: &str, username: &str, email: &str| {
+        let (code, username, email) = (code.into(), username.into(), email.into());
+        let request = LoginWithCodeRequest { code, username, email, ..LoginWithCodeRequest::default() };
+        service.users().login_with_code(request).await.map(|_| ())
+    };
+    for by_reset in [true, false] {
+        for n in 0..10 {
+            let code = code(service, digits(CodePurpose::Login)).await;
+            let name = if n % 2 == 0 { ("ada", "") } else { ("", "ada@example.com") };
+            let status = by_name(&wrong(&code), name.0, name.1).await.unwrap_err();
+            assert_refused(&status, Code::Unauthenticated, "BAD_CODE");
+        }
+        assert_eq!(service.number("SELECT count(*) FROM code_tries").await, 3);
+        let right = code(service, digits(CodePurpose::Login)).await;
+        assert_bad(service, CodePurpose::Login, &right).await;
+        if by_reset {
+            let link = code(service, asking(CodePurpose::PasswordReset)).await;
+            uses(service, CodePurpose::PasswordReset, &link).await.unwrap();
+        } else {
+            service.users().unlock(UnlockRequest { id: user.id.clone() }).await.unwrap();
+        }
+        assert_eq!(service.number("SELECT count(*) FROM code_tries").await, 0);
+        let right = code(service, digits(CodePurpose::Login)).await;
+        uses(service, CodePurpose::Login, &right).await.unwrap();
+        service.execute("DELETE FROM attempts; DELETE FROM code_tries").await;
+    }
+    // Also with the digits that reset the password.
+    let code = code(service, digits(CodePurpose::PasswordReset)).await;
+    assert_bad(service, CodePurpose::PasswordReset, &wrong(&code)).await;
+    uses(service, CodePurpose::PasswordReset, &code).await.unwrap();
+    assert_eq!(service.number("SELECT count(*) FROM code_tries").await, 0);
 }
 
 async fn creation_is_limited_by_ip_address_then_by_identifier(service: &Service) {
