@@ -91,7 +91,7 @@ impl Operations {
             }
         };
         let now = self.clock.now();
-        let stored = StoredCode {
+        let mut stored = StoredCode {
             user: user.as_ref().map_or_else(|| self.throttle.stand_in(&identifier), |user| user.id.clone()),
             purpose: new.purpose,
             secret,
@@ -102,6 +102,12 @@ impl Operations {
         let event = Event::new(now, Action::CodeCreated, user.map(|user| user.id));
         let event = event.changing(0, vec![new.purpose.name()]).from(new.device);
         let tx = self.store.begin(caller).await?;
+        // A placeholder finds no row by the same statement. A code for a user who was deleted or changed since is as good as
+        // one for nobody.
+        let live = store::users::lock(&tx, &caller.namespace, &stored.user).await?;
+        if live.is_none_or(|live| Binding::of(&live.user) != stored.bound) {
+            stored.user = self.throttle.stand_in(&identifier);
+        }
         store::codes::replace(&tx, &caller.namespace, &stored).await?;
         store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;

@@ -13,7 +13,7 @@ use usersd::pb::{
 use crate::codes::{
     NEW_EMAIL, PURPOSES, asking, assert_bad, code, code_on, digits, of_namespace, use_on, uses,
 };
-use crate::steps::{assert_alike, read};
+use crate::steps::{assert_alike, delete, read, restore};
 use crate::support::{Service, ada, assert_refused, create, during_the_hash, nth, reason, until};
 
 crate::on_every_backend!(
@@ -25,6 +25,7 @@ crate::on_every_backend!(
     abandoned_attempts_are_refunded,
     an_attempt_that_has_its_verdict_is_not_refunded,
     a_reset_and_an_unlock_forget_wrong_digits,
+    a_code_made_while_its_user_is_deleted_is_void,
     creation_is_limited_by_ip_address_then_by_identifier,
     known_and_unknown_users_cost_and_tell_the_same,
     a_code_is_used_replaced_and_voided_at_the_same_moment,
@@ -222,6 +223,25 @@ async fn a_reset_and_an_unlock_forget_wrong_digits(service: &Service) {
     assert_bad(service, CodePurpose::PasswordReset, &wrong(&code)).await;
     uses(service, CodePurpose::PasswordReset, &code).await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM code_tries").await, 0);
+}
+
+/// The code that a call made while the user was deleted opens nothing when the user is back.
+async fn a_code_made_while_its_user_is_deleted_is_void(service: &Service) {
+    let user = create(service, ada()).await;
+    let mut users = service.users();
+    let late = async move {
+        let made = users.create_code(digits(CodePurpose::Login)).await?.into_inner();
+        Err(Status::aborted(made.code))
+    };
+    let meanwhile = async {
+        delete(service, &user.id).await;
+    };
+    let made = during_the_hash(service, late, meanwhile).await;
+    assert_eq!(made.code(), Code::Aborted, "{made:?}");
+    restore(service, &user.id).await;
+    assert_bad(service, CodePurpose::Login, made.message()).await;
+    let of_user = format!("SELECT count(*) FROM codes WHERE user_id = '{}'", user.id);
+    assert_eq!(service.number(&of_user).await, 0);
 }
 
 async fn creation_is_limited_by_ip_address_then_by_identifier(service: &Service) {
