@@ -83,6 +83,9 @@ pub enum Error {
         /// For the completion of the log-in.
         challenge: Challenge,
     },
+    /// The password is right, and the user has a second factor, a code of which must be given in its place.
+    #[error("the user has a second factor: give a code of it in place of the password")]
+    FactorCodeRequired,
     /// The challenge of a log-in has ended, or is none.
     #[error("the log-in has expired or cannot be completed any more: begin again")]
     ChallengeInvalid,
@@ -230,7 +233,7 @@ impl Error {
             Self::BadCredentials | Self::BadFactorCode => {
                 (Code::Unauthenticated, ErrorReason::BadCredentials)
             }
-            Self::SecondFactorRequired { .. } => {
+            Self::SecondFactorRequired { .. } | Self::FactorCodeRequired => {
                 (Code::FailedPrecondition, ErrorReason::SecondFactorRequired)
             }
             Self::ChallengeInvalid => (Code::Unauthenticated, ErrorReason::ChallengeInvalid),

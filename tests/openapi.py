@@ -30,9 +30,10 @@ WITH_RETRY_INFO = {409, 429, 503}
 ROW = re.compile(r"^\s*([A-Z_]{5,}) +/ ([A-Z_]+)", re.MULTILINE)
 
 # In the order of the document each call succeeds on an empty database; SESSION and PUBLIC stand for a log-in's, CODE for one
-# of CreateCode for the purpose of the call.
+# of CreateCode for the purpose of the call, RECOVERY for a recovery code.
 SESSION = "ses_" + "0" * 64
 CODE = "code_" + "0" * 64
+RECOVERY = "0123ab-4567cd-89efgh-jkmnpq"
 PUBLIC = "01a2155f-a03a-798f-a7c1-36e5163b19cc"
 BODIES = {
     "Users_Create": {"id": "ada", "username": "ada", "email": "ada@example.com", "password": "correct horse", "name": "Ada Lovelace"},
@@ -51,9 +52,9 @@ BODIES = {
     "Users_Logout": {"sessionId": SESSION},
     "Users_EnrollTotp": {"password": "correct horse", "issuer": "The Shop"},
     "Users_ConfirmTotp": {"totp": "123456"},
-    "Users_RemoveTotp": {"password": "correct horse"},
-    "Users_CreateRecoveryCodes": {"password": "correct horse"},
-    "Users_CompleteLogin": {"challenge": "CHALLENGE", "recoveryCode": "0123ab-4567cd-89efgh-jkmnpq"},
+    "Users_RemoveTotp": {"recoveryCode": RECOVERY},
+    "Users_CreateRecoveryCodes": {"recoveryCode": RECOVERY},
+    "Users_CompleteLogin": {"challenge": "CHALLENGE", "recoveryCode": RECOVERY},
     "Users_ReadSession": {"sessionId": SESSION},
     "Users_CreateCode": {"id": "ada", "purpose": "CODE_PURPOSE_PASSWORD_RESET"},
     "Users_VerifyEmail": {"code": CODE},

@@ -89,7 +89,8 @@ impl Operations {
             keys = self.refresh_assertion_keys().await?;
         }
         let now = self.clock.now();
-        let expires = now.plus(wanted.lifetime).min(session.expires);
+        let idle_end = self.rules.session_idle.map_or(session.expires, |idle| session.seen.plus(idle));
+        let expires = now.plus(wanted.lifetime).min(session.expires).min(idle_end);
         let claims = Claims {
             iss: &self.rules.assertions.issuer,
             sub: session.user.as_str(),

@@ -79,19 +79,16 @@ impl Operations {
         }
         let (identifier, ip) = (new.user.identifier(), caller.end_user_address(&new.device));
         self.throttle.count_code(caller, &identifier, ip, &self.rules.codes).await?;
-        let (code, secret) = match (new.form, permit) {
-            (CodeForm::Digits(length), Some(permit)) => {
-                let digits = random_digits(length).map_err(Error::internal)?;
-                let hash = permit.hash_code(&Password::attempt((*digits).clone())).await?;
-                (digits, hash.into_string())
-            }
-            _ => {
-                let link = LinkCode::generate().map_err(Error::internal)?;
-                (link.expose().to_owned().into(), hex::encode(link.digest().as_bytes()))
-            }
+        let (code, secret) = if let (CodeForm::Digits(length), Some(permit)) = (new.form, permit) {
+            let digits = random_digits(length).map_err(Error::internal)?;
+            let hash = permit.hash_code(&Password::attempt((*digits).clone())).await?;
+            (digits, hash.into_string())
+        } else {
+            let link = LinkCode::generate().map_err(Error::internal)?;
+            (link.expose().to_owned().into(), hex::encode(link.digest().as_bytes()))
         };
         let now = self.clock.now();
-        let stored = StoredCode {
+        let mut stored = StoredCode {
             user: user.as_ref().map_or_else(|| self.throttle.stand_in(&identifier), |user| user.id.clone()),
             purpose: new.purpose,
             secret,
@@ -102,6 +99,12 @@ impl Operations {
         let event = Event::new(now, Action::CodeCreated, user.map(|user| user.id));
         let event = event.changing(0, vec![new.purpose.name()]).from(new.device);
         let tx = self.store.begin(caller).await?;
+        // A placeholder finds no row by the same statement. A code for a user who was deleted or changed since is as good as
+        // one for nobody.
+        let live = store::users::lock(&tx, &caller.namespace, &stored.user).await?;
+        if live.is_none_or(|live| Binding::of(&live.user) != stored.bound) {
+            stored.user = self.throttle.stand_in(&identifier);
+        }
         store::codes::replace(&tx, &caller.namespace, &stored).await?;
         store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;
@@ -138,7 +141,7 @@ impl Operations {
         self.redeem(caller, used, &ConfirmEmailChange).await
     }
 
-    /// Sets a new password, ends all sessions and resets what was counted of failed log-ins.
+    /// Sets a new password, ends all sessions and resets what was counted of failed log-ins and of wrong numeric codes.
     ///
     /// # Errors
     ///
@@ -175,9 +178,9 @@ impl Redemption for VerifyEmail {
         tx: &Transaction,
         right: RightCode,
     ) -> Result<User> {
-        let edit = |user: &mut User| match std::mem::replace(&mut user.email_verified, true) {
-            true => Edit::default(),
-            false => Edit::of("email_verified"),
+        let edit = |user: &mut User| {
+            let was_verified = std::mem::replace(&mut user.email_verified, true);
+            if was_verified { Edit::default() } else { Edit::of("email_verified") }
         };
         ops.edit_by_code(caller, tx, right, Action::VerificationUpdated, edit).await
     }
@@ -212,6 +215,7 @@ struct ResetPassword(Password);
 
 impl Redemption for ResetPassword {
     const PURPOSE: CodePurpose = CodePurpose::PasswordReset;
+    const RESETS_DIGITS: bool = true;
     type Output = User;
 
     fn new_password(&self) -> Option<&Password> {

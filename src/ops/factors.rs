@@ -55,6 +55,9 @@ pub struct Factors {
 
 /// A change of the second factors of a user whose row is locked.
 trait Change: Sync {
+    /// True if a user with a confirmed second factor must prove that: whoever has only stolen the password must not get past it.
+    const NEEDS_FACTOR: bool = false;
+
     type Output: Send;
 
     fn apply(
@@ -96,6 +99,8 @@ impl Change for Enroll<'_> {
 struct Remove;
 
 impl Change for Remove {
+    const NEEDS_FACTOR: bool = true;
+
     type Output = ();
 
     async fn apply(
@@ -169,6 +174,11 @@ impl<C: Change> Purpose for ByPassword<'_, C> {
         let tx = ops.store.begin(caller).await?;
         let account = store::users::lock(&tx, &caller.namespace, &self.request.user).await?;
         let user = recheck_credentials(account, verified.hash)?;
+        if C::NEEDS_FACTOR
+            && store::factors::find_confirmed(&tx, &caller.namespace, &user.id).await?.is_some()
+        {
+            return Err(Error::FactorCodeRequired);
+        }
         let output = self.change.apply(ops, &tx, caller, &user, self.request).await?;
         attempt.succeed(tx).await?;
         Ok(output)
@@ -278,7 +288,8 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::FactorNotFound`], and those of the proof.
+    /// [`Error::FactorNotFound`], those of the proof, and [`Error::FactorCodeRequired`] for the password alone where the secret is
+    /// confirmed.
     pub async fn remove_totp(&self, caller: &Caller, request: &FactorRequest) -> Result<()> {
         self.change_factors(caller, request, &Remove).await
     }

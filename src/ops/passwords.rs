@@ -126,12 +126,13 @@ impl Operations {
         .await
     }
 
-    /// Ends the lockouts of a user: resets the failures under each of the user's names.
+    /// Ends the lockouts of a user: resets the failures and the wrong numeric codes under each of the user's names.
     pub async fn unlock(&self, caller: &Caller, id: &UserId) -> Result<User> {
         let event = Event::new(self.clock.now(), Action::UserUnlocked, Some(id.clone()));
         let tx = self.store.begin(caller).await?;
         let user = store::users::lock(&tx, &caller.namespace, id).await?.ok_or(Error::UserNotFound)?.user;
         self.throttle.reset(&tx, caller, &user).await?;
+        self.throttle.reset_digits(&tx, caller, &user, None).await?;
         store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;
         Ok(user)

@@ -27,6 +27,10 @@ pub(super) struct RightCode {
 /// The operation that a code is for.
 pub(super) trait Redemption: Sync {
     const PURPOSE: CodePurpose;
+
+    /// True if wrong digits of before count no more.
+    const RESETS_DIGITS: bool = false;
+
     type Output: Send;
 
     /// The password that it sets.
@@ -94,7 +98,7 @@ impl Operations {
         };
         let is_right = code.is_some();
         let done = match code {
-            Some(code) => self.take(caller, entered, redemption, code, tried.as_mut()).await,
+            Some(code) => self.take(caller, entered, redemption, &code, tried.as_mut()).await,
             None => Err(Error::BadCode),
         };
         let Err(verdict @ (Error::BadCode | Error::UserBlocked)) = done else { return done };
@@ -111,31 +115,60 @@ impl Operations {
         caller: &Caller,
         entered: &CodeUse,
         redemption: &R,
-        code: StoredCode,
+        code: &StoredCode,
+        mut tried: Option<&mut DigitsReservation>,
+    ) -> Result<R::Output> {
+        let new_password = match redemption.new_password() {
+            Some(new) => Some(self.hash_by_code(caller, code, new).await?),
+            None => None,
+        };
+        let right = |user| RightCode {
+            user,
+            code: code.clone(),
+            new_password: new_password.clone(),
+            device: entered.device.clone(),
+        };
+        match self.take_once(caller, redemption, code, right, tried.as_deref_mut()).await {
+            // Two that wait for each other's addresses: the other one is done now.
+            Err(error) if store::is_deadlock(&error) => {
+                self.take_once(caller, redemption, code, right, tried).await
+            }
+            done => done,
+        }
+    }
+
+    async fn take_once<R: Redemption>(
+        &self,
+        caller: &Caller,
+        redemption: &R,
+        code: &StoredCode,
+        right: impl FnOnce(User) -> RightCode,
         tried: Option<&mut DigitsReservation>,
     ) -> Result<R::Output> {
         let namespace = &caller.namespace;
-        let new_password = match redemption.new_password() {
-            Some(new) => Some(self.hash_by_code(caller, &code, new).await?),
-            None => None,
-        };
         let tx = self.store.begin(caller).await?; // any `?` from here to commit leaves the code valid
         let account = store::users::lock(&tx, namespace, &code.user).await?;
         self.note_read_for_change(caller, &code.user);
-        let user = recheck_code(account, &code)?;
-        if let Some(tried) = &tried {
+        let user = recheck_code(account, code)?;
+        // Before the code's row is locked, and all rows at once: see `throttle::digits`.
+        if R::RESETS_DIGITS {
+            self.throttle.reset_digits(&tx, caller, &user, tried.as_deref()).await?;
+        } else if let Some(tried) = &tried {
             tried.refund_in(&tx).await?;
         }
-        if !store::codes::take(&tx, namespace, &code).await? {
+        if !store::codes::take(&tx, namespace, code).await? {
             return Err(Error::BadCode);
         }
         let renamed = User { email: code.new_email.clone(), username: None, ..user.clone() };
-        let right = RightCode { user, code, new_password, device: entered.device.clone() };
-        match redemption.act(self, caller, &tx, right).await {
-            Ok(output) => match tried {
-                Some(tried) => tried.commit(tx).await.map(|()| output),
-                None => tx.commit().await.map(|()| output),
-            },
+        match redemption.act(self, caller, &tx, right(user)).await {
+            // A code is used up where the challenge of a second factor takes its place (R15).
+            done @ (Ok(_) | Err(Error::SecondFactorRequired { .. })) => {
+                match tried {
+                    Some(tried) => tried.commit(tx).await?,
+                    None => tx.commit().await?,
+                }
+                done
+            }
             Err(error) => {
                 drop(tx);
                 Err(self.with_conflict_holder(caller, &renamed, Some(&renamed.id), error).await)

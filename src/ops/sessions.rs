@@ -57,7 +57,7 @@ impl Operations {
         }
         // Before sessions are deleted, which locks their total: who has this lock waits for that one.
         let limit = self.lock_quota(tx, caller, Quota::Sessions).await?;
-        let replaced = wanted.replaces.as_ref().map(|replaced| replaced.digest());
+        let replaced = wanted.replaces.as_ref().map(SessionToken::digest);
         self.make_room(tx, caller, &user.id, replaced).await?;
         self.check_locked(tx, caller, Quota::Sessions, limit).await?;
         let longest = self.rules.session_lifetime;

@@ -14,6 +14,7 @@ use crate::domain::code::{CodePurpose, StoredCode};
 use crate::domain::event::Event;
 use crate::domain::namespace::Namespace;
 use crate::domain::time::Timestamp;
+use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 use crate::store::{self, Transaction, events};
@@ -21,12 +22,17 @@ use crate::telemetry;
 
 use super::Throttle;
 use super::buckets::{BucketKey, LoginIdentifier};
+use super::reservation::repeat_refund;
 
 /// The most wrong attempts in [`SPAN`].
 const MAX_WRONG: usize = 10;
 
 /// How long an attempt counts.
 const SPAN: Duration = Duration::from_hours(24);
+
+/// How long an attempt may be pending, which is longer than any waits for the hasher. One that could not be refunded no longer
+/// counts then.
+const PENDING: Duration = Duration::from_mins(2);
 
 /// The times of attempts in microseconds, the oldest first; negative while an attempt is pending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +42,10 @@ impl Tries {
     /// Parses the times of a row and keeps those that still count. Times more than a day ahead, from a wrong clock, do not.
     fn parse(text: &str, now: Timestamp) -> Result<Self> {
         let mut times: Vec<i64> = serde_json::from_str(text).map_err(Error::internal)?;
-        times.retain(|time| (now.minus(SPAN).0 + 1..=now.plus(SPAN).0).contains(&time.abs()));
+        times.retain(|time| {
+            let span = if *time < 0 { PENDING } else { SPAN };
+            (now.minus(span).0 + 1..=now.plus(SPAN).0).contains(&time.abs())
+        });
         times.sort_unstable_by_key(|time| time.abs());
         Ok(Self(times))
     }
@@ -83,11 +92,43 @@ impl Throttle {
         user: &UserId,
         purpose: CodePurpose,
     ) -> Result<DigitsReservation> {
-        let name = self.keyer.key("digits of name", &identifier.parts());
-        let account = self.keyer.key("digits of account", &[user.as_str().as_bytes()]);
-        let reserving =
-            self.clone().reserve_digits_now(caller.clone(), [name, account], user.clone(), purpose);
+        let keys = [self.digits_of_name(identifier), self.digits_of_account(user)];
+        let reserving = self.clone().reserve_digits_now(caller.clone(), keys, user.clone(), purpose);
         telemetry::spawn(reserving).await.map_err(Error::internal)?
+    }
+
+    fn digits_of_name(&self, identifier: &LoginIdentifier) -> BucketKey {
+        self.keyer.key("digits of name", &identifier.parts())
+    }
+
+    fn digits_of_account(&self, user: &UserId) -> BucketKey {
+        self.keyer.key("digits of account", &[user.as_str().as_bytes()])
+    }
+
+    /// Resets what was counted for a user of wrong digits, under each of the user's names; with `tried`, that attempt, too.
+    pub(crate) async fn reset_digits(
+        &self,
+        tx: &impl ConnectionTrait,
+        caller: &Caller,
+        user: &User,
+        tried: Option<&DigitsReservation>,
+    ) -> Result<()> {
+        let names = LoginIdentifier::all_of(user);
+        let keys =
+            names.iter().map(|name| self.digits_of_name(name)).chain([self.digits_of_account(&user.id)]);
+        let keys = keys.chain(tried.into_iter().flat_map(|tried| tried.keys.iter().copied()));
+        let mut values: Vec<Value> = vec![caller.namespace.as_str().into()];
+        values.extend(keys.map(|key| Value::from(key.to_vec())));
+        let marks: Vec<String> = (2..=values.len()).map(|n| format!("${n}")).collect();
+        let backend = tx.get_database_backend();
+        let lock = if backend == sea_orm::DbBackend::Postgres { " FOR UPDATE" } else { "" };
+        let sql = format!(
+            "DELETE FROM code_tries WHERE (namespace, mark) IN (SELECT namespace, mark FROM code_tries \
+             WHERE namespace = $1 AND mark IN ({}) ORDER BY mark{lock})",
+            marks.join(", ")
+        );
+        tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+        Ok(())
     }
 
     async fn reserve_digits_now(
@@ -108,7 +149,7 @@ impl Throttle {
         }
         let exhausted = of(account).is_some_and(Tries::is_full);
         let taken = |time: i64| rows.iter().any(|(_, tries)| tries.0.iter().any(|known| known.abs() == time));
-        let time = (now.0..).find(|time| !taken(*time)).unwrap_or(now.0);
+        let time = (now.0..now.0 + 100).find(|time| !taken(*time)).unwrap_or(now.0);
         if exhausted {
             keys.retain(|key| *key != account);
         }
@@ -137,7 +178,7 @@ impl Throttle {
         let storing = async move {
             let tx = store.begin(&caller).await?;
             match &tried {
-                Some(tried) if is_right => tried.refund_in(&tx).await?,
+                Some(tried) if is_right => _ = tried.refund_in(&tx).await?,
                 Some(tried) => tried.fail_in(&tx).await?,
                 None => {}
             }
@@ -179,19 +220,25 @@ impl DigitsReservation {
         self.code().filter(|_| right && !self.exhausted).cloned()
     }
 
-    /// Takes the try back in the transaction that uses the code, before it is taken.
-    pub(crate) async fn refund_in(&self, tx: &Transaction) -> Result<()> {
-        self.update(tx, |tries| tries.0.retain(|time| *time != -self.time)).await
+    /// Takes the try back in the transaction that uses the code, before it is taken. Returns false if it is not pending.
+    pub(crate) async fn refund_in(&self, tx: &Transaction) -> Result<bool> {
+        let mut was_pending = false;
+        self.update(tx, |tries| {
+            let before = tries.0.len();
+            tries.0.retain(|time| *time != -self.time);
+            was_pending |= tries.0.len() < before;
+        })
+        .await?;
+        Ok(was_pending)
     }
 
-    /// Stores that the digits were wrong.
+    /// Stores that the digits were wrong, also if that took longer than an attempt is pending.
     async fn fail_in(&self, tx: &Transaction) -> Result<()> {
-        let settle = |time: &mut i64| {
-            if *time == -self.time {
-                *time = self.time;
-            }
-        };
-        self.update(tx, |tries| tries.0.iter_mut().for_each(settle)).await
+        self.update(tx, |tries| {
+            tries.0.retain(|time| *time != -self.time);
+            tries.0.push(self.time);
+        })
+        .await
     }
 
     /// Commits the transaction that has the verdict.
@@ -206,18 +253,22 @@ impl DigitsReservation {
         committed
     }
 
-    async fn update(&self, tx: &Transaction, change: impl Fn(&mut Tries)) -> Result<()> {
+    async fn update(&self, tx: &Transaction, mut change: impl FnMut(&mut Tries)) -> Result<()> {
         let namespace = &self.caller.namespace;
         let mut rows = lock(tx, namespace, &self.keys, self.throttle.clock.now()).await?;
-        rows.iter_mut().for_each(|(_, tries)| change(tries));
+        for (_, tries) in &mut rows {
+            change(tries);
+        }
         write(tx, namespace, &rows).await
     }
 
-    /// Takes the try back, also from its code.
+    /// Takes the try back, also from its code. One that is not pending has its verdict: a COMMIT whose outcome was unknown was
+    /// done.
     async fn refund(&self) -> Result<()> {
         let tx = self.throttle.store.begin(&self.caller.detached()).await?;
-        self.refund_in(&tx).await?;
-        if let Some(code) = &self.code {
+        if self.refund_in(&tx).await?
+            && let Some(code) = &self.code
+        {
             store::codes::refund_try(&tx, &self.caller.namespace, code).await?;
         }
         tx.commit().await
@@ -229,7 +280,7 @@ impl Drop for DigitsReservation {
         if !std::mem::take(&mut self.refund_on_drop) {
             return;
         }
-        // Without a runtime the service is stopping. An attempt that is not refunded counts as wrong, which is safe.
+        // Without a runtime the service is stopping, and the attempt is pending until its time is over.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let this = Self {
             throttle: self.throttle.clone(),
@@ -239,9 +290,9 @@ impl Drop for DigitsReservation {
             ..*self
         };
         runtime.spawn(async move {
-            if let Err(error) = this.refund().await {
+            if let Err(error) = repeat_refund(|| this.refund()).await {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a pending attempt could not be refunded; it counts for 24 hours");
+                tracing::warn!(error, "a pending attempt could not be refunded; it counts for two minutes");
             }
         });
     }
@@ -324,6 +375,14 @@ mod tests {
         let now = 100 * HOUR;
         let times: Vec<i64> = (0..10).map(|n| if n == 4 { -now - n } else { now + n }).collect();
         assert_eq!(parse(&times, now).retry_after(Timestamp(now)), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn tries_that_were_never_refunded_do_not_count_for_long() {
+        let now = 100 * HOUR;
+        let minutes = |minutes: i64| -(now - minutes * 60_000_000);
+        let wrong = now - HOUR;
+        assert_eq!(parse(&[wrong, minutes(2), minutes(1)], now), Tries(vec![wrong, minutes(1)]));
     }
 
     #[test]

@@ -199,21 +199,24 @@ const REFUND_BACKOFF: [Duration; 5] = [
     Duration::from_secs(10),
 ];
 
+/// Makes a refund, once more after every error that left it undone, such as that of a statement that PostgreSQL cancelled.
+/// After a COMMIT with an unknown outcome it may be done, and would take another attempt's count.
+pub(super) async fn repeat_refund<F: Future<Output = Result<()>>>(refund: impl Fn() -> F) -> Result<()> {
+    let mut done = refund().await;
+    for pause in REFUND_BACKOFF {
+        if matches!(done, Ok(()) | Err(Error::OutcomeUnknown(_))) {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+        done = refund().await;
+    }
+    done
+}
+
 impl Throttle {
     /// Refunds an attempt without a verdict. The streak stays: the password was not shown to be right.
     async fn refund(&self, caller: &Caller, reserved: &[Reserved]) {
-        let mut done = self.try_refund(caller, reserved).await;
-        for pause in REFUND_BACKOFF {
-            // Once more after every error that left it undone, such as that of a statement that PostgreSQL
-            // cancelled. After a COMMIT with an unknown outcome it may be done, and would take another
-            // attempt's count.
-            if matches!(done, Ok(()) | Err(Error::OutcomeUnknown(_))) {
-                break;
-            }
-            tokio::time::sleep(pause).await;
-            done = self.try_refund(caller, reserved).await;
-        }
-        if let Err(error) = done
+        if let Err(error) = repeat_refund(|| self.try_refund(caller, reserved)).await
             && let Some(attempts) = NOT_REFUNDED.count()
         {
             let error = &error as &dyn std::error::Error;

@@ -20,6 +20,7 @@ crate::on_every_backend!(
     an_assertion_tells_of_the_session_and_is_verified_by_the_public_key,
     every_bad_field_of_an_assertion_is_named,
     an_assertion_ends_with_its_session_at_the_latest,
+    an_assertion_ends_with_the_idle_time_at_the_latest,
     a_session_that_has_ended_gets_no_assertion,
     the_public_keys_are_for_everybody_and_for_caches,
     without_audiences_there_are_no_assertions_and_no_keys,
@@ -150,6 +151,25 @@ async fn an_assertion_ends_with_its_session_at_the_latest(service: &Service) {
     service.clock.advance(Duration::from_millis(500));
     let status = issue(&replica, of(&session)).await.unwrap_err();
     assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
+}
+
+/// Also one that is in memory since it was last read.
+async fn an_assertion_ends_with_the_idle_time_at_the_latest(service: &Service) {
+    create(service, ada()).await;
+    let session = login(service, "ada").await;
+    let replica = service
+        .another(|config| {
+            on(config);
+            config.sessions.idle = Some(Duration::from_mins(4));
+        })
+        .await;
+    let lasting = |seconds: i64| IssueAssertionRequest { lifetime: Some(seconds), ..of(&session) };
+    for _ in 0..2 {
+        let reply = issue(&replica, lasting(300)).await.unwrap();
+        let (_, claims) = verified(&reply.assertion, &published(&replica).await);
+        assert_eq!((reply.expires, &claims["exp"]), (START + 240, &json!(START + 240)));
+    }
+    assert_eq!(issue(&replica, lasting(200)).await.unwrap().expires, START + 200);
 }
 
 async fn a_session_that_has_ended_gets_no_assertion(service: &Service) {

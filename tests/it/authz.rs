@@ -74,8 +74,10 @@ struct Scene {
     codes: Vec<String>,
     /// Whose secret is not confirmed yet, with its next code.
     enrolled: (String, String),
-    /// Who has a second factor, with its next code and the challenge of a log-in.
-    protected: (String, String, String),
+    /// Who has a second factor, with its next code, the challenge of a log-in, and a recovery code.
+    protected: (String, String, String, String),
+    /// Whose secret is not confirmed and to be removed.
+    unconfirmed: String,
 }
 
 async fn scene(service: &Service) -> Scene {
@@ -97,10 +99,12 @@ async fn scene(service: &Service) -> Scene {
     let (enrolled, protected) = (create(service, nth(8)).await.id, create(service, nth(9)).await.id);
     let secret = factors::enroll(service, &enrolled).await;
     let enrolled = (enrolled, factors::code(&secret, 30));
-    let (secret, _) = factors::confirm(service, &protected).await;
+    let (secret, recovery) = factors::confirm(service, &protected).await;
     let challenge = factors::challenge(service, "user9").await;
-    let protected = (protected, factors::code(&secret, 30), challenge);
-    Scene { user, trashed, purged, token, session, codes, enrolled, protected }
+    let protected = (protected, factors::code(&secret, 30), challenge, recovery[0].clone());
+    let unconfirmed = create(service, nth(20)).await.id;
+    factors::enroll(service, &unconfirmed).await;
+    Scene { user, trashed, purged, token, session, codes, enrolled, protected, unconfirmed }
 }
 
 /// A call of an RPC by its verb and path.
@@ -166,11 +170,12 @@ fn of_codes(Scene { user, codes, .. }: &Scene) -> Vec<Call> {
 }
 
 /// In the order in which a user comes to have one.
-fn second_factors(Scene { user, enrolled, protected, .. }: &Scene) -> Vec<Call> {
+fn second_factors(Scene { user, enrolled, protected, unconfirmed, .. }: &Scene) -> Vec<Call> {
     let (enrolled, confirming) = enrolled;
-    let (protected, totp, challenge) = protected;
+    let (protected, totp, challenge, recovery) = protected;
     let mine = json!({"userId": user, "password": PASSWORD});
-    let theirs = json!({"userId": protected, "password": PASSWORD});
+    let renewed = json!({"userId": protected, "recoveryCode": recovery});
+    let removed = json!({"userId": unconfirmed, "password": PASSWORD});
     let confirmed = json!({"userId": enrolled, "totp": confirming});
     let completed = json!({"challenge": challenge, "totp": totp});
     let path = |user: &str, rest: &str| format!("users/{user}/{rest}");
@@ -179,8 +184,8 @@ fn second_factors(Scene { user, enrolled, protected, .. }: &Scene) -> Vec<Call> 
         call("Users/ConfirmTotp", "POST", path(enrolled, "totp:confirm"), confirmed),
         call("Users/ListFactors", "GET", path(user, "factors"), json!({"userId": user})),
         call("Users/CompleteLogin", "POST", "sessions:complete", completed),
-        call("Users/CreateRecoveryCodes", "POST", path(protected, "recoveryCodes"), theirs.clone()),
-        call("Users/RemoveTotp", "POST", path(protected, "totp:remove"), theirs),
+        call("Users/CreateRecoveryCodes", "POST", path(protected, "recoveryCodes"), renewed),
+        call("Users/RemoveTotp", "POST", path(unconfirmed, "totp:remove"), removed),
     ]
 }
 
@@ -369,7 +374,8 @@ async fn rows_of_another_tenant_are_not_found(service: &Service) {
         session: "none".into(),
         codes: vec![format!("code_{}", "0".repeat(64)); 4],
         enrolled: ("nobody".into(), scene.enrolled.1.clone()),
-        protected: ("nobody".into(), scene.protected.1.clone(), "none".into()),
+        protected: ("nobody".into(), scene.protected.1.clone(), "none".into(), scene.protected.3.clone()),
+        unconfirmed: "nobody".into(),
     };
     let before = state(service).await;
     for (call, none) in

@@ -6,14 +6,15 @@ use futures_util::future::join_all;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use usersd::pb::{
-    CodeForm, CodePurpose, CreateCodeRequest, CreateRequest, Device, LoginWithCodeRequest, UpdateRequest,
+    CodeForm, CodePurpose, CreateCodeRequest, CreateRequest, Device, LoginWithCodeRequest, UnlockRequest,
+    UpdateRequest,
 };
 
 use crate::codes::{
     NEW_EMAIL, PURPOSES, asking, assert_bad, code, code_on, digits, of_namespace, use_on, uses,
 };
-use crate::steps::{assert_alike, read};
-use crate::support::{Service, ada, assert_refused, create, nth, reason, until};
+use crate::steps::{assert_alike, delete, read, restore};
+use crate::support::{Service, ada, assert_refused, create, during_the_hash, nth, reason, until};
 
 crate::on_every_backend!(
     of_64_uses_at_the_same_time_one_succeeds,
@@ -22,6 +23,9 @@ crate::on_every_backend!(
     ten_wrong_digits_are_counted_under_all_names,
     guesses_side_by_side_are_all_counted,
     abandoned_attempts_are_refunded,
+    an_attempt_that_has_its_verdict_is_not_refunded,
+    a_reset_and_an_unlock_forget_wrong_digits,
+    a_code_made_while_its_user_is_deleted_is_void,
     creation_is_limited_by_ip_address_then_by_identifier,
     known_and_unknown_users_cost_and_tell_the_same,
     a_code_is_used_replaced_and_voided_at_the_same_moment,
@@ -146,23 +150,98 @@ async fn guesses_side_by_side_are_all_counted(service: &Service) {
     assert!(hashes() - before <= 10, "{}", hashes() - before);
 }
 
-/// (9) One whose caller leaves during the hash is refunded, to the user and to the code.
-async fn abandoned_attempts_are_refunded(service: &Service) {
+/// Has a call leave while its wrong digits are hashed, once they are counted and `meanwhile` is done, and waits until it is
+/// refunded. Returns the attempts with the code that are counted.
+async fn abandon(service: &Service, meanwhile: impl Future<Output = ()>) -> i64 {
     create(service, ada()).await;
     let code = code(service, digits(CodePurpose::Login)).await;
-    let guess = wrong(&code);
-    for n in 0..60 {
-        let call = uses(service, CodePurpose::Login, &guess);
-        if tokio::time::timeout(Duration::from_micros(150 * n), call).await.is_err() {
-            // What was counted has its verdict or is taken back.
-            until(async || {
-                service.number("SELECT count(*) FROM code_tries WHERE times LIKE '%-%'").await == 0
-            })
-            .await;
+    let request =
+        LoginWithCodeRequest { code: wrong(&code), email: "ada@example.com".into(), ..Default::default() };
+    let (leave, left) = tokio::sync::oneshot::channel();
+    let mut users = service.users();
+    let call = async move {
+        tokio::select! {
+            answer = users.login_with_code(request) => panic!("{answer:?}"),
+            _ = left => Err(Status::cancelled("the caller left")),
         }
-        service.execute("DELETE FROM code_tries; UPDATE codes SET tries = 0").await;
+    };
+    let meanwhile = async {
+        let pending = "SELECT count(*) FROM code_tries WHERE times LIKE '[-%'";
+        assert_eq!(service.number(pending).await, 2, "of the name and of the user");
+        assert_eq!(service.number("SELECT tries FROM codes").await, 1);
+        meanwhile.await;
+        leave.send(()).unwrap();
+        until(async || service.number("SELECT count(*) FROM code_tries WHERE times = '[]'").await == 2).await;
+    };
+    during_the_hash(service, call, meanwhile).await;
+    service.number("SELECT tries FROM codes").await
+}
+
+/// (9) One whose caller leaves during the hash is refunded, to the user and to the code.
+async fn abandoned_attempts_are_refunded(service: &Service) {
+    assert_eq!(abandon(service, async {}).await, 0);
+}
+
+/// (R16) A COMMIT whose outcome was unknown may have stored the verdict. Here it is of a time that is outdated, so that its row
+/// shows when the refund has seen it.
+async fn an_attempt_that_has_its_verdict_is_not_refunded(service: &Service) {
+    let judge = async { service.execute("UPDATE code_tries SET times = '[1]'").await };
+    assert_eq!(abandon(service, judge).await, 1);
+}
+
+/// (R16)
+async fn a_reset_and_an_unlock_forget_wrong_digits(service: &Service) {
+    let user = create(service, ada()).await;
+    let by_name = async |code: &str, username: &str, email: &str| {
+        let (code, username, email) = (code.into(), username.into(), email.into());
+        let request = LoginWithCodeRequest { code, username, email, ..LoginWithCodeRequest::default() };
+        service.users().login_with_code(request).await.map(|_| ())
+    };
+    for by_reset in [true, false] {
+        for n in 0..10 {
+            let code = code(service, digits(CodePurpose::Login)).await;
+            let name = if n % 2 == 0 { ("ada", "") } else { ("", "ada@example.com") };
+            let status = by_name(&wrong(&code), name.0, name.1).await.unwrap_err();
+            assert_refused(&status, Code::Unauthenticated, "BAD_CODE");
+        }
+        assert_eq!(service.number("SELECT count(*) FROM code_tries").await, 3);
+        let right = code(service, digits(CodePurpose::Login)).await;
+        assert_bad(service, CodePurpose::Login, &right).await;
+        if by_reset {
+            let link = code(service, asking(CodePurpose::PasswordReset)).await;
+            uses(service, CodePurpose::PasswordReset, &link).await.unwrap();
+        } else {
+            service.users().unlock(UnlockRequest { id: user.id.clone() }).await.unwrap();
+        }
+        assert_eq!(service.number("SELECT count(*) FROM code_tries").await, 0);
+        let right = code(service, digits(CodePurpose::Login)).await;
+        uses(service, CodePurpose::Login, &right).await.unwrap();
+        service.execute("DELETE FROM attempts; DELETE FROM code_tries").await;
     }
-    uses(service, CodePurpose::Login, &code).await.unwrap();
+    // Also with the digits that reset the password.
+    let code = code(service, digits(CodePurpose::PasswordReset)).await;
+    assert_bad(service, CodePurpose::PasswordReset, &wrong(&code)).await;
+    uses(service, CodePurpose::PasswordReset, &code).await.unwrap();
+    assert_eq!(service.number("SELECT count(*) FROM code_tries").await, 0);
+}
+
+/// The code that a call made while the user was deleted opens nothing when the user is back.
+async fn a_code_made_while_its_user_is_deleted_is_void(service: &Service) {
+    let user = create(service, ada()).await;
+    let mut users = service.users();
+    let late = async move {
+        let made = users.create_code(digits(CodePurpose::Login)).await?.into_inner();
+        Err(Status::aborted(made.code))
+    };
+    let meanwhile = async {
+        delete(service, &user.id).await;
+    };
+    let made = during_the_hash(service, late, meanwhile).await;
+    assert_eq!(made.code(), Code::Aborted, "{made:?}");
+    restore(service, &user.id).await;
+    assert_bad(service, CodePurpose::Login, made.message()).await;
+    let of_user = format!("SELECT count(*) FROM codes WHERE user_id = '{}'", user.id);
+    assert_eq!(service.number(&of_user).await, 0);
 }
 
 async fn creation_is_limited_by_ip_address_then_by_identifier(service: &Service) {

@@ -432,7 +432,15 @@ async fn only_the_user_or_an_administrator_changes_factors(service: &Service) {
         assert_alike(&status, &service.users().remove_totp(nobody).await.unwrap_err());
     }
     assert_eq!(happened(service, LogEvent::FactorRefused).await, 8);
-    // Each of the right ones, and an administrator without.
+    // A stolen password gets nobody past the second factor: the right one ends nothing, and is no wrong one either.
+    for _ in 0..6 {
+        let status = service.users().remove_totp(remove("password", PASSWORD)).await.unwrap_err();
+        assert_refused(&status, Code::FailedPrecondition, "SECOND_FACTOR_REQUIRED");
+        assert!(status.get_details_error_info().unwrap().metadata.is_empty());
+    }
+    assert_eq!(happened(service, LogEvent::FactorRefused).await, 8);
+    assert_eq!(factors(service, &user.id).await.recovery_codes, 10);
+    // Each of the right ones, the password before the secret is confirmed, and an administrator without.
     for proof in ["totp", "password", "recovery_code"] {
         service.clock.advance(Duration::from_secs(30));
         complete(service, by_recovery_code(&challenge(service, "ada").await, &codes[0])).await.unwrap();
@@ -441,6 +449,10 @@ async fn only_the_user_or_an_administrator_changes_factors(service: &Service) {
             "password" => PASSWORD.to_owned(),
             _ => codes[1].clone(),
         };
+        if proof == "password" {
+            service.users().remove_totp(remove("", "")).await.unwrap();
+            enroll(service, &user.id).await;
+        }
         service.users().remove_totp(remove(proof, &text)).await.unwrap();
         assert_eq!(sessions(service).await, 0, "{proof}");
         let request = CreateRecoveryCodesRequest { user_id: user.id.clone(), ..Default::default() };
@@ -589,9 +601,10 @@ async fn every_bad_field_is_named_at_once(service: &Service) {
     };
     let status = users.remove_totp(request).await.unwrap_err();
     assert_eq!(fields(&status), ["password", "recovery_code", "keep_session"]);
-    let request = CreateRecoveryCodesRequest { totp: "1".into(), password: "x".into(), ..Default::default() };
+    let request =
+        CreateRecoveryCodesRequest { totp: "1".into(), recovery_code: "x".into(), ..Default::default() };
     let status = users.create_recovery_codes(request).await.unwrap_err();
-    assert_eq!(fields(&status), ["user_id", "password", "totp"]);
+    assert_eq!(fields(&status), ["user_id", "totp", "recovery_code"]);
     let status = users.complete_login(CompleteLoginRequest::default()).await.unwrap_err();
     assert_eq!(fields(&status), ["challenge", "totp"]);
     let both = CompleteLoginRequest { recovery_code: "x".into(), ..by_totp("x", "1".into()) };
@@ -622,13 +635,15 @@ async fn they_have_their_paths(service: &Service) {
     assert_eq!(confirmed["recoveryCodes"].as_array().unwrap().len(), 10, "{confirmed}");
     let (_, listed) = service.replica.json(Method::GET, "/v1/users/7/factors", "").await;
     assert_eq!(listed["factors"][0]["kind"], "FACTOR_KIND_TOTP", "{listed}");
-    let (_, renewed) = post("users/7/recoveryCodes", json!({"password": PASSWORD})).await;
+    let proof = json!({"recoveryCode": confirmed["recoveryCodes"][0]});
+    let (_, renewed) = post("users/7/recoveryCodes", proof).await;
     let (status, refused) = post("sessions", json!({"username": "ada", "password": PASSWORD})).await;
     assert_eq!((status.as_u16(), &refused["details"][0]["reason"]), (400, &json!("SECOND_FACTOR_REQUIRED")));
     let challenge = &refused["details"][0]["metadata"]["challenge"];
     let body = json!({"challenge": challenge, "recoveryCode": renewed["recoveryCodes"][0]});
     let (_, opened) = post("sessions:complete", body).await;
     assert_eq!(opened["session"]["userId"], "7", "{opened}");
-    let (status, removed) = post("users/7/totp:remove", json!({"password": PASSWORD})).await;
+    let proof = json!({"recoveryCode": renewed["recoveryCodes"][1]});
+    let (status, removed) = post("users/7/totp:remove", proof).await;
     assert_eq!((status.as_u16(), removed), (200, json!({})));
 }

@@ -7,9 +7,10 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
 use usersd::domain::caller::Caller;
 use usersd::domain::namespace::Namespace;
-use usersd::pb::{UpdateRequest, User};
+use usersd::pb::{CodeForm, CodePurpose, ConfirmEmailChangeRequest, CreateCodeRequest, UpdateRequest, User};
 use usersd::store::Transaction;
 
+use crate::codes;
 use crate::support::{Backend, Replica, Service, ada, create, nth, until};
 
 crate::on_every_backend!(
@@ -18,6 +19,7 @@ crate::on_every_backend!(
     nothing_is_committed_after_a_failed_statement,
     a_refused_constraint_keeps_its_connection_and_any_other_failure_closes_it,
     a_change_that_was_undone_to_end_a_deadlock_is_done_all_the_same,
+    a_code_whose_use_was_undone_to_end_a_deadlock_is_used_all_the_same,
     a_statement_after_one_that_was_abandoned_is_refused,
 );
 
@@ -111,28 +113,56 @@ async fn a_refused_constraint_keeps_its_connection_and_any_other_failure_closes_
 }
 
 async fn a_change_that_was_undone_to_end_a_deadlock_is_done_all_the_same(service: &Service) {
-    if service.backend == Backend::Sqlite {
-        return; // has one writer at a time
-    }
-    let (mine, other) = (create(service, nth(1)).await, create(service, nth(2)).await);
-    let rival = begin(&service.replica).await;
-    let take = format!("UPDATE users SET username = 'wanted' WHERE id = '{}'", other.id);
-    rival.execute_unprepared(&take).await.unwrap();
+    let mine = create(service, nth(1)).await;
     let mut users = service.users();
-    let id = mine.id.clone();
-    let change = tokio::spawn(async move {
-        users.update(UpdateRequest { id, username: Some("wanted".into()), ..UpdateRequest::default() }).await
-    });
+    let request =
+        UpdateRequest { id: mine.id.clone(), username: Some("wanted".into()), ..UpdateRequest::default() };
+    let change = async move { users.update(request).await.unwrap().into_inner().user.unwrap() };
+    let changed = against_a_rival(service, &mine.id, "username = 'wanted'", change).await;
+    assert_eq!(changed.username, "wanted");
+}
+
+async fn a_code_whose_use_was_undone_to_end_a_deadlock_is_used_all_the_same(service: &Service) {
+    let mine = create(service, nth(1)).await;
+    let asking = CreateCodeRequest {
+        id: mine.id.clone(),
+        email: String::new(),
+        form: CodeForm::Digits.into(),
+        ..codes::asking(CodePurpose::EmailChange)
+    };
+    let code = codes::code(service, asking).await;
+    let mut users = service.users();
+    let request = ConfirmEmailChangeRequest { code, id: mine.id.clone(), ..Default::default() };
+    let change = async move { users.confirm_email_change(request).await.unwrap().into_inner().user.unwrap() };
+    let address = format!("email = '{}'", codes::NEW_EMAIL);
+    let changed = against_a_rival(service, &mine.id, &address, change).await;
+    assert_eq!(changed.email, codes::NEW_EMAIL);
+}
+
+/// Has a `change` of `mine` wait for a transaction that has taken a name and then waits for `mine`.
+async fn against_a_rival(
+    service: &Service,
+    mine: &str,
+    name: &str,
+    change: impl Future<Output = User> + Send + 'static,
+) -> User {
+    if service.backend == Backend::Sqlite {
+        return change.await; // has one writer at a time
+    }
+    let other = create(service, nth(2)).await;
+    let rival = begin(&service.replica).await;
+    let take = format!("UPDATE users SET {name} WHERE id = '{}'", other.id);
+    rival.execute_unprepared(&take).await.unwrap();
+    let change = tokio::spawn(change);
     // It waits whether the rival keeps the name ...
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     until(async || service.number(waiting).await == 1).await;
     // ... who then waits for the user that it holds: after a second PostgreSQL ends one of the two, the first
     // to wait. (On a machine so slow that the rival began to wait only after that second, it is the rival.)
-    let wait = format!("UPDATE users SET version = version WHERE id = '{}'", mine.id);
+    let wait = format!("UPDATE users SET version = version WHERE id = '{mine}'");
     let _ = rival.execute_unprepared(&wait).await;
     drop(rival);
-    let changed = change.await.unwrap().unwrap().into_inner().user.unwrap();
-    assert_eq!(changed.username, "wanted");
+    change.await.unwrap()
 }
 
 async fn a_statement_after_one_that_was_abandoned_is_refused(service: &Service) {

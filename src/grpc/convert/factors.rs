@@ -37,7 +37,7 @@ impl Proofs {
             ["recovery_code"] => FactorProof::Code(FactorCode::Recovery(recovery_code)),
             _ => {
                 for name in given {
-                    fields.add(name, "must be the only one of password, totp and recovery_code");
+                    fields.add(name, "must be the only proof");
                 }
                 FactorProof::Admin
             }
@@ -90,8 +90,9 @@ pub(in crate::grpc) fn removal(message: pb::RemoveTotpRequest) -> Result<FactorR
 }
 
 pub(in crate::grpc) fn new_codes(message: pb::CreateRecoveryCodesRequest) -> Result<FactorRequest> {
-    let pb::CreateRecoveryCodesRequest { user_id, password, totp, recovery_code, device } = message;
-    request(&user_id, Proofs { password, totp, recovery_code }, "", device, Fields::default())
+    let pb::CreateRecoveryCodesRequest { user_id, totp, recovery_code, device } = message;
+    let proofs = Proofs { password: String::new(), totp, recovery_code };
+    request(&user_id, proofs, "", device, Fields::default())
 }
 
 pub(in crate::grpc) fn recovery_codes(codes: &[RecoveryCode]) -> Vec<String> {
