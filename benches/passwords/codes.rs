@@ -56,10 +56,10 @@ async fn sample(ops: &Operations, caller: &Caller, name: &str) -> Result<(f64, f
     let (code, _) = ops.create_code(caller, new).await?;
     let made = begun.elapsed().as_secs_f64();
     let wrong = if *code == *"000000" { "000001" } else { "000000" };
-    let used =
+    let entered =
         CodeUse { code: EnteredCode::parse(wrong.to_owned()), user: Some(user), device: Device::default() };
     let begun = Instant::now();
-    let answer = ops.login_with_code(caller, &used, SessionRequest::default()).await;
+    let answer = ops.login_with_code(caller, &entered, SessionRequest::default()).await;
     let tried = begun.elapsed().as_secs_f64();
     match answer {
         Err(Error::BadCode) => Ok((made, tried)),

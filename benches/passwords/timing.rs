@@ -40,6 +40,7 @@ const CLASSES: [(&str, &str, usize); 6] = [
 ];
 
 /// The largest difference of two medians, in percent of a hash.
+#[expect(clippy::too_many_lines, reason = "a list of what is compared")]
 pub(crate) async fn measure() -> Result<Vec<Figure>> {
     let dir = tempfile::tempdir()?;
     let url = format!("sqlite://{}?mode=rwc", dir.path().join("usersd.db").display());

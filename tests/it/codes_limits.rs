@@ -179,14 +179,14 @@ async fn abandon(service: &Service, meanwhile: impl Future<Output = ()>) -> i64 
 
 /// (9) One whose caller leaves during the hash is refunded, to the user and to the code.
 async fn abandoned_attempts_are_refunded(service: &Service) {
-    assert_eq!(abandon(service, async {}).await, 0);
+    assert_eq!(Box::pin(abandon(service, async {})).await, 0);
 }
 
 /// (R16) A COMMIT whose outcome was unknown may have stored the verdict. Here it is of a time that is outdated, so that its row
 /// shows when the refund has seen it.
 async fn an_attempt_that_has_its_verdict_is_not_refunded(service: &Service) {
     let judge = async { service.execute("UPDATE code_tries SET times = '[1]'").await };
-    assert_eq!(abandon(service, judge).await, 1);
+    assert_eq!(Box::pin(abandon(service, judge)).await, 1);
 }
 
 /// (R16)
@@ -347,10 +347,10 @@ async fn a_code_is_used_replaced_and_voided_at_the_same_moment(service: &Service
         let mut users = service.users();
         let change =
             UpdateRequest { id: id.clone(), email: Some(address.clone()), ..UpdateRequest::default() };
-        let (used, newer, changed) =
+        let (redeemed, newer, changed) =
             tokio::join!(join_all(using), code_on(&free, request), users.update(change));
         changed.unwrap();
-        assert!(used.iter().filter(|answer| answer.is_ok()).count() <= 1, "{used:?}");
+        assert!(redeemed.iter().filter(|answer| answer.is_ok()).count() <= 1, "{redeemed:?}");
         // Before the change the code may have been used, after it it was void.
         assert_eq!(read(service, &id).await.email, address);
         assert_bad(service, CodePurpose::EmailChange, &older).await;

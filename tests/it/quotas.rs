@@ -95,7 +95,7 @@ async fn a_limit_of_sessions_is_exact_and_a_refused_log_in_is_no_failure(service
     assert_eq!(accepted(answers, "max_sessions"), 3);
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, 3);
     assert_eq!(service.number("SELECT count(*) FROM events WHERE action = 'LOGIN_REFUSED'").await, 0);
-    let ending = DeleteSessionsRequest { user_id: user.id, ..Default::default() };
+    let ending = DeleteSessionsRequest { user_id: user.id };
     service.users().delete_sessions(from("shop", ending)).await.unwrap();
     let answers = join_all((0..8).map(login)).await;
     assert_eq!(accepted(answers, "max_sessions"), 3);
@@ -155,7 +155,7 @@ async fn sessions_are_locked_before_their_total(service: &Service) {
     assert_eq!(service.number("SELECT count(*) FROM events WHERE action = 'SESSION_DELETED'").await, 2);
 
     *replica.statements.lock().unwrap() = Some(Vec::new());
-    let ending = DeleteSessionsRequest { user_id: user.id, ..Default::default() };
+    let ending = DeleteSessionsRequest { user_id: user.id };
     let ended = replica.users.clone().delete_sessions(ending).await.unwrap();
     assert_eq!(ended.into_inner().deleted, 2);
     let noted = replica.statements.lock().unwrap().take().unwrap();
