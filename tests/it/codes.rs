@@ -8,11 +8,12 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use usersd::domain::scope::Scopes;
 use usersd::pb::{
-    CodeForm, CodePurpose, ConfirmEmailChangeRequest, CreateCodeRequest, CreateRequest, LogEvent,
-    LoginWithCodeRequest, ResetPasswordRequest, Session, SetPasswordRequest, UpdateRequest, User, UserStatus,
-    VerifyEmailRequest,
+    CodeForm, CodePurpose, CompleteLoginRequest, ConfirmEmailChangeRequest, CreateCodeRequest, CreateRequest,
+    LogEvent, LoginWithCodeRequest, ResetPasswordRequest, Session, SetPasswordRequest, UpdateRequest, User,
+    UserStatus, VerifyEmailRequest,
 };
 
+use crate::factors;
 use crate::steps::{RIVAL, assert_alike, delete, events, is_open, log, read, restore, set_status, try_login};
 use crate::support::{
     Backend, PASSWORD, Replica, START, Service, ada, assert_refused, create, fields, from, login, nth, until,
@@ -26,6 +27,7 @@ crate::on_every_backend!(
     a_code_resets_the_password_and_ends_sessions_and_waits,
     a_password_with_the_users_name_leaves_the_code_valid,
     a_code_signs_in,
+    a_code_does_not_replace_the_second_factor,
     a_reset_needs_no_more_than_users_write,
     a_code_is_for_one_user_and_one_purpose,
     a_newer_code_ends_the_older_of_its_purpose_only,
@@ -273,6 +275,27 @@ async fn a_code_signs_in(service: &Service) {
     assert!(is_open(service, &session.id).await);
     assert_eq!(service.number("SELECT count(*) FROM sessions WHERE amr = 'code'").await, 3);
     try_login(service, "ada", PASSWORD).await.unwrap();
+}
+
+/// (R18) A code is a first factor, and used up when the second one is asked for.
+async fn a_code_does_not_replace_the_second_factor(service: &Service) {
+    factors::give_keys(service, &[1]);
+    let user = create(service, ada()).await;
+    let (_, recovery_codes) = factors::confirm(service, &user.id).await;
+    let made = code(service, asking(CodePurpose::Login)).await;
+    let status = uses(service, CodePurpose::Login, &made).await.unwrap_err();
+    assert_refused(&status, Code::FailedPrecondition, "SECOND_FACTOR_REQUIRED");
+    assert_bad(service, CodePurpose::Login, &made).await;
+    let challenge = status.get_details_error_info().unwrap().metadata["challenge"].clone();
+    let recovery_code = recovery_codes[0].clone();
+    let request = CompleteLoginRequest { challenge, recovery_code, ..CompleteLoginRequest::default() };
+    let session = service.users().complete_login(request).await.unwrap().into_inner().session.unwrap();
+    assert_eq!(session.amr, ["code", "recovery"]);
+
+    let made = code(service, asking(CodePurpose::PasswordReset)).await;
+    uses(service, CodePurpose::PasswordReset, &made).await.unwrap();
+    let status = try_login(service, "ada", "battery staple").await.unwrap_err();
+    assert_refused(&status, Code::FailedPrecondition, "SECOND_FACTOR_REQUIRED");
 }
 
 async fn a_reset_needs_no_more_than_users_write(service: &Service) {
