@@ -243,8 +243,11 @@ async fn calls_that_change_or_show_a_token_do_not_come_by_get(service: &Service)
     let want = [
         "Keys/List",
         "Keys/ListLogs",
+        "Namespaces/ListNamespaces",
+        "Namespaces/ReadNamespace",
         "Users/BatchRead",
         "Users/List",
+        "Users/ListFactors",
         "Users/ListLogs",
         "Users/ListSessions",
         "Users/ListTrash",

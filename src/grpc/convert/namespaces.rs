@@ -53,7 +53,7 @@ fn named(name: &str, limits: Option<pb::NamespaceLimits>) -> Result<(Namespace, 
 pub(in crate::grpc) fn to_delete(request: &pb::DeleteNamespaceRequest) -> Result<Namespace> {
     let mut fields = Fields::default();
     let name = fields.check("name", Namespace::parse(&request.name));
-    if request.confirm_name != request.name {
+    if request.confirm_name.is_empty() || request.confirm_name != request.name {
         fields.add("confirm_name", "must be the name once more");
     }
     fields.none()?;
