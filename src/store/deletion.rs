@@ -34,7 +34,7 @@ pub async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, most: u64)
             if !keys::is_any(tx, namespace).await? {
                 continue;
             }
-            keys::change(tx).await?;
+            keys::rewrite_version(tx).await?;
         }
         if table == "users" && tx.get_database_backend() == DbBackend::Sqlite {
             // In PostgreSQL their entries in the search index refer to them.
@@ -65,7 +65,7 @@ pub async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, most: u64)
 /// Removes the API keys of the namespace: at most some thousand.
 pub async fn remove_keys(tx: &impl ConnectionTrait, namespace: &Namespace) -> Result<u64> {
     // Before the rows, as whoever makes or revokes a key.
-    keys::change(tx).await?;
+    keys::rewrite_version(tx).await?;
     execute(tx, "DELETE FROM keys WHERE namespace = $1", namespace).await
 }
 

@@ -30,7 +30,8 @@ pub async fn change(tx: &impl ConnectionTrait) -> Result<()> {
     Ok(())
 }
 
-/// Writes the version as it is: a write that changes nothing, to see whether one succeeds.
+/// Writes the version as it is: a write that changes nothing, to see whether one succeeds, or to lock it before keys are
+/// removed, which changes it.
 pub async fn rewrite_version(tx: &impl ConnectionTrait) -> Result<()> {
     tx.execute_unprepared("UPDATE keys_version SET version = version").await?;
     Ok(())
