@@ -55,7 +55,7 @@ pub struct Factors {
 
 /// A change of the second factors of a user whose row is locked.
 trait Change: Sync {
-    /// True if a user with a confirmed second factor must prove that: whoever has only stolen the password must not get past it.
+    /// True if a user with a confirmed second factor must prove that: a stolen password alone must not remove it.
     const NEEDS_FACTOR: bool = false;
 
     type Output: Send;

@@ -64,7 +64,7 @@ pub async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, most: u64)
 
 /// Removes the API keys of the namespace: at most some thousand.
 pub async fn remove_keys(tx: &impl ConnectionTrait, namespace: &Namespace) -> Result<u64> {
-    // Before the rows, as whoever makes or revokes a key.
+    // Before the rows, in the order in which keys are created and revoked.
     keys::rewrite_version(tx).await?;
     execute(tx, "DELETE FROM keys WHERE namespace = $1", namespace).await
 }

@@ -399,7 +399,8 @@ fn fault(backend: Backend, statement: &Statement, plan: &[String]) -> Option<&'s
         line.contains("TEMP B-TREE FOR ORDER BY") || (line.contains("Sort Key") && !incremental)
     };
     // The few rows of one user are locked in the order of their keys.
-    let of_one_user = sql.starts_with("DELETE FROM attempts");
+    let of_one_user = sql.starts_with("DELETE FROM attempts")
+        || sql.starts_with("DELETE FROM code_tries") && sql.contains("ORDER BY mark FOR UPDATE");
     if !looked_up && !trash && !stretch && !of_one_user && plan.iter().any(sorts) {
         return Some("sorts what an index has in order");
     }
