@@ -24,7 +24,6 @@ crate::on_every_backend!(
     a_server_that_is_killed_goes_on_after_its_restart,
     one_that_fails_does_not_keep_others_nor_their_trash,
     an_open_transaction_of_any_role_is_noticed,
-    a_change_of_limits_leaves_the_cache_alone,
 );
 
 async fn delete_namespace(replica: &Replica, name: &str) -> Result<(), Status> {
@@ -327,22 +326,4 @@ async fn an_open_transaction_of_any_role_is_noticed(service: &Service) {
     until(async || !is_seen("NONE").await).await;
     until(async || !is_seen("pg_signal_backend").await).await;
     other.close().await.unwrap();
-}
-
-async fn a_change_of_limits_leaves_the_cache_alone(service: &Service) {
-    let token = fill(service, "shop").await;
-    let is_cached = async || {
-        let request = ReadSessionRequest { session_id: token.clone(), ..Default::default() };
-        *service.replica.statements.lock().unwrap() = Some(Vec::new());
-        service.users().read_session(from("shop", request)).await.unwrap();
-        let noted = service.replica.statements.lock().unwrap().take().unwrap();
-        !noted.iter().any(|statement| statement.sql.contains("\"sessions\".\"public_id\""))
-    };
-    until(is_cached).await;
-    create_namespace(&service.replica, "other", limits(Some(1), None)).await.unwrap();
-    let request = UpdateNamespaceRequest { name: "other".into(), limits: Some(limits(Some(2), None)) };
-    service.replica.namespaces().update_namespace(request).await.unwrap();
-    assert!(is_cached().await);
-    delete_namespace(&service.replica, "other").await.unwrap();
-    assert!(!is_cached().await);
 }
