@@ -13,7 +13,7 @@ from harness import EVERY_SCOPE, POSTGRES, Postgres, ROOT, Server, Sqlite, Wrong
 PROGRAM = ROOT / "target/clients/gateway/gateway"
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-TIMES = {"created", "updated", "expires", "passwordUpdated", "deleted", "time", "lastUsed"}
+TIMES = {"created", "authTime", "updated", "expires", "passwordUpdated", "deleted", "time", "lastUsed"}
 # Fields that hold a message: where it is absent, the gateway writes null and we write nothing.
 MESSAGES = {"user", "session", "prefs", "device", "key", "localizedMessage"}
 

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 from harness import BINARY, PROTO, ROOT, assert_equal, assert_true
 
 PROGRAM = BINARY.parent / "usersd-json"
-FILES = ("users.proto", "keys.proto", "namespaces.proto", "errors.proto", "everything.proto")
+FILES = ("users.proto", "keys.proto", "errors.proto", "everything.proto")
 
 # The same messages in each run.
 SEED = 20261126
