@@ -162,7 +162,7 @@ pub enum Error {
         namespace: String,
         /// The name of the limit.
         limit: &'static str,
-        /// What it counts, in words.
+        /// The things that it counts, in words for people.
         subject: &'static str,
         /// Its value.
         value: u32,

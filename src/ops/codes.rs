@@ -99,8 +99,8 @@ impl Operations {
         let event = Event::new(now, Action::CodeCreated, user.map(|user| user.id));
         let event = event.changing(0, vec![new.purpose.name()]).from(new.device);
         let tx = self.store.begin(caller).await?;
-        // A placeholder finds no row by the same statement. A code for a user who was deleted or changed since is as good as
-        // one for nobody.
+        // A placeholder finds no row by the same statement. A code for a user who was deleted or changed since is stored
+        // under the placeholder, too: no call accepts it.
         let live = store::users::lock(&tx, &caller.namespace, &stored.user).await?;
         if live.is_none_or(|live| Binding::of(&live.user) != stored.bound) {
             stored.user = self.throttle.stand_in(&identifier);

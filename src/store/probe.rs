@@ -155,7 +155,7 @@ pub struct KeysVersion {
     pub connected: Instant,
 }
 
-/// What the probe asks for: the versions of the API keys and of the namespaces.
+/// The versions that the probe reads: of the API keys and of the namespaces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Versions {
     pub(super) keys: KeysVersion,

@@ -87,15 +87,6 @@ pub(super) async fn remove(tx: &impl ConnectionTrait, namespace: &Namespace, id:
     Ok(())
 }
 
-/// Counts the segments of the index. One on PostgreSQL, which sorts each write in at once.
-pub async fn segment_count(db: &impl ConnectionTrait) -> Result<u64> {
-    let backend = db.get_database_backend();
-    if backend != DbBackend::Sqlite {
-        return Ok(1);
-    }
-    number(db, "SELECT COUNT(DISTINCT segid) FROM users_search_idx").await
-}
-
 /// Merges segments of the same size until about so many pages of 4 KB are written, and returns whether there was
 /// anything to do. Never on PostgreSQL.
 pub async fn merge(tx: &impl ConnectionTrait, pages: u32) -> Result<bool> {

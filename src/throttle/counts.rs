@@ -193,7 +193,7 @@ async fn add(
     rows(tx, params.statement(tx, sql)).await
 }
 
-/// Whether the result of an attempt is pending, or the attempt counts in any case.
+/// An attempt whose result is pending, or one that counts in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
     Pending,

@@ -146,7 +146,6 @@ async fn a_list_is_the_same_however_it_is_found(service: &Service) {
     let namespace = Namespace::default();
     let everyone: Vec<User> = (0..USERS).map(|n| dice.user(n)).collect();
     let (ops, store) = (&service.replica.ops, &service.replica.store);
-    let trees = async || store::search::segment_count(store.reader()).await.unwrap();
     for some in everyone.chunks(USERS / 15) {
         let tx = store.begin_as_server().await.unwrap();
         for user in some {
@@ -157,7 +156,7 @@ async fn a_list_is_the_same_however_it_is_found(service: &Service) {
     for n in 0..QUESTIONS {
         if n == QUESTIONS / 2 {
             ops.merge_search_index().await.unwrap();
-            assert!(trees().await <= 4);
+            assert!(service.search_segments().await <= 4);
         }
         let (trash, request) = (dice.chance(5), dice.question(&everyone));
         let mut want: Vec<&User> =

@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use usersd::pb::{CreateRequest, DeleteRequest, ListRequest, PurgeRequest, UpdateRequest};
-use usersd::store;
 
 use crate::support::{Backend, Service, ada, create, login, nth};
 
@@ -143,7 +142,6 @@ async fn a_compacted_file_is_searched_as_before(service: &Service) {
 
 async fn search_index_segments_are_merged_in_time(service: &Service) {
     let (mut users, ops) = (service.users(), &service.replica.ops);
-    let trees = async || store::search::segment_count(service.replica.store.reader()).await.unwrap();
     let found = async |search: &str| {
         let request = ListRequest { search: search.into(), ..ListRequest::default() };
         service.users().list(request).await.unwrap().into_inner().total
@@ -154,7 +152,7 @@ async fn search_index_segments_are_merged_in_time(service: &Service) {
             known.push(create(service, nth(n)).await.id);
         }
         ops.merge_search_index().await.unwrap();
-        assert!(trees().await <= 4);
+        assert!(service.search_segments().await <= 4);
         let everyone = i64::try_from(12 * round).ok();
         assert_eq!(found("example.com").await, everyone);
         // What changes from now on is seen at once, and what was is not found any more.

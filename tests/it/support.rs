@@ -193,6 +193,14 @@ impl Service {
         row.unwrap().unwrap().try_get_by_index(0).unwrap()
     }
 
+    /// The number of segments that the search index has on SQLite; 1 on PostgreSQL.
+    pub(crate) async fn search_segments(&self) -> i64 {
+        match self.backend {
+            Backend::Sqlite => self.number("SELECT count(DISTINCT segid) FROM users_search_idx").await,
+            Backend::Postgres => 1,
+        }
+    }
+
     /// A new key, good for every replica that is asked: its secret and its id.
     pub(crate) async fn key(&self, namespaces: &str, scopes: Scopes) -> (String, String) {
         let namespaces = AllowedNamespaces::parse(namespaces).unwrap();
