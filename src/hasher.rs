@@ -252,7 +252,7 @@ fn note_missing_pepper() {
     if let Some(passwords) = PEPPER_MISSING.count() {
         tracing::warn!(
             passwords,
-            "passwords count as wrong, since passwords.pepper lacks the key that they were hashed with; `usersd doctor` counts their users"
+            "passwords are rejected: passwords.pepper lacks the key that they were hashed with; `usersd doctor` counts their users"
         );
     }
 }
@@ -339,10 +339,10 @@ mod tests {
         let hasher = Hasher::new(SETUP).unwrap();
         assert!(!hasher.verify("password", None).await);
         assert!(!hasher.verify("", None).await);
-        let decoy = hasher.hash("password").await.unwrap();
+        let dummy_hash = hasher.hash("password").await.unwrap();
         let turn = hasher.admit(&one(), None).unwrap();
-        let right = turn.verify(&password("password"), None, Some(&decoy)).await.unwrap();
-        assert!(!right, "not even a decoy's");
+        let right = turn.verify(&password("password"), None, Some(&dummy_hash)).await.unwrap();
+        assert!(!right, "not even a dummy hash's");
     }
 
     #[tokio::test]

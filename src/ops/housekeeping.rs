@@ -209,7 +209,7 @@ impl Operations {
                 let tx = self.store.begin_as_server().await?;
                 store::totals::correct(&tx, &namespace).await?;
                 tx.commit().await?;
-                tracing::warn!(namespace = namespace.as_str(), "corrected the numbers of users and sessions");
+                tracing::warn!(namespace = namespace.as_str(), "corrected the totals of users and sessions");
             }
             namespace.as_str().clone_into(&mut after);
         }

@@ -125,7 +125,7 @@ impl Connection {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Notes that a good key or certificate was shown, or that none is needed for what was asked: the
+    /// Notes that a valid key or certificate was shown, or that none is needed for what was asked: the
     /// connection is not closed any more to make room.
     pub(super) fn name(&self) {
         if !self.is_named() && !self.named.swap(true, Ordering::Relaxed) {

@@ -45,7 +45,7 @@ const TRACE_RESPONSE: &str = "traceresponse";
 /// The header that names a change, so that the same one asked for again is made once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Limits the log line about requests without a good key.
+/// Limits the log line about requests without a valid key.
 static KEYS_REFUSED: LogLimiter = LogLimiter::after(1);
 
 /// The longest time that the message of a health check may take to arrive: the call has no permit meanwhile.
@@ -326,12 +326,12 @@ impl Pipeline {
     }
 }
 
-/// Logs that requests come without a good key, once a minute with their number and the address of the last.
+/// Logs that requests come without a valid key, once a minute with their number and the address of the last.
 fn log_stranger(error: &Error, peer: &Peer) {
     if matches!(error, Error::KeyUnknown)
         && let Some(requests) = KEYS_REFUSED.count()
     {
-        tracing::info!(requests, address = %peer.address.ip(), "requests without a good key are refused");
+        tracing::info!(requests, address = %peer.address.ip(), "requests without a valid key were refused");
     }
 }
 

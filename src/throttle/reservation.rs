@@ -223,7 +223,7 @@ impl Throttle {
             tracing::warn!(
                 attempts,
                 error,
-                "attempts without a verdict could not be refunded; they count for some minutes"
+                "pending attempts could not be refunded; they count for two to four minutes"
             );
         }
     }
