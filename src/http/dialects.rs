@@ -318,7 +318,7 @@ impl<'g> Call<'g> {
                     _ => return grpc_json::answer(client, content.into_bytes()).await,
                 };
                 match accepted {
-                    Some(coding) => coding.pack_reply(response).await,
+                    Some(coding) => coding.compress_reply(response).await,
                     None => response,
                 }
             }

@@ -81,7 +81,7 @@ impl Grpc {
     ) -> Response<Body> {
         let mut response = upstream.serve(request, end).await;
         if let Some(coding) = self.coding {
-            response = coding.pack_messages(response);
+            response = coding.compress_messages(response);
         }
         if self.micro { in_words_of_micro(&micro::id(target), response) } else { response }
     }
