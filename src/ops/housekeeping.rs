@@ -263,9 +263,9 @@ impl Operations {
     async fn remove_old_codes(&self) -> Result<u64> {
         let tx = self.store.begin_sweep().await?;
         let codes = store::codes::delete_expired(&tx, self.clock.now(), BATCH).await?;
-        let tries = self.throttle.delete_old_tries(&tx, BATCH).await?;
+        let attempts = self.throttle.delete_old_attempts(&tx, BATCH).await?;
         tx.commit().await?;
-        Ok(codes + tries)
+        Ok(codes + attempts)
     }
 
     async fn purge_old_trash(&self) -> Result<u64> {

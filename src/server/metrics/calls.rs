@@ -113,7 +113,7 @@ impl Calls {
         {
             match (end.code, end.reason) {
                 (_, "DATABASE_UNAVAILABLE") => sums.unavailable += count,
-                (_, "DEADLINE_PASSED") => sums.late += count,
+                (_, "DEADLINE_PASSED") => sums.deadline_passed += count,
                 ("CANCELLED", _) => sums.abandoned += count,
                 _ => {}
             }
