@@ -289,7 +289,7 @@ impl Server {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if peer.certificate.is_some() {
-            connection.name();
+            connection.mark_authenticated();
         }
         let shared = Arc::new((self.pipeline, Arc::clone(&connection), peer));
         let service = service_fn(move |request: Request<Incoming>| {

@@ -189,8 +189,8 @@ impl Pipeline {
         // 2. Authenticate and authorize, once. Unknown callers get nothing, not even memory for what they
         //    send.
         let admitted = self.admit(call, &head, peer);
-        let named = admitted.as_ref().is_ok_and(|(principal, _)| !principal.is_anonymous());
-        if let Some(response) = call.refuse_unnamed(named) {
+        let authenticated = admitted.as_ref().is_ok_and(|(principal, _)| !principal.is_anonymous());
+        if let Some(response) = call.refuse_unauthenticated(authenticated) {
             return Ok(response);
         }
         let (principal, mut caller) = admitted?;
@@ -297,7 +297,7 @@ impl Pipeline {
     ) -> Result<()> {
         match (target, caller) {
             (Target::Rpc(method), Some(caller)) => {
-                connection.name();
+                connection.mark_authenticated();
                 if method.is_stream() {
                     self.limits.open_stream(principal, permits)
                 } else {
