@@ -75,14 +75,14 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Serve; also without the word
+    /// Start the server (the default)
     Serve,
-    /// Look at or bring up to date the tables of the database
+    /// Show or apply database migrations
     Migrate {
         #[command(subcommand)]
         step: Migrate,
     },
-    /// Make, list and revoke API keys
+    /// Create, list and revoke API keys
     Key {
         #[command(subcommand)]
         step: keys::Step,
@@ -94,12 +94,12 @@ enum Action {
     },
     /// Copy an SQLite database to a new file, also while servers run on it
     Backup {
-        /// The file to write; it must not be there yet
+        /// The file to write; it must not exist yet
         file: PathBuf,
     },
     /// Copy everything to another database, of the same kind or the other, while no server runs on either
     Copy(copy::Addresses),
-    /// Look for what is wrong with the database, also while servers run on it
+    /// Check the database for problems, also while servers run on it
     Doctor {
         /// Print the findings as JSON
         #[arg(long)]
@@ -249,9 +249,7 @@ async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
     reloading.abort();
     // A connection whose call was cut off is given back when the database answers, which may be never.
     if store.health().is_unusable() {
-        tracing::warn!(
-            "stopped; the database file was left as it is: closing it would write to what took its place"
-        );
+        tracing::warn!("stopped without closing the database file, which is damaged or was replaced");
         std::process::exit(1);
     }
     let closed = tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await.is_ok();
@@ -328,7 +326,7 @@ fn refuse_unauthenticated_listener(config: &Config, keys: &KeyRing) -> Result<()
     }
     Err(Failure::Usage(format!(
         "{} can be reached from other machines and no API key was ever created, so anyone there would have full \
-         access.\nMake a key first, with the same settings, and start again:\n  usersd key create --namespace default \
+         access.\nCreate a key first, with the same settings, and start again:\n  usersd key create --namespace default \
          --scopes users.read,users.write,sessions.read,sessions.write --name NAME\nOr listen on a loopback address such \
          as 127.0.0.1:8080, or, if a firewall or proxy restricts access, set auth = \"off\" (USERSD_AUTH=off).",
         config.listen
@@ -354,8 +352,8 @@ fn raise_nofile_limit(config: &Config) {
     }
 }
 
-/// A database of countries that is named but cannot be used is a fault of the settings, found before the
-/// service is up and not by who asks first.
+/// A country database that is named but cannot be used is a fault of the settings, found before the
+/// service is up and not by the first call that needs it.
 fn devices(config: &Config) -> Result<Devices, Failure> {
     Devices::open(config.geoip.database.as_deref()).map_err(|error| Failure::Usage(with_causes(&error)))
 }

@@ -12,9 +12,11 @@ mod sections;
 #[cfg(test)]
 mod tests;
 mod tls_callers;
+mod types;
 mod values;
 
 pub use sections::*;
+pub use types::*;
 
 /// The log of events is read no more often than this.
 const MIN_POLL: Duration = Duration::from_millis(10);

@@ -23,7 +23,7 @@ pub struct Devices {
     countries: Arc<RwLock<Option<Arc<Countries>>>>,
 }
 
-/// Why the database of countries cannot be used. Names the setting, for the operator.
+/// Why the country database cannot be used. Names the setting, for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is no such file, or it may not be read.
@@ -38,7 +38,7 @@ pub enum OpenError {
 }
 
 impl Devices {
-    /// Reads the database of countries, if there is one, into memory: some MB, some milliseconds. User agents
+    /// Reads the country database, if there is one, into memory: some MB, some milliseconds. User agents
     /// need nothing opened.
     pub fn open(countries: Option<&Path>) -> Result<Self, OpenError> {
         let countries = countries.map(Countries::open).transpose()?;

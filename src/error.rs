@@ -77,20 +77,20 @@ pub enum Error {
     /// A code of a second factor is wrong or was used before.
     #[error("the code is wrong or was used before")]
     BadFactorCode,
-    /// The first proof is right, and the user has a second factor.
-    #[error("the user has a second factor: complete the log-in with a code of it")]
+    /// The password or code is right, and the user has a second factor.
+    #[error("the user has a second factor: complete the log-in with a TOTP or recovery code")]
     SecondFactorRequired {
         /// For the completion of the log-in.
         challenge: Challenge,
     },
-    /// The password is right, and the user has a second factor, a code of which must be given in its place.
-    #[error("the user has a second factor: give a code of it in place of the password")]
+    /// The password is right, and the user has a second factor, a code of which is required in its place.
+    #[error("the user has a second factor: send a TOTP or recovery code in place of the password")]
     FactorCodeRequired,
-    /// The challenge of a log-in has ended, or is none.
-    #[error("the log-in has expired or cannot be completed any more: begin again")]
+    /// The challenge of a log-in has expired, was used or is not valid.
+    #[error("the challenge has expired or is not valid: log in again")]
     ChallengeInvalid,
     /// The user has a confirmed second factor of that kind.
-    #[error("the user has such a second factor")]
+    #[error("the user already has a confirmed second factor of this kind")]
     FactorExists,
     /// The user has no such second factor.
     #[error("the user has no such second factor")]
@@ -116,14 +116,14 @@ pub enum Error {
         /// When the caller may try again.
         retry_after: Duration,
     },
-    /// Too many passwords were tried.
-    #[error("too many attempts with a wrong password")]
+    /// Too many passwords or codes were wrong.
+    #[error("too many failed attempts")]
     TooManyAttempts {
         /// When the caller may try again.
         retry_after: Duration,
     },
-    /// No key, or none that is good.
-    #[error("the call needs an API key that is known, not expired and not revoked")]
+    /// No key, or none that is valid.
+    #[error("the call needs a valid API key: none was sent, or it is unknown, expired or revoked")]
     KeyUnknown,
     /// Two different keys in one request.
     #[error("the request carries two different API keys")]
@@ -134,8 +134,10 @@ pub enum Error {
         /// The scope it would need.
         scope: &'static str,
     },
-    /// The key is of another namespace, or two headers of one request name different ones.
-    #[error("the request names another namespace than its key, or two")]
+    /// The key is of another namespace, two headers of one request name different ones, or the call needs a root key.
+    #[error(
+        "the request names a namespace that is not its key's, or two different ones, or needs a root key"
+    )]
     NamespaceMismatch,
     /// A key for every namespace needs one to be named.
     #[error("the key works in every namespace: name one in the header usersd-namespace")]
@@ -176,13 +178,13 @@ pub enum Error {
     #[error("{0}")]
     ForeignOrigin(&'static str),
     /// As many calls are worked on as the server takes, at a time or a second.
-    #[error("the server has too many calls in progress")]
+    #[error("the server is at its limit of calls")]
     Overloaded {
         /// When the caller may try again.
         retry_after: Duration,
     },
-    /// As many calls of the caller are worked on as one may make, at a time or a second.
-    #[error("the caller has too many calls in progress")]
+    /// As many calls of the caller or its namespace are worked on as may be, at a time or a second.
+    #[error("the caller or its namespace is at its limit of calls")]
     CallerLimited {
         /// When the caller may try again.
         retry_after: Duration,
@@ -202,12 +204,12 @@ pub enum Error {
     /// time.
     #[error("the database did not answer in time")]
     DatabaseTooSlow(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The database was lost while it committed.
+    /// The connection to the database was lost during the COMMIT.
     #[error(
-        "the database was lost while it made the change: it may have been made, read before you repeat it"
+        "the connection to the database was lost during the commit: the change may or may not have been made; read before you repeat it"
     )]
     OutcomeUnknown(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A fault of ours.
+    /// A fault of the server.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -270,7 +272,7 @@ impl Error {
         }
     }
 
-    /// A fault of ours, with its cause for the log.
+    /// A fault of the server, with its cause for the log.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
     }

@@ -30,7 +30,7 @@ pub use self_test::SelfTestFailed;
 
 use foreign::Foreign;
 use pool::{Pool, QueueReservation};
-use scheme::{Form, Stored};
+use scheme::{BcryptInput, Stored};
 
 /// The configuration of hashing.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,8 @@ impl Hasher {
         let cost = config.cost;
         let lanes = config.lanes.unwrap_or(DEFAULT_LANES).clamp(1, MAX_LANES);
         let speed = self_test::run(lanes)?;
-        let dummy_hash = Stored { form: Form::of(b"", None), cost, salt: random()?, digest: random()? };
+        let dummy_hash =
+            Stored { input: BcryptInput::of(b"", None), cost, salt: random()?, digest: random()? };
         let pool = Pool::new(&config, lanes, speed)?;
         Ok(Self { pool: Arc::new(pool), cost, dummy_hash, peppers: Peppers::default() })
     }
@@ -149,7 +150,7 @@ impl Hasher {
         let imported = Stored::imported(text);
         let fits = match Stored::from_text(&imported) {
             // One with a pepper can only be a copy of ours.
-            Some(Stored { form: Form::Peppered(_), .. }) => false,
+            Some(Stored { input: BcryptInput::Peppered(_), .. }) => false,
             Some(stored) => stored.cost <= MAX_COST,
             None => Foreign::parse(text).is_some(),
         };
@@ -181,11 +182,11 @@ impl HashPermit {
     /// Source: Provos and Mazières, "A Future-Adaptable Password Scheme", USENIX 1999.
     pub async fn hash(self, password: &Password) -> Result<PasswordHash> {
         let salt = random().map_err(Error::internal)?;
-        let form = Form::of(password.expose(), self.keys.current());
-        let key = form.key(&salt, password.expose(), &self.keys);
+        let input = BcryptInput::of(password.expose(), self.keys.current());
+        let key = input.key(&salt, password.expose(), &self.keys);
         let key = key.ok_or_else(|| Error::internal("a password cannot be peppered"))?;
         let digest = self.reservation.bcrypt(self.cost, salt, key).await?;
-        Ok(Stored { form, cost: self.cost, salt, digest }.to_text())
+        Ok(Stored { input, cost: self.cost, salt, digest }.to_text())
     }
 
     /// Hashes a numeric code, at a lower cost than passwords: it allows five attempts and has a lifetime of minutes.
@@ -228,8 +229,8 @@ impl HashPermit {
             Some(text) => Stored::from_text(text),
             None => Some(self.dummy_hash),
         };
-        let right = if let Some(stored) = stored {
-            let key = stored.form.key(&stored.salt, bytes, &self.keys);
+        let matches = if let Some(stored) = stored {
+            let key = stored.input.key(&stored.salt, bytes, &self.keys);
             let has_key = key.is_some();
             if !has_key && hash.is_some() {
                 note_missing_pepper();
@@ -242,9 +243,9 @@ impl HashPermit {
             let foreign = foreign.ok_or_else(|| Error::internal("a stored hash cannot be read"))?;
             let bytes = Zeroizing::new(bytes.to_vec());
             let (scheme, rounds, large) = (foreign.scheme(), foreign.rounds(), foreign.is_large());
-            self.reservation.check(scheme, rounds, large, move || foreign.is_right(&bytes)).await?
+            self.reservation.check(scheme, rounds, large, move || foreign.matches(&bytes)).await?
         };
-        Ok(right && hash.is_some())
+        Ok(matches && hash.is_some())
     }
 }
 
@@ -252,7 +253,7 @@ fn note_missing_pepper() {
     if let Some(passwords) = PEPPER_MISSING.count() {
         tracing::warn!(
             passwords,
-            "passwords count as wrong, since passwords.pepper lacks the key that they were hashed with; `usersd doctor` counts their users"
+            "passwords are rejected: passwords.pepper lacks the key that they were hashed with; `usersd doctor` counts their users"
         );
     }
 }
@@ -339,10 +340,10 @@ mod tests {
         let hasher = Hasher::new(SETUP).unwrap();
         assert!(!hasher.verify("password", None).await);
         assert!(!hasher.verify("", None).await);
-        let decoy = hasher.hash("password").await.unwrap();
+        let dummy_hash = hasher.hash("password").await.unwrap();
         let turn = hasher.admit(&one(), None).unwrap();
-        let right = turn.verify(&password("password"), None, Some(&decoy)).await.unwrap();
-        assert!(!right, "not even a decoy's");
+        let matches = turn.verify(&password("password"), None, Some(&dummy_hash)).await.unwrap();
+        assert!(!matches, "not even a dummy hash's");
     }
 
     #[tokio::test]

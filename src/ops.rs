@@ -172,7 +172,7 @@ impl Operations {
         &self.store
     }
 
-    /// Reads the database of countries again, or another one.
+    /// Reads the country database again, or another one.
     pub fn reload_countries(&self, path: Option<&Path>) -> Result<(), OpenError> {
         self.devices.reload(path)
     }

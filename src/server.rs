@@ -146,7 +146,7 @@ impl Server {
         &self.hurry
     }
 
-    /// Reads certificates, peppers and the database of countries again. What cannot be used is left as it was, with a
+    /// Reads certificates, peppers and the country database again. What cannot be used is left as it was, with a
     /// line in the log.
     pub fn reload(&self, config: &Config) {
         if let Some(Err(error)) = self.tls.as_ref().map(Tls::refresh) {
@@ -158,7 +158,7 @@ impl Server {
         }
         if let Err(error) = self.ops.reload_countries(config.geoip.database.as_deref()) {
             let error = with_causes(&error);
-            tracing::warn!(error, "the database of countries cannot be reloaded: the old one stays in use");
+            tracing::warn!(error, "the country database cannot be reloaded: the old one stays in use");
         }
     }
 
@@ -289,7 +289,7 @@ impl Server {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if peer.certificate.is_some() {
-            connection.name();
+            connection.mark_authenticated();
         }
         let shared = Arc::new((self.pipeline, Arc::clone(&connection), peer));
         let service = service_fn(move |request: Request<Incoming>| {

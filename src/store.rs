@@ -27,6 +27,7 @@ pub mod key_changes;
 pub mod keys;
 mod lease;
 pub mod list;
+mod maintenance;
 mod migration;
 pub mod namespaces;
 mod observer;
@@ -51,7 +52,6 @@ mod trust;
 mod turns;
 pub mod usage;
 pub mod users;
-mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;

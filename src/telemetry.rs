@@ -37,12 +37,12 @@ pub(crate) struct CallContext {
     span: OnceCell<Arc<CallSpan>>,
     method: Cell<&'static str>,
     caller: OnceCell<Arc<str>>,
-    failure: Cell<Option<Failure>>,
+    failure: Cell<Option<CallStatus>>,
 }
 
-/// The end of a call that failed.
+/// The status that a call ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Failure {
+pub(crate) struct CallStatus {
     /// The name of gRPC's code.
     pub(crate) code: &'static str,
     /// The stable reason; empty if there is none.
@@ -75,7 +75,7 @@ impl CallContext {
     }
 
     /// Ends the span of the call, if it is traced.
-    pub(crate) fn end_span(end: Failure) {
+    pub(crate) fn end_span(end: CallStatus) {
         if let Some(span) = Self::span() {
             span.end(end);
         }
@@ -87,12 +87,12 @@ impl CallContext {
     }
 
     /// Notes how the call fails, unless it goes on and succeeds.
-    pub(crate) fn note_failure(failure: Failure) {
+    pub(crate) fn note_failure(failure: CallStatus) {
         let _ = CALL.try_with(|call| call.failure.set(Some(failure)));
     }
 
     /// The failure that was noted last.
-    pub(crate) fn failure() -> Option<Failure> {
+    pub(crate) fn failure() -> Option<CallStatus> {
         CALL.try_with(|call| call.failure.get()).ok().flatten()
     }
 

@@ -234,8 +234,8 @@ fn transactions_begin_and_end_in_one_place() {
         ("\"SAVEPOINT", "nowhere"),
         ("return_to_pool", "store/pool.rs"),
         // The library's own, for migrations and for the commands that read or write a whole database.
-        ("TransactionTrait", "store/migration.rs store/whole.rs"),
-        ("begin_with", "store/migration.rs store/whole.rs"),
+        ("TransactionTrait", "store/migration.rs store/maintenance.rs"),
+        ("begin_with", "store/migration.rs store/maintenance.rs"),
     ];
     let mut wrong = Vec::new();
     for (path, text) in sources() {

@@ -34,16 +34,16 @@ impl BrowserRequests {
         let headers = &head.headers;
         if comes_from_page(headers) && !is_own_page(head) && !self.is_listed(headers) {
             return Err(Error::ForeignOrigin(
-                "without API keys no web page is served (Origin or Sec-Fetch-Site is that of another, and not in http.cors_origins)",
+                "no API key is required here, so requests from web pages are refused: Origin or Sec-Fetch-Site names another site, and http.cors_origins does not list it",
             ));
         }
         if hosts(head).all(|host| self.serves(host, local_only)) {
             return Ok(());
         }
         Err(Error::ForeignOrigin(if local_only {
-            "without API keys only this machine is served (Host is another, and not in http.hosts)"
+            "no API key is required here, so Host must be this machine or listed in http.hosts"
         } else {
-            "without API keys only hosts of http.hosts are served by a name with a dot (Host is another)"
+            "no API key is required here, so a Host with a dot must be listed in http.hosts"
         }))
     }
 
@@ -65,7 +65,7 @@ impl BrowserRequests {
 pub(super) fn reject_browser_certificate(headers: &HeaderMap) -> Result<()> {
     if comes_from_page(headers) {
         return Err(Error::ForeignOrigin(
-            "a certificate does not count for what a web page sends: send a key",
+            "a client certificate does not authenticate a request from a web page: send an API key",
         ));
     }
     Ok(())

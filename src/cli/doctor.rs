@@ -23,7 +23,7 @@ pub(super) async fn execute(
     match open_existing(&config.database).await {
         Ok(store) => findings.extend(database(&store, config).await),
         Err(Failure::Failed(why) | Failure::Usage(why)) => {
-            let advice = "see that it is up and that this is its address; or restore a backup";
+            let advice = "check that it is running and that this is its address; or restore a backup";
             findings.push(Finding::new("database", Grade::Fault, why, advice));
         }
     }
@@ -60,13 +60,18 @@ async fn database(store: &Store, config: &Config) -> Vec<Finding> {
         steps.iter().filter(|step| !step.applied).map(|step| step.name.as_str()).collect();
     if !pending.is_empty() {
         let found = format!("lacks {}", pending.join(", "));
-        return vec![Finding::new(check, Grade::Fault, found, "run `usersd migrate up`; then look again")];
+        return vec![Finding::new(
+            check,
+            Grade::Fault,
+            found,
+            "run `usersd migrate up`, then run `usersd doctor` again",
+        )];
     }
     let mut findings = vec![Finding::ok(check, format!("has all of {} migrations", steps.len()))];
     match Box::pin(store.examine(Clock::System.now())).await {
         Ok(found) => findings.extend(found),
         Err(error) => {
-            let advice = "see to the cause, and look again";
+            let advice = "fix the cause and run `usersd doctor` again";
             findings.push(Finding::new("database", Grade::Fault, with_causes(&error), advice));
         }
     }
@@ -83,7 +88,9 @@ async fn peppers(store: &Store, config: &Config) -> Finding {
         }
         Err(error) => Err(with_causes(&error)),
     };
-    found.unwrap_or_else(|why| Finding::new("peppers", Grade::Fault, why, "see to the cause, and look again"))
+    found.unwrap_or_else(|why| {
+        Finding::new("peppers", Grade::Fault, why, "fix the cause and run `usersd doctor` again")
+    })
 }
 
 /// Files with secrets are readable by their owner alone.

@@ -22,12 +22,12 @@ use super::{Failure, check_migrations, open_without_migrating, print};
 
 #[derive(Subcommand)]
 pub(super) enum Step {
-    /// Make a key and print it, alone, on stdout: it is kept nowhere and cannot be shown again
+    /// Create a key and print only it to stdout; it is stored only as a digest and cannot be shown again
     Create {
-        /// The namespace it is good for; `*` for a key whose calls name theirs in `usersd-namespace`
+        /// The namespace it is valid in; `*` for a key whose calls name theirs in `usersd-namespace`
         #[arg(long, value_name = "NS")]
         namespace: String,
-        /// Its scopes, with commas between: users.read, users.write, users.admin, sessions.read,
+        /// Its scopes, separated by commas: users.read, users.write, users.admin, sessions.read,
         /// sessions.write, codes.write, keys.admin; with `*` also namespaces.admin
         #[arg(long, value_name = "SCOPES")]
         scopes: String,
@@ -37,11 +37,11 @@ pub(super) enum Step {
         /// Its lifetime, such as 90d; without one it is valid until it is revoked
         #[arg(long, value_name = "SPAN")]
         expires: Option<String>,
-        /// A new file for the key, in place of stdout; only its owner can read it
+        /// Write the key to a new file instead of stdout; only its owner can read it
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// List keys, a line each: id, namespace, name, scopes, created, expires, last used, maker
+    /// List keys, a line each: id, namespace, name, scopes, created, expires, last used, creator
     List {
         /// Only those of one namespace
         #[arg(long, value_name = "NS")]
@@ -51,7 +51,7 @@ pub(super) enum Step {
     Revoke {
         /// Its id
         id: String,
-        /// Revoke also the keys that it made, that those made, and so on
+        /// Also revoke its descendants: the keys that it created, that those created, and so on
         #[arg(long)]
         descendants: bool,
     },
@@ -123,7 +123,7 @@ async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<Exi
 
 fn new_file(path: &Path) -> Result<File, Failure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| Failure::Failed(format!("cannot make the file {}: {error}", path.display())))
+    file.map_err(|error| Failure::Failed(format!("cannot create the file {}: {error}", path.display())))
 }
 
 /// The database, with its tables if it is new. An older one stays as it is: servers of an older version may
@@ -146,14 +146,14 @@ async fn list(config: &Config, namespaces: Option<AllowedNamespaces>) -> Result<
         None => store::keys::all(store.reader()).await?.into_iter().map(|(_, key)| key).collect(),
     };
     close(&store).await;
-    eprintln!("id\tnamespace\tname\tscopes\tcreated\texpires\tlast used\tmaker");
+    eprintln!("id\tnamespace\tname\tscopes\tcreated\texpires\tlast used\tcreator");
     for key in keys {
         let optional = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), time);
         let (scopes, created) = (key.scopes.names().collect::<Vec<_>>().join(","), time(key.created));
         let (expires, last_used) = (optional(key.expires), optional(key.last_used));
         let (id, namespace, name) = (key.id, key.namespaces.as_str(), key.name.as_str());
-        let maker = if key.created_by.is_empty() { "-" } else { &key.created_by };
-        print(&format!("{id}\t{namespace}\t{name}\t{scopes}\t{created}\t{expires}\t{last_used}\t{maker}"))?;
+        let creator = if key.created_by.is_empty() { "-" } else { &key.created_by };
+        print(&format!("{id}\t{namespace}\t{name}\t{scopes}\t{created}\t{expires}\t{last_used}\t{creator}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -55,16 +55,16 @@ pub(super) enum Step {
 #[derive(Args)]
 #[expect(clippy::struct_field_names, reason = "flags are named as the limits are")]
 pub(super) struct LimitFlags {
-    /// Most users, including those in the trash; for each flag, 0: no limit, `default`: as in the settings
+    /// Maximum number of users, including those in the trash; for each flag, 0: no limit, `default`: as in the settings
     #[arg(long, value_name = "N")]
     max_users: Option<String>,
-    /// Most sessions
+    /// Maximum number of sessions
     #[arg(long, value_name = "N")]
     max_sessions: Option<String>,
-    /// Most API keys
+    /// Maximum number of API keys
     #[arg(long, value_name = "N")]
     max_keys: Option<String>,
-    /// Most calls a second on each replica
+    /// Maximum number of calls a second on each replica
     #[arg(long, value_name = "N")]
     max_calls_per_second: Option<String>,
 }

@@ -29,11 +29,13 @@ impl StopSignals {
     /// lasts, and the one after it the process where it is.
     pub(super) async fn watch(mut self, stop: CancellationToken, hurry: Hurry) {
         self.next().await;
-        tracing::info!("stopping: calls in flight may end; a second signal ends at once");
+        tracing::info!(
+            "stopping: waiting for calls in flight; another signal ends the drain delay or, if there is none, exits at once"
+        );
         stop.cancel();
         self.next().await;
         if let Some(hurry) = hurry.get().filter(|hurry| !hurry.is_cancelled()) {
-            tracing::info!("drain delay ended by a second signal; a third one ends at once");
+            tracing::info!("drain delay ended by a second signal; a third one exits at once");
             hurry.cancel();
             self.next().await;
         }
@@ -63,7 +65,7 @@ impl Hangup {
         signal(SignalKind::hangup()).map(Self)
     }
 
-    /// At each signal uses the log level, the certificates, the peppers and the database of countries as they are now. `current` are
+    /// At each signal uses the log level, the certificates, the peppers and the country database as they are now. `current` are
     /// the settings of the start. Never returns.
     pub(super) async fn watch(mut self, source: Source, current: Config, server: Server) {
         while self.0.recv().await.is_some() {
@@ -71,7 +73,7 @@ impl Hangup {
                 Ok(loaded) => loaded,
                 Err(problems) => {
                     let problems = problems.to_string().replace('\n', "; ");
-                    tracing::warn!(problems, "SIGHUP: the settings are wrong, nothing is changed");
+                    tracing::warn!(problems, "SIGHUP: the settings are not valid, nothing was changed");
                     continue;
                 }
             };
@@ -83,7 +85,7 @@ impl Hangup {
             tracing::info!(
                 log_level = new.log.level,
                 need_restart = later.join(", "),
-                "SIGHUP: log level, certificates, peppers and countries are read again"
+                "SIGHUP: reloaded log level, certificates, peppers and country database"
             );
         }
     }

@@ -13,8 +13,9 @@ use url::{Url, form_urlencoded};
 
 use crate::domain::postgres_url::split_hosts;
 
-use super::sections::{AppwritePrefs, Auth, ClientAuth, DAY, LogFormat, ReadUrl, TlsCaller};
+use super::sections::DAY;
 use super::tls_callers;
+use super::types::{AppwritePrefs, Auth, ClientAuth, LogFormat, ReadUrl, TlsCaller};
 
 /// Reads a number within `range`.
 pub(super) fn number<T: FromStr + PartialOrd + Display>(

@@ -13,7 +13,7 @@ use crate::domain::device::Country;
 /// every one.
 const SAMPLE: usize = 1_000;
 
-/// A database of countries.
+/// A country database.
 ///
 /// It is read into memory, not mapped: a program that replaces the file in place, as some updaters do, would
 /// change what is being read or end the process by a signal, and Rust calls that unsafe with reason. A

@@ -109,7 +109,7 @@ pub struct Key {
     pub expires: Option<Timestamp>,
     /// When it was last used, to the minute; `None`: never.
     pub last_used: Option<Timestamp>,
-    /// The id of the key that made it, or what events call a maker without a key. Empty if it is older than
+    /// The id of the key that created it, or what events call a creator without a key. Empty if it is older than
     /// this field.
     pub created_by: String,
 }
@@ -144,14 +144,14 @@ impl Key {
     }
 }
 
-/// Why a key cannot make another one with this expiry.
+/// Why a key cannot create another one with this expiry.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be given and at most {latest} (Unix seconds): the caller's key lives {life} s, and a key that it makes lives no \
      longer"
 )]
 pub struct LivesTooLong {
-    /// The maker's whole life in seconds.
+    /// The creator's whole life in seconds.
     pub life: i64,
     /// The latest expiry in Unix seconds.
     pub latest: i64,

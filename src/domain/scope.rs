@@ -15,7 +15,7 @@ named_enum! {
         SessionsRead = "sessions.read",
         /// Sign in and out.
         SessionsWrite = "sessions.write",
-        /// Make, list and revoke the keys of a namespace.
+        /// Create, list and revoke the keys of a namespace.
         KeysAdmin = "keys.admin",
         /// Make codes, which can take an account over.
         CodesWrite = "codes.write",

@@ -23,7 +23,7 @@ pub struct Counts {
     /// Answered `DATABASE_UNAVAILABLE`.
     pub unavailable: u64,
     /// Answered `DEADLINE_PASSED`.
-    pub late: u64,
+    pub deadline_passed: u64,
     /// Given up by their callers.
     pub abandoned: u64,
 }
@@ -33,7 +33,7 @@ impl Counts {
     pub fn since(self, earlier: Self) -> Self {
         Self {
             unavailable: self.unavailable.saturating_sub(earlier.unavailable),
-            late: self.late.saturating_sub(earlier.late),
+            deadline_passed: self.deadline_passed.saturating_sub(earlier.deadline_passed),
             abandoned: self.abandoned.saturating_sub(earlier.abandoned),
         }
     }
@@ -43,7 +43,7 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reasons = [
             ("DATABASE_UNAVAILABLE", self.unavailable),
-            ("DEADLINE_PASSED", self.late),
+            ("DEADLINE_PASSED", self.deadline_passed),
             ("left by their callers", self.abandoned),
         ];
         let all: u64 = reasons.iter().map(|(_, count)| count).sum();
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn counts_are_listed_by_reason() {
-        let all = Counts { unavailable: 500, late: 2, abandoned: 0 };
+        let all = Counts { unavailable: 500, deadline_passed: 2, abandoned: 0 };
         assert_eq!(all.to_string(), "502 calls failed: DATABASE_UNAVAILABLE 500, DEADLINE_PASSED 2");
         assert_eq!(all.since(all).to_string(), "0 calls failed");
     }

@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::error::tally::{LogBudget, note_cause};
 use crate::error::{Error, with_causes};
 use crate::pb::ErrorReason;
-use crate::telemetry::{CallContext, Failure};
+use crate::telemetry::{CallContext, CallStatus};
 
 /// `domain` of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "usersd";
@@ -78,7 +78,7 @@ pub fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
 
 /// Notes for metrics and log lines how the call fails.
 fn note(code: Code, reason: ErrorReason) {
-    CallContext::note_failure(Failure { code: code_name(code), reason: reason.as_str_name() });
+    CallContext::note_failure(CallStatus { code: code_name(code), reason: reason.as_str_name() });
 }
 
 /// The name of a code, as `google/rpc/code.proto` has it.

@@ -75,28 +75,28 @@ impl Foreign {
 
     /// Returns true if the hash was made of `password`. Does the same work for one that is too long to be
     /// right.
-    pub(super) fn is_right(&self, password: &[u8]) -> bool {
+    pub(super) fn matches(&self, password: &[u8]) -> bool {
         let read = &password[..password.len().min(MAX_PASSWORD)];
-        let right = match self {
-            Self::Kdf(kdf) => kdf.is_right(read),
-            Self::Unix(unix) => unix.is_right(read),
-            Self::Ldap(ldap) => ldap.is_right(read),
+        let matches = match self {
+            Self::Kdf(kdf) => kdf.matches(read),
+            Self::Unix(unix) => unix.matches(read),
+            Self::Ldap(ldap) => ldap.matches(read),
         };
-        right && read.len() == password.len()
+        matches && read.len() == password.len()
     }
 }
 
-fn same(one: &[u8], other: &[u8]) -> bool {
+fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
     one.ct_eq(other).into()
 }
 
 /// Makes the digest of a password and a salt.
-type Make = fn(&[u8], &[u8]) -> Vec<u8>;
+type DigestFn = fn(&[u8], &[u8]) -> Vec<u8>;
 
 /// `{SSHA}` and its family: a digest of password and salt.
 #[derive(Debug)]
 pub(super) struct Ldap {
-    digest: Make,
+    digest: DigestFn,
     salt: Vec<u8>,
     wanted: Vec<u8>,
 }
@@ -105,7 +105,7 @@ impl Ldap {
     fn parse(text: &str) -> Option<Self> {
         let (name, rest) = text.strip_prefix('{')?.split_once('}')?;
         // Whether it is salted, what makes the digest, and how long that is.
-        let (salted, digest, length): (bool, Make, usize) = match &*name.to_ascii_uppercase() {
+        let (salted, digest, length): (bool, DigestFn, usize) = match &*name.to_ascii_uppercase() {
             "SHA" => (false, digest::<sha1::Sha1>, 20),
             "SSHA" => (true, digest::<sha1::Sha1>, 20),
             "SHA256" => (false, digest::<sha2::Sha256>, 32),
@@ -127,8 +127,8 @@ impl Ldap {
         Some(Self { digest, salt, wanted })
     }
 
-    fn is_right(&self, password: &[u8]) -> bool {
-        same(&(self.digest)(password, &self.salt), &self.wanted)
+    fn matches(&self, password: &[u8]) -> bool {
+        constant_time_eq(&(self.digest)(password, &self.salt), &self.wanted)
     }
 }
 
@@ -205,10 +205,10 @@ mod tests {
 
     fn checks(hash: &str, password: &str) {
         let foreign = Foreign::parse(hash).unwrap_or_else(|| panic!("{hash} is not read"));
-        assert!(foreign.is_right(password.as_bytes()), "{hash}");
+        assert!(foreign.matches(password.as_bytes()), "{hash}");
         let cut = &password[..password.len() - 1];
         for wrong in ["", cut, &format!("{password} "), &"x".repeat(5_000)] {
-            assert!(!foreign.is_right(wrong.as_bytes()), "{hash} {wrong:?}");
+            assert!(!foreign.matches(wrong.as_bytes()), "{hash} {wrong:?}");
         }
     }
 

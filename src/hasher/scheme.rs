@@ -45,7 +45,7 @@ const IDENTS: [(&str, Variant); 5] = [
 
 /// The input of bcrypt for a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum BcryptInput {
     /// The password itself.
     Plain(Variant),
     /// A digest of it that is keyed by the salt.
@@ -63,8 +63,8 @@ const MICRO: &str = "$micro$";
 /// The constant that the micro service put before its salt.
 const MICRO_CONSTANT: &[u8; 8] = b"cruft123";
 
-impl Form {
-    /// The form that reads every byte of `password`, with the pepper of a version if there is one.
+impl BcryptInput {
+    /// The input that reads every byte of `password`, with the pepper of a version if there is one.
     pub(super) fn of(password: &[u8], pepper: Option<u32>) -> Self {
         match pepper {
             Some(version) => Self::Peppered(version),
@@ -110,7 +110,7 @@ fn keyed(mut mac: impl Mac, password: &[u8]) -> BcryptKey {
 /// A stored password, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
-    pub(super) form: Form,
+    pub(super) input: BcryptInput,
     pub(super) cost: u32,
     pub(super) salt: Salt,
     pub(super) digest: Digest,
@@ -124,34 +124,35 @@ impl Stored {
             let (prefix, inner) = rest.split_once('$')?;
             let inner = String::from_utf8(STANDARD.decode(inner).ok()?).ok()?;
             let inner = Self::from_text(&PasswordHash::from_trusted(inner))?;
-            let form = Form::Micro(prefix.as_bytes().try_into().ok()?);
-            return (inner.form == Form::Plain(Variant::B)).then_some(Self { form, ..inner });
+            let input = BcryptInput::Micro(prefix.as_bytes().try_into().ok()?);
+            return (inner.input == BcryptInput::Plain(Variant::B)).then_some(Self { input, ..inner });
         }
-        let plain =
-            |(ident, reading)| Some((Form::Plain(reading), hash.as_str().strip_prefix::<&str>(ident)?));
+        let plain = |(ident, reading)| {
+            Some((BcryptInput::Plain(reading), hash.as_str().strip_prefix::<&str>(ident)?))
+        };
         let strip = |ident: &str| hash.as_str().strip_prefix::<&str>(ident);
-        let (form, rest) = if let Some(rest) = strip(PEPPERED) {
+        let (input, rest) = if let Some(rest) = strip(PEPPERED) {
             let (version, rest) = rest.split_once(",r=")?;
-            (Form::Peppered(version.parse().ok()?), rest)
+            (BcryptInput::Peppered(version.parse().ok()?), rest)
         } else if let Some(rest) = strip(BCRYPT_SHA256).or_else(|| strip(FOREIGN_BCRYPT_SHA256)) {
-            (Form::Long, rest)
+            (BcryptInput::Long, rest)
         } else {
             IDENTS.into_iter().find_map(plain)?
         };
         let (cost, rest) = rest.split_once('$')?;
-        let (salt, digest) = match form {
-            Form::Plain(_) => rest.split_at_checked(22)?,
+        let (salt, digest) = match input {
+            BcryptInput::Plain(_) => rest.split_at_checked(22)?,
             _ => rest.split_once('$')?,
         };
         let cost = cost.parse().ok().filter(|cost| (4..=31).contains(cost))?;
-        Some(Self { form, cost, salt: decode(salt)?, digest: decode(digest)? })
+        Some(Self { input, cost, salt: decode(salt)?, digest: decode(digest)? })
     }
 
     /// Returns true if it has the current form: only our own hashes are written `$2b$`, and a pepper of that version is in it
     /// if there is one.
     pub(super) fn is_current(text: &PasswordHash, cost: u32, pepper: Option<u32>) -> bool {
         let fits = |stored: Self| {
-            stored.cost >= cost && pepper.is_none_or(|version| stored.form == Form::Peppered(version))
+            stored.cost >= cost && pepper.is_none_or(|version| stored.input == BcryptInput::Peppered(version))
         };
         !Self::is_foreign(text) && Self::from_text(text).is_some_and(fits)
     }
@@ -173,9 +174,9 @@ impl Stored {
     /// The text to store.
     pub(super) fn to_text(&self) -> PasswordHash {
         let (salt, digest) = (BASE64.encode(self.salt), BASE64.encode(self.digest));
-        PasswordHash::from_trusted(match self.form {
-            Form::Long => format!("{BCRYPT_SHA256}{}${salt}${digest}", self.cost),
-            Form::Peppered(version) => format!("{PEPPERED}{version},r={}${salt}${digest}", self.cost),
+        PasswordHash::from_trusted(match self.input {
+            BcryptInput::Long => format!("{BCRYPT_SHA256}{}${salt}${digest}", self.cost),
+            BcryptInput::Peppered(version) => format!("{PEPPERED}{version},r={}${salt}${digest}", self.cost),
             _ => format!("{BCRYPT}{:02}${salt}{digest}", self.cost),
         })
     }
@@ -184,12 +185,12 @@ impl Stored {
     /// read whole is never right, nor is one with a NUL: bcrypt repeats the password and a NUL until its key
     /// is full, so that a password would be right with a NUL and itself appended.
     pub(super) fn matches(&self, digest: &Digest, password: &[u8]) -> bool {
-        let room = match self.form {
-            Form::Plain(_) => MAX_KEY_BYTES,
-            Form::Long | Form::Peppered(_) => usize::MAX,
-            Form::Micro(prefix) => MAX_KEY_BYTES - MICRO_CONSTANT.len() - prefix.len(),
+        let room = match self.input {
+            BcryptInput::Plain(_) => MAX_KEY_BYTES,
+            BcryptInput::Long | BcryptInput::Peppered(_) => usize::MAX,
+            BcryptInput::Micro(prefix) => MAX_KEY_BYTES - MICRO_CONSTANT.len() - prefix.len(),
         };
-        let clear = self.form.is_digest() || !password.contains(&0);
+        let clear = self.input.is_digest() || !password.contains(&0);
         let whole = password.len() <= room && clear;
         bool::from(self.digest.ct_eq(digest)) && whole
     }
@@ -216,9 +217,9 @@ mod tests {
         KeyFile::parse("3 a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=").unwrap()
     }
 
-    fn is_right(hash: &str, password: &str) -> bool {
+    fn matches(hash: &str, password: &str) -> bool {
         let stored = Stored::from_text(&PasswordHash::from_trusted(hash.to_owned())).unwrap();
-        let key = stored.form.key(&stored.salt, password.as_bytes(), &peppers()).unwrap();
+        let key = stored.input.key(&stored.salt, password.as_bytes(), &peppers()).unwrap();
         let digest = hash_batch(1 << stored.cost, &[(&key, stored.salt)], &mut || ());
         stored.matches(&digest[0], password.as_bytes())
     }
@@ -237,18 +238,19 @@ mod tests {
             (PEPPERED_HASH, "correct horse"),
         ];
         for (hash, password) in vectors {
-            assert!(is_right(hash, password), "{hash}");
-            assert!(!is_right(hash, "something else"), "{hash}");
+            assert!(matches(hash, password), "{hash}");
+            assert!(!matches(hash, "something else"), "{hash}");
         }
     }
 
     #[test]
     fn texts_read_back_and_others_are_refused() {
-        for form in [Form::Plain(Variant::B), Form::Long, Form::Peppered(3)] {
-            let stored = Stored { form, cost: 12, salt: [7; 16], digest: [9; 23] };
+        for input in [BcryptInput::Plain(Variant::B), BcryptInput::Long, BcryptInput::Peppered(3)] {
+            let stored = Stored { input, cost: 12, salt: [7; 16], digest: [9; 23] };
             assert_eq!(Stored::from_text(&stored.to_text()), Some(stored));
         }
-        let good = Stored { form: Form::of(b"", None), cost: 12, salt: [7; 16], digest: [9; 23] }.to_text();
+        let good =
+            Stored { input: BcryptInput::of(b"", None), cost: 12, salt: [7; 16], digest: [9; 23] }.to_text();
         let good = good.as_str();
         assert_eq!(good.len(), 60);
         for broken in [

@@ -49,63 +49,63 @@ struct Tenant {
     used: u64,
     /// The share that the key served last had been given by then.
     served: u64,
-    lines: Vec<CallerQueue>,
+    queues: Vec<CallerQueue>,
 }
 
 impl Tenant {
     fn len(&self) -> usize {
-        self.lines.iter().map(CallerQueue::len).sum()
+        self.queues.iter().map(CallerQueue::len).sum()
     }
 
     fn load(&self, usual: u64) -> Load {
-        self.lines.iter().map(|line| line.load(usual)).fold(Load::default(), Load::and)
+        self.queues.iter().map(|queue| queue.load(usual)).fold(Load::default(), Load::and)
     }
 
     fn has(&self, eligible: Eligible) -> bool {
-        self.lines.iter().any(|line| line.position(eligible).is_some())
+        self.queues.iter().any(|queue| queue.position(eligible).is_some())
     }
 
     /// Rounds of its own jobs that come before one of `key` that joined now.
     fn ahead(&self, key: &str, usual: u64) -> u64 {
-        let own = self.lines.iter().find(|line| *line.key == *key);
-        let before = own.map_or(0, |line| line.load(usual).rounds);
-        let start = own.map_or(0, |line| line.used).max(self.served).saturating_add(before);
-        let others = self.lines.iter().filter(|line| *line.key != *key);
-        others.map(|line| line.load(usual).before(line.used, start)).fold(before, u64::saturating_add)
+        let own = self.queues.iter().find(|queue| *queue.key == *key);
+        let before = own.map_or(0, |queue| queue.load(usual).rounds);
+        let start = own.map_or(0, |queue| queue.used).max(self.served).saturating_add(before);
+        let others = self.queues.iter().filter(|queue| *queue.key != *key);
+        others.map(|queue| queue.load(usual).before(queue.used, start)).fold(before, u64::saturating_add)
     }
 
-    fn line(&mut self, key: &Arc<str>) -> &mut CallerQueue {
-        let at = self.lines.iter().position(|line| line.key == *key).unwrap_or_else(|| {
-            self.lines.push(CallerQueue {
+    fn queue_mut(&mut self, key: &Arc<str>) -> &mut CallerQueue {
+        let at = self.queues.iter().position(|queue| queue.key == *key).unwrap_or_else(|| {
+            self.queues.push(CallerQueue {
                 key: Arc::clone(key),
                 used: 0,
                 reserved: 0,
                 jobs: VecDeque::new(),
             });
-            self.lines.len() - 1
+            self.queues.len() - 1
         });
-        let line = &mut self.lines[at];
-        if line.jobs.is_empty() {
-            line.used = line.used.max(self.served);
+        let queue = &mut self.queues[at];
+        if queue.jobs.is_empty() {
+            queue.used = queue.used.max(self.served);
         }
-        line
+        queue
     }
 
     fn take(&mut self, eligible: Eligible) -> Option<Job> {
-        let fits = self.lines.iter_mut().filter(|line| line.position(eligible).is_some());
-        let line = fits.min_by_key(|line| line.used)?;
-        let job = line.jobs.remove(line.position(eligible)?)?;
+        let fits = self.queues.iter_mut().filter(|queue| queue.position(eligible).is_some());
+        let queue = fits.min_by_key(|queue| queue.used)?;
+        let job = queue.jobs.remove(queue.position(eligible)?)?;
         if eligible.begins_batch() {
-            self.served = self.served.max(line.used);
+            self.served = self.served.max(queue.used);
         }
-        line.used = line.used.saturating_add(job.rounds());
+        queue.used = queue.used.saturating_add(job.rounds());
         Some(job)
     }
 
     /// Forgets the keys that have no job, unless they are ahead of the others.
     fn prune(&mut self) {
         let served = self.served;
-        self.lines.retain(|line| line.len() > 0 || line.used > served);
+        self.queues.retain(|queue| queue.len() > 0 || queue.used > served);
     }
 }
 
@@ -156,27 +156,27 @@ impl Shares {
 
     /// Reserves a slot for a job of `flow`.
     pub(super) fn reserve(&mut self, flow: &Flow) {
-        self.line(flow).reserved += 1;
+        self.queue_mut(flow).reserved += 1;
     }
 
     /// Releases a reserved slot.
     pub(super) fn release(&mut self, flow: &Flow) {
-        let line = self.line(flow);
-        line.reserved = line.reserved.saturating_sub(1);
+        let queue = self.queue_mut(flow);
+        queue.reserved = queue.reserved.saturating_sub(1);
         self.prune();
     }
 
     /// Enqueues a job in its reserved slot.
     pub(super) fn enqueue(&mut self, flow: &Flow, job: Job) {
-        let line = self.line(flow);
-        line.reserved = line.reserved.saturating_sub(1);
-        line.jobs.push_back(job);
+        let queue = self.queue_mut(flow);
+        queue.reserved = queue.reserved.saturating_sub(1);
+        queue.jobs.push_back(job);
     }
 
     /// Drops the jobs of callers that have left.
     pub(super) fn drop_abandoned(&mut self) {
-        for line in self.tenants.iter_mut().flat_map(|tenant| &mut tenant.lines) {
-            line.jobs.retain(|job| !job.reply.is_closed());
+        for queue in self.tenants.iter_mut().flat_map(|tenant| &mut tenant.queues) {
+            queue.jobs.retain(|job| !job.reply.is_closed());
         }
         self.prune();
     }
@@ -203,21 +203,21 @@ impl Shares {
         let served = self.served;
         self.tenants.retain_mut(|tenant| {
             tenant.prune();
-            !tenant.lines.is_empty() || tenant.used > served
+            !tenant.queues.is_empty() || tenant.used > served
         });
     }
 
-    fn line(&mut self, flow: &Flow) -> &mut CallerQueue {
+    fn queue_mut(&mut self, flow: &Flow) -> &mut CallerQueue {
         let at = self.tenants.iter().position(|tenant| tenant.namespace == flow.namespace);
         let at = at.unwrap_or_else(|| {
             let namespace = Arc::clone(&flow.namespace);
-            self.tenants.push(Tenant { namespace, used: 0, served: 0, lines: Vec::new() });
+            self.tenants.push(Tenant { namespace, used: 0, served: 0, queues: Vec::new() });
             self.tenants.len() - 1
         });
         let tenant = &mut self.tenants[at];
-        if tenant.lines.iter().all(|line| line.jobs.is_empty()) {
+        if tenant.queues.iter().all(|queue| queue.jobs.is_empty()) {
             tenant.used = tenant.used.max(self.served);
         }
-        tenant.line(&flow.key)
+        tenant.queue_mut(&flow.key)
     }
 }

@@ -92,19 +92,19 @@ impl Coding {
         })
     }
 
-    /// Unpacks what may have `max` bytes.
+    /// Decompresses what may have `max` bytes.
     ///
     /// # Errors
     ///
     /// `RESOURCE_EXHAUSTED` / `TOO_LARGE` once it is known to be longer; `MALFORMED` if it is not in this coding.
-    pub(super) fn unpack(self, packed: &[u8], max: usize) -> Result<Bytes, Status> {
+    pub(super) fn decompress(self, compressed: &[u8], max: usize) -> Result<Bytes, Status> {
         let (mut plain, limit) = (Vec::new(), (max as u64).saturating_add(1));
-        if packed.is_empty() {
+        if compressed.is_empty() {
             return Ok(Bytes::new());
         }
         let read = match self {
-            Self::Gzip => MultiGzDecoder::new(packed).take(limit).read_to_end(&mut plain),
-            Self::Zstd => zstd::Decoder::with_buffer(packed).and_then(|mut decoder| {
+            Self::Gzip => MultiGzDecoder::new(compressed).take(limit).read_to_end(&mut plain),
+            Self::Zstd => zstd::Decoder::with_buffer(compressed).and_then(|mut decoder| {
                 decoder.window_log_max(MAX_WINDOW_LOG)?;
                 decoder.take(limit).read_to_end(&mut plain)
             }),
@@ -119,13 +119,13 @@ impl Coding {
         }
     }
 
-    /// Packs what is long enough; `None` if it stays as it is.
-    fn pack(self, plain: &[u8]) -> Option<Vec<u8>> {
+    /// Compresses what is long enough; `None` if it stays as it is.
+    fn compress(self, plain: &[u8]) -> Option<Vec<u8>> {
         if plain.len() < MIN_LENGTH {
             return None;
         }
         // The quickest levels: others save little and cost several times as much.
-        let packed = match self {
+        let compressed = match self {
             Self::Gzip => {
                 let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
                 encoder.write_all(plain).ok()?;
@@ -133,11 +133,11 @@ impl Coding {
             }
             Self::Zstd => zstd::bulk::compress(plain, 1).ok()?,
         };
-        (packed.len() < plain.len()).then_some(packed)
+        (compressed.len() < plain.len()).then_some(compressed)
     }
 
-    /// Packs a reply that is in memory.
-    pub(super) async fn pack_reply(self, response: Response<Body>) -> Response<Body> {
+    /// Compresses a reply that is in memory.
+    pub(super) async fn compress_reply(self, response: Response<Body>) -> Response<Body> {
         let length = response.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if length.is_none_or(|length| length < MIN_LENGTH) {
@@ -149,24 +149,24 @@ impl Coding {
             Err(status) => return status.into_http(),
         };
         head.headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
-        let body = match self.pack(&plain) {
-            Some(packed) => {
+        let body = match self.compress(&plain) {
+            Some(compressed) => {
                 head.headers.insert(header::CONTENT_ENCODING, self.name());
-                head.headers.insert(header::CONTENT_LENGTH, packed.len().into());
-                packed.into()
+                head.headers.insert(header::CONTENT_LENGTH, compressed.len().into());
+                compressed.into()
             }
             None => plain,
         };
         Response::from_parts(head, Body::new(http_body_util::Full::new(body)))
     }
 
-    /// Packs the messages of a reply in gRPC.
-    pub(super) fn pack_messages(self, mut response: Response<Body>) -> Response<Body> {
+    /// Compresses the messages of a reply in gRPC.
+    pub(super) fn compress_messages(self, mut response: Response<Body>) -> Response<Body> {
         if response.headers().contains_key(Status::GRPC_STATUS) {
             return response; // there is no message
         }
         response.headers_mut().insert(GRPC_ENCODING, self.name());
-        response.map(|body| Body::new(Packed { body, coding: self, messages: Messages::default() }))
+        response.map(|body| Body::new(CompressedBody { body, coding: self, messages: Messages::default() }))
     }
 }
 
@@ -175,12 +175,12 @@ fn unknown() -> Status {
     refusal(Code::Unimplemented, ErrorReason::EncodingUnknown, why)
 }
 
-/// Unpacks the one message of a gRPC call. The headers do not name a coding any more.
+/// Decompresses the one message of a gRPC call. The headers do not name a coding any more.
 ///
 /// # Errors
 ///
-/// As [`Coding::of`] and [`Coding::unpack`].
-pub(super) async fn unpack_message(
+/// As [`Coding::of`] and [`Coding::decompress`].
+pub(super) async fn decompress_message(
     headers: &mut HeaderMap,
     body: Bytes,
     max: usize,
@@ -191,9 +191,9 @@ pub(super) async fn unpack_message(
     match body.first() {
         Some(&COMPRESSED) => match single(body.clone()) {
             Some(message) => {
-                // To unpack takes long enough for a task of its own: see `server/streams.rs`.
+                // To decompress takes long enough for a task of its own: see `server/streams.rs`.
                 tokio::task::yield_now().await;
-                Ok(frames::frame(&coding.unpack(&message, max)?))
+                Ok(frames::frame(&coding.decompress(&message, max)?))
             }
             None => Ok(body), // incomplete, as tonic will say
         },
@@ -201,28 +201,28 @@ pub(super) async fn unpack_message(
     }
 }
 
-/// The body of a gRPC reply with its messages packed.
-struct Packed {
+/// The body of a gRPC reply with its messages compressed.
+struct CompressedBody {
     body: Body,
     coding: Coding,
     messages: Messages,
 }
 
-impl Packed {
+impl CompressedBody {
     /// The messages that are complete, in their frames.
     fn complete(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         while let Some(message) = self.messages.next() {
-            let packed = self.coding.pack(&message);
-            let start = frames::open(if packed.is_some() { COMPRESSED } else { 0 }, &mut out);
-            out.extend_from_slice(packed.as_deref().unwrap_or(&message));
+            let compressed = self.coding.compress(&message);
+            let start = frames::open(if compressed.is_some() { COMPRESSED } else { 0 }, &mut out);
+            out.extend_from_slice(compressed.as_deref().unwrap_or(&message));
             frames::close(start, &mut out);
         }
         out
     }
 }
 
-impl http_body::Body for Packed {
+impl http_body::Body for CompressedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -273,23 +273,23 @@ mod tests {
     }
 
     #[test]
-    fn what_was_packed_is_unpacked_within_the_limit() {
+    fn what_was_compressed_is_decompressed_within_the_limit() {
         let plain = b"ada ".repeat(1000);
         for coding in [Coding::Gzip, Coding::Zstd] {
-            let packed = coding.pack(&plain).unwrap();
-            assert!(packed.len() < plain.len() / 10, "{}", packed.len());
-            assert_eq!(coding.unpack(&packed, plain.len()).unwrap(), plain);
-            let status = coding.unpack(&packed, plain.len() - 1).unwrap_err();
+            let compressed = coding.compress(&plain).unwrap();
+            assert!(compressed.len() < plain.len() / 10, "{}", compressed.len());
+            assert_eq!(coding.decompress(&compressed, plain.len()).unwrap(), plain);
+            let status = coding.decompress(&compressed, plain.len() - 1).unwrap_err();
             assert_eq!(status.code(), Code::ResourceExhausted, "{coding:?}");
-            for wrong in [&packed[..packed.len() / 2], b"ada", &[0; 40]] {
+            for wrong in [&compressed[..compressed.len() / 2], b"ada", &[0; 40]] {
                 assert_eq!(
-                    coding.unpack(wrong, 4000).unwrap_err().code(),
+                    coding.decompress(wrong, 4000).unwrap_err().code(),
                     Code::InvalidArgument,
                     "{coding:?}"
                 );
             }
-            assert_eq!(coding.unpack(b"", 10).unwrap(), "");
-            assert_eq!(coding.pack(&plain[..MIN_LENGTH - 1]), None);
+            assert_eq!(coding.decompress(b"", 10).unwrap(), "");
+            assert_eq!(coding.compress(&plain[..MIN_LENGTH - 1]), None);
         }
     }
 
@@ -297,7 +297,7 @@ mod tests {
     fn a_frame_of_zstd_may_not_ask_for_more_memory_than_others() {
         // Magic, a header that says a window of 2^27 bytes, and an empty last block.
         let window = |log: u8| [&[0x28, 0xB5, 0x2F, 0xFD, 0x00, (log - 10) << 3][..], &[1, 0, 0]].concat();
-        assert_eq!(Coding::Zstd.unpack(&window(23), 10).unwrap(), "");
-        assert_eq!(Coding::Zstd.unpack(&window(27), 10).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(Coding::Zstd.decompress(&window(23), 10).unwrap(), "");
+        assert_eq!(Coding::Zstd.decompress(&window(27), 10).unwrap_err().code(), Code::InvalidArgument);
     }
 }

@@ -248,11 +248,11 @@ impl<'g> Call<'g> {
         main.into_iter().chain(more.iter().copied())
     }
 
-    /// The answer to a request that is refused for what it does not name, whatever else is wrong with it.
-    /// `named` is true if a key or a certificate authenticated its caller.
-    pub fn refuse_unnamed(&self, named: bool) -> Option<Response<Body>> {
+    /// The dialect's own answer to a request that authenticates nobody, whatever else is wrong with it.
+    /// `authenticated` is true if a key or a certificate authenticated its caller.
+    pub fn refuse_unauthenticated(&self, authenticated: bool) -> Option<Response<Body>> {
         match &self.dialect {
-            Dialect::Appwrite(call) => call.refuse_unnamed(named),
+            Dialect::Appwrite(call) => call.refuse_unauthenticated(authenticated),
             _ => None,
         }
     }
@@ -318,7 +318,7 @@ impl<'g> Call<'g> {
                     _ => return grpc_json::answer(client, content.into_bytes()).await,
                 };
                 match accepted {
-                    Some(coding) => coding.pack_reply(response).await,
+                    Some(coding) => coding.compress_reply(response).await,
                     None => response,
                 }
             }

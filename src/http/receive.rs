@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::coding::{Coding, unpack_message};
+use super::coding::{Coding, decompress_message};
 use super::frames::Position;
 use crate::error::Error;
 
@@ -27,9 +27,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The frames of a message: five bytes and the message. The decoder rejects a second frame.
 const FRAMES: usize = 16;
 
-/// Reads a body of at most `max` bytes, and unpacks one that is compressed to as many. Fails with `OUT_OF_RANGE` or, when unpacked,
-/// `RESOURCE_EXHAUSTED` / `TOO_LARGE`, before reading where the length is announced; `MALFORMED` if it breaks off;
-/// `ENCODING_UNKNOWN`.
+/// Reads a body of at most `max` bytes, and decompresses it to at most as many. Fails with `OUT_OF_RANGE` or, if only the
+/// decompressed body is longer, `RESOURCE_EXHAUSTED` / `TOO_LARGE`, before reading where the length is announced; `MALFORMED` if
+/// it breaks off; `ENCODING_UNKNOWN`.
 pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<Bytes, Status> {
     let announced =
         head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -46,15 +46,15 @@ pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<B
     let received = received?;
     match coding {
         Some(coding) => {
-            // To unpack takes long enough for a task of its own: see `server/streams.rs`.
+            // To decompress takes long enough for a task of its own: see `server/streams.rs`.
             tokio::task::yield_now().await;
-            coding.unpack(&received, max)
+            coding.decompress(&received, max)
         }
         None => Ok(received),
     }
 }
 
-/// Reads one gRPC message of at most `max` bytes in its frame, within `time`, and unpacks it if it is compressed.
+/// Reads one gRPC message of at most `max` bytes in its frame, within `time`, and decompresses it if it is compressed.
 pub async fn receive_message(
     head: &mut Parts,
     mut body: Body,
@@ -65,7 +65,7 @@ pub async fn receive_message(
     // In base64 frames are not seen.
     let is_text = media_type(&head.headers)
         .is_some_and(|media| starts_with_ignore_case(media, "application/grpc-web-text"));
-    if is_text { Ok(received) } else { unpack_message(&mut head.headers, received, max).await }
+    if is_text { Ok(received) } else { decompress_message(&mut head.headers, received, max).await }
 }
 
 /// Reads a body of at most `max` bytes of message and `frames` of framing, whole and within `time`.

@@ -152,7 +152,7 @@ async fn respond(front: &TestGateway, request: Request<Body>) -> Response<Body> 
         Ok(call) => call,
         Err(response) => return *response,
     };
-    if let Some(response) = call.refuse_unnamed(false) {
+    if let Some(response) = call.refuse_unauthenticated(false) {
         return response;
     }
     if let Some(refusal) = &front.refusal {

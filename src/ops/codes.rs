@@ -18,7 +18,7 @@ use crate::throttle::LoginIdentifier;
 
 use super::Operations;
 use super::edits::Edit;
-use super::redeem::{Redemption, RightCode};
+use super::redeem::{Redemption, VerifiedCode};
 use super::users::UserRef;
 
 /// The maximum lifetime of numeric codes, and of codes that sign in (R16).
@@ -89,7 +89,9 @@ impl Operations {
         };
         let now = self.clock.now();
         let mut stored = StoredCode {
-            user: user.as_ref().map_or_else(|| self.throttle.stand_in(&identifier), |user| user.id.clone()),
+            user: user
+                .as_ref()
+                .map_or_else(|| self.throttle.placeholder_user_id(&identifier), |user| user.id.clone()),
             purpose: new.purpose,
             secret,
             expires: now.plus(self.lifetime(new.purpose, new.form)),
@@ -103,7 +105,7 @@ impl Operations {
         // under the placeholder, too: no call accepts it.
         let live = store::users::lock(&tx, &caller.namespace, &stored.user).await?;
         if live.is_none_or(|live| Binding::of(&live.user) != stored.bound) {
-            stored.user = self.throttle.stand_in(&identifier);
+            stored.user = self.throttle.placeholder_user_id(&identifier);
         }
         store::codes::replace(&tx, &caller.namespace, &stored).await?;
         store::events::append(&tx, caller, &event).await?;
@@ -126,7 +128,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// Those of every code: [`Error::BadCode`], [`Error::UserBlocked`] after the right one only,
+    /// Those of every code: [`Error::BadCode`], [`Error::UserBlocked`] after a verified one only,
     /// [`Error::TooManyAttempts`], [`Error::HasherBusy`].
     pub async fn verify_email(&self, caller: &Caller, used: &CodeUse) -> Result<User> {
         self.redeem(caller, used, &VerifyEmail).await
@@ -145,7 +147,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// Those of every code, and after the right one [`Error::Invalid`] if the password holds one of the user's names.
+    /// Those of every code, and after a verified one [`Error::Invalid`] if the password holds one of the user's names.
     pub async fn reset_password(&self, caller: &Caller, used: &CodeUse, new: Password) -> Result<User> {
         self.redeem(caller, used, &ResetPassword(new)).await
     }
@@ -176,13 +178,13 @@ impl Redemption for VerifyEmail {
         ops: &Operations,
         caller: &Caller,
         tx: &Transaction,
-        right: RightCode,
+        verified: VerifiedCode,
     ) -> Result<User> {
         let edit = |user: &mut User| {
             let was_verified = std::mem::replace(&mut user.email_verified, true);
             if was_verified { Edit::default() } else { Edit::of("email_verified") }
         };
-        ops.edit_by_code(caller, tx, right, Action::VerificationUpdated, edit).await
+        ops.edit_by_code(caller, tx, verified, Action::VerificationUpdated, edit).await
     }
 }
 
@@ -197,9 +199,9 @@ impl Redemption for ConfirmEmailChange {
         ops: &Operations,
         caller: &Caller,
         tx: &Transaction,
-        right: RightCode,
+        verified: VerifiedCode,
     ) -> Result<User> {
-        let changes = Changes { email: Some(right.code.new_email.clone()), ..Changes::default() };
+        let changes = Changes { email: Some(verified.code.new_email.clone()), ..Changes::default() };
         let edit = |user: &mut User| {
             let was_verified = user.email_verified;
             let mut fields = user.apply(&changes);
@@ -207,7 +209,7 @@ impl Redemption for ConfirmEmailChange {
             fields.extend((!was_verified).then_some("email_verified"));
             Edit { fields, ..Edit::default() }
         };
-        ops.edit_by_code(caller, tx, right, Action::UserUpdated, edit).await
+        ops.edit_by_code(caller, tx, verified, Action::UserUpdated, edit).await
     }
 }
 
@@ -227,11 +229,11 @@ impl Redemption for ResetPassword {
         ops: &Operations,
         caller: &Caller,
         tx: &Transaction,
-        mut right: RightCode,
+        mut verified: VerifiedCode,
     ) -> Result<User> {
-        let password = right.new_password.take();
+        let password = verified.new_password.take();
         let edit = |_: &mut User| Edit { password, end_sessions: true, ..Edit::of("password") };
-        let user = ops.edit_by_code(caller, tx, right, Action::PasswordReset, edit).await?;
+        let user = ops.edit_by_code(caller, tx, verified, Action::PasswordReset, edit).await?;
         ops.throttle.reset(tx, caller, &user).await?;
         Ok(user)
     }
@@ -248,23 +250,23 @@ impl Redemption for LoginWithCode {
         ops: &Operations,
         caller: &Caller,
         tx: &Transaction,
-        right: RightCode,
+        verified: VerifiedCode,
     ) -> Result<Self::Output> {
-        ops.open_session_in(tx, caller, &right.user, &self.0, &[Amr::Code], None).await
+        ops.open_session_in(tx, caller, &verified.user, &self.0, &[Amr::Code], None).await
     }
 }
 
 impl Operations {
-    /// Lets `edit` change the user of a right code. Where nothing is to change only the event is written.
+    /// Lets `edit` change the user of a verified code. Where nothing is to change only the event is written.
     async fn edit_by_code(
         &self,
         caller: &Caller,
         tx: &Transaction,
-        right: RightCode,
+        verified: VerifiedCode,
         action: Action,
         edit: impl FnOnce(&mut User) -> Edit,
     ) -> Result<User> {
-        let RightCode { user: before, device, .. } = right;
+        let VerifiedCode { user: before, device, .. } = verified;
         let mut user = before.clone();
         let edit = edit(&mut user);
         let event = Event::new(self.clock.now(), action, Some(before.id.clone())).from(device);

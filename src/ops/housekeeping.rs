@@ -216,7 +216,7 @@ impl Operations {
                 let tx = self.store.begin_as_server().await?;
                 store::totals::correct(&tx, &namespace).await?;
                 tx.commit().await?;
-                tracing::warn!(namespace = namespace.as_str(), "corrected the numbers of users and sessions");
+                tracing::warn!(namespace = namespace.as_str(), "corrected the totals of users and sessions");
             }
             namespace.as_str().clone_into(&mut after);
         }
@@ -270,9 +270,9 @@ impl Operations {
     async fn remove_old_codes(&self) -> Result<u64> {
         let tx = self.store.begin_sweep().await?;
         let codes = store::codes::delete_expired(&tx, self.clock.now(), BATCH).await?;
-        let tries = self.throttle.delete_old_tries(&tx, BATCH).await?;
+        let attempts = self.throttle.delete_old_attempts(&tx, BATCH).await?;
         tx.commit().await?;
-        Ok(codes + tries)
+        Ok(codes + attempts)
     }
 
     /// Purges the users that are due, one after the other, and adds to `purged` how many those are.

@@ -16,7 +16,7 @@ use super::list::{ListPage, PageRequest};
 use super::{Operations, quotas};
 
 impl Operations {
-    /// Makes a key for the caller's namespace and returns it with its secret, which is kept nowhere.
+    /// Creates a key for the caller's namespace and returns it with its secret, which is stored only as a digest.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl Operations {
     }
 }
 
-/// Makes a key as the command line, and returns it with its secret, which is kept nowhere. `limits` are those of namespaces
+/// Creates a key as the command line, and returns it with its secret, which is stored only as a digest. `limits` are those of namespaces
 /// without their own.
 ///
 /// # Errors
@@ -176,15 +176,15 @@ fn new_key(clock: &Clock, caller: &Caller, new: NewKey) -> Result<(ApiKey, Key)>
     Ok((secret, Key { id, namespaces, name, scopes, created: now, expires, last_used: None, created_by }))
 }
 
-/// Stores a new key, if its maker may make it and the namespace has room.
+/// Stores a new key, if its creator may create it and the namespace has room.
 async fn insert(tx: &Transaction, caller: &Caller, secret: &ApiKey, key: &Key, limits: Quotas) -> Result<()> {
     // First, so that of two that make the last one that fits only one does, and that nothing is made by a key
     // that is being revoked with its descendants.
     store::keys::change(tx).await?;
     if caller.identity == Identity::Key {
-        let maker = store::keys::find_of_caller(tx, &caller.namespace, &caller.name).await?;
-        let maker = maker.filter(|maker| !maker.has_expired(key.created)).ok_or(Error::KeyUnknown)?;
-        let checked = maker.check_made(key.expires, key.created);
+        let creator = store::keys::find_of_caller(tx, &caller.namespace, &caller.name).await?;
+        let creator = creator.filter(|creator| !creator.has_expired(key.created)).ok_or(Error::KeyUnknown)?;
+        let checked = creator.check_made(key.expires, key.created);
         checked.map_err(|why| Error::invalid("expires", why.to_string()))?;
     }
     let keys = store::keys::count_of(tx, &key.namespaces, key.created).await?;

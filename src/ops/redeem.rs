@@ -14,8 +14,8 @@ use super::Operations;
 use super::codes::CodeUse;
 use super::users::UserRef;
 
-/// A code that is right, in the transaction that took it.
-pub(super) struct RightCode {
+/// A verified code, in the transaction that took it.
+pub(super) struct VerifiedCode {
     /// The user as `tx` has locked it.
     pub(super) user: User,
     pub(super) code: StoredCode,
@@ -44,7 +44,7 @@ pub(super) trait Redemption: Sync {
         ops: &Operations,
         caller: &Caller,
         tx: &Transaction,
-        right: RightCode,
+        verified: VerifiedCode,
     ) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
@@ -53,7 +53,7 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// [`Error::BadCode`], [`Error::UserBlocked`] after the right one only, [`Error::HasherBusy`],
+    /// [`Error::BadCode`], [`Error::UserBlocked`] after a verified one only, [`Error::HasherBusy`],
     /// [`Error::TooManyAttempts`], and those of the operation, which leave the code valid.
     ///
     /// # Cancel safety
@@ -75,14 +75,14 @@ impl Operations {
             None => None,
         };
         let mut about = named.clone();
-        let (code, mut tried) = match (&entered.code, &entered.user, permit) {
+        let (code, mut reservation) = match (&entered.code, &entered.user, permit) {
             (EnteredCode::Digits(digits), Some(user), Some(permit)) => {
                 let identifier = user.identifier();
-                let of = named.unwrap_or_else(|| self.throttle.stand_in(&identifier));
-                let tried = self.throttle.reserve_digits(caller, &identifier, &of, R::PURPOSE).await?;
-                let hash = tried.code().map(|code| PasswordHash::from_trusted(code.secret.clone()));
-                let right = permit.verify_code(digits, hash.as_ref()).await?;
-                (tried.accept(right), Some(tried))
+                let of = named.unwrap_or_else(|| self.throttle.placeholder_user_id(&identifier));
+                let reservation = self.throttle.reserve_digits(caller, &identifier, &of, R::PURPOSE).await?;
+                let hash = reservation.code().map(|code| PasswordHash::from_trusted(code.secret.clone()));
+                let is_verified = permit.verify_code(digits, hash.as_ref()).await?;
+                (reservation.accept(is_verified), Some(reservation))
             }
             (EnteredCode::Link(digest), user, _) => {
                 let db = self.store.read(caller).await?;
@@ -96,15 +96,15 @@ impl Operations {
             }
             _ => return Err(Error::BadCode),
         };
-        let is_right = code.is_some();
+        let is_verified = code.is_some();
         let done = match code {
-            Some(code) => self.take(caller, entered, redemption, &code, tried.as_mut()).await,
+            Some(code) => self.take(caller, entered, redemption, &code, reservation.as_mut()).await,
             None => Err(Error::BadCode),
         };
         let Err(verdict @ (Error::BadCode | Error::UserBlocked)) = done else { return done };
         let event = Event::new(self.clock.now(), Action::CodeRefused, about).from(entered.device.clone());
         self.throttle
-            .refuse_code(caller, tried, event.changing(0, vec![R::PURPOSE.name()]), is_right)
+            .refuse_code(caller, reservation, event.changing(0, vec![R::PURPOSE.name()]), is_verified)
             .await?;
         Err(verdict)
     }
@@ -116,22 +116,22 @@ impl Operations {
         entered: &CodeUse,
         redemption: &R,
         code: &StoredCode,
-        mut tried: Option<&mut DigitsReservation>,
+        mut reservation: Option<&mut DigitsReservation>,
     ) -> Result<R::Output> {
         let new_password = match redemption.new_password() {
             Some(new) => Some(self.hash_by_code(caller, code, new).await?),
             None => None,
         };
-        let right = |user| RightCode {
+        let verified = |user| VerifiedCode {
             user,
             code: code.clone(),
             new_password: new_password.clone(),
             device: entered.device.clone(),
         };
-        match self.take_once(caller, redemption, code, right, tried.as_deref_mut()).await {
+        match self.take_once(caller, redemption, code, verified, reservation.as_deref_mut()).await {
             // Two that wait for each other's addresses: the other one is done now.
             Err(error) if store::is_deadlock(&error) => {
-                self.take_once(caller, redemption, code, right, tried).await
+                self.take_once(caller, redemption, code, verified, reservation).await
             }
             done => done,
         }
@@ -142,8 +142,8 @@ impl Operations {
         caller: &Caller,
         redemption: &R,
         code: &StoredCode,
-        right: impl FnOnce(User) -> RightCode,
-        tried: Option<&mut DigitsReservation>,
+        verified: impl FnOnce(User) -> VerifiedCode,
+        reservation: Option<&mut DigitsReservation>,
     ) -> Result<R::Output> {
         let namespace = &caller.namespace;
         let tx = self.store.begin(caller).await?; // any `?` from here to commit leaves the code valid
@@ -152,19 +152,19 @@ impl Operations {
         let user = recheck_code(account, code)?;
         // Before the code's row is locked, and all rows at once: see `throttle::digits`.
         if R::RESETS_DIGITS {
-            self.throttle.reset_digits(&tx, caller, &user, tried.as_deref()).await?;
-        } else if let Some(tried) = &tried {
-            tried.refund_in(&tx).await?;
+            self.throttle.reset_digits(&tx, caller, &user, reservation.as_deref()).await?;
+        } else if let Some(reservation) = &reservation {
+            reservation.refund_in(&tx).await?;
         }
         if !store::codes::take(&tx, namespace, code).await? {
             return Err(Error::BadCode);
         }
         let renamed = User { email: code.new_email.clone(), username: None, ..user.clone() };
-        match redemption.act(self, caller, &tx, right(user)).await {
+        match redemption.act(self, caller, &tx, verified(user)).await {
             // A code is used up where the challenge of a second factor takes its place (R15).
             done @ (Ok(_) | Err(Error::SecondFactorRequired { .. })) => {
-                match tried {
-                    Some(tried) => tried.commit(tx).await?,
+                match reservation {
+                    Some(reservation) => reservation.commit(tx).await?,
                     None => tx.commit().await?,
                 }
                 done
@@ -176,7 +176,7 @@ impl Operations {
         }
     }
 
-    /// Checks and hashes the new password. Only after a right code, since the checks reveal the user's names.
+    /// Checks and hashes the new password. Only after a verified code, since the checks reveal the user's names.
     async fn hash_by_code(&self, caller: &Caller, code: &StoredCode, new: &Password) -> Result<PasswordHash> {
         let account = self.find(caller, &UserRef::Id(code.user.clone())).await?;
         self.screen("new_password", new, &recheck_code(account, code)?).await?;

@@ -67,28 +67,28 @@ impl Operations {
         change: impl Future<Output = Result<(User, bool)>>,
     ) -> Result<(User, bool)> {
         let _progress = self.repeatable.begin(call)?;
-        if let Some(made) = self.find_made(caller, call).await? {
-            return Ok(made);
+        if let Some(done) = self.find_stored_call(caller, call).await? {
+            return Ok(done);
         }
         match change.await {
             // Another replica was quicker: its change is committed.
             Err(Error::IdempotencyKeyInUse) => {
-                self.find_made(caller, call).await?.ok_or(Error::IdempotencyKeyInUse)
+                self.find_stored_call(caller, call).await?.ok_or(Error::IdempotencyKeyInUse)
             }
             done => done,
         }
     }
 
     /// The user of a call that was made, as it is now, and whether the call restored it.
-    async fn find_made(&self, caller: &Caller, call: &CallDigests) -> Result<Option<(User, bool)>> {
+    async fn find_stored_call(&self, caller: &Caller, call: &CallDigests) -> Result<Option<(User, bool)>> {
         let (db, namespace) = (&self.store.read(caller).await?, &caller.namespace);
-        let Some(made) = store::idempotency_keys::find(db, namespace, call).await? else { return Ok(None) };
-        if made.message != call.message {
+        let Some(stored) = store::idempotency_keys::find(db, namespace, call).await? else { return Ok(None) };
+        if stored.message != call.message {
             return Err(Error::IdempotencyKeyReused);
         }
-        let account = store::users::find(db, namespace, &made.user).await?;
-        let user = account.map(|account| account.user).filter(|user| user.generation == made.generation);
-        Ok(Some((user.ok_or(Error::UserNotFound)?, made.restored)))
+        let account = store::users::find(db, namespace, &stored.user).await?;
+        let user = account.map(|account| account.user).filter(|user| user.generation == stored.generation);
+        Ok(Some((user.ok_or(Error::UserNotFound)?, stored.restored)))
     }
 
     /// Notes a call in the transaction of its change, before anything that another call with its key could wait for or conflict

@@ -307,7 +307,7 @@ impl Operations {
             tracing::warn!(
                 codes,
                 key,
-                "codes count as wrong, since passwords.pepper lacks the key of their secrets; `usersd doctor` counts these"
+                "TOTP codes are rejected: passwords.pepper lacks the key of their secrets; `usersd doctor` counts them"
             );
         }
         secret

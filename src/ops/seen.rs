@@ -65,7 +65,10 @@ impl SeenQueue {
     /// reads are stored in their place.
     async fn store_all(self) {
         while let Err(error) = self.flush().await {
-            tracing::debug!(cause = with_causes(&error), "when sessions were last read cannot be stored");
+            tracing::debug!(
+                cause = with_causes(&error),
+                "the times at which sessions were last read cannot be stored"
+            );
             {
                 let mut state = self.lock();
                 if state.waiting.len() > MAX_WAITING / 2 {

@@ -60,7 +60,7 @@ impl Sweeps {
         let last = Arc::clone(&self.last);
         registry.register(
             "usersd_housekeeping_removed",
-            "Rows that housekeeping removed by kind; a cleared_log is a purged user whose log lost its places",
+            "Rows that housekeeping removed by kind; a cleared_log is a purged user whose log was cleared of addresses and user agents",
             self.removed.clone(),
         );
         registry.register(

@@ -57,7 +57,7 @@ pub(super) struct Connection {
     begun: AtomicBool,
     /// When one last began or ended, in microseconds since it was accepted.
     last: AtomicU64,
-    named: AtomicBool,
+    authenticated: AtomicBool,
     /// Cancelled when the client is sent GOAWAY.
     leaving: CancellationToken,
 }
@@ -93,7 +93,7 @@ impl Connection {
             open: AtomicUsize::new(0),
             begun: AtomicBool::new(false),
             last: AtomicU64::new(0),
-            named: AtomicBool::new(false),
+            authenticated: AtomicBool::new(false),
             leaving: CancellationToken::new(),
         }
     }
@@ -125,16 +125,16 @@ impl Connection {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Notes that a good key or certificate was shown, or that none is needed for what was asked: the
+    /// Notes that a valid key or certificate was shown, or that none is needed for what was asked: the
     /// connection is not closed any more to make room.
-    pub(super) fn name(&self) {
-        if !self.is_named() && !self.named.swap(true, Ordering::Relaxed) {
+    pub(super) fn mark_authenticated(&self) {
+        if !self.is_authenticated() && !self.authenticated.swap(true, Ordering::Relaxed) {
             self.entry.keep();
         }
     }
 
-    pub(super) fn is_named(&self) -> bool {
-        self.named.load(Ordering::Relaxed)
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.authenticated.load(Ordering::Relaxed)
     }
 
     fn touch(&self) {
@@ -145,7 +145,7 @@ impl Connection {
     /// Returns true while a call or stream is open that the connection must last for. Refusals that an
     /// anonymous client does not read do not count.
     fn is_busy(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0 && (self.is_named() || self.streams.running() > 0)
+        self.open.load(Ordering::Relaxed) > 0 && (self.is_authenticated() || self.streams.running() > 0)
     }
 
     /// Returns the next step at `now`. `goaway_at` is when the client was sent GOAWAY.

@@ -1,6 +1,6 @@
 //! All connections: how many there may be, of one address and in all, and which is closed to make room.
 //!
-//! One that showed a good key or certificate stays. Of the others, the oldest is closed when there is no
+//! One that showed a valid key or certificate stays. Of the others, the oldest is closed when there is no
 //! room: a client that holds connections open without a key keeps out no client that has one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -207,7 +207,7 @@ impl LoadLimits {
     pub(super) fn open_infra_stream(&self, connection: &Connection, permits: &mut Permits) -> Result<()> {
         let of_connection = connection.streams.acquire(MAX_STREAMS_OF_CONNECTION);
         let of_connection = self.check(LimitName::Streams, of_connection)?;
-        let (counter, limit) = if connection.is_named() {
+        let (counter, limit) = if connection.is_authenticated() {
             (&self.streams, MAX_STREAMS)
         } else {
             (&self.anonymous_streams, MAX_ANONYMOUS_STREAMS)

@@ -76,7 +76,7 @@ impl Monitor {
         match self.metrics.text(accept.unwrap_or_default()) {
             Ok((text, media_type)) => reply(StatusCode::OK, media_type, text),
             Err(error) => {
-                tracing::error!(%error, "metrics cannot be written");
+                tracing::error!(%error, "metrics cannot be encoded");
                 reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", String::new())
             }
         }

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::tally::LogBudget;
 use crate::grpc::status::code_name;
 use crate::http::{Call, FailedStream, Schema};
-use crate::telemetry::{CallContext, Failure};
+use crate::telemetry::{CallContext, CallStatus};
 
 use super::metrics::{Calls, Series};
 
@@ -82,7 +82,7 @@ impl Outcomes {
         self.log(end, took);
     }
 
-    fn log(&self, Failure { code, reason }: Failure, took: Duration) {
+    fn log(&self, CallStatus { code, reason }: CallStatus, took: Duration) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         if self.slow_call.is_none_or(|limit| took < limit) {
             tracing::debug!(code, reason, millis, "call");
@@ -92,8 +92,8 @@ impl Outcomes {
     }
 }
 
-fn of_code(code: Code) -> Failure {
-    Failure { code: code_name(code), reason: "" }
+fn of_code(code: Code) -> CallStatus {
+    CallStatus { code: code_name(code), reason: "" }
 }
 
 /// The code of a refusal that a dialect wrote by itself.

@@ -45,7 +45,7 @@ const TRACE_RESPONSE: &str = "traceresponse";
 /// The header that names a change, so that the same one asked for again is made once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Limits the log line about requests without a good key.
+/// Limits the log line about requests without a valid key.
 static KEYS_REFUSED: LogLimiter = LogLimiter::after(1);
 
 /// The longest time that the message of a health check may take to arrive: the call has no permit meanwhile.
@@ -189,8 +189,8 @@ impl Pipeline {
         // 2. Authenticate and authorize, once. Unknown callers get nothing, not even memory for what they
         //    send.
         let admitted = self.admit(call, &head, peer);
-        let named = admitted.as_ref().is_ok_and(|(principal, _)| !principal.is_anonymous());
-        if let Some(response) = call.refuse_unnamed(named) {
+        let authenticated = admitted.as_ref().is_ok_and(|(principal, _)| !principal.is_anonymous());
+        if let Some(response) = call.refuse_unauthenticated(authenticated) {
             return Ok(response);
         }
         let (principal, mut caller) = admitted?;
@@ -297,7 +297,7 @@ impl Pipeline {
     ) -> Result<()> {
         match (target, caller) {
             (Target::Rpc(method), Some(caller)) => {
-                connection.name();
+                connection.mark_authenticated();
                 if method.is_stream() {
                     self.limits.open_stream(principal, permits)
                 } else {
@@ -326,12 +326,12 @@ impl Pipeline {
     }
 }
 
-/// Logs that requests come without a good key, once a minute with their number and the address of the last.
+/// Logs that requests come without a valid key, once a minute with their number and the address of the last.
 fn log_stranger(error: &Error, peer: &Peer) {
     if matches!(error, Error::KeyUnknown)
         && let Some(requests) = KEYS_REFUSED.count()
     {
-        tracing::info!(requests, address = %peer.address.ip(), "requests without a good key are refused");
+        tracing::info!(requests, address = %peer.address.ip(), "requests without a valid key were refused");
     }
 }
 

@@ -31,7 +31,7 @@ pub enum BackupError {
     #[error("the backup is not kept, since it is not sound: {0}; `usersd doctor` looks at the original")]
     Unsound(String),
     /// The database failed.
-    #[error("cannot make the backup")]
+    #[error("cannot create the backup")]
     Database(#[from] DbErr),
 }
 

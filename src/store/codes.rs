@@ -11,7 +11,7 @@ use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
 /// The most attempts with a numeric code (R16).
-const MAX_TRIES: i64 = 5;
+const MAX_ATTEMPTS: i64 = 5;
 
 /// The columns of a code, in the order in which [`code`] reads them.
 const COLUMNS: &str = "user_id, purpose, secret, expires, new_email, generation, email, password_updated";
@@ -77,7 +77,7 @@ pub async fn find_link(
 }
 
 /// Counts an attempt with the user's code for `purpose`. Returns the code; `None` if there is none with attempts left.
-pub async fn count_try(
+pub async fn count_attempt(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
@@ -85,14 +85,18 @@ pub async fn count_try(
 ) -> Result<Option<StoredCode>> {
     let sql = format!(
         "UPDATE codes SET tries = tries + 1 WHERE namespace = $1 AND user_id = $2 AND purpose = $3 \
-         AND tries < {MAX_TRIES} RETURNING {COLUMNS}"
+         AND tries < {MAX_ATTEMPTS} RETURNING {COLUMNS}"
     );
     let values = [namespace.as_str().into(), user.as_str().into(), purpose.name().into()];
     tx.query_one_raw(statement(tx, sql, values)).await?.as_ref().map(code).transpose()
 }
 
 /// Refunds an attempt with `code`, unless another code has replaced it.
-pub async fn refund_try(tx: &impl ConnectionTrait, namespace: &Namespace, code: &StoredCode) -> Result<()> {
+pub async fn refund_attempt(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    code: &StoredCode,
+) -> Result<()> {
     let sql = "UPDATE codes SET tries = tries - 1 \
         WHERE namespace = $1 AND user_id = $2 AND purpose = $3 AND secret = $4 AND tries > 0";
     tx.execute_raw(statement(tx, sql, identity(namespace, code))).await?;

@@ -188,7 +188,7 @@ impl Coherence {
     }
 }
 
-/// Returns true if an event can tell of a change of what is cached: all but those that anybody who knows a name can cause
+/// Returns true if an event can tell of a change of what is cached: all but those that any client that knows a name can cause
 /// again and again, and that change neither the user nor a session that was there. `None` is an action of a newer program.
 fn changes_records(action: Option<Action>) -> bool {
     !matches!(

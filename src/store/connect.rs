@@ -186,7 +186,7 @@ impl Store {
         // The transaction alone would begin: of a file that is read only, SQLite makes it one that reads.
         match tx.execute_unprepared("PRAGMA user_version = 0").await {
             Err(error) if fault::is_read_only_file(&error) => {
-                Err(ConnectError::ReadOnly(fault::words(&error)))
+                Err(ConnectError::ReadOnly(fault::database_message(&error)))
             }
             _ => Ok(()),
         }
@@ -201,7 +201,7 @@ async fn sqlite(url: &str) -> Result<Store, ConnectError> {
         if !fault::is_damaged_file(&error) {
             return ConnectError::from(error);
         }
-        ConnectError::Damaged { path: path.display().to_string(), cause: fault::words(&error) }
+        ConnectError::Damaged { path: path.display().to_string(), cause: fault::database_message(&error) }
     })?;
     let single = |db: &DatabaseConnection, stop| Single { pool: pool_of(db, &trust), stop };
     let write = single(&writer, Stop::default());

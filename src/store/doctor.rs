@@ -94,7 +94,12 @@ pub(super) async fn contents(db: &impl ConnectionTrait) -> Vec<Finding> {
 
 fn unchecked(check: &'static str, error: &crate::error::Error) -> Finding {
     let found = format!("could not be checked: {}", with_causes(error));
-    Finding::new(check, Grade::Fault, found, "see to the cause, or restore a backup, and look again")
+    Finding::new(
+        check,
+        Grade::Fault,
+        found,
+        "fix the cause or restore a backup, and run `usersd doctor` again",
+    )
 }
 
 async fn integrity(db: &impl ConnectionTrait) -> Result<Finding, DbErr> {

@@ -181,7 +181,7 @@ pub(super) fn kind(error: &DbErr) -> ErrorKind {
 }
 
 /// The message of the database, without what the libraries wrap around it.
-pub(super) fn words(error: &DbErr) -> String {
+pub(super) fn database_message(error: &DbErr) -> String {
     db_error(error).map_or_else(|| error.to_string(), |db_error| db_error.message().to_owned())
 }
 

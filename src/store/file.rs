@@ -107,7 +107,7 @@ impl Store {
         let Some(file) = &self.file else { return Ok(()) };
         let damaged = |cause| ConnectError::Damaged { path: file.path.display().to_string(), cause };
         let failed = |error: DbErr| {
-            let cause = fault::words(&error);
+            let cause = fault::database_message(&error);
             if fault::is_damaged_file(&error) { damaged(cause) } else { ConnectError::Open(cause) }
         };
         let foreign = self.foreign_table().await.map_err(failed)?;
@@ -134,7 +134,7 @@ impl Store {
     async fn damage(&self) -> Result<Option<String>, DbErr> {
         match self.first_text("PRAGMA quick_check(1)").await {
             Ok(found) => Ok(found.filter(|found| found != "ok")),
-            Err(error) if fault::is_damaged_file(&error) => Ok(Some(fault::words(&error))),
+            Err(error) if fault::is_damaged_file(&error) => Ok(Some(fault::database_message(&error))),
             Err(error) => Err(error),
         }
     }

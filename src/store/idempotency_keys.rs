@@ -8,9 +8,9 @@ use crate::domain::time::Timestamp;
 use crate::domain::user_id::UserId;
 use crate::error::Result;
 
-/// A call that was made.
+/// A call, stored with its change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MadeCall {
+pub struct StoredCall {
     /// The digest of its message.
     pub message: Vec<u8>,
     /// The user that it created or restored.
@@ -26,14 +26,14 @@ pub async fn find(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
     call: &CallDigests,
-) -> Result<Option<MadeCall>> {
+) -> Result<Option<StoredCall>> {
     let sql = "SELECT message, user_id, generation, restored FROM idempotency_keys \
         WHERE namespace = $1 AND digest = $2";
     let values = [namespace.as_str().into(), call.key.to_vec().into()];
     let row =
         db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
     let Some(row) = row else { return Ok(None) };
-    Ok(Some(MadeCall {
+    Ok(Some(StoredCall {
         message: row.try_get("", "message")?,
         user: UserId::from_trusted(row.try_get("", "user_id")?),
         generation: row.try_get("", "generation")?,

@@ -165,7 +165,7 @@ impl Lease {
         if let Some(error) = error {
             self.pool.trust().note(error);
             if matches!(work, Work::Commit) && self.pool.backend() == DbBackend::Sqlite {
-                self.pool.health().note_commit_failure(&fault::words(error));
+                self.pool.health().note_commit_failure(&fault::database_message(error));
             }
         }
     }

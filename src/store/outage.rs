@@ -18,7 +18,7 @@ const REPEAT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The time after an outage in which failures still belong to it: connections of before are found broken one
 /// by one.
-const AFTERMATH: Duration = Duration::from_secs(3);
+const RECOVERY_WINDOW: Duration = Duration::from_secs(3);
 
 /// The kinds of outages, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,9 @@ impl Report {
                 lines.push(Line::Lasts(kind, cause, now - since, counts.since(outage.before)));
                 outage.last_logged = now;
             }
-            (None, _) if !failed || self.ended.is_some_and(|at| now - at < AFTERMATH) => self.calm = counts,
+            (None, _) if !failed || self.ended.is_some_and(|at| now - at < RECOVERY_WINDOW) => {
+                self.calm = counts
+            }
             _ => {}
         }
         self.seen = counts;

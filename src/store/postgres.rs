@@ -46,8 +46,7 @@ pub(super) const STANDBY: &str = "the server is a standby, not the primary";
 
 /// Opens the database at `url`, which may name several servers.
 pub(super) async fn open(url: &str, connections: u32) -> Result<Store, ConnectError> {
-    let silent =
-        || ConnectError::Unreachable(format!("nothing is heard within {} s", CONNECT_TIMEOUT.as_secs()));
+    let silent = || ConnectError::Unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
     // Gives up on a server that takes connections and says nothing.
     tokio::time::timeout(CONNECT_TIMEOUT, connect(url, connections)).await.unwrap_or_else(|_| Err(silent()))
 }
@@ -138,7 +137,7 @@ fn options(hosts: &Arc<Hosts>, trust: &Arc<Trust>, stop: &Stop) -> ConnectOption
 async fn prepare(connection: &mut PgConnection, role: Role) -> sqlx::Result<i32> {
     connection.execute(SESSION).await?;
     if let Err(error) = connection.execute(END_ABANDONED).await {
-        tracing::debug!(%error, "the server does not notice closed connections");
+        tracing::debug!(%error, "client_connection_check_interval cannot be set: the server does not notice closed connections");
     }
     // A server becomes a standby only by a new start, which ends its connections.
     let process = "SELECT pg_backend_pid(), pg_is_in_recovery()";

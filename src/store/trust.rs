@@ -52,7 +52,7 @@ impl Trust {
     /// Draws conclusions from an error.
     pub(super) fn note(&self, error: &DbErr) {
         if fault::is_damaged_file(error) {
-            let cause = format!("{}: {}", fault::words(error), super::file::RESTORE);
+            let cause = format!("{}: {}", fault::database_message(error), super::file::RESTORE);
             self.health.note_unusable(&cause);
         } else if fault::is_read_only_server(error) {
             self.outdate();

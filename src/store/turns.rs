@@ -2,7 +2,7 @@
 //!
 //! Namespaces take turns by the time that they had connections for, and within each its keys do: next is the
 //! one that had least. One namespace never has all of them, so that a short read of another finds one free
-//! however long the statements of the first take: a database does not set a statement aside for another.
+//! however long the statements of the first take: a database does not preempt one tenant's statement for another's.
 //!
 //! Source: Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 

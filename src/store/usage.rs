@@ -17,26 +17,26 @@ const SAMPLE: u64 = 100;
 
 /// A table whose space is estimated: its texts, and the bytes that a row takes beside them, with its entries in indexes, on
 /// SQLite and on PostgreSQL. Measured with a million users, 187,000 sessions and 80,000 events.
-struct Sized {
+struct SizedTable {
     table: &'static str,
     texts: &'static str,
     beside: [u64; 2],
 }
 
 /// The texts of a user are also in its eight indexes, and as terms in the search index.
-const USERS: Sized = Sized {
+const USERS: SizedTable = SizedTable {
     table: "users",
     texts: "4 * octet_length(id) + 5 * octet_length(username) + 5 * octet_length(email) + 3 * octet_length(name) \
             + octet_length(password_hash) + octet_length(prefs) + octet_length(labels) + octet_length(metadata) \
             + 8 * octet_length(namespace)",
     beside: [470, 1_770],
 };
-const SESSIONS: Sized = Sized {
+const SESSIONS: SizedTable = SizedTable {
     table: "sessions",
     texts: "3 * octet_length(namespace) + 2 * octet_length(user_id) + octet_length(user_agent) + octet_length(address)",
     beside: [220, 530],
 };
-const EVENTS: Sized = Sized {
+const EVENTS: SizedTable = SizedTable {
     table: "events",
     texts: "3 * octet_length(namespace) + 2 * octet_length(user_id) + octet_length(action) + octet_length(caller) \
             + octet_length(address) + octet_length(user_agent) + octet_length(changed) + octet_length(session)",
@@ -55,7 +55,7 @@ pub async fn of(db: &impl ConnectionTrait, namespace: &Namespace, now: Timestamp
     let events = number(db, &counted, namespace).await?;
     let mut bytes = 0;
     for (sized, rows) in [(USERS, users + trashed), (SESSIONS, sessions), (EVENTS, events)] {
-        let Sized { table, texts, beside: [on_sqlite, on_postgres] } = sized;
+        let SizedTable { table, texts, beside: [on_sqlite, on_postgres] } = sized;
         let beside = if db.get_database_backend() == DbBackend::Sqlite { on_sqlite } else { on_postgres };
         let mean = format!(
             "SELECT CAST(COALESCE(AVG(size), 0) AS BIGINT) FROM \

@@ -197,7 +197,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::telemetry::Failure;
+    use crate::telemetry::CallStatus;
 
     #[tokio::test]
     async fn spans_that_find_no_room_are_counted_and_a_silent_collector_holds_up_neither_calls_nor_the_stop()
@@ -206,7 +206,7 @@ mod tests {
         let endpoint = Some(format!("http://{}", silent.local_addr().unwrap()));
         let traces = Traces::new(&TracesSettings { endpoint, ..TracesSettings::default() }).unwrap();
         for _ in 0..3 * MAX_QUEUE {
-            traces.begin(&HeaderMap::new()).unwrap().end(Failure { code: "OK", reason: "" });
+            traces.begin(&HeaderMap::new()).unwrap().end(CallStatus { code: "OK", reason: "" });
         }
         let Counts { by_outcome, queued } = traces.counts.clone();
         let dropped = by_outcome.of(Outcome::Dropped as usize).get();

@@ -14,7 +14,7 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue, StringValue};
 use opentelemetry_sdk::trace::SdkTracer;
 
-use super::Failure;
+use super::CallStatus;
 
 /// The header that names the trace that a call belongs to.
 pub(crate) const TRACE_PARENT: &str = "traceparent";
@@ -91,7 +91,7 @@ impl CallSpan {
     }
 
     /// Ends the span.
-    pub(super) fn end(&self, Failure { code, reason }: Failure) {
+    pub(super) fn end(&self, CallStatus { code, reason }: CallStatus) {
         let span = self.context.span();
         span.set_attribute(KeyValue::new("rpc.response.status_code", code));
         if code != "OK" {

@@ -15,7 +15,7 @@ use super::limits::{Count, Headroom, Period};
 impl Throttle {
     /// Returns a placeholder, which is not a valid id, for an identifier that no user has. Its codes are stored under it, so
     /// that unknown users cost the same writes as known ones.
-    pub(crate) fn stand_in(&self, identifier: &LoginIdentifier) -> UserId {
+    pub(crate) fn placeholder_user_id(&self, identifier: &LoginIdentifier) -> UserId {
         UserId::from_trusted(format!("?{}", hex::encode(self.keyer.key("nobody", &identifier.parts()))))
     }
 

@@ -36,9 +36,9 @@ const PENDING: Duration = Duration::from_mins(2);
 
 /// The times of attempts in microseconds, the oldest first; negative while an attempt is pending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Tries(Vec<i64>);
+struct AttemptTimes(Vec<i64>);
 
-impl Tries {
+impl AttemptTimes {
     /// Parses the times of a row and keeps those that still count. Times more than a day ahead, from a wrong clock, do not.
     fn parse(text: &str, now: Timestamp) -> Result<Self> {
         let mut times: Vec<i64> = serde_json::from_str(text).map_err(Error::internal)?;
@@ -105,18 +105,19 @@ impl Throttle {
         self.keyer.key("digits of account", &[user.as_str().as_bytes()])
     }
 
-    /// Resets what was counted for a user of wrong digits, under each of the user's names; with `tried`, that attempt, too.
+    /// Resets what was counted for a user of wrong digits, under each of the user's names; with `reservation`, that attempt, too.
     pub(crate) async fn reset_digits(
         &self,
         tx: &impl ConnectionTrait,
         caller: &Caller,
         user: &User,
-        tried: Option<&DigitsReservation>,
+        reservation: Option<&DigitsReservation>,
     ) -> Result<()> {
         let names = LoginIdentifier::all_of(user);
         let keys =
             names.iter().map(|name| self.digits_of_name(name)).chain([self.digits_of_account(&user.id)]);
-        let keys = keys.chain(tried.into_iter().flat_map(|tried| tried.keys.iter().copied()));
+        let keys =
+            keys.chain(reservation.into_iter().flat_map(|reservation| reservation.keys.iter().copied()));
         let mut values: Vec<Value> = vec![caller.namespace.as_str().into()];
         values.extend(keys.map(|key| Value::from(key.to_vec())));
         let marks: Vec<String> = (2..=values.len()).map(|n| format!("${n}")).collect();
@@ -143,48 +144,48 @@ impl Throttle {
         keys.sort_unstable();
         let tx = self.store.begin(&caller).await?; // any `?` from here to commit counts nothing
         let mut rows = lock(&tx, namespace, &keys, now).await?;
-        let of = |key: BucketKey| rows.iter().find(|(known, _)| *known == key).map(|(_, tries)| tries);
-        if let Some(retry_after) = of(name).and_then(|tries| tries.retry_after(now)) {
+        let of = |key: BucketKey| rows.iter().find(|(known, _)| *known == key).map(|(_, times)| times);
+        if let Some(retry_after) = of(name).and_then(|times| times.retry_after(now)) {
             return Err(Error::TooManyAttempts { retry_after });
         }
-        let exhausted = of(account).is_some_and(Tries::is_full);
-        let taken = |time: i64| rows.iter().any(|(_, tries)| tries.0.iter().any(|known| known.abs() == time));
+        let exhausted = of(account).is_some_and(AttemptTimes::is_full);
+        let taken = |time: i64| rows.iter().any(|(_, times)| times.0.iter().any(|known| known.abs() == time));
         let time = (now.0..now.0 + 100).find(|time| !taken(*time)).unwrap_or(now.0);
         if exhausted {
             keys.retain(|key| *key != account);
         }
         rows.retain(|(key, _)| keys.contains(key));
-        for (_, tries) in &mut rows {
-            tries.0.push(-time);
+        for (_, times) in &mut rows {
+            times.0.push(-time);
         }
         write(&tx, namespace, &rows).await?;
-        let code = store::codes::count_try(&tx, namespace, &user, purpose).await?;
+        let code = store::codes::count_attempt(&tx, namespace, &user, purpose).await?;
         tx.commit().await?;
         Ok(DigitsReservation { throttle: self, caller, keys, time, exhausted, code, refund_on_drop: true })
     }
 
-    /// Stores the event of a refusal, and counts a wrong numeric code. A right code that another call used first, or that was
+    /// Stores the event of a refusal, and counts a wrong numeric code. A verified code that another call used first, or that was
     /// refused for another reason, is no guess: its attempt is refunded.
     ///
     /// Runs in a task of its own: it completes even if the caller disconnects.
     pub(crate) async fn refuse_code(
         &self,
         caller: &Caller,
-        tried: Option<DigitsReservation>,
+        reservation: Option<DigitsReservation>,
         event: Event,
-        is_right: bool,
+        is_verified: bool,
     ) -> Result<()> {
         let (store, caller) = (self.store.clone(), caller.detached());
         let storing = async move {
             let tx = store.begin(&caller).await?;
-            match &tried {
-                Some(tried) if is_right => _ = tried.refund_in(&tx).await?,
-                Some(tried) => tried.fail_in(&tx).await?,
+            match &reservation {
+                Some(reservation) if is_verified => _ = reservation.refund_in(&tx).await?,
+                Some(reservation) => reservation.fail_in(&tx).await?,
                 None => {}
             }
             events::append(&tx, &caller, &event).await?;
-            match tried {
-                Some(mut tried) => tried.commit(tx).await,
+            match reservation {
+                Some(mut reservation) => reservation.commit(tx).await,
                 None => tx.commit().await,
             }
         };
@@ -192,7 +193,7 @@ impl Throttle {
     }
 
     /// Removes at most `limit` rows whose attempts no longer count. Returns how many.
-    pub(crate) async fn delete_old_tries(&self, tx: &impl ConnectionTrait, limit: u64) -> Result<u64> {
+    pub(crate) async fn delete_old_attempts(&self, tx: &impl ConnectionTrait, limit: u64) -> Result<u64> {
         let skip = if tx.get_database_backend() == sea_orm::DbBackend::Postgres {
             " FOR UPDATE SKIP LOCKED"
         } else {
@@ -215,18 +216,18 @@ impl DigitsReservation {
         self.code.as_ref().filter(|code| code.is_digits() && code.expires > now)
     }
 
-    /// The code, if it was `right` and the user has attempts left. Call it after the hash, so that every attempt takes as long.
-    pub(crate) fn accept(&self, right: bool) -> Option<StoredCode> {
-        self.code().filter(|_| right && !self.exhausted).cloned()
+    /// The code, if it was `verified` and the user has attempts left. Call it after the hash, so that every attempt takes as long.
+    pub(crate) fn accept(&self, verified: bool) -> Option<StoredCode> {
+        self.code().filter(|_| verified && !self.exhausted).cloned()
     }
 
-    /// Takes the try back in the transaction that uses the code, before it is taken. Returns false if it is not pending.
+    /// Refunds the attempt in the transaction that uses the code, before it is taken. Returns false if it is not pending.
     pub(crate) async fn refund_in(&self, tx: &Transaction) -> Result<bool> {
         let mut was_pending = false;
-        self.update(tx, |tries| {
-            let before = tries.0.len();
-            tries.0.retain(|time| *time != -self.time);
-            was_pending |= tries.0.len() < before;
+        self.update(tx, |times| {
+            let before = times.0.len();
+            times.0.retain(|time| *time != -self.time);
+            was_pending |= times.0.len() < before;
         })
         .await?;
         Ok(was_pending)
@@ -234,9 +235,9 @@ impl DigitsReservation {
 
     /// Stores that the digits were wrong, also if that took longer than an attempt is pending.
     async fn fail_in(&self, tx: &Transaction) -> Result<()> {
-        self.update(tx, |tries| {
-            tries.0.retain(|time| *time != -self.time);
-            tries.0.push(self.time);
+        self.update(tx, |times| {
+            times.0.retain(|time| *time != -self.time);
+            times.0.push(self.time);
         })
         .await
     }
@@ -253,23 +254,23 @@ impl DigitsReservation {
         committed
     }
 
-    async fn update(&self, tx: &Transaction, mut change: impl FnMut(&mut Tries)) -> Result<()> {
+    async fn update(&self, tx: &Transaction, mut change: impl FnMut(&mut AttemptTimes)) -> Result<()> {
         let namespace = &self.caller.namespace;
         let mut rows = lock(tx, namespace, &self.keys, self.throttle.clock.now()).await?;
-        for (_, tries) in &mut rows {
-            change(tries);
+        for (_, times) in &mut rows {
+            change(times);
         }
         write(tx, namespace, &rows).await
     }
 
-    /// Takes the try back, also from its code. One that is not pending has its verdict: a COMMIT whose outcome was unknown was
+    /// Refunds the attempt, also from its code. One that is not pending has its verdict: a COMMIT whose outcome was unknown was
     /// done.
     async fn refund(&self) -> Result<()> {
         let tx = self.throttle.store.begin(&self.caller.detached()).await?;
         if self.refund_in(&tx).await?
             && let Some(code) = &self.code
         {
-            store::codes::refund_try(&tx, &self.caller.namespace, code).await?;
+            store::codes::refund_attempt(&tx, &self.caller.namespace, code).await?;
         }
         tx.commit().await
     }
@@ -298,30 +299,34 @@ impl Drop for DigitsReservation {
     }
 }
 
-/// Locks the rows of `keys`, which are sorted, and returns their tries.
+/// Locks the rows of `keys`, which are sorted, and returns their times.
 async fn lock(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     keys: &[BucketKey],
     now: Timestamp,
-) -> Result<Vec<(BucketKey, Tries)>> {
+) -> Result<Vec<(BucketKey, AttemptTimes)>> {
     let rows = keys.iter().map(|key| (*key, "[]".to_owned(), 0));
     let upsert = upsert(tx, namespace, rows, "last = code_tries.last RETURNING mark, times");
     let read = |row: sea_orm::QueryResult| {
         let (key, times): (Vec<u8>, String) = (row.try_get("", "mark")?, row.try_get("", "times")?);
         let key = key.try_into().map_err(|_| Error::internal("a stored bucket key has the wrong length"))?;
-        Ok((key, Tries::parse(&times, now)?))
+        Ok((key, AttemptTimes::parse(&times, now)?))
     };
     tx.query_all_raw(upsert).await?.into_iter().map(read).collect()
 }
 
-/// Writes the tries of locked rows.
-async fn write(tx: &impl ConnectionTrait, namespace: &Namespace, rows: &[(BucketKey, Tries)]) -> Result<()> {
+/// Writes the times of the attempts of locked rows.
+async fn write(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    rows: &[(BucketKey, AttemptTimes)],
+) -> Result<()> {
     let texts: Vec<_> = rows
         .iter()
-        .map(|(key, tries)| {
-            let last = tries.0.iter().map(|time| time.abs()).max().unwrap_or(0);
-            Ok((*key, serde_json::to_string(&tries.0).map_err(Error::internal)?, last))
+        .map(|(key, times)| {
+            let last = times.0.iter().map(|time| time.abs()).max().unwrap_or(0);
+            Ok((*key, serde_json::to_string(&times.0).map_err(Error::internal)?, last))
         })
         .collect::<Result<_>>()?;
     let set = "times = excluded.times, last = excluded.last";
@@ -356,12 +361,12 @@ mod tests {
 
     const HOUR: i64 = 3_600_000_000;
 
-    fn parse(times: &[i64], now: i64) -> Tries {
-        Tries::parse(&serde_json::to_string(times).unwrap(), Timestamp(now)).unwrap()
+    fn parse(times: &[i64], now: i64) -> AttemptTimes {
+        AttemptTimes::parse(&serde_json::to_string(times).unwrap(), Timestamp(now)).unwrap()
     }
 
     #[test]
-    fn ten_tries_are_full_until_the_oldest_is_a_day_old() {
+    fn ten_attempts_are_full_until_the_oldest_is_a_day_old() {
         let now = 100 * HOUR;
         let times: Vec<i64> = (0..10).map(|n| now - 23 * HOUR + n).collect();
         assert_eq!(parse(&times[..9], now).retry_after(Timestamp(now)), None);
@@ -371,23 +376,23 @@ mod tests {
     }
 
     #[test]
-    fn tries_without_a_verdict_are_in_the_way_for_a_second() {
+    fn attempts_without_a_verdict_are_in_the_way_for_a_second() {
         let now = 100 * HOUR;
         let times: Vec<i64> = (0..10).map(|n| if n == 4 { -now - n } else { now + n }).collect();
         assert_eq!(parse(&times, now).retry_after(Timestamp(now)), Some(Duration::from_secs(1)));
     }
 
     #[test]
-    fn tries_that_were_never_refunded_do_not_count_for_long() {
+    fn attempts_that_were_never_refunded_do_not_count_for_long() {
         let now = 100 * HOUR;
         let minutes = |minutes: i64| -(now - minutes * 60_000_000);
         let wrong = now - HOUR;
-        assert_eq!(parse(&[wrong, minutes(2), minutes(1)], now), Tries(vec![wrong, minutes(1)]));
+        assert_eq!(parse(&[wrong, minutes(2), minutes(1)], now), AttemptTimes(vec![wrong, minutes(1)]));
     }
 
     #[test]
-    fn tries_of_a_clock_that_was_far_ahead_do_not_count() {
+    fn attempts_of_a_clock_that_was_far_ahead_do_not_count() {
         let now = 100 * HOUR;
-        assert_eq!(parse(&[now - 24 * HOUR, now + 25 * HOUR, now], now), Tries(vec![now]));
+        assert_eq!(parse(&[now - 24 * HOUR, now + 25 * HOUR, now], now), AttemptTimes(vec![now]));
     }
 }

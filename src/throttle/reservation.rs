@@ -141,7 +141,7 @@ impl AttemptReservation {
     /// long it goes on by itself.
     pub(crate) async fn release(mut self) {
         if let Some(refund) = self.start_refund() {
-            let _ = tokio::time::timeout(REFUND_PATIENCE, refund).await;
+            let _ = tokio::time::timeout(MAX_REFUND_WAIT, refund).await;
         }
     }
 
@@ -188,7 +188,7 @@ static LOCKED_OUT: LogLimiter = LogLimiter::after(1);
 static NOT_REFUNDED: LogLimiter = LogLimiter::after(1);
 
 /// The longest time that a call waits for its refund.
-const REFUND_PATIENCE: Duration = Duration::from_millis(500);
+const MAX_REFUND_WAIT: Duration = Duration::from_millis(500);
 
 /// The pauses before a refund is tried again. After the last one the window has soon passed.
 const REFUND_BACKOFF: [Duration; 5] = [
@@ -223,7 +223,7 @@ impl Throttle {
             tracing::warn!(
                 attempts,
                 error,
-                "attempts without a verdict could not be refunded; they count for some minutes"
+                "pending attempts could not be refunded; they count for two to four minutes"
             );
         }
     }

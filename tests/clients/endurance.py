@@ -369,7 +369,7 @@ def tests():
     yield "command line / all faults are named at once", faults_all_at_once
     yield "command line / without keys only loopback", doors_stay_shut
     yield "command line / what cannot start is 1", cannot_start
-    yield "command line / a database of countries that is none is 64", countries_that_cannot_be_read
+    yield "command line / a country database that is none is 64", countries_that_cannot_be_read
     for kind in (Sqlite, Postgres):
         yield f"command line / migrate / {kind.kind}", migrations, kind
     yield "command line / stdout, start line, file modes", words_for_programs

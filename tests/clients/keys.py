@@ -42,8 +42,8 @@ def by_command_line(kind):
 
         out, said = run("key", "list", "--database", db.url)
         assert_true(said.startswith("id\tnamespace"), f"what the columns are, on stderr: {said}")
-        (id, namespace, name, scopes, created, expires, used, maker), = (line.split("\t") for line in out.splitlines())
-        listed = (namespace, name, scopes, used, maker)
+        (id, namespace, name, scopes, created, expires, used, creator), = (line.split("\t") for line in out.splitlines())
+        listed = (namespace, name, scopes, used, creator)
         assert_equal(listed, ("shop", "orders", "users.read,users.write", "-", "usersd"), "the key in the list")
         for at in (created, expires):
             assert_matches(at, r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "a time")

@@ -295,7 +295,9 @@ async fn the_project_may_come_in_the_query(service: &Service) {
     let (status, _, _) = raw(&service.replica, "GET", "/users?project=default", "", &[PROJECT]).await;
     assert_eq!(status, 200);
     let (status, _, body) = raw(&service.replica, "GET", "/users?project=other", "", &[PROJECT]).await;
-    assert_eq!((status, body), failure(403, "the request names another namespace than its key, or two"));
+    let detail =
+        "the request names a namespace that is not its key's, or two different ones, or needs a root key";
+    assert_eq!((status, body), failure(403, detail));
     for query in ["project=", "project=%FF", "project=%0A", "project=No"] {
         let (status, _, body) = raw(&service.replica, "GET", &format!("/users?{query}"), "", &[]).await;
         assert_eq!((status, body), failure(400, "Missing or unknown project ID"), "{query}");

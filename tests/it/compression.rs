@@ -15,16 +15,16 @@ use usersd::pb::{ReadRequest, ReadResponse, User};
 use crate::support::{Replica, Service, ada, assert_refused, bytes_of, create};
 
 crate::on_every_backend!(
-    json_is_packed_both_ways,
-    connect_is_packed_both_ways,
-    grpc_and_grpc_web_are_packed_both_ways,
+    json_is_compressed_both_ways,
+    connect_is_compressed_both_ways,
+    grpc_and_grpc_web_are_compressed_both_ways,
     a_message_that_grows_past_the_limit_is_refused,
     other_codings_and_broken_ones_are_refused,
 );
 
 const CODINGS: [&str; 2] = ["gzip", "zstd"];
 
-fn pack(coding: &str, plain: &[u8]) -> Vec<u8> {
+fn compress(coding: &str, plain: &[u8]) -> Vec<u8> {
     if coding == "zstd" {
         return zstd::encode_all(plain, 3).unwrap();
     }
@@ -33,12 +33,12 @@ fn pack(coding: &str, plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn unpack(coding: &str, packed: &[u8]) -> Vec<u8> {
+fn decompress(coding: &str, compressed: &[u8]) -> Vec<u8> {
     if coding == "zstd" {
-        return zstd::decode_all(packed).unwrap();
+        return zstd::decode_all(compressed).unwrap();
     }
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(packed).read_to_end(&mut plain).unwrap();
+    flate2::read::GzDecoder::new(compressed).read_to_end(&mut plain).unwrap();
     plain
 }
 
@@ -57,7 +57,7 @@ fn value(headers: &HeaderMap, name: &str) -> String {
     headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned()
 }
 
-async fn json_is_packed_both_ways(service: &Service) {
+async fn json_is_compressed_both_ways(service: &Service) {
     let [long, short] = long_and_short(service).await;
     let replica = &service.replica;
     for (path, id) in [("/v1/users/", &long.id), ("/v1/users/", &short.id), ("/meiro/users/", &short.id)] {
@@ -75,7 +75,7 @@ async fn json_is_packed_both_ways(service: &Service) {
             assert_eq!(value(&headers, "content-encoding"), coding);
             assert_eq!(value(&headers, "vary"), "accept-encoding");
             assert!(value(&headers, "etag").starts_with('"') && body.len() < plain.len() / 2);
-            assert_eq!(unpack(coding, &body), plain, "{coding}");
+            assert_eq!(decompress(coding, &body), plain, "{coding}");
         }
     }
     for coding in CODINGS {
@@ -86,7 +86,7 @@ async fn json_is_packed_both_ways(service: &Service) {
             let change = if verb == Method::PATCH { json!({"name": coding}).to_string() } else { change };
             let headers = [("content-encoding", coding), ("content-type", "application/json")];
             let (status, _, body) =
-                bytes_of(replica, verb, &path, pack(coding, change.as_bytes()), &headers).await;
+                bytes_of(replica, verb, &path, compress(coding, change.as_bytes()), &headers).await;
             assert_eq!(status, StatusCode::OK, "{path} {body:?}");
         }
         let (_, user) = replica.json(Method::GET, &format!("/v1/users/{}", short.id), "").await;
@@ -94,26 +94,27 @@ async fn json_is_packed_both_ways(service: &Service) {
     }
 }
 
-async fn connect_is_packed_both_ways(service: &Service) {
+async fn connect_is_compressed_both_ways(service: &Service) {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let [long, _] = long_and_short(service).await;
     let message = ReadRequest { id: long.id.clone(), ..ReadRequest::default() }.encode_to_vec();
     for coding in CODINGS {
-        let packed = pack(coding, &message);
+        let compressed = compress(coding, &message);
         let headers = [
             ("content-type", "application/proto"),
             ("content-encoding", coding),
             ("accept-encoding", coding),
         ];
         let query = format!("encoding=proto&base64=1&compression={coding}&message=");
-        let path = format!("/users.Users/Read?{query}{}", URL_SAFE_NO_PAD.encode(&packed));
-        for (verb, path, body) in
-            [(Method::POST, "/users.Users/Read", Bytes::from(packed)), (Method::GET, &*path, Bytes::new())]
-        {
+        let path = format!("/users.Users/Read?{query}{}", URL_SAFE_NO_PAD.encode(&compressed));
+        for (verb, path, body) in [
+            (Method::POST, "/users.Users/Read", Bytes::from(compressed)),
+            (Method::GET, &*path, Bytes::new()),
+        ] {
             let (status, headers, body) = bytes_of(&service.replica, verb, path, body, &headers).await;
             assert_eq!((status, value(&headers, "content-encoding")), (StatusCode::OK, coding.to_owned()));
-            let user = ReadResponse::decode(&*unpack(coding, &body)).unwrap().user.unwrap();
+            let user = ReadResponse::decode(&*decompress(coding, &body)).unwrap().user.unwrap();
             assert_eq!(user, long, "{path}");
         }
     }
@@ -147,19 +148,19 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     [&[flag][..], &u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
 }
 
-async fn grpc_and_grpc_web_are_packed_both_ways(service: &Service) {
+async fn grpc_and_grpc_web_are_compressed_both_ways(service: &Service) {
     let users = long_and_short(service).await;
     let read = |user: &User| ReadRequest { id: user.id.clone(), ..ReadRequest::default() }.encode_to_vec();
     for (web, coding) in CODINGS.into_iter().flat_map(|coding| [(false, coding), (true, coding)]) {
         for (n, user) in users.iter().enumerate() {
             // A small message may come as it is.
-            for sent in [framed(1, &pack(coding, &read(user))), framed(0, &read(user))] {
+            for sent in [framed(1, &compress(coding, &read(user))), framed(0, &read(user))] {
                 let (status, headers, body) =
                     grpc(&service.replica, web, &[("grpc-encoding", coding)], sent).await;
                 assert_eq!((status.code(), value(&headers, "grpc-encoding")), (Code::Ok, coding.to_owned()));
-                assert_eq!(body[0], u8::from(n == 0), "{coding}: only the long one is packed");
+                assert_eq!(body[0], u8::from(n == 0), "{coding}: only the long one is compressed");
                 let end = 5 + u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize;
-                let message = if n == 0 { unpack(coding, &body[5..end]) } else { body[5..end].to_vec() };
+                let message = if n == 0 { decompress(coding, &body[5..end]) } else { body[5..end].to_vec() };
                 assert_eq!(ReadResponse::decode(&*message).unwrap().user.as_ref(), Some(user));
             }
         }
@@ -174,7 +175,7 @@ async fn a_message_that_grows_past_the_limit_is_refused(service: &Service) {
     let replica = &service.replica;
     for coding in CODINGS {
         // 64 KiB are the limit.
-        let bomb = pack(coding, &vec![b' '; 16 << 20]);
+        let bomb = compress(coding, &vec![b' '; 16 << 20]);
         assert!(bomb.len() < 32 * 1024, "{}", bomb.len());
         for (path, reason) in
             [("/v1/users", "details"), ("/users.Users/Create", "code"), ("/users/create", "detail")]

@@ -620,7 +620,7 @@ async fn the_first_dialect_refuses_in_its_words(service: &Service) {
     protected(service).await;
     let body = json!({"username": "ada", "password": PASSWORD}).to_string();
     let (status, answer) = service.replica.json(Method::POST, "/users/Users/Login", &body).await;
-    let detail = "the user has a second factor: complete the log-in with a code of it";
+    let detail = "the user has a second factor: complete the log-in with a TOTP or recovery code";
     let expected = json!({"id": "users.Login", "code": 400, "detail": detail, "status": "Bad Request"});
     assert_eq!((status.as_u16(), answer), (400, expected));
 }

@@ -130,7 +130,7 @@ async fn a_password_is_checked_as_it_was_typed_until_the_hash_is_ours(service: &
     service.users().login(attempt("ada", "p\u{e4}ssword")).await.unwrap();
 }
 
-/// (3) The cost of a decoy is that of a stored hash, and not always ours.
+/// (3) The cost of a dummy hash is that of a stored hash, and not always ours.
 async fn an_unknown_user_costs_the_same_work_as_a_stored_one(service: &Service) {
     create(service, bringing("ada", "$2b$06$abcdefghijklmnopqrstuu174eFeoTj0DHmtuueFaS3Wde4P7wHG.")).await;
     let rounds = || service.replica.hasher.work().rounds_done;

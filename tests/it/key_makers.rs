@@ -84,7 +84,7 @@ async fn a_key_makes_none_that_lives_longer_than_itself(service: &Service) {
     assert_eq!(service.number("SELECT count(*) FROM keys").await, 1);
     let made = keys.create(with_key(&short, lasting(START + 90))).await.unwrap().into_inner();
     assert_eq!(made.key.unwrap().created_by, short_id);
-    // It outlives its maker, and may replace itself by one like it.
+    // It outlives its creator, and may replace itself by one like it.
     service.clock.advance(Duration::from_secs(30));
     let status = keys.create(with_key(&short, lasting(START + 61))).await.unwrap_err();
     assert_refused(&status, Code::Unauthenticated, "KEY_MISSING_OR_UNKNOWN");

@@ -164,7 +164,7 @@ async fn bytes_after_the_48th_count(service: &Service) {
     }
 }
 
-/// The same text, code and rows; that time tells nothing either, the hasher's decoy sees to.
+/// The same text, code and rows; that time tells nothing either is due to the dummy hash.
 /// (Fault 12)
 async fn unknown_user_and_wrong_password_are_one_answer(service: &Service) {
     create(service, ada()).await;

@@ -1,6 +1,6 @@
 //! The limits on guessing passwords: failures, waits, and what the answers reveal. The numbers in brackets
-//! are those of the defects of other services and of the rules that `tests/README.md` lists ("What was wrong
-//! elsewhere").
+//! are those of the defects of other services and of the rules that `tests/README.md` lists ("Faults
+//! known from other systems").
 
 use std::time::Duration;
 

@@ -130,7 +130,7 @@ async fn errors_of_micros_generated_clients_are_in_its_words(service: &Service) 
     service.key("default", Scopes::ALL).await;
     let status = micros(&service.replica, "/users.Users/Read", &micro).await;
     let parsed: serde_json::Value = serde_json::from_str(status.message()).unwrap();
-    let detail = "the call needs an API key that is known, not expired and not revoked";
+    let detail = "the call needs a valid API key: none was sent, or it is unknown, expired or revoked";
     assert_eq!(parsed, said("users.Read", 401, detail, "Unauthorized"));
     let status = micros(&service.replica, "/users.Users/Nothing", &micro).await;
     assert!(status.message().starts_with(r#"{"id":"users","code":501"#), "{status:?}");

@@ -4,7 +4,7 @@ use aes::cipher::{KeyIvInit as _, StreamCipher as _};
 use base64::Engine as _;
 use zeroize::Zeroizing;
 
-use super::{BASE64, same};
+use super::{BASE64, constant_time_eq};
 
 /// Most memory that a check takes, in KiB.
 const MAX_MEMORY: u32 = 128 * 1024;
@@ -125,7 +125,7 @@ impl Kdf {
         memory > LARGE
     }
 
-    pub(super) fn is_right(&self, password: &[u8]) -> bool {
+    pub(super) fn matches(&self, password: &[u8]) -> bool {
         let mut made = Zeroizing::new(vec![0; self.wanted.len()]);
         let done = match &self.scheme {
             Scheme::Argon2 { algorithm, version, params } => {
@@ -146,7 +146,7 @@ impl Kdf {
                 true
             }
         };
-        done && same(&made, &self.wanted)
+        done && constant_time_eq(&made, &self.wanted)
     }
 }
 

@@ -5,7 +5,7 @@
 use md5::{Digest as _, Md5};
 use sha_crypt::{PasswordVerifier as _, ShaCrypt};
 
-use super::same;
+use super::constant_time_eq;
 
 /// Iterations of sha-crypt: its own floor, and a ceiling far below its own, which takes minutes.
 const SHA_ROUNDS: std::ops::RangeInclusive<u32> = 1_000..=1_000_000;
@@ -71,12 +71,14 @@ impl Unix {
         }
     }
 
-    pub(super) fn is_right(&self, password: &[u8]) -> bool {
+    pub(super) fn matches(&self, password: &[u8]) -> bool {
         match self {
             Self::Sha { text, .. } => ShaCrypt::default().verify_password(password, text.as_str()).is_ok(),
-            Self::Md5 { salt, wanted } => same(md5_crypt(password, salt).as_bytes(), wanted.as_bytes()),
+            Self::Md5 { salt, wanted } => {
+                constant_time_eq(md5_crypt(password, salt).as_bytes(), wanted.as_bytes())
+            }
             Self::Phpass { doublings, salt, wanted } => {
-                same(phpass(password, salt, *doublings).as_bytes(), wanted.as_bytes())
+                constant_time_eq(phpass(password, salt, *doublings).as_bytes(), wanted.as_bytes())
             }
         }
     }

@@ -53,7 +53,7 @@ pub(super) struct Appwrite {
     session: String,
     origin: Origin,
     /// True if the request names no project and carries no key.
-    is_unnamed: bool,
+    lacks_project: bool,
 }
 
 pub(super) fn locate<'g>(schema: &'g Schema, head: &mut Parts) -> Located<(&'g Method, Appwrite)> {
@@ -64,9 +64,9 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &mut Parts) -> Located<(&'g M
     let (operation, ids) = Operation::find(&head.method, head.uri.path()).ok_or_else(not_found)?;
     let method = schema.method(operation.method()).ok_or_else(not_found)?;
     let [user, session] = ids.map(shared::id);
-    let is_unnamed = !project::apply_project_header(head);
+    let lacks_project = !project::apply_project_header(head);
     let origin = Origin::of(head);
-    Ok((method, Appwrite { operation, user, session, origin, is_unnamed }))
+    Ok((method, Appwrite { operation, user, session, origin, lacks_project }))
 }
 
 impl Appwrite {
@@ -75,8 +75,8 @@ impl Appwrite {
     }
 
     /// Requests without a project are refused as such, unless a certificate names their caller.
-    pub(super) fn refuse_unnamed(&self, named: bool) -> Option<Response<Body>> {
-        (self.is_unnamed && !named).then(|| failed(&refusal::project_missing(), None))
+    pub(super) fn refuse_unauthenticated(&self, authenticated: bool) -> Option<Response<Body>> {
+        (self.lacks_project && !authenticated).then(|| failed(&refusal::project_missing(), None))
     }
 
     pub(super) fn expects(&self, head: &Parts, max: usize) -> Expected {

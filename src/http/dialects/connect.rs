@@ -176,7 +176,7 @@ impl Connect {
             Kind::Unary => self.unary(client, content.into_bytes()).await,
             Kind::Get(message, None) => self.unary(client, message.clone()).await,
             Kind::Get(message, Some(coding)) => {
-                match coding.unpack(message, client.gateway.settings.max_body) {
+                match coding.decompress(message, client.gateway.settings.max_body) {
                     Ok(message) => self.unary(client, message).await,
                     Err(status) => Err(status),
                 }

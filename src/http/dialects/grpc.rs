@@ -59,7 +59,7 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(Target<'g
         return Ok((target, grpc));
     }
     let unknown = Status::from(Error::MethodUnknown).into_http();
-    Err(Box::new(if grpc.micro { in_words_of_micro("users", unknown) } else { unknown }))
+    Err(Box::new(if grpc.micro { with_micro_error("users", unknown) } else { unknown }))
 }
 
 pub(super) fn expects(target: Target<'_>, max: usize) -> Expected {
@@ -81,20 +81,20 @@ impl Grpc {
     ) -> Response<Body> {
         let mut response = upstream.serve(request, end).await;
         if let Some(coding) = self.coding {
-            response = coding.pack_messages(response);
+            response = coding.compress_messages(response);
         }
-        if self.micro { in_words_of_micro(&micro::id(target), response) } else { response }
+        if self.micro { with_micro_error(&micro::id(target), response) } else { response }
     }
 
     pub(super) fn refuse(&self, target: Target<'_>, status: &Status) -> Response<Body> {
         let refused = refused(status);
-        if self.micro { in_words_of_micro(&micro::id(target), refused) } else { refused }
+        if self.micro { with_micro_error(&micro::id(target), refused) } else { refused }
     }
 }
 
 /// Generated clients of micro read the first detail of a status as the error where there is one, and cannot
 /// read ours.
-fn in_words_of_micro(id: &str, response: Response<Body>) -> Response<Body> {
+fn with_micro_error(id: &str, response: Response<Body>) -> Response<Body> {
     let status = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok);
     let Some(status) = status else { return response };
     let mut failed = grpc_json::refuse(id, &status);

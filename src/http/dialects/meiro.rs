@@ -219,7 +219,7 @@ struct Selection<'a> {
 }
 
 #[derive(Serialize)]
-struct Failure<'a> {
+struct ErrorBody<'a> {
     message: &'a str,
 }
 
@@ -239,7 +239,7 @@ pub(super) fn refuse(status: &Status) -> Response<Body> {
 }
 
 fn failed(code: StatusCode, status: &Status) -> Response<Body> {
-    reply::failure(code, reply::serialized(&Failure { message: &message(status) }), status)
+    reply::failure(code, reply::serialized(&ErrorBody { message: &message(status) }), status)
 }
 
 /// Names every field at fault.

@@ -77,7 +77,7 @@ impl Web {
         let serve = |request| {
             let response = upstream.serve(request, end.take().flatten());
             response.map(move |response| match coding {
-                Some(coding) => coding.pack_messages(response),
+                Some(coding) => coding.compress_messages(response),
                 None => response,
             })
         };

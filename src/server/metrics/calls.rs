@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use crate::error::tally::Counts;
 use crate::http::{Call, DialectName, Schema, Target};
 use crate::metrics::{Counter, Histogram, Registry, durations};
-use crate::telemetry::{Failure, intern};
+use crate::telemetry::{CallStatus, intern};
 
 /// The rows after those of the schema's methods: what infrastructure is asked, and what is no call at all.
 const OTHERS: [&str; 3] = ["grpc.health.v1.Health", "grpc.reflection", "none"];
@@ -52,12 +52,12 @@ pub(in crate::server) struct Series {
 struct Labels {
     method: &'static str,
     dialect: &'static str,
-    end: Failure,
+    end: CallStatus,
 }
 
 impl EncodeLabelSet for Labels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let Failure { code, reason } = self.end;
+        let CallStatus { code, reason } = self.end;
         let labels = [("method", self.method), ("dialect", self.dialect), ("code", code), ("reason", reason)];
         labels.encode(encoder)
     }
@@ -90,7 +90,7 @@ impl Calls {
     }
 
     /// Counts a call that has ended.
-    pub(in crate::server) fn note(&self, series: Series, took: Duration, failure: Option<Failure>) {
+    pub(in crate::server) fn note(&self, series: Series, took: Duration, failure: Option<CallStatus>) {
         let Some(row) = self.0.rows.get(series.row) else { return };
         let cell = row.cells[series.dialect as usize]
             .get_or_init(|| Cell { duration: durations(), succeeded: Counter::default() });
@@ -113,7 +113,7 @@ impl Calls {
         {
             match (end.code, end.reason) {
                 (_, "DATABASE_UNAVAILABLE") => sums.unavailable += count,
-                (_, "DEADLINE_PASSED") => sums.late += count,
+                (_, "DEADLINE_PASSED") => sums.deadline_passed += count,
                 ("CANCELLED", _) => sums.abandoned += count,
                 _ => {}
             }
@@ -141,7 +141,7 @@ impl Collector for Table {
         let help = "Calls by method, dialect, code and reason";
         let mut counts = encoder.encode_descriptor("usersd_calls", help, None, MetricType::Counter)?;
         for (method, dialect, cell) in self.cells() {
-            let labels = Labels { method, dialect, end: Failure { code: "OK", reason: "" } };
+            let labels = Labels { method, dialect, end: CallStatus { code: "OK", reason: "" } };
             cell.succeeded.encode(counts.encode_family(&labels)?)?;
         }
         for (labels, count) in self.failed.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -34,7 +34,7 @@ pub(super) const TABLES: [&str; 19] = [
 pub(super) const REPLACED: [&str; 4] = ["keys_version", "namespaces_version", "housekeeping", "secrets"];
 
 /// Columns that only one of the two databases has, which fill themselves.
-const OF_ITS_OWN: [(&str, &str); 2] = [("users", "num"), ("events", "tx")];
+const GENERATED_COLUMNS: [(&str, &str); 2] = [("users", "num"), ("events", "tx")];
 
 /// Most rows of one INSERT, and most bytes of their values: what is in memory at a time.
 const MAX_ROWS: usize = 500;
@@ -71,7 +71,7 @@ pub(super) async fn columns(db: &impl ConnectionTrait, table: &str) -> Result<Ve
     let mut columns = Vec::new();
     for row in rows.await? {
         let (name, kind): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
-        if OF_ITS_OWN.contains(&(table, name.as_str())) {
+        if GENERATED_COLUMNS.contains(&(table, name.as_str())) {
             continue;
         }
         let kind = match kind.as_str() {

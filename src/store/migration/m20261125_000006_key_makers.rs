@@ -1,10 +1,10 @@
-//! The makers of keys, the keys that have ended, and the log of both.
+//! The creators of keys, the keys that have ended, and the log of both.
 
 use super::Sql;
 
 pub(super) const MIGRATION: Sql = Sql::same("m20261125_000006_key_makers", &[MAKERS, ENDED, EVENTS]);
 
-/// `created_by` is the id of the key that made it, or what events call a maker that has no key; empty for a
+/// `created_by` is the id of the key that created it, or what events call a creator that has no key; empty for a
 /// key that is older than the column.
 const MAKERS: &str = "
 ALTER TABLE keys ADD COLUMN created_by {text} DEFAULT '';

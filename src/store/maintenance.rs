@@ -12,12 +12,23 @@ const NO_LIMITS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
     SET idle_in_transaction_session_timeout = 0; SET enable_seqscan = on";
 
 /// A transaction with the connection that it has to itself.
-pub(super) struct Whole {
+pub(super) struct MaintenanceTransaction {
     library: DatabaseConnection,
     pub(super) tx: DatabaseTransaction,
 }
 
-impl Whole {
+impl MaintenanceTransaction {
+    async fn begin(
+        store: &Store,
+        postgres: TransactionOptions,
+        sqlite: TransactionOptions,
+    ) -> Result<Self, DbErr> {
+        let library = store.connection().await?;
+        let is_postgres = library.get_database_backend() == DbBackend::Postgres;
+        let tx = library.begin_with_options(if is_postgres { postgres } else { sqlite }).await?;
+        Ok(Self { library, tx })
+    }
+
     /// Keeps what was written.
     pub(super) async fn commit(self) -> Result<(), DbErr> {
         self.tx.commit().await?;
@@ -42,7 +53,7 @@ impl Store {
     }
 
     /// Reads everything as it was at one moment.
-    pub(super) async fn snapshot(&self) -> Result<Whole, DbErr> {
+    pub(super) async fn snapshot(&self) -> Result<MaintenanceTransaction, DbErr> {
         let options = TransactionOptions {
             isolation_level: Some(IsolationLevel::RepeatableRead),
             access_mode: Some(AccessMode::ReadOnly),
@@ -52,22 +63,15 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
             ..TransactionOptions::default()
         };
-        self.whole(options, sqlite).await
+        MaintenanceTransaction::begin(self, options, sqlite).await
     }
 
     /// Writes what may take long.
-    pub(super) async fn writing(&self) -> Result<Whole, DbErr> {
+    pub(super) async fn writing(&self) -> Result<MaintenanceTransaction, DbErr> {
         let sqlite = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        self.whole(TransactionOptions::default(), sqlite).await
-    }
-
-    async fn whole(&self, postgres: TransactionOptions, sqlite: TransactionOptions) -> Result<Whole, DbErr> {
-        let library = self.connection().await?;
-        let is_postgres = library.get_database_backend() == DbBackend::Postgres;
-        let tx = library.begin_with_options(if is_postgres { postgres } else { sqlite }).await?;
-        Ok(Whole { library, tx })
+        MaintenanceTransaction::begin(self, TransactionOptions::default(), sqlite).await
     }
 }
