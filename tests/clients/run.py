@@ -28,6 +28,7 @@ import namespaces
 import outages
 import overload
 import pages
+import queries
 import races
 import replicas
 import rolling
@@ -166,7 +167,7 @@ def main():
     for name, function, *arguments in [
         *pages.tests(), *keys.tests(), *namespaces.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *web.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
-        *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
+        *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *queries.tests(), *whole.tests(),
         *docs.tests(), *schema.tests(), *gateway.tests(), *messages.tests(),
         *assertions.tests(),
     ]:
