@@ -9,7 +9,7 @@ use clap::Args;
 use crate::store::Store;
 use crate::store::copy::Progress;
 
-use super::{Failure, check_migrations, open_existing, print};
+use super::{Failure, open_existing, print, schema};
 
 #[derive(Args)]
 pub(super) struct Addresses {
@@ -47,9 +47,15 @@ pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rows are read and written as this program knows them.
+/// Rows are read and written as this program knows them: what a newer one added would be left behind.
 async fn check_schema(store: &Store, which: &str) -> Result<(), Failure> {
-    check_migrations(store).await.map_err(|failure| match failure {
+    let newer = schema::newer(&store.migrations().await?);
+    if !newer.is_empty() {
+        return Err(Failure::Failed(format!(
+            "a newer usersd migrated the {which}, which is copied by that version only: this one does not know {newer}"
+        )));
+    }
+    schema::check(store).await.map_err(|failure| match failure {
         Failure::Failed(why) => Failure::Failed(format!("the {which}: {why}")),
         usage @ Failure::Usage(_) => usage,
     })
