@@ -77,4 +77,5 @@ mod totals;
 mod traces;
 mod trash;
 mod unread;
+mod unreadable;
 mod users;
