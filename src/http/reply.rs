@@ -109,7 +109,7 @@ pub(super) fn no_content() -> Response<Body> {
 }
 
 /// 204 for OPTIONS, 405 for the others, both with the verbs there are.
-pub(super) fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
+pub fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
     let mut allowed: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
     if allowed.contains(&"GET") && !allowed.contains(&"HEAD") {
         allowed.push("HEAD");

@@ -78,4 +78,5 @@ mod totals;
 mod traces;
 mod trash;
 mod unread;
+mod unreadable;
 mod users;
