@@ -93,6 +93,7 @@ build_clients() {
     if go_fetches_toolchains; then
         GOTOOLCHAIN=auto install_go_tool protoc-gen-grpc-gateway "$GATEWAY_MODULE/protoc-gen-grpc-gateway" "$GATEWAY_VERSION" || return 1
         build_once gateway tests/clients/gateway || failed=1
+        GOTOOLCHAIN=auto install_go_tool connectconformance connectrpc.com/conformance/cmd/connectconformance "$CONFORMANCE_VERSION" || failed=1
     fi
     build_once go-assertion deploy/examples/go-assertion || failed=1
     build_once java tests/clients/java || failed=1

@@ -13,6 +13,7 @@ import sys
 import appwrite_users
 import appwrite_wire
 import assertions
+import conformance
 import countries
 import docs
 import early
@@ -168,7 +169,7 @@ def main():
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
         *docs.tests(), *schema.tests(), *gateway.tests(), *messages.tests(),
-        *assertions.tests(),
+        *assertions.tests(), *conformance.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)
