@@ -19,6 +19,7 @@ mod cluster;
 mod codes;
 mod codes_limits;
 mod compression;
+mod conformance;
 mod connect;
 mod connect_streams;
 mod connections;
