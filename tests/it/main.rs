@@ -15,6 +15,7 @@ mod bad_input;
 mod batch;
 mod blocklist;
 mod cache;
+mod challenges;
 mod cluster;
 mod codes;
 mod codes_limits;
