@@ -45,6 +45,7 @@ mod memory;
 mod metrics;
 mod micro_faults;
 mod namespace_deletion;
+mod namespace_reuse;
 mod namespaces;
 mod openapi;
 mod outages;
