@@ -179,7 +179,8 @@ impl Store {
         let tx = self.begin_for(&caller.flow()).await?;
         // After BEGIN: a deletion that is not known here waits for transactions that began before it could be.
         if self.directory.is_stale() {
-            self.keys_version().await?;
+            // Boxed, since it is seldom done and would be a part of every operation.
+            Box::pin(self.keys_version()).await?;
         }
         self.directory.check(&caller.namespace, caller.admitted)?;
         Ok(tx)

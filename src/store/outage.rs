@@ -136,7 +136,7 @@ impl Report {
                 outage.last_logged = now;
             }
             (None, _) if !failed || self.ended.is_some_and(|at| now - at < RECOVERY_WINDOW) => {
-                self.calm = counts
+                self.calm = counts;
             }
             _ => {}
         }
