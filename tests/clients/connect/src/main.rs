@@ -26,7 +26,6 @@ use usersd::store::Store;
 use pb::{ServerCompatRequest, ServerCompatResponse};
 
 /// What the suite's proto was compiled to.
-#[expect(dead_code, reason = "some messages are for the suite itself")]
 mod pb {
     tonic::include_proto!("connectrpc.conformance.v1");
 }

@@ -18,6 +18,9 @@ use crate::pb::{
     BidiStreamRequest, ConformancePayload, Error, Header, StreamResponseDefinition, UnaryResponseDefinition,
 };
 
+/// The messages of a stream of replies.
+pub(crate) type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 /// Trailers of a reply that succeeds.
 #[derive(Clone)]
 pub(crate) struct Trailers(pub(crate) HeaderMap);
@@ -86,7 +89,7 @@ impl Replies {
     pub(crate) fn into_response<R: 'static>(
         self,
         reply: fn(ConformancePayload) -> R,
-    ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>>, Status> {
+    ) -> Result<Response<BoxStream<R>>, Status> {
         let (mut headers, mut trailers) = (HeaderMap::new(), HeaderMap::new());
         add(&self.definition.response_headers, &mut headers)?;
         add(&self.definition.response_trailers, &mut trailers)?;
