@@ -31,7 +31,7 @@ use crate::server::{Server, Tls};
 use crate::store::{ConnectError, Store};
 use crate::telemetry;
 
-use signals::{Hangup, Hurry, Source, StopSignals};
+use signals::{DrainDelaySkip, Hangup, Source, StopSignals};
 
 /// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
 const EX_USAGE: u8 = 64;
@@ -225,7 +225,7 @@ async fn migrate_up(config: &Config) -> Result<ExitCode, Failure> {
 async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
     // Before anything is opened, which may take long: from here on a signal ends the process in order.
     let (signals, hangup) = (StopSignals::catch()?, Hangup::catch()?);
-    let (stop, hurry) = (CancellationToken::new(), Hurry::default());
+    let (stop, skip_drain_delay) = (CancellationToken::new(), DrainDelaySkip::default());
     let settings = source.path.as_ref().map(|path| path.display().to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -234,7 +234,7 @@ async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
         database = config.shown_database(),
         "starting"
     );
-    let watched = tokio::spawn(signals.watch(stop.clone(), hurry.clone()));
+    let watched = tokio::spawn(signals.watch(stop.clone(), skip_drain_delay.clone()));
     let (server, listener, store) = tokio::select! {
         started = start(config) => started?,
         () = stop.cancelled() => {
@@ -242,7 +242,7 @@ async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let _ = hurry.set(server.hurry().clone());
+    let _ = skip_drain_delay.set(server.skip_drain_delay().clone());
     let reloading = tokio::spawn(hangup.watch(source, config.clone(), server.clone()));
     let drained = server.serve(listener, stop).await;
     watched.abort();
