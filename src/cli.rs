@@ -181,7 +181,7 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        start::survive_full_files()?;
+        start::turn_sigxfsz_into_error()?;
         match &command.action {
             Some(Action::Migrate { step: Migrate::Status }) => migrate_status(&config).await,
             Some(Action::Migrate { step: Migrate::Up }) => migrate_up(&config).await,

@@ -74,7 +74,7 @@ pub(super) async fn monitor(config: &Config, server: &Server) -> Result<(), Fail
 
 /// Makes writing beyond the system's limit for files an error like a full disk. Unhandled, the signal ends
 /// the process.
-pub(super) fn survive_full_files() -> std::io::Result<()> {
+pub(super) fn turn_sigxfsz_into_error() -> std::io::Result<()> {
     // The handler stays when its stream is dropped.
     signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
