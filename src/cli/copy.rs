@@ -9,7 +9,7 @@ use clap::Args;
 use crate::store::Store;
 use crate::store::copy::Progress;
 
-use super::{Failure, check_migrations, open_existing, print};
+use super::{CommandError, check_migrations, open_existing, print};
 
 #[derive(Args)]
 pub(super) struct Addresses {
@@ -22,7 +22,7 @@ pub(super) struct Addresses {
 }
 
 /// Runs `usersd copy`.
-pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, Failure> {
+pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, CommandError> {
     let from = open_existing(&addresses.from).await?;
     check_schema(&from, "source").await?;
     let to = Store::connect(&addresses.to, 1).await?;
@@ -48,10 +48,10 @@ pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, Failure> 
 }
 
 /// Rows are read and written as this program knows them.
-async fn check_schema(store: &Store, which: &str) -> Result<(), Failure> {
+async fn check_schema(store: &Store, which: &str) -> Result<(), CommandError> {
     check_migrations(store).await.map_err(|failure| match failure {
-        Failure::Failed(why) => Failure::Failed(format!("the {which}: {why}")),
-        usage @ Failure::Usage(_) => usage,
+        CommandError::Failed(why) => CommandError::Failed(format!("the {which}: {why}")),
+        usage @ CommandError::Usage(_) => usage,
     })
 }
 

@@ -10,13 +10,13 @@ use crate::config::Config;
 use crate::server::Server;
 use crate::store::{ConnectError, Store};
 
-use super::Failure;
+use super::CommandError;
 
 /// The time between attempts to connect.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Connects to the database, trying for as long as `wait` if it does not answer.
-pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Failure> {
+pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, CommandError> {
     let begun = Instant::now();
     let mut last_logged = None;
     loop {
@@ -46,7 +46,7 @@ pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Fa
 }
 
 /// Applies the migrations that the database lacks, with a line before and after: on large tables they take long.
-pub(super) async fn migrate(store: &Store) -> Result<(), Failure> {
+pub(super) async fn migrate(store: &Store) -> Result<(), CommandError> {
     let pending = store.migrations().await?.iter().filter(|step| !step.applied).count();
     if pending > 0 {
         tracing::info!(pending, "applying migrations before serving calls");
@@ -58,10 +58,10 @@ pub(super) async fn migrate(store: &Store) -> Result<(), Failure> {
 }
 
 /// Serves metrics and health beside `server`, if the settings say so.
-pub(super) async fn monitor(config: &Config, server: &Server) -> Result<(), Failure> {
+pub(super) async fn monitor(config: &Config, server: &Server) -> Result<(), CommandError> {
     let Some(address) = config.metrics.listen else { return Ok(()) };
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        Failure::Failed(format!(
+        CommandError::Failed(format!(
             "cannot listen on {address} (metrics.listen): {error}; another server on this machine needs another \
              address, or metrics.listen = \"off\""
         ))
