@@ -53,7 +53,7 @@ pub struct SecondStep {
     /// The code that answers it.
     pub code: FactorCode,
     /// The session to open.
-    pub wanted: SessionRequest,
+    pub session: SessionRequest,
 }
 
 /// A log-in whose first proof was right, as its challenge keeps it. What it says of the user must still hold when it is
@@ -134,8 +134,8 @@ impl FactorCodeAction for OpenedStep<'_> {
         let user = user.ok_or(Error::ChallengeInvalid)?;
         let factor = store::factors::find_confirmed(tx, &caller.namespace, &user.id).await?;
         factor.filter(|factor| self.pending.still_holds(&user, factor)).ok_or(Error::ChallengeInvalid)?;
-        let SecondStep { code, wanted, .. } = self.step;
-        ops.require_code(tx, caller, attempt, &user, &wanted.device, code).await?;
+        let SecondStep { code, session, .. } = self.step;
+        ops.require_code(tx, caller, attempt, &user, &session.device, code).await?;
         let issued = Timestamp(self.pending.issued);
         store::factors::end_challenges(tx, &caller.namespace, &user.id, issued).await?;
         let mut amr: Vec<Amr> = self.pending.amr.iter().filter_map(|name| Amr::from_name(name)).collect();
@@ -143,7 +143,7 @@ impl FactorCodeAction for OpenedStep<'_> {
             FactorCode::Totp(_) => Amr::Otp,
             FactorCode::Recovery(_) => Amr::Recovery,
         });
-        ops.open_session_in(tx, caller, &user, wanted, &amr, Some(issued)).await
+        ops.open_session_in(tx, caller, &user, session, &amr, Some(issued)).await
     }
 }
 
@@ -188,7 +188,7 @@ impl Operations {
         let pending = pending.filter(is_good).ok_or(Error::ChallengeInvalid)?;
         let user = UserId::from_trusted(pending.user.clone());
         let opened = OpenedStep { pending, step };
-        let SessionRequest { device, replaces, .. } = &step.wanted;
+        let SessionRequest { device, replaces, .. } = &step.session;
         self.with_code(caller, &user, device, replaces.as_ref(), &opened).await
     }
 
