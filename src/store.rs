@@ -192,7 +192,16 @@ impl Store {
     /// As [`Store::begin_as_server`], for a batch of housekeeping: one replica at a time. On SQLite every transaction that
     /// writes is the only one.
     pub async fn begin_sweep(&self) -> Result<Transaction> {
-        let tx = self.begin_as_server().await?;
+        self.one_at_a_time(self.begin_as_server().await?).await
+    }
+
+    /// As [`Store::begin_sweep`], in the turn of the caller's namespace.
+    /// Fails as [`Store::begin`].
+    pub async fn begin_sweep_of(&self, caller: &Caller) -> Result<Transaction> {
+        self.one_at_a_time(self.begin(caller).await?).await
+    }
+
+    async fn one_at_a_time(&self, tx: Transaction) -> Result<Transaction> {
         if self.kind == Kind::Postgres {
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({SWEEP_LOCK})")).await?;
         }

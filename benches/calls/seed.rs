@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sea_orm::ConnectionTrait as _;
 use usersd::clock::Clock;
 use usersd::domain::namespace::Namespace;
 use usersd::domain::session::{Amr, Device, SessionToken, StoredSession};
@@ -77,6 +78,28 @@ pub(crate) async fn end_sessions(place: &Place, owners: &[String], each: usize) 
         }
         tx.commit().await?;
     }
+    store.close().await;
+    Ok(())
+}
+
+/// Writes so many events of a user who was purged and whose log is still to be cleared.
+pub(crate) async fn purge_with_log(place: &Place, events: usize) -> Result<()> {
+    let store = Store::connect(&place.url, 2).await?;
+    let (now, tx) = (Clock::System.now(), store.begin_as_server().await?);
+    let user = Clock::System.new_id()?;
+    tx.execute_unprepared(&format!(
+        "INSERT INTO events (namespace, user_id, at, action, caller, address, user_agent, version, changed) \
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {events}) \
+         SELECT 'default', '{user}', {}, 'USER_UPDATED', 'bench', '192.0.2.1', 'curl', 1, '[]' FROM n",
+        now.0
+    ))
+    .await?;
+    tx.execute_unprepared(&format!(
+        "INSERT INTO purged (namespace, user_id, cleared, last) \
+         SELECT 'default', '{user}', 0, max(seq) FROM events WHERE namespace = 'default' AND user_id = '{user}'"
+    ))
+    .await?;
+    tx.commit().await?;
     store.close().await;
     Ok(())
 }

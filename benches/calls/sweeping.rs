@@ -1,4 +1,5 @@
-//! What writers feel of housekeeping: of the removal of ended sessions and, on SQLite, of merging the search index.
+//! What writers feel of housekeeping: of the removal of ended sessions, of clearing the log of a purged user and, on SQLite,
+//! of merging the search index.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ const ALONE: usize = 6;
 
 /// Ended sessions of each of the users that sessions are opened for, which a round removes.
 const ENDED: usize = 40;
+
+/// Events of a purged user, whose log a round clears.
+const EVENTS: usize = 20_000;
 
 /// Users who are created before a round, so that the search index has many segments.
 const CREATED: usize = 2_000;
@@ -55,6 +59,7 @@ pub(super) async fn measure(
         server.stop().await?;
 
         seed::end_sessions(place, &seeded.others, ENDED).await?;
+        seed::purge_with_log(place, EVENTS).await?;
         // Housekeeping begins with the server.
         let server = Server::usersd(&options.server, dir, &place.url).await?;
         let writer = Writer::connect(&server, seeded).await?;
@@ -75,10 +80,13 @@ fn p99_of(mut millis: Vec<f64>) -> f64 {
     p99(&millis)
 }
 
-/// Returns true if there are ended sessions.
+/// Returns true if there are ended sessions, or logs to clear.
 async fn is_due(place: &Place) -> Result<bool> {
     let store = Store::connect(&place.url, 2).await?;
-    let sql = format!("SELECT namespace FROM sessions WHERE expires <= {} LIMIT 1", Clock::System.now().0);
+    let sql = format!(
+        "SELECT namespace FROM purged UNION ALL SELECT namespace FROM sessions WHERE expires <= {} LIMIT 1",
+        Clock::System.now().0
+    );
     let statement = Statement::from_string(store.reader().get_database_backend(), sql);
     let ended = store.reader().query_one_raw(statement).await?.is_some();
     store.close().await;

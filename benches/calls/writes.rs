@@ -1,8 +1,8 @@
 //! What writing costs, with one caller and with many.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use prost_types::value::Kind as JsonKind;
@@ -12,7 +12,10 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use usersd::pb::users_client::UsersClient;
-use usersd::pb::{CreateRequest, LoginRequest, LogoutRequest, UpdatePrefsRequest, UpdateRequest};
+use usersd::pb::{
+    CodePurpose, CreateCodeRequest, CreateRequest, LoginRequest, LoginWithCodeRequest, LogoutRequest,
+    UpdatePrefsRequest, UpdateRequest,
+};
 
 use super::seed::Seeded;
 use crate::Result;
@@ -43,15 +46,20 @@ pub(crate) enum Write {
     UpdatePrefs,
     Login,
     Logout,
+    CreateCode,
+    LoginWithCode,
 }
 
 impl Write {
-    const ALL: [(Self, &str); 5] = [
+    const ALL: [(Self, &str); 7] = [
         (Self::Create, "Create with a hash"),
         (Self::Update, "Update"),
         (Self::UpdatePrefs, "UpdatePrefs"),
         (Self::Login, "Login without its hash"),
         (Self::Logout, "Logout"),
+        (Self::CreateCode, "CreateCode, a link"),
+        // A log-in without a hash.
+        (Self::LoginWithCode, "LoginWithCode, a link"),
     ];
 }
 
@@ -70,6 +78,8 @@ struct Data {
     tokens: Vec<String>,
     /// The number of the next write.
     next: AtomicUsize,
+    /// Codes to log in with that were created and not used.
+    codes: Mutex<Vec<String>>,
 }
 
 /// One round of one kind.
@@ -144,6 +154,7 @@ impl Writer {
             ids: seeded.others.clone(),
             tokens: seeded.tokens.clone(),
             next: AtomicUsize::new(PEOPLE),
+            codes: Mutex::default(),
         };
         let key = format!("Bearer {}", seeded.key).parse()?;
         Ok(Self { client: UsersClient::new(channel), key, data: Arc::new(data) })
@@ -202,6 +213,18 @@ impl Writer {
             Write::Logout => {
                 let session_id = data.tokens[number % data.tokens.len()].clone();
                 client.logout(self.request(LogoutRequest { session_id })).await?;
+            }
+            Write::CreateCode => {
+                let purpose = CodePurpose::Login.into();
+                let message = CreateCodeRequest { id: id(), purpose, ..Default::default() };
+                let code = client.create_code(self.request(message)).await?.into_inner().code;
+                data.codes.lock().unwrap_or_else(PoisonError::into_inner).push(code);
+            }
+            Write::LoginWithCode => {
+                let code = data.codes.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let code = code.ok_or("no code is left")?;
+                let message = LoginWithCodeRequest { code, ..Default::default() };
+                client.login_with_code(self.request(message)).await?;
             }
         }
         Ok(())

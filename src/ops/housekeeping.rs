@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::domain::caller::Caller;
 use crate::domain::namespace::Namespace;
+use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
@@ -153,7 +154,7 @@ impl Operations {
         repeat(&mut removed.attempts, || self.remove_old_attempts()).await?;
         repeat(&mut removed.idempotency_keys, || self.remove_old_calls()).await?;
         repeat(&mut removed.codes, || self.remove_old_codes()).await?;
-        repeat(&mut removed.users, || self.purge_old_trash()).await?;
+        self.purge_old_trash(&mut removed.users).await?;
         self.remove_replaced_assertion_keys().await?;
         removed.cleared_logs += self.clear_logs_of_purged().await?;
         Ok(())
@@ -167,7 +168,13 @@ impl Operations {
             let waiting = store::purged::waiting(self.store.reader(), BATCH).await?;
             let found = waiting.len() as u64;
             for (namespace, user) in waiting {
-                while self.clear_more(&namespace, &user).await? {}
+                loop {
+                    let begun = Instant::now();
+                    if !self.clear_more(&namespace, &user).await? {
+                        break;
+                    }
+                    pause_after(begun).await;
+                }
                 users += 1;
             }
             if found < BATCH {
@@ -179,7 +186,7 @@ impl Operations {
     /// Clears some more events of a purged user; returns true if there are still more.
     pub(super) async fn clear_more(&self, namespace: &Namespace, user: &UserId) -> Result<bool> {
         let tx = self.store.begin_as_server().await?;
-        let more = store::purged::go_on(&tx, namespace, user).await?;
+        let more = store::purged::clear_next(&tx, namespace, user, BATCH).await?;
         tx.commit().await?;
         Ok(more)
     }
@@ -268,32 +275,46 @@ impl Operations {
         Ok(codes + attempts)
     }
 
-    async fn purge_old_trash(&self) -> Result<u64> {
-        let Some(keep) = self.rules.trash_keep else { return Ok(0) };
+    /// Purges the users that are due, one after the other, and adds to `purged` how many those are.
+    async fn purge_old_trash(&self, purged: &mut u64) -> Result<()> {
+        let Some(keep) = self.rules.trash_keep else { return Ok(()) };
         let cutoff = self.clock.now().minus(keep);
-        let due = store::users::trashed_before(self.store.reader(), cutoff, BATCH).await?;
-        let (found, mut failed) = (due.len(), 0);
-        for (namespace, user) in due {
-            let caller = Caller::server(namespace);
-            // Another replica may have been quicker, or the user was restored.
-            let still_due = |user: &User| match user.deleted {
-                Some(at) if at < cutoff => Ok(()),
-                _ => Err(Error::UserNotFound),
-            };
-            match self.remove(&caller, &user, still_due).await {
-                Ok(()) | Err(Error::UserNotFound) => {}
-                // The deletion of its namespace removes it.
-                Err(Error::NamespaceBeingDeleted) => failed += 1,
-                Err(error @ Error::DatabaseUnavailable(_)) => return Err(error),
-                // One that cannot be removed must not keep all others in the trash.
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "a user could not be purged and will be retried");
-                    failed += 1;
+        let mut failed = 0;
+        loop {
+            // Those that have failed are still the oldest.
+            let due = store::users::trashed_before(self.store.reader(), cutoff, failed, BATCH).await?;
+            let is_last = (due.len() as u64) < BATCH;
+            for (namespace, user) in due {
+                let begun = Instant::now();
+                match self.purge_if_due(&namespace, &user, cutoff).await {
+                    Ok(()) => *purged += 1,
+                    Err(Error::UserNotFound) => {}
+                    // The deletion of its namespace removes it.
+                    Err(Error::NamespaceBeingDeleted) => failed += 1,
+                    Err(error @ Error::DatabaseUnavailable(_)) => return Err(error),
+                    // One that cannot be removed must not keep all others in the trash.
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "a user could not be purged and will be retried");
+                        failed += 1;
+                    }
                 }
+                pause_after(begun).await;
+            }
+            if is_last {
+                return Ok(());
             }
         }
-        // A full batch asks for another one, but not for those that have just failed.
-        Ok((found - failed) as u64)
+    }
+
+    /// Fails with [`Error::UserNotFound`] if another replica was quicker, or the user was restored.
+    async fn purge_if_due(&self, namespace: &Namespace, user: &UserId, cutoff: Timestamp) -> Result<()> {
+        let caller = Caller::server(namespace.clone());
+        let tx = self.store.begin_sweep_of(&caller).await?;
+        let still_due = |user: &User| match user.deleted {
+            Some(at) if at < cutoff => Ok(()),
+            _ => Err(Error::UserNotFound),
+        };
+        self.remove(tx, &caller, user, still_due).await
     }
 }

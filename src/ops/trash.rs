@@ -6,9 +6,10 @@ use crate::domain::idempotency::{CallDigests, RepeatableCall};
 use crate::domain::user::{Changes, NewUser, User};
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
-use crate::store;
+use crate::store::{self, Transaction};
 
 use super::edits::Edit;
+use super::housekeeping::BATCH;
 use super::users::Lifecycle;
 use super::{Operations, check_etag};
 
@@ -129,25 +130,26 @@ impl Operations {
     ///
     /// [`Error::UserNotFound`], also for a live one; [`Error::EtagMismatch`].
     pub async fn purge(&self, caller: &Caller, id: &UserId, etag: &str) -> Result<()> {
-        self.remove(caller, id, |user| check_etag(user, etag)).await
+        let tx = self.store.begin(caller).await?;
+        self.remove(tx, caller, id, |user| check_etag(user, etag)).await
     }
 
-    /// Removes the user from the trash if `check` agrees. Its events stay, without what says where the person
-    /// was.
+    /// Removes the user from the trash if `check` agrees, and commits `tx`. Its events stay, without what says where the
+    /// person was.
     pub(super) async fn remove(
         &self,
+        tx: Transaction,
         caller: &Caller,
         id: &UserId,
         check: impl FnOnce(&User) -> Result<()>,
     ) -> Result<()> {
         let namespace = &caller.namespace;
         let event = Event::new(self.clock.now(), Action::UserPurged, Some(id.clone()));
-        let tx = self.store.begin(caller).await?;
         let account = store::users::lock_in_trash(&tx, namespace, id).await?;
         self.note_read_for_change(caller, id);
         check(&account.ok_or(Error::UserNotFound)?.user)?;
         store::users::purge(&tx, namespace, id).await?;
-        let mut more = store::purged::begin(&tx, namespace, id).await?;
+        let mut more = store::purged::begin(&tx, namespace, id, BATCH).await?;
         store::events::append(&tx, caller, &event).await?;
         tx.commit().await?;
         // A log may hold millions of events. The user is gone; what these calls leave, housekeeping clears.

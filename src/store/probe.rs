@@ -179,11 +179,12 @@ impl Probe {
         &self.address
     }
 
-    /// Asks for the versions, and notes whether there was an answer.
+    /// Asks for the versions, and notes whether there was an answer. A late one is no sign of an outage while calls have
+    /// theirs: a busy database serves one connection later than another.
     pub(super) async fn ask(&self, trust: &Trust) -> Result<Versions> {
         let health = &trust.health;
         let mut line = self.line.lock().await;
-        let asked_at = Instant::now();
+        let (asked_at, answers) = (Instant::now(), trust.stats.answers());
         let silence = match self.answer(line.take().filter(|line| line.is_current(trust))).await {
             Some(Ok((kept, (number, namespaces)))) => {
                 let keys = KeysVersion { number, connected: kept.opened };
@@ -196,6 +197,9 @@ impl Probe {
             Some(Err(error)) => {
                 health.note_answer();
                 return Err(error);
+            }
+            None if trust.stats.answers() != answers => {
+                return Err(unavailable("the probe had no answer in time"));
             }
             None => format!("no answer within {} ms", ANSWER_TIMEOUT.as_millis()),
         };

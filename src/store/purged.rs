@@ -1,5 +1,5 @@
-//! Users who were purged and whose events still say where the person was. They are cleared some hundred at a
-//! time, since a log may hold millions.
+//! Users who were purged and whose events still say where the person was. They are cleared some at a time, since a log may
+//! hold millions.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 
@@ -7,25 +7,32 @@ use crate::domain::namespace::Namespace;
 use crate::domain::user_id::UserId;
 use crate::error::{Error, Result};
 
-/// Events cleared in one transaction.
-const BATCH: u64 = 500;
-
-/// Clears the first events of a user in the transaction that purges it, and notes if there are more.
-pub async fn begin(tx: &impl ConnectionTrait, namespace: &Namespace, user: &UserId) -> Result<bool> {
+/// Clears the first `limit` events of a user in the transaction that purges it, and notes if there are more.
+pub async fn begin(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    limit: u64,
+) -> Result<bool> {
     let newest = "SELECT seq FROM events WHERE namespace = $1 AND user_id = $2 ORDER BY seq DESC LIMIT 1";
     let Some(row) = tx.query_one_raw(of_user(tx, newest, namespace, user, [])).await? else {
         return Ok(false);
     };
     let last = row.try_get_by_index(0)?;
-    let Some(cleared) = clear(tx, namespace, user, 0, last).await? else { return Ok(false) };
+    let Some(cleared) = clear(tx, namespace, user, [0, last], limit).await? else { return Ok(false) };
     let note = "INSERT INTO purged (namespace, user_id, cleared, last) VALUES ($1, $2, $3, $4)
         ON CONFLICT (namespace, user_id) DO UPDATE SET last = excluded.last";
     tx.execute_raw(of_user(tx, note, namespace, user, [cleared, last])).await?;
     Ok(true)
 }
 
-/// Clears more events of a purged user. Returns true if there may be still more.
-pub async fn go_on(tx: &impl ConnectionTrait, namespace: &Namespace, user: &UserId) -> Result<bool> {
+/// Clears `limit` more events of a purged user. Returns true if there may be still more.
+pub async fn clear_next(
+    tx: &impl ConnectionTrait,
+    namespace: &Namespace,
+    user: &UserId,
+    limit: u64,
+) -> Result<bool> {
     let found = match tx.get_database_backend() {
         // What another replica clears right now is its own.
         DbBackend::Postgres => {
@@ -36,7 +43,8 @@ pub async fn go_on(tx: &impl ConnectionTrait, namespace: &Namespace, user: &User
     let Some(row) = tx.query_one_raw(of_user(tx, found, namespace, user, [])).await? else {
         return Ok(false);
     };
-    let cleared = clear(tx, namespace, user, row.try_get("", "cleared")?, row.try_get("", "last")?).await?;
+    let between = [row.try_get("", "cleared")?, row.try_get("", "last")?];
+    let cleared = clear(tx, namespace, user, between, limit).await?;
     let note = match cleared {
         Some(cleared) => {
             let note = "UPDATE purged SET cleared = $3 WHERE namespace = $1 AND user_id = $2";
@@ -68,19 +76,19 @@ pub async fn up_to(db: &impl ConnectionTrait, namespace: &Namespace, user: &User
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
 }
 
-/// Takes from the first events of a user between two numbers what says where the person was. Returns the
-/// number of the last one of them if there are more.
+/// Takes from the first `limit` events of a user, after one number and up to another, what says where the person was.
+/// Returns the number of the last one of them if there are more.
 async fn clear(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
-    after: i64,
-    last: i64,
+    [after, last]: [i64; 2],
+    limit: u64,
 ) -> Result<Option<i64>> {
     let end = format!(
         "SELECT seq FROM events WHERE namespace = $1 AND user_id = $2 AND seq > $3 AND seq <= $4 \
          ORDER BY seq LIMIT 1 OFFSET {}",
-        BATCH - 1
+        limit - 1
     );
     let end = tx.query_one_raw(of_user(tx, end, namespace, user, [after, last])).await?;
     let end: Option<i64> = end.map(|row| row.try_get_by_index(0)).transpose()?;

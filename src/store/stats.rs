@@ -1,6 +1,6 @@
 //! The counters of the store: statements, errors, and the time to get a connection.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::{DbErr, Statement};
@@ -26,6 +26,8 @@ pub(super) struct Stats {
     waits: Histogram,
     /// When a transaction was last committed, in microseconds; 0: none was yet.
     committed: AtomicI64,
+    /// Statements that succeeded.
+    answers: AtomicU64,
 }
 
 impl Default for Stats {
@@ -35,6 +37,7 @@ impl Default for Stats {
             errors: ByLabel::new("kind", ErrorKind::NAMES, Counter::default),
             waits: durations(),
             committed: AtomicI64::new(0),
+            answers: AtomicU64::new(0),
         }
     }
 }
@@ -55,9 +58,15 @@ impl Stats {
 
     fn note(&self, operation: usize, took: Duration, error: Option<&DbErr>) {
         self.statements.of(operation).observe(took.as_secs_f64());
-        if let Some(error) = error {
-            self.note_error(error);
+        match error {
+            Some(error) => self.note_error(error),
+            None => drop(self.answers.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+
+    /// The number of statements that have succeeded.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Counts an error, be it of a statement or of a connection that could not be had.

@@ -290,11 +290,12 @@ pub async fn exists(db: &impl ConnectionTrait, namespace: &Namespace, id: &UserI
     Ok(unique(db, key).await?.is_some())
 }
 
-/// Users that are in the trash since before `cutoff`, oldest first, at most `most`: of any namespace but those that are being
-/// deleted.
+/// Users that are in the trash since before `cutoff`, oldest first, at most `most` after the first `skip`: of any namespace but
+/// those that are being deleted.
 pub async fn trashed_before(
     db: &impl ConnectionTrait,
     cutoff: Timestamp,
+    skip: u64,
     most: u64,
 ) -> Result<Vec<(Namespace, UserId)>> {
     let rows: Vec<(String, String)> = user::Entity::find()
@@ -307,6 +308,7 @@ pub async fn trashed_before(
             NamespaceState::Deleting as i16
         )))
         .order_by_asc(Column::Deleted)
+        .offset(skip)
         .limit(most)
         .into_tuple()
         .all(db)

@@ -69,6 +69,7 @@ mod storage;
 mod streams;
 mod support;
 mod sweeping;
+mod tail;
 mod tenants;
 mod throttle;
 mod throttle_limits;

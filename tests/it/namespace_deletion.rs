@@ -289,7 +289,7 @@ async fn one_that_fails_does_not_keep_others_nor_their_trash(service: &Service) 
     delete_namespace(&service.replica, "stuck").await.unwrap();
     let due = async || {
         let cutoff = service.clock.now();
-        usersd::store::users::trashed_before(service.replica.store.reader(), cutoff, 1).await.unwrap()
+        usersd::store::users::trashed_before(service.replica.store.reader(), cutoff, 0, 1).await.unwrap()
     };
     assert!(due().await.is_empty(), "what is being deleted is not purged");
     for name in ["a", "shop", "z"] {
