@@ -6,6 +6,7 @@ mod doctor;
 mod health;
 mod keys;
 mod namespaces;
+mod schema;
 mod signals;
 mod start;
 
@@ -80,7 +81,7 @@ enum Action {
     /// Show or apply database migrations
     Migrate {
         #[command(subcommand)]
-        step: Migrate,
+        step: schema::Migrate,
     },
     /// Create, list and revoke API keys
     Key {
@@ -113,14 +114,6 @@ enum Action {
     },
     /// Check the settings and print them, as TOML, without opening anything
     CheckConfig,
-}
-
-#[derive(Subcommand)]
-enum Migrate {
-    /// List the migrations and whether the database has them; changes nothing
-    Status,
-    /// Apply the migrations that are missing
-    Up,
 }
 
 /// The error of a command, for the operator.
@@ -183,8 +176,7 @@ fn execute(command: &Command) -> Result<ExitCode, CommandError> {
     let done = runtime.block_on(async {
         start::turn_sigxfsz_into_error()?;
         match &command.action {
-            Some(Action::Migrate { step: Migrate::Status }) => migrate_status(&config).await,
-            Some(Action::Migrate { step: Migrate::Up }) => migrate_up(&config).await,
+            Some(Action::Migrate { step }) => schema::execute(&config, step).await,
             Some(Action::Backup { file }) => Box::pin(backup::execute(&config, file)).await,
             Some(Action::Copy(addresses)) => Box::pin(copy::execute(addresses)).await,
             Some(Action::Doctor { json }) => {
@@ -203,23 +195,6 @@ fn execute(command: &Command) -> Result<ExitCode, CommandError> {
 /// Prints to stdout, for programs. Fails if nobody reads it any more.
 fn print(text: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.trim_end())
-}
-
-async fn migrate_status(config: &Config) -> Result<ExitCode, CommandError> {
-    let store = Store::connect(&config.database, config.pool.connections).await?;
-    for step in store.migrations().await? {
-        print(&format!("{}\t{}", if step.applied { "applied" } else { "pending" }, step.name))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn migrate_up(config: &Config) -> Result<ExitCode, CommandError> {
-    let store = Store::connect(&config.database, config.pool.connections).await?;
-    store.check_file().await?;
-    store.check_writable().await?;
-    store.migrate().await?;
-    eprintln!("usersd: the database is up to date");
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: &Config, source: Source) -> Result<ExitCode, CommandError> {
@@ -288,16 +263,16 @@ async fn open(config: &Config, wait: Duration) -> Result<Store, CommandError> {
     store.check_file().await?;
     store.check_writable().await?;
     if config.migrate {
-        start::migrate(&store).await?;
+        schema::migrate(&store).await?;
     }
-    check_migrations(&store).await?;
+    schema::check(&store).await?;
     Ok(store)
 }
 
 /// The database as it is, if this program can use it.
 async fn open_without_migrating(config: &Config) -> Result<Store, CommandError> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
-    check_migrations(&store).await?;
+    schema::check(&store).await?;
     Ok(store)
 }
 
@@ -309,13 +284,6 @@ async fn open_existing(url: &str) -> Result<Store, CommandError> {
         }
         opened => Ok(opened?),
     }
-}
-
-async fn check_migrations(store: &Store) -> Result<(), CommandError> {
-    if store.migrations().await?.iter().all(|step| step.applied) {
-        return Ok(());
-    }
-    Err(CommandError::Failed("the database lacks migrations: run `usersd migrate up`".to_owned()))
 }
 
 /// Without keys, anyone who reaches the port has full access: only a loopback address is safe by itself.

@@ -72,7 +72,7 @@ pub use connect::ConnectError;
 pub use connection::{Reader, Transaction};
 pub use directory::Directory;
 pub use health::{Fault, Health, State};
-pub use migration::{Step, Steps};
+pub use migration::{SchemaError, Step, Steps};
 pub use probe::KeysVersion;
 
 use coherence::{Changes, Coherence};

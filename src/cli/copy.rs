@@ -9,7 +9,7 @@ use clap::Args;
 use crate::store::Store;
 use crate::store::copy::Progress;
 
-use super::{CommandError, check_migrations, open_existing, print};
+use super::{CommandError, open_existing, print, schema};
 
 #[derive(Args)]
 pub(super) struct Addresses {
@@ -47,9 +47,15 @@ pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, CommandEr
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rows are read and written as this program knows them.
+/// Rows are read and written as this program knows them: what a newer one added would be left behind.
 async fn check_schema(store: &Store, which: &str) -> Result<(), CommandError> {
-    check_migrations(store).await.map_err(|failure| match failure {
+    let newer = schema::newer(&store.migrations().await?);
+    if !newer.is_empty() {
+        return Err(CommandError::Failed(format!(
+            "a newer usersd migrated the {which}, which is copied by that version only: this one does not know {newer}"
+        )));
+    }
+    schema::check(store).await.map_err(|failure| match failure {
         CommandError::Failed(why) => CommandError::Failed(format!("the {which}: {why}")),
         usage @ CommandError::Usage(_) => usage,
     })

@@ -11,7 +11,7 @@ use crate::hasher::Peppers;
 use crate::store::doctor::{Finding, Grade};
 use crate::store::{Store, file};
 
-use super::{CommandError, open_existing, print};
+use super::{CommandError, open_existing, print, schema};
 
 /// Runs `usersd doctor`.
 pub(super) async fn execute(
@@ -52,7 +52,7 @@ async fn database(store: &Store, config: &Config) -> Vec<Finding> {
     let steps = match store.migrations().await {
         Ok(steps) => steps,
         Err(error) => {
-            let advice = "a newer usersd, or another program, made this database: use that version, or another database";
+            let advice = "another program, or another branch of this one, made this database: use that, or another database";
             return vec![Finding::new(check, Grade::Fault, with_causes(&error), advice)];
         }
     };
@@ -67,7 +67,13 @@ async fn database(store: &Store, config: &Config) -> Vec<Finding> {
             "run `usersd migrate up`, then run `usersd doctor` again",
         )];
     }
-    let mut findings = vec![Finding::ok(check, format!("has all of {} migrations", steps.len()))];
+    let newer = schema::newer(&steps);
+    let mut findings = vec![if newer.is_empty() {
+        Finding::ok(check, format!("has all of {} migrations", steps.len()))
+    } else {
+        let advice = "within a minor version this usersd works with it: replace it by the newer one, which looks at what is new";
+        Finding::new(check, Grade::Warning, format!("a newer usersd migrated it: {newer}"), advice)
+    }];
     match Box::pin(store.examine(Clock::System.now())).await {
         Ok(found) => findings.extend(found),
         Err(error) => {

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::ops::keys;
 use crate::store::{self, Store};
 
-use super::{CommandError, check_migrations, open_without_migrating, print};
+use super::{CommandError, open_without_migrating, print, schema};
 
 #[derive(Subcommand)]
 pub(super) enum Step {
@@ -135,7 +135,7 @@ async fn open_or_new(config: &Config) -> Result<Store, CommandError> {
     if config.migrate && store.migrations().await?.iter().all(|step| !step.applied) {
         store.migrate().await?;
     }
-    check_migrations(&store).await?;
+    schema::check(&store).await?;
     Ok(store)
 }
 

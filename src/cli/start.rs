@@ -45,18 +45,6 @@ pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Co
     }
 }
 
-/// Applies the migrations that the database lacks, with a line before and after: on large tables they take long.
-pub(super) async fn migrate(store: &Store) -> Result<(), CommandError> {
-    let pending = store.migrations().await?.iter().filter(|step| !step.applied).count();
-    if pending > 0 {
-        tracing::info!(pending, "applying migrations before serving calls");
-        let begun = Instant::now();
-        store.migrate().await?;
-        tracing::info!("migrations applied after {:.1} s", begun.elapsed().as_secs_f64());
-    }
-    Ok(())
-}
-
 /// Serves metrics and health beside `server`, if the settings say so.
 pub(super) async fn monitor(config: &Config, server: &Server) -> Result<(), CommandError> {
     let Some(address) = config.metrics.listen else { return Ok(()) };

@@ -178,7 +178,7 @@ async fn read_page(
     start: &Start<Position>,
     wanted: &PageRequest,
 ) -> Result<(store::list::Rows, Option<u64>)> {
-    let part = Part { start, limit: wanted.page.limit, include_prefs: wanted.prefs };
+    let part = Part { start, limit: wanted.page.limit, include_prefs: wanted.prefs, room: Page::MAX_BYTES };
     store::list::page(db, namespace, listing, &part, wanted.total).await
 }
 

@@ -120,14 +120,11 @@ impl Store {
         self.damage().await.map_err(failed)?.map_or(Ok(()), |cause| Err(damaged(cause)))
     }
 
-    /// One of the tables of another program.
+    /// One of the tables of another program. One statement: between two, another process may create our tables in a new file.
     async fn foreign_table(&self) -> Result<Option<String>, DbErr> {
-        let ours = "SELECT name FROM sqlite_schema WHERE name = 'seaql_migrations'";
-        if self.first_text(ours).await?.is_some() {
-            return Ok(None);
-        }
-        // A new one has no tables yet.
-        self.first_text("SELECT name FROM sqlite_schema WHERE type = 'table' LIMIT 1").await
+        let foreign = "SELECT name FROM sqlite_schema WHERE type = 'table' \
+            AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'seaql_migrations') LIMIT 1";
+        self.first_text(foreign).await
     }
 
     /// Reads the whole file and returns what is damaged in it.
@@ -186,6 +183,22 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_new_file_is_ours_while_another_process_migrates_it() {
+        for _ in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let url = format!("sqlite://{}?mode=rwc", dir.path().join("usersd.db").display());
+            let store = Store::connect(&url, 1).await.unwrap();
+            let other = Store::connect(&url, 1).await.unwrap();
+            let migrating = tokio::spawn(async move { other.migrate().await });
+            while !migrating.is_finished() {
+                assert_eq!(store.foreign_table().await.unwrap(), None);
+            }
+            migrating.await.unwrap().unwrap();
+            store.check_file().await.unwrap();
+        }
+    }
 
     #[tokio::test]
     async fn a_large_file_is_checked_while_it_is_served() {

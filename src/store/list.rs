@@ -27,11 +27,17 @@ use super::totals;
 use super::users::{among, in_trash, list_columns, zero};
 
 pub use candidates::choose_path;
-use candidates::key_of;
+use candidates::{key_of, uncounted_path};
 use conditions::{after_cursor, conditions, order_of, up_to_cursor};
 
 /// Users that are looked at along the order at first, where an index could find those that match.
 const FIRST_SCAN: u64 = 1_000;
+
+/// Users that are passed one step after the other where PostgreSQL's index would have to find all that are in a list.
+const SCANS: [u64; 4] = [1_000, 4_000, 20_000, 20_000];
+
+/// Of so many users that are passed one at least is in the list, or the index is asked.
+const RARE: u64 = 1_000;
 
 /// Most that are looked at, where those suggest that the page is near.
 fn max_scan(backend: DbBackend) -> u64 {
@@ -67,6 +73,8 @@ pub struct Part<'a> {
     pub limit: u64,
     /// Includes their prefs.
     pub include_prefs: bool,
+    /// The bytes that they may have together.
+    pub room: usize,
 }
 
 /// A page of a list.
@@ -86,29 +94,58 @@ pub async fn page(
     part: &Part<'_>,
     counted: bool,
 ) -> Result<(Rows, Option<u64>)> {
-    let mut near = None;
     // PostgreSQL's index finds all that have a text before it tells of the first: many of them need not be found.
-    if !counted && backend_of(db) == DbBackend::Postgres && part.limit > 0 && may_be_common(listing) {
-        let rows = nearby(db, namespace, listing, part, FIRST_SCAN).await?;
-        if rows.complete {
-            return Ok((rows.rows, None));
-        }
-        near = Some(rows);
+    let scans = !counted && backend_of(db) == DbBackend::Postgres && part.limit > 0 && may_be_common(listing);
+    if scans && let Some(page) = scan(db, namespace, listing, part).await? {
+        return Ok((page, None));
+    }
+    if scans && part.start.offset() == 0 {
+        // They are few, as far as that tells.
+        let path = uncounted_path(DbBackend::Postgres, namespace, listing);
+        return Ok((read(db, namespace, listing, &path, part, None).await?, None));
     }
     let path = choose_path(db, namespace, listing).await?;
-    let page = page_by(db, namespace, listing, &path, part, near).await?;
+    let page = page_by(db, namespace, listing, &path, part).await?;
     let total = if counted { Some(total(db, namespace, listing, &path).await?) } else { None };
     Ok((page, total))
 }
 
-/// One page by an access path. `near`: those that are near, if they were looked for.
+/// The page, if it is found along the order sooner than by the index of its filters: as long as of a thousand users that are
+/// passed one is in the list, which is as many as are quick to sort.
+async fn scan(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    part: &Part<'_>,
+) -> Result<Option<Rows>> {
+    let (mut page, mut start, mut passed) = (Rows::default(), part.start.clone(), 0);
+    let mut room = Page::MAX_BYTES;
+    for most in SCANS {
+        let until = position_at(db, namespace, listing, start.after(), most).await?;
+        let limit = part.limit - page.users.len() as u64;
+        let rest = Part { start: &start, limit, room, ..*part };
+        let rows = read(db, namespace, listing, &AccessPath::Order, &rest, until.as_ref()).await?;
+        room -= rows.users.iter().map(User::message_size).sum::<usize>();
+        page.users.extend(rows.users);
+        page.more = rows.more;
+        let Some(reached) = until.filter(|_| !page.more) else { return Ok(Some(page)) };
+        passed += most;
+        // How many of those before an offset were passed is not known.
+        if start.offset() > 0 || page.users.len() as u64 * RARE < passed {
+            break;
+        }
+        start = Start::After(reached);
+    }
+    Ok(None)
+}
+
+/// One page by an access path.
 async fn page_by(
     db: &(impl ConnectionTrait + StreamTrait),
     namespace: &Namespace,
     listing: &Listing,
     path: &AccessPath,
     part: &Part<'_>,
-    near: Option<Nearby>,
 ) -> Result<Rows> {
     if part.limit == 0 {
         return Ok(Rows::default());
@@ -120,7 +157,7 @@ async fn page_by(
         return read(db, namespace, listing, path, &Part { start: &start, ..*part }, None).await;
     };
     if !listing.trash {
-        if let Some(page) = nearby_page(db, namespace, listing, part, near).await? {
+        if let Some(page) = nearby_page(db, namespace, listing, part).await? {
             return Ok(page);
         }
         if backend_of(db) == DbBackend::Sqlite {
@@ -131,18 +168,14 @@ async fn page_by(
     read(db, namespace, listing, path, part, None).await
 }
 
-/// The page, if it is near. `near`: its first users, if they were looked for.
+/// The page, if it is near.
 async fn nearby_page(
     db: &(impl ConnectionTrait + StreamTrait),
     namespace: &Namespace,
     listing: &Listing,
     part: &Part<'_>,
-    near: Option<Nearby>,
 ) -> Result<Option<Rows>> {
-    let near = match near {
-        Some(near) => near,
-        None => nearby(db, namespace, listing, part, FIRST_SCAN).await?,
-    };
+    let near = nearby(db, namespace, listing, part, FIRST_SCAN).await?;
     let most = max_scan(backend_of(db));
     // Those before an offset are not among the rows.
     let promising =
@@ -200,7 +233,7 @@ async fn read(
     let columns = list_columns(part.include_prefs);
     let select = ordered(columns, backend_of(db), namespace, listing, path, &range);
     // The extra row shows whether more follow.
-    collect(db, select.limit(part.limit + 1).offset(part.start.offset()), part.limit).await
+    collect(db, select.limit(part.limit + 1).offset(part.start.offset()), part).await
 }
 
 fn backend_of(db: &impl ConnectionTrait) -> DbBackend {
@@ -338,18 +371,18 @@ fn subquery(select: &SelectStatement) -> Expr {
     Expr::SubQuery(None, Box::new(select.clone().into()))
 }
 
-/// Up to `limit` rows, and no more than a reply can hold. No more than that are read.
+/// Up to `part.limit` rows, and no more than there is room for. No more than that are read.
 async fn collect(
     db: &(impl ConnectionTrait + StreamTrait),
     select: Select<user::Entity>,
-    limit: u64,
+    part: &Part<'_>,
 ) -> Result<Rows> {
     let mut rows = select.into_model::<user::Model>().stream(db).await?;
-    let (mut users, mut room) = (Vec::new(), Page::MAX_BYTES);
+    let (mut users, mut room) = (Vec::new(), part.room);
     while let Some(row) = rows.try_next().await? {
         let user = User::try_from(row)?;
         let size = user.message_size();
-        if users.len() as u64 == limit || size > room {
+        if users.len() as u64 == part.limit || size > room {
             return Ok(Rows { users, more: true });
         }
         room -= size;

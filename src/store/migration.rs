@@ -16,20 +16,18 @@ mod m20261126_000013_codes;
 mod m20261126_000014_factors;
 mod m20261126_000015_namespaces;
 mod m20261126_000016_assertions;
+mod steps;
 
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode,
     TransactionOptions, TransactionTrait as _,
 };
-use sea_orm_migration::{
-    MigrationName, MigrationStatus, MigrationTrait, MigratorTrait, SchemaManager, async_trait,
-};
-
-use crate::error::Result;
+use sea_orm_migration::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager, async_trait};
 
 use super::Store;
 
 pub(super) use m20261121_000002_lists::POSTGRES_TERMS;
+pub use steps::{SchemaError, Step, Steps};
 
 struct Migrator;
 
@@ -67,31 +65,19 @@ const LOCK_OUT_WRITERS: &str = "DO $$ BEGIN
   IF to_regclass('keys') IS NOT NULL THEN LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE; END IF;
 END $$";
 
-/// A migration and whether the database has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Its name.
-    pub name: String,
-    /// True if it was applied.
-    pub applied: bool,
-}
-
-/// Migrations in order.
-pub type Steps = Vec<Step>;
-
 impl Store {
-    /// Applies what is missing, all or nothing.
+    /// Applies what is missing, all or nothing. Changes nothing if a newer program has migrated further.
     ///
     /// # Errors
     ///
-    /// Those of the database; then nothing has changed.
-    pub async fn migrate(&self) -> Result<()> {
+    /// Those of [`Store::migrations`]; then nothing has changed.
+    pub async fn migrate(&self) -> Result<(), SchemaError> {
         self.migrate_to(None).await
     }
 
     /// Applies so many steps. The library takes no transaction but its own, so it gets a connection of its
     /// own.
-    async fn migrate_to(&self, steps: Option<u32>) -> Result<()> {
+    async fn migrate_to(&self, steps: Option<u32>) -> Result<(), SchemaError> {
         let library = Database::connect(self.migrations.clone()).await?;
         let done = apply(&library, steps).await;
         // It is gone one way or the other, with a transaction that is still open.
@@ -99,35 +85,38 @@ impl Store {
         done
     }
 
-    /// Every migration this program knows. Changes nothing, not even on an empty database.
-    pub async fn migrations(&self) -> Result<Steps> {
+    /// Every migration of this program and then those of newer ones. Changes nothing, not even on an empty database.
+    ///
+    /// # Errors
+    ///
+    /// Those of the database, or that its migrations are not this program's with newer ones behind them.
+    pub async fn migrations(&self) -> Result<Steps, SchemaError> {
         let library = Database::connect(self.migrations.clone()).await?;
-        let known = Migrator::get_migration_with_status_read_only(&library).await?;
+        let steps = steps::read(&SchemaManager::new(&library)).await?;
         library.close().await?;
-        let step = |migration: &sea_orm_migration::migrator::Migration| Step {
-            name: migration.name().to_owned(),
-            applied: migration.status() == MigrationStatus::Applied,
-        };
-        Ok(known.iter().map(step).collect())
+        Ok(steps)
     }
 }
 
-async fn apply(library: &DatabaseConnection, steps: Option<u32>) -> Result<()> {
+async fn apply(library: &DatabaseConnection, steps: Option<u32>) -> Result<(), SchemaError> {
     let options = TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
     };
     let tx = library.begin_with_options(options).await?;
-    if tx.get_database_backend() == DbBackend::Postgres {
+    let postgres = tx.get_database_backend() == DbBackend::Postgres;
+    if postgres {
         // Waiting for another replica, and an index on a large table, may take their time.
         tx.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await?;
         tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
-        let steps = Migrator::get_migration_with_status_read_only(&tx).await?;
-        if steps.iter().any(|step| step.status() == MigrationStatus::Pending) {
+    }
+    // The library would refuse newer migrations. They come behind all of ours, so there is nothing to do then.
+    if steps::read(&SchemaManager::new(&tx)).await?.iter().any(|step| !step.applied) {
+        if postgres {
             tx.execute_unprepared(LOCK_OUT_WRITERS).await?;
         }
+        Migrator::up(&tx, steps).await?;
     }
-    Migrator::up(&tx, steps).await?;
     Ok(tx.commit().await?)
 }
 

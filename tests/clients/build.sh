@@ -50,7 +50,7 @@ build_gateway() {
     cp tests/clients/gateway/* $out
     protoc_go $out --go_opt=module=usersd --go-grpc_opt=module=usersd --plugin="protoc-gen-grpc-gateway=$PWD/$plugin" \
         --grpc-gateway_out=$out --grpc-gateway_opt=module=usersd "${PROTOS[@]}" || return 1
-    (cd $out && CGO_ENABLED=0 GOTOOLCHAIN=auto go build -o gateway .)
+    (cd $out && CGO_ENABLED=0 go build -o gateway .)
 }
 
 # Verifies assertions.
@@ -90,10 +90,8 @@ build_clients() {
     local failed=0
     build_once go tests/clients/go || failed=1
     build_once go-example deploy/examples/go deploy/examples/whoami.proto || failed=1
-    if go_fetches_toolchains; then
-        GOTOOLCHAIN=auto install_go_tool protoc-gen-grpc-gateway "$GATEWAY_MODULE/protoc-gen-grpc-gateway" "$GATEWAY_VERSION" || return 1
-        build_once gateway tests/clients/gateway || failed=1
-    fi
+    with_new_go install_go_tool protoc-gen-grpc-gateway "$GATEWAY_MODULE/protoc-gen-grpc-gateway" "$GATEWAY_VERSION" &&
+        with_new_go build_once gateway tests/clients/gateway || failed=1
     build_once go-assertion deploy/examples/go-assertion || failed=1
     build_once java tests/clients/java || failed=1
     build_once js tests/clients/node deploy/examples/node || failed=1

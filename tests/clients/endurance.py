@@ -38,7 +38,7 @@ def write(server, prefix, known, stop):
 
 
 def killed_while_writing(db):
-    acknowledged = {}
+    acknowledged, slowest = {}, 0
     for turn in range(ROUNDS):
         server, known, stop = Server(db.url), [], threading.Event()
         threads = [
@@ -55,11 +55,14 @@ def killed_while_writing(db):
             for thread in threads:
                 thread.join(30)
         acknowledged.update((id, name) for name, id in known)
+        began = time.monotonic()
         with Server(db.url) as server:
+            slowest = max(slowest, time.monotonic() - began)
             check_whole(db, acknowledged)
             name, id = known[-1]
             reply = Canonical(server, "default").call("Read", {"id": id})
             assert_equal(reply["user"]["username"], name, "the last acknowledged user, read by its id")
+    print(f"     {db.kind}, kill -9 {ROUNDS} times: {len(acknowledged)} acknowledged, lost writes: 0, up again after {slowest:.2f} s")
 
 
 def check_whole(db, acknowledged):

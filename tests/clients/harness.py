@@ -219,7 +219,7 @@ EVERY_SCOPE = "users.read,users.write,users.admin,sessions.read,sessions.write,k
 class Server:
     """A running usersd."""
 
-    def __init__(self, url, env=None, wait=True, key=None, listen="127.0.0.1:0", arguments=()):
+    def __init__(self, url, env=None, wait=True, key=None, listen="127.0.0.1:0", arguments=(), user=None):
         # What callers send; None where none is needed.
         self.key = key
         self.lines = []
@@ -228,7 +228,7 @@ class Server:
         self.process = subprocess.Popen(
             [BINARY, "--listen", listen, "--database", url, *arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env=environment(env), cwd=tempfile.gettempdir(),
+            env=environment(env), cwd=tempfile.gettempdir(), **({"user": user} if user else {}),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -252,19 +252,24 @@ def full_disk():
 
 
 def no_descriptors():
-    """The line that connections cannot be accepted comes once a minute, not twenty times a second."""
+    """Callers who are connected are served on, and the line that others cannot be comes once a minute, not twenty times a second."""
     with database(Sqlite) as db, Server(db.url) as server, contextlib.ExitStack() as stack:
-        health(server)
-        used = len(os.listdir(f"/proc/{server.process.pid}/fd"))
-        limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used + 4, limits[1]))
-        for _ in range(30):
-            stack.enter_context(contextlib.closing(socket.create_connection((server.host, server.port), 5)))
-        until(lambda: told(server, "cannot accept connections"), 10, "a line that tells of it")
-        time.sleep(1)
-        assert_equal(len(told(server, "cannot accept connections")), 1, server.log())
-        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
-        assert_equal(health(server), 1, "health, over a new connection")
+        with Load(server) as load:
+            health(server)
+            used = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+            limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used + 4, limits[1]))
+            for _ in range(30):
+                stack.enter_context(contextlib.closing(socket.create_connection((server.host, server.port), 5)))
+            until(lambda: told(server, "cannot accept connections"), 10, "a line that tells of it")
+            served = load.answers["OK"]
+            until(lambda: load.answers["OK"] > served + 50, 20, "calls that are served on connections from before")
+            assert_equal(len(told(server, "cannot accept connections")), 1, server.log())
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+            began = time.monotonic()
+            assert_equal(health(server), 1, "health, over a new connection")
+            recovered = time.monotonic() - began
+        load.check("no descriptors left", db, recovered)
 
 
 def busy_machine(kind):

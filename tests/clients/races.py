@@ -1,5 +1,6 @@
 """Many at once, also on two replicas: of those who want the same thing one gets it, and the log has it once."""
 
+import collections
 import concurrent.futures
 import contextlib
 import http.client
@@ -51,6 +52,7 @@ class Crowd:
         self.db, self.pool = db, pool
         self.lock = threading.Lock()
         self.acknowledged = []  # (event, user)
+        self.refused = collections.Counter()
 
     def close(self):
         for caller in self.callers:
@@ -61,6 +63,8 @@ class Crowd:
         reply = caller.call(method, **request)
         if isinstance(reply, str):
             assert_true(reply in METHODS[method][1], f"{method} {request} is refused with {reply}")
+            with self.lock:
+                self.refused[reply] += 1
             return None
         id = reply["user"]["id"] if "user" in reply else request["id"]
         event = "USER_RESTORED" if reply.get("restored") else METHODS[method][0]
@@ -200,6 +204,8 @@ def race(kind, replicas):
         crowd = stack.enter_context(contextlib.closing(Crowd(servers, db, pool)))
         contended(crowd)
         churn(crowd)
+        calls = len(crowd.acknowledged) + crowd.refused.total()
+        print(f"     {kind.kind}, {CALLERS} at once: {calls} calls, refused: {dict(crowd.refused)}, failed: 0, lost writes: 0")
         sign_in_meanwhile(crowd)
 
 

@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import http.client
+import json
 import pathlib
 import shutil
 import signal
@@ -58,6 +60,8 @@ class Clients:
         self.answers, self.acknowledged, self.slowest = collections.Counter(), {}, 0
         # Of the last failure by each code.
         self.words = {}
+        # Attempts beyond the first; gRPC does not tell.
+        self.repeats = None
         self.pb, self.stubs = transports.generate()
         self.threads = [threading.Thread(target=self.call_on, args=(n,)) for n in range(CLIENTS)]
 
@@ -102,6 +106,65 @@ class Clients:
         for thread in self.threads:
             thread.join(30)
 
+    def check(self, what, users):
+        """Wants no failure, and everything that was acknowledged."""
+        lost = [id for id, name in self.acknowledged.items() if users.get(id) != name]
+        failed = {answer: count for answer, count in self.answers.items() if answer != "OK"}
+        print(
+            f"     {what}: {self.answers.total()} calls, {'' if self.repeats is None else f'{self.repeats} repeats, '}failed: {failed or 0}, "
+            f"slowest {self.slowest:.2f} s, lost writes: {len(lost)}"
+        )
+        assert_equal(lost, [], "acknowledged users that are not there")
+        assert_equal(failed, {}, f"failures: {self.words}")
+
+
+class KeepAlive(Clients):
+    """The same over HTTP/1.1, each on one connection that it keeps. A server that ends may close one while a request is on its way: a
+    client repeats that, as often and with the pauses of the service config, with its idempotency key."""
+
+    PAUSES = (0.2, 0.4, 0.8, 1.6)
+
+    def __init__(self, target):
+        super().__init__(target)
+        self.repeats = 0
+
+    def call_on(self, client):
+        number = 0
+        with contextlib.closing(http.client.HTTPConnection(self.target, timeout=10)) as connection:
+            while not self.stop.wait(EVERY):
+                number += 1
+                id, name = f"k{client}-{number}", f"kept{client}-{number}"
+                new = {"id": id, "username": name, "ssoEnabled": True, "idempotencyKey": id}
+                if self.count(connection, "POST", "/v1/users", json.dumps(new)) == "OK":
+                    self.acknowledged[id] = name
+                    self.count(connection, "GET", f"/v1/users/{id}")
+
+    def count(self, connection, *request):
+        began = time.monotonic()
+        answer = self.attempt(connection, *request)
+        for pause in self.PAUSES:
+            if answer not in ("cut off", "503"):
+                break
+            self.repeats += 1
+            time.sleep(pause)
+            answer = self.attempt(connection, *request)
+        self.slowest = max(self.slowest, time.monotonic() - began)
+        self.answers[answer] += 1
+        return answer
+
+    def attempt(self, connection, verb, path, body=None):
+        try:
+            connection.request(verb, path, body, {"content-type": "application/json"})
+            reply = connection.getresponse()
+            text = reply.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            self.words["cut off"] = repr(error)
+            return "cut off"
+        if reply.status != 200:
+            self.words[str(reply.status)] = text
+        return "OK" if reply.status == 200 else str(reply.status)
+
 
 # How the replicas are found: HAProxy by TCP or HTTP/2 that looks every 100 ms whether they are there; one that learns of it as
 # late as the DNS of a headless service; and no proxy, but the addresses of all, as clients get them from such a service.
@@ -128,23 +191,23 @@ def restarted(way, number):
         if WAYS[way]:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="usersd.")))
             target = stack.enter_context(haproxy(folder, ports, *WAYS[way]))
-        with Clients(target) as clients:
+        kinds = {"gRPC": Clients(target)}
+        if way == "TCP":
+            kinds["HTTP/1.1"] = KeepAlive(target)
+        with contextlib.ExitStack() as calling:
+            for clients in kinds.values():
+                calling.enter_context(clients)
             for n, port in enumerate(ports):
                 replicas[n].signal(number)
                 code = replicas[n].wait(20)
                 assert_true(number == signal.SIGKILL or code == 0, f"exit code {code}:\n{replicas[n].log()}")
                 replicas[n] = Server(db.url, env, listen=f"127.0.0.1:{port}")
-                served = clients.answers["OK"]
-                until(lambda: clients.answers["OK"] > served + 50, 20, "calls that are served on")
+                for clients in kinds.values():
+                    served = clients.answers["OK"]
+                    until(lambda: clients.answers["OK"] > served + 50, 20, f"calls that are served on, in place of {clients.words}")
         users = dict(db.query("SELECT id, username FROM users"))
-        lost = [id for id, name in clients.acknowledged.items() if users.get(id) != name]
-        failed = {answer: count for answer, count in clients.answers.items() if answer != "OK"}
-        print(
-            f"     {way}, {number.name} of each of 3 replicas: {clients.answers.total()} calls, failed: {failed or 0}, "
-            f"slowest {clients.slowest:.2f} s, lost writes: {len(lost)}"
-        )
-        assert_equal(lost, [], "acknowledged users that are not there")
-        assert_equal(failed, {}, f"failures: {clients.words}")
+        for name, clients in kinds.items():
+            clients.check(f"{way}, {name}, {number.name} of each of 3 replicas", users)
 
 
 def tests():

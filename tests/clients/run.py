@@ -19,6 +19,7 @@ import early
 import endurance
 import failover
 import faults
+import files
 import gateway
 import keys
 import messages
@@ -28,6 +29,7 @@ import namespaces
 import outages
 import overload
 import pages
+import queries
 import races
 import replicas
 import rolling
@@ -165,8 +167,8 @@ def main():
         on_for_appwrite(kind, runner)
     for name, function, *arguments in [
         *pages.tests(), *keys.tests(), *namespaces.tests(), *tls.tests(), *early.tests(), *service_config.tests(), *walks.tests(), *web.tests(), *middleware.tests(), *micro_client.tests(), *overload.tests(),
-        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *strained.tests(),
-        *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *whole.tests(),
+        *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *files.tests(), *strained.tests(),
+        *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *queries.tests(), *whole.tests(),
         *docs.tests(), *schema.tests(), *gateway.tests(), *messages.tests(),
         *assertions.tests(),
     ]:

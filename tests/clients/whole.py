@@ -9,6 +9,7 @@ import contextlib
 import http.server
 import json
 import os
+import pty
 import re
 import signal
 import sqlite3
@@ -19,9 +20,10 @@ import urllib.error
 import urllib.request
 
 from harness import (
-    EVERY_SCOPE, ROOT, Postgres, Server, Sqlite, assert_equal, assert_true, database, new_key, run,
+    BINARY, EVERY_SCOPE, ROOT, Postgres, Server, Sqlite, assert_equal, assert_true, database, environment, new_key, run,
     until,
 )
+from transports import Canonical
 
 PASSWORD = "correct horse"
 # Made again by the target, or of one database alone.
@@ -147,7 +149,7 @@ def there_and_back():
 
 
 def refusals():
-    """Copying never adds to data, nor reads a schema that this program does not know."""
+    """Copying never adds to data, nor reads a schema that this program does not know, of which a backup is a copy all the same."""
     with database(Sqlite) as full, database(Sqlite) as other:
         new_key(full, "default", "users.read")
         usersd("migrate", "up", "--database", other.url)
@@ -164,7 +166,40 @@ def refusals():
         assert_true("the source" in said and "usersd migrate up" in said, said)
         full.query("INSERT INTO seaql_migrations VALUES ('m20991231_000001_later', 0)")
         _, said = usersd("copy", "--from", full.url, "--to", f"sqlite://{missing}?mode=rwc", code=1)
-        assert_true("m20991231_000001_later" in said, said)
+        assert_true("lacks" in said and "m20991231_000001_later" in said, said)
+        full.query("INSERT INTO seaql_migrations VALUES ('m20261126_000009_totals', 0)")
+        _, said = usersd("copy", "--from", full.url, "--to", f"sqlite://{missing}?mode=rwc", code=1)
+        assert_true("migrated the source" in said and "m20991231_000001_later" in said, said)
+        usersd("backup", "--database", full.url, full.folder / "copy.db")
+
+
+def progress_on_a_terminal():
+    """On a terminal each table has a bar, drawn over itself, that ends full; elsewhere a line."""
+    with database(Sqlite) as first, database(Sqlite) as second:
+        with Server(first.url) as server:
+            client = Canonical(server, "default")
+            for n in range(3):
+                client.call("Create", {"username": f"user{n}", "ssoEnabled": True})
+        terminal, end = pty.openpty()
+        command = [BINARY, "copy", "--from", first.url, "--to", second.url]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=end, env=environment())
+        os.close(end)
+        drawn = b""
+        # Linux ends a terminal that nobody has open any more by an error.
+        with contextlib.suppress(OSError):
+            while some := os.read(terminal, 4096):
+                drawn += some
+        os.close(terminal)
+        checksums, _ = process.communicate(timeout=30)
+        assert_equal(process.returncode, 0, f"exit code: {drawn}")
+        tables = [line.split("\t")[0] for line in checksums.decode().splitlines()]
+        # What each line shows at last: what came before was drawn over.
+        bars = [line.rstrip("\r").split("\r")[-1] for line in drawn.decode().split("\n")]
+        bars = [re.fullmatch(r"(\S.*?) +\[(#{30})\] (\d+) of (\d+)", bar) for bar in bars]
+        shown = {bar[1]: bar[3] for bar in bars if bar and bar[3] == bar[4]}
+        assert_equal(list(shown), [*tables, "search index"], f"bars that ended full, in {drawn}")
+        assert_equal((shown["users"], shown["search index"]), ("3", "3"), "users by their bars")
+        assert_true(b"users: 3 rows" not in drawn, f"lines for a log, in {drawn}")
 
 
 # --- Backup ---------------------------------------------------------------------------------------------------
@@ -410,6 +445,7 @@ def tests():
     yield "whole / peppers", peppers
     yield "whole / copy to postgres and back", there_and_back
     yield "whole / copy refuses", refusals
+    yield "whole / copy on a terminal", progress_on_a_terminal
     yield "whole / backup beside writers, and restore", beside_writers
     yield "whole / doctor / sqlite", doctor, Sqlite
     yield "whole / doctor / postgres", doctor, Postgres

@@ -1,4 +1,4 @@
-"""Checks what deploy/ holds, without a cluster: manifests by their schemas, the image, HAProxy, systemd, alerts and panels."""
+"""Checks what deploy/ holds, without a cluster: manifests by their schemas, the image, HAProxy, systemd, alerts."""
 
 import json
 import pathlib
@@ -10,7 +10,6 @@ import tempfile
 import zipfile
 
 import jsonschema
-import promql_parser
 import referencing
 import yaml
 
@@ -20,8 +19,6 @@ DEPLOY = ROOT / "deploy"
 SCHEMAS = "kubernetes_validate/kubernetes-json-schema/v1.34.0-local-strict"
 # What the manifests bring to a cluster by its operators, of which there are no schemas here.
 CUSTOM = {"Kustomization", "ServiceMonitor"}
-# Metrics that are not usersd's own.
-OTHERS = {"up"}
 
 
 def documents(path):
@@ -89,38 +86,6 @@ def unit():
         yield from command("systemd-analyze", "verify", str(path))
 
 
-def shown():
-    """The metrics that the program has, by the names in its sources; empty if it has none."""
-    texts = (path.read_text() for path in (ROOT / "src").rglob("*.rs"))
-    return {name for text in texts for name in re.findall(r'"((?:usersd|process)_[a-z_]+)"', text)}
-
-
-def expressions():
-    """Alerts and panels, with the places that they are in."""
-    runbook = (DEPLOY / "monitoring" / "RUNBOOK.md").read_text()
-    for rule in documents(DEPLOY / "monitoring" / "alerts.yml")[0]["groups"][0]["rules"]:
-        entry = f"## {rule['alert']}\n"
-        assert entry in runbook, f"the runbook has no {rule['alert']}"
-        yield rule["alert"], rule["expr"]
-    for panel in json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())["panels"]:
-        for target in panel["targets"]:
-            yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
-
-
-def queries():
-    known = shown()
-    if "usersd_calls" not in known:
-        print("skipped: the program has no metrics to compare alerts and panels with")
-    for place, text in expressions():
-        try:
-            promql_parser.parse(text)
-        except ValueError as error:
-            yield f"{place}: {error}"
-        for name in set(re.findall(r"\b(?:usersd|process)_[a-z_]+|\bup\b", text)) - OTHERS:
-            if "usersd_calls" in known and not {name, re.sub(r"_(total|bucket|sum|count)$", "", name)} & known:
-                yield f"{place}: there is no metric {name}"
-
-
 def promtool():
     """Rules and configuration as Prometheus itself reads them."""
     own = ROOT / "target" / "clients" / "bin" / "promtool"
@@ -132,7 +97,7 @@ def promtool():
 
 def main():
     wrong = []
-    for check in (manifests, settings, unit, queries, promtool):
+    for check in (manifests, settings, unit, promtool):
         found = list(check())
         print(f"{check.__name__}: {len(found)} wrong")
         wrong += found

@@ -45,6 +45,7 @@ mod metrics;
 mod micro_faults;
 mod namespace_deletion;
 mod namespaces;
+mod newer_schema;
 mod openapi;
 mod outages;
 mod pages;

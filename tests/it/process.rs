@@ -12,6 +12,8 @@ use usersd::pb::users_client::UsersClient;
 /// A running `usersd`, killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
+    /// The lines on stderr before the one that tells its address.
+    pub(crate) said: String,
     pub(crate) users: UsersClient<Channel>,
     pub(crate) namespaces: NamespacesClient<Channel>,
 }
@@ -42,7 +44,8 @@ impl Process {
         // What nobody reads would block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { child, users: UsersClient::new(channel.clone()), namespaces: NamespacesClient::new(channel) }
+        let (users, namespaces) = (UsersClient::new(channel.clone()), NamespacesClient::new(channel));
+        Self { child, said, users, namespaces }
     }
 
     fn id(&self) -> i32 {

@@ -1,18 +1,23 @@
-//! The program of the last release beside this one, on a database that this one has migrated.
+//! Programs of before beside this one, on a database that this one has migrated.
 //!
-//! Its own binary is not at hand, but what it does to the schema is: the columns that it knows, and statements that it wrote,
-//! are data here, recorded by `USERSD_TEST_RECORD=1 cargo test --test it released`, at a release and at no other time.
+//! Their binaries are not at hand, but what they do to the schema is: the columns that one knows, and statements that it wrote,
+//! are data here, by the number of its newest migration. `USERSD_TEST_RECORD=16 cargo test --test it released` records them, with
+//! a program whose newest migration is that, when it is released or others are to follow it; what is recorded stays.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sea_orm::{ConnectionTrait as _, Statement};
-use usersd::pb::CreateRequest;
+use usersd::pb::{CodePurpose, CreateRequest};
 
+use crate::codes::{asking, code, digits};
 use crate::steps::{delete, read};
 use crate::support::{Backend, Service, ada, create, login};
 
-crate::on_every_backend!(the_last_release_works_on_a_migrated_database,);
+crate::on_every_backend!(
+    a_program_of_schema_9_works_on_a_migrated_database,
+    a_program_of_schema_16_works_on_a_migrated_database,
+);
 
 /// A column, and whether an INSERT that does not name it fails.
 const SQLITE: &str = "SELECT t.name AS of, c.name AS name, c.\"notnull\" AND c.dflt_value IS NULL AND c.pk = 0 AS needed
@@ -22,21 +27,21 @@ const POSTGRES: &str = "SELECT CAST(table_name AS TEXT) AS of, CAST(column_name 
     CAST(is_nullable = 'NO' AND column_default IS NULL AND is_identity = 'NO' AND is_generated = 'NEVER' AS INT) AS needed
     FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, ordinal_position";
 
-/// What a release knows of its database.
+/// What a program knows of its database.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
-struct Release {
+struct Program {
     /// By table.
     columns: BTreeMap<String, Vec<String>>,
     /// Statements in their order that create a user, log it in, delete it and create another one, with their values.
     writes: Vec<String>,
 }
 
-fn file(backend: Backend) -> PathBuf {
-    let name = match backend {
-        Backend::Sqlite => "sqlite.json",
-        Backend::Postgres => "postgres.json",
+fn file(schema: &str, backend: Backend) -> PathBuf {
+    let kind = match backend {
+        Backend::Sqlite => "sqlite",
+        Backend::Postgres => "postgres",
     };
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/released").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/released/{schema}-{kind}.json"))
 }
 
 /// The columns of each table, with whether an INSERT needs them. Not those of libraries.
@@ -60,29 +65,35 @@ async fn columns(service: &Service) -> BTreeMap<String, Vec<(String, bool)>> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tests' own variable, not a setting")]
-fn is_recording() -> bool {
-    std::env::var("USERSD_TEST_RECORD").is_ok()
+fn is_recording(schema: &str) -> bool {
+    std::env::var("USERSD_TEST_RECORD").is_ok_and(|recorded| recorded == schema)
 }
 
-async fn record(service: &Service) {
+async fn record(service: &Service, schema: &str) {
+    let newest = "SELECT count(*) FROM seaql_migrations";
+    assert_eq!(service.number(newest).await.to_string(), schema, "the program has another schema");
     *service.replica.statements.lock().unwrap() = Some(Vec::new());
     let user = |id: &str| CreateRequest { id: id.into(), ..ada() };
     create(service, user("first")).await;
     login(service, "ada").await;
     delete(service, "first").await;
-    create(service, user("second")).await;
+    create(service, CreateRequest { idempotency_key: "once".into(), ..user("second") }).await;
     login(service, "ada").await;
+    for request in [asking(CodePurpose::PasswordReset), digits(CodePurpose::Login)] {
+        code(service, request).await;
+    }
     let noted = service.replica.statements.lock().unwrap().take().unwrap();
     let writes = noted.iter().filter(|noted| !noted.sql.trim_start().starts_with("SELECT"));
     let names = |columns: Vec<(String, bool)>| columns.into_iter().map(|(name, _)| name).collect();
-    let release = Release {
+    let program = Program {
         columns: columns(service).await.into_iter().map(|(table, columns)| (table, names(columns))).collect(),
         writes: writes
             .filter(|noted| has_plain_values(service.backend, noted))
             .map(ToString::to_string)
             .collect(),
     };
-    std::fs::write(file(service.backend), serde_json::to_string_pretty(&release).unwrap() + "\n").unwrap();
+    let text = serde_json::to_string_pretty(&program).unwrap() + "\n";
+    std::fs::write(file(schema, service.backend), text).unwrap();
 }
 
 /// Returns true unless the values of a statement have numbers, by which the library does not fill them in for SQLite.
@@ -93,15 +104,15 @@ fn has_plain_values(backend: Backend, noted: &Statement) -> bool {
 
 /// It goes on while replicas are replaced one by one: all its columns are there, it need not know of any other to write a
 /// row, and what it writes is what this program reads.
-async fn the_last_release_works_on_a_migrated_database(service: &Service) {
-    if is_recording() {
-        record(service).await;
+async fn works_on_a_migrated_database(service: &Service, schema: &str) {
+    if is_recording(schema) {
+        record(service, schema).await;
         return;
     }
-    let release: Release =
-        serde_json::from_str(&std::fs::read_to_string(file(service.backend)).unwrap()).unwrap();
+    let program = std::fs::read_to_string(file(schema, service.backend)).unwrap();
+    let program: Program = serde_json::from_str(&program).unwrap();
     let now = columns(service).await;
-    for (table, columns) in &release.columns {
+    for (table, columns) in &program.columns {
         let Some(now) = now.get(table) else { panic!("the table {table} is gone") };
         for column in columns {
             assert!(now.iter().any(|(name, _)| name == column), "{table}.{column} is gone");
@@ -110,11 +121,25 @@ async fn the_last_release_works_on_a_migrated_database(service: &Service) {
             assert!(!needed || columns.contains(name), "the old program cannot write {table}.{name}");
         }
     }
-    for write in &release.writes {
+    for write in &program.writes {
         service.execute(write).await;
     }
     assert_eq!(read(service, "second").await.username, "ada");
     login(service, "ada").await;
     assert_eq!(service.number("SELECT count(*) FROM users").await, 2);
     assert_eq!(service.number("SELECT CAST(sum(live) AS BIGINT) FROM user_totals").await, 1);
+}
+
+async fn a_program_of_schema_9_works_on_a_migrated_database(service: &Service) {
+    works_on_a_migrated_database(service, "9").await;
+}
+
+async fn a_program_of_schema_16_works_on_a_migrated_database(service: &Service) {
+    works_on_a_migrated_database(service, "16").await;
+    for sql in
+        ["SELECT count(*) FROM idempotency_keys", "SELECT count(*) FROM codes WHERE user_id = 'second'"]
+    {
+        // SQLite's are not recorded where the library does not fill in the values.
+        assert!(service.backend == Backend::Sqlite || service.number(sql).await > 0, "{sql}");
+    }
 }

@@ -37,10 +37,19 @@ pub async fn choose_path(
             return Ok(AccessPath::Among(row.try_get_by_index(1)?));
         }
     }
-    Ok(candidate_queries
+    Ok(best_for_many(candidate_queries))
+}
+
+/// The access path where those that an index finds are not counted first.
+pub(super) fn uncounted_path(backend: DbBackend, namespace: &Namespace, listing: &Listing) -> AccessPath {
+    best_for_many(candidate_queries(backend, namespace, listing))
+}
+
+fn best_for_many(candidate_queries: Vec<SelectStatement>) -> AccessPath {
+    candidate_queries
         .into_iter()
         .next_back()
-        .map_or(AccessPath::Order, |found| AccessPath::Found(Box::new(found))))
+        .map_or(AccessPath::Order, |found| AccessPath::Found(Box::new(found)))
 }
 
 /// Counts the users that are found, and names them as a JSON list; of one more than [`sort_threshold`]. In
