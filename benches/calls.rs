@@ -19,7 +19,7 @@ pub(crate) use baseline::{Kind, serve as serve_baseline};
 
 use crate::Result;
 use crate::databases::{Databases, Place};
-use crate::figures::{Bar, Figure, median};
+use crate::figures::{Figure, Target, median};
 use crate::options::Options;
 use crate::server::Server;
 use crate::wire::Client;
@@ -78,7 +78,7 @@ async fn measure_starts(
     }
     let start = "start to the first answered call, existing database";
     Ok(vec![
-        Figure::alone(start, "ms", median(&millis), Bar::AtMost(100.0)),
-        Figure::alone("idle: resident memory", "MiB", median(&mebibytes), Bar::AtMost(30.0)),
+        Figure::alone(start, "ms", median(&millis), Target::AtMost(100.0)),
+        Figure::alone("idle: resident memory", "MiB", median(&mebibytes), Target::AtMost(30.0)),
     ])
 }

@@ -12,7 +12,7 @@ use usersd::http::json::{self, Style};
 use usersd::pb;
 
 use crate::Result;
-use crate::figures::{Bar, Figure};
+use crate::figures::{Figure, Target};
 
 const ROUNDS: usize = 41;
 const CALLS: u32 = 5_000;
@@ -52,12 +52,13 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
         &mut || Ok(pb::User::decode(black_box(&*wire))?.labels.len()),
     ];
     let [write_theirs, read_theirs, write, read, encode, decode] = rounds(&mut calls)?;
-    let figure = |name, ours: &[f64], theirs: &[f64], bar| Figure::beside(name, "ns", ours, theirs, bar);
+    let figure =
+        |name, ours: &[f64], theirs: &[f64], target| Figure::beside(name, "ns", ours, theirs, target);
     Ok(vec![
-        figure("protobuf to JSON, beside prost-reflect", &write, &write_theirs, Bar::AtMost(0.5)),
-        figure("JSON to protobuf, beside prost-reflect", &read, &read_theirs, Bar::AtMost(0.5)),
-        figure("protobuf to JSON, beside prost's encoding", &write, &encode, Bar::None),
-        figure("JSON to protobuf, beside prost's decoding", &read, &decode, Bar::None),
+        figure("protobuf to JSON, beside prost-reflect", &write, &write_theirs, Target::AtMost(0.5)),
+        figure("JSON to protobuf, beside prost-reflect", &read, &read_theirs, Target::AtMost(0.5)),
+        figure("protobuf to JSON, beside prost's encoding", &write, &encode, Target::None),
+        figure("JSON to protobuf, beside prost's decoding", &read, &decode, Target::None),
     ])
 }
 

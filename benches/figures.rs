@@ -1,4 +1,4 @@
-//! Figures, the bars they are held to, and where they are shown: a table, a file of JSON and a chart.
+//! Figures, the targets they are held to, and where they are shown: a table, a file of JSON and a chart.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::Result;
 
 /// What a figure is held to.
 #[derive(Clone, Copy)]
-pub(crate) enum Bar {
+pub(crate) enum Target {
     AtMost(f64),
     AtLeast(f64),
     /// It is only shown.
@@ -26,13 +26,13 @@ pub(crate) struct Figure {
     /// down between rounds does not count.
     reference: Option<(f64, f64)>,
     /// On the ratio if there is one, else on `ours`.
-    bar: Bar,
+    target: Target,
 }
 
 impl Figure {
     /// A figure by itself.
-    pub(crate) fn alone(name: impl Into<String>, unit: &'static str, ours: f64, bar: Bar) -> Self {
-        Self { name: name.into(), unit, ours, reference: None, bar }
+    pub(crate) fn alone(name: impl Into<String>, unit: &'static str, ours: f64, target: Target) -> Self {
+        Self { name: name.into(), unit, ours, reference: None, target }
     }
 
     /// The medians of rounds, and of their ratios to the reference of the same round.
@@ -41,60 +41,60 @@ impl Figure {
         unit: &'static str,
         ours: &[f64],
         reference: &[f64],
-        bar: Bar,
+        target: Target,
     ) -> Self {
         let ratios: Vec<f64> = ours.iter().zip(reference).map(|(ours, reference)| ours / reference).collect();
         let reference = Some((median(reference), median(&ratios)));
-        Self { name: name.into(), unit, ours: median(ours), reference, bar }
+        Self { name: name.into(), unit, ours: median(ours), reference, target }
     }
 
     fn judged(&self) -> f64 {
         self.reference.map_or(self.ours, |(_, ratio)| ratio)
     }
 
-    /// Returns false if it has a bar and misses it.
+    /// Returns false if it has a target and misses it.
     pub(crate) fn is_met(&self) -> bool {
-        match self.bar {
-            Bar::AtMost(limit) => self.judged() <= limit,
-            Bar::AtLeast(limit) => self.judged() >= limit,
-            Bar::None => true,
+        match self.target {
+            Target::AtMost(limit) => self.judged() <= limit,
+            Target::AtLeast(limit) => self.judged() >= limit,
+            Target::None => true,
         }
     }
 
-    /// The part of its bar that it takes: at most 1 if it is met.
+    /// The part of its target that it takes: at most 1 if it is met.
     fn share(&self) -> Option<f64> {
-        match self.bar {
-            Bar::AtMost(limit) => Some(self.judged() / limit),
-            Bar::AtLeast(limit) => Some(limit / self.judged()),
-            Bar::None => None,
+        match self.target {
+            Target::AtMost(limit) => Some(self.judged() / limit),
+            Target::AtLeast(limit) => Some(limit / self.judged()),
+            Target::None => None,
         }
     }
 
     fn verdict(&self) -> &'static str {
-        match (self.bar, self.is_met()) {
-            (Bar::None, _) => "",
+        match (self.target, self.is_met()) {
+            (Target::None, _) => "",
             (_, true) => "met",
             (_, false) => "missed",
         }
     }
 
-    fn bar_text(&self) -> String {
-        match self.bar {
-            Bar::AtMost(limit) => {
+    fn target_text(&self) -> String {
+        match self.target {
+            Target::AtMost(limit) => {
                 format!("<= {limit:.4}").trim_end_matches('0').trim_end_matches('.').to_owned()
             }
-            Bar::AtLeast(limit) => {
+            Target::AtLeast(limit) => {
                 format!(">= {limit:.4}").trim_end_matches('0').trim_end_matches('.').to_owned()
             }
-            Bar::None => String::new(),
+            Target::None => String::new(),
         }
     }
 
     fn json(&self) -> Value {
-        let (at_most, at_least) = match self.bar {
-            Bar::AtMost(limit) => (Some(limit), None),
-            Bar::AtLeast(limit) => (None, Some(limit)),
-            Bar::None => (None, None),
+        let (at_most, at_least) = match self.target {
+            Target::AtMost(limit) => (Some(limit), None),
+            Target::AtLeast(limit) => (None, Some(limit)),
+            Target::None => (None, None),
         };
         json!({
             "figure": self.name,
@@ -112,14 +112,18 @@ impl Figure {
 /// Writes the table to standard output.
 pub(crate) fn print(figures: &[Figure]) {
     let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
-    println!("\n{:width$}{:>20}{:>12}{:>9}{:>10}", "figure", "ours", "reference", "ratio", "bar");
+    println!("\n{:width$}{:>20}{:>12}{:>9}{:>10}", "figure", "ours", "reference", "ratio", "target");
     for figure in figures {
         let (reference, ratio) = figure
             .reference
             .map_or_else(Default::default, |(reference, ratio)| (short(reference), format!("{ratio:.3}")));
         let ours = format!("{} {}", short(figure.ours), figure.unit);
-        let bar = figure.bar_text();
-        println!("{:width$}{ours:>20}{reference:>12}{ratio:>9}{bar:>10}  {}", figure.name, figure.verdict());
+        let target = figure.target_text();
+        println!(
+            "{:width$}{ours:>20}{reference:>12}{ratio:>9}{target:>10}  {}",
+            figure.name,
+            figure.verdict()
+        );
     }
 }
 
@@ -133,12 +137,12 @@ fn short(figure: f64) -> String {
     format!("{figure:.decimals$}")
 }
 
-/// Writes all figures as JSON, and those with a bar as a chart; returns the two files.
+/// Writes all figures as JSON, and those with a target as a chart; returns the two files.
 pub(crate) fn store(figures: &[Figure]) -> Result<(PathBuf, PathBuf)> {
     // target/release/deps/usersd-0123456789abcdef
     let program = std::env::current_exe()?;
-    let target = program.ancestors().nth(3).ok_or("this program lies in no target directory")?;
-    let dir = target.join("bench");
+    let folder = program.ancestors().nth(3).ok_or("this program is not in a target folder of cargo")?;
+    let dir = folder.join("bench");
     fs::create_dir_all(&dir)?;
     let (json, chart) = (dir.join("figures.json"), dir.join("figures.svg"));
     let values: Vec<Value> = figures.iter().map(Figure::json).collect();
@@ -147,7 +151,7 @@ pub(crate) fn store(figures: &[Figure]) -> Result<(PathBuf, PathBuf)> {
     Ok((json, chart))
 }
 
-/// A line a figure, as long as the part of its bar that it takes.
+/// A line a figure, as long as the part of its target that it takes.
 fn svg(figures: &[Figure]) -> Result<String> {
     const ROW: usize = 18;
     const TEXT: f64 = 520.0;
@@ -155,11 +159,11 @@ fn svg(figures: &[Figure]) -> Result<String> {
     const LONGEST: f64 = 2.0;
     let rows: Vec<_> = figures.iter().filter_map(|figure| Some((figure, figure.share()?))).collect();
     let height = (rows.len() + 2) * ROW;
-    let bar_at = TEXT + FULL;
+    let target_at = TEXT + FULL;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1120\" height=\"{height}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{bar_at}\" y=\"13\" \
-         text-anchor=\"middle\">the bar</text>\n"
+         font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{target_at}\" y=\"13\" \
+         text-anchor=\"middle\">the target</text>\n"
     );
     for (row, (figure, share)) in rows.into_iter().enumerate() {
         let top = (row + 1) * ROW;
@@ -176,13 +180,13 @@ fn svg(figures: &[Figure]) -> Result<String> {
             TEXT + length + 6.0,
             top + 13,
             short(figure.judged()),
-            escaped(&figure.bar_text()),
+            escaped(&figure.target_text()),
         )?;
     }
     let bottom = height - ROW / 2;
     writeln!(
         svg,
-        "<line x1=\"{bar_at}\" y1=\"{ROW}\" x2=\"{bar_at}\" y2=\"{bottom}\" stroke=\"black\"/>\n</svg>"
+        "<line x1=\"{target_at}\" y1=\"{ROW}\" x2=\"{target_at}\" y2=\"{bottom}\" stroke=\"black\"/>\n</svg>"
     )?;
     Ok(svg)
 }

@@ -2,7 +2,7 @@
 //! a `--` (`cargo bench -- --help` lists them).
 //!
 //! Calls a second and latencies move with whatever else the machine does; the CPU time of the server per call hardly
-//! does, and its ratio to a reference of the same round least of all. Most bars are set on that.
+//! does, and its ratio to a reference of the same round least of all. Most targets are set on that.
 
 #![expect(clippy::print_stdout, reason = "the table is what a person runs this for")]
 
@@ -42,7 +42,7 @@ async fn begin() -> Result<bool> {
     }
 }
 
-/// Measures the parts that were asked for, and shows and stores their figures. Returns false if one misses its bar and
+/// Measures the parts that were asked for, and shows and stores their figures. Returns false if one misses its target and
 /// that was to count.
 async fn run(options: &Options) -> Result<bool> {
     let databases = Databases::new(options)?;

@@ -26,7 +26,7 @@ Without a part: all of them, in about an hour, of which a quarter goes into writ
   --before PATH  `calls` and `passwords` compare with this older build instead, in turns
   --gateway PATH `calls` compares with this grpc-gateway instead, which tests/run clients builds in target/clients/gateway
   --details      also prints the latencies of `lists`, and the bytes that a user takes
-  --strict       exit 1 if a bar is missed
+  --strict       exit 1 if a target is missed
 
 A million users take 3 GB in the folder for temporary files (TMPDIR).
 
@@ -81,7 +81,7 @@ pub(crate) struct Options {
     pub(crate) gateway: Option<PathBuf>,
     /// Whether to print more than the figures.
     pub(crate) details: bool,
-    /// Whether a missed bar is a failure.
+    /// Whether a missed target is a failure.
     pub(crate) strict: bool,
     /// URL of a database on the PostgreSQL server to measure on.
     pub(crate) postgres: Option<String>,

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::figures::{Bar, Figure, median};
+use crate::figures::{Figure, Target, median};
 use crate::options::Options;
 use crate::server::{Server, without_metrics};
 use load::{Clients, Login};
@@ -107,7 +107,7 @@ async fn alone(clients: &Clients) -> Result<Figure> {
         "ms",
         &ours,
         &theirs,
-        Bar::AtMost(1.05),
+        Target::AtMost(1.05),
     ))
 }
 
@@ -120,7 +120,7 @@ async fn saturated(clients: &Clients) -> Result<Figure> {
     let theirs = f64::midpoint(theirs, crate_rate(cpus, SPAN / 2));
     let ours = float(seen.done.len()) / SPAN.as_secs_f64();
     let name = "log-ins of 64 clients, beside what the crate verifies";
-    Ok(Figure::beside(name, "/s", &[ours], &[theirs], Bar::AtLeast(3.0)))
+    Ok(Figure::beside(name, "/s", &[ours], &[theirs], Target::AtLeast(3.0)))
 }
 
 /// Reads with and without 64 clients that log in, in short turns: a machine's speed moves by more than what is asked for.
@@ -146,19 +146,19 @@ async fn beside_reads(clients: &Clients) -> Result<Vec<Figure>> {
             slowest[turn].push(seen.p99() * 1e3);
         }
     }
-    let figure = |what: &str, unit, [idle, beside]: &[Vec<f64>; 2], bar| {
+    let figure = |what: &str, unit, [idle, beside]: &[Vec<f64>; 2], target| {
         Figure::beside(
             format!("ReadSession beside 64 clients that log in, beside none, {what}"),
             unit,
             beside,
             idle,
-            bar,
+            target,
         )
     };
     Ok(vec![
-        figure("calls", "/s", &rates, Bar::AtLeast(0.85)),
-        figure("p99", "ms", &slowest, Bar::AtMost(2.0)),
-        Figure::alone("log-ins while those reads run", "/s", median(&logins), Bar::None),
+        figure("calls", "/s", &rates, Target::AtLeast(0.85)),
+        figure("p99", "ms", &slowest, Target::AtMost(2.0)),
+        Figure::alone("log-ins while those reads run", "/s", median(&logins), Target::None),
     ])
 }
 
@@ -186,12 +186,12 @@ async fn overloaded(clients: &Clients, server: &Server) -> Result<Vec<Figure>> {
     crowd.some_refused()?;
     let grown = resident[ROUNDS - 1] - resident[0];
     let refusal = |name: &str, millis| {
-        Figure::alone(format!("p99 of a refusal {name}"), "ms", millis, Bar::AtMost(5.0))
+        Figure::alone(format!("p99 of a refusal {name}"), "ms", millis, Target::AtMost(5.0))
     };
     Ok(vec![
         refusal("at ten times the log-ins that fit", median(&waits)),
         refusal("in a crowd of 1,000", crowd.p99_refused() * 1e3),
-        Figure::alone("growth from the first such load to the last", "MiB", grown, Bar::AtMost(4.0)),
+        Figure::alone("growth from the first such load to the last", "MiB", grown, Target::AtMost(4.0)),
     ])
 }
 

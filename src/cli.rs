@@ -32,7 +32,7 @@ use crate::server::{Server, Tls};
 use crate::store::{ConnectError, Store};
 use crate::telemetry;
 
-use signals::{Hangup, Hurry, Source, StopSignals};
+use signals::{DrainDelaySkip, Hangup, Source, StopSignals};
 
 /// `EX_USAGE` of sysexits.h: the command or the settings are wrong, and trying again cannot help.
 const EX_USAGE: u8 = 64;
@@ -116,16 +116,16 @@ enum Action {
     CheckConfig,
 }
 
-/// Why a command failed, for the operator.
+/// The error of a command, for the operator.
 #[derive(Debug)]
-enum Failure {
+enum CommandError {
     /// Wrong use or configuration.
     Usage(String),
     /// The rest.
     Failed(String),
 }
 
-impl<E: std::error::Error + 'static> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for CommandError {
     fn from(error: E) -> Self {
         Self::Failed(with_causes(&error))
     }
@@ -143,24 +143,24 @@ pub fn run() -> ExitCode {
     };
     match execute(&command) {
         Ok(code) => code,
-        Err(Failure::Usage(text)) => {
+        Err(CommandError::Usage(text)) => {
             eprintln!("usersd: {}", text.replace('\n', "\nusersd: "));
             ExitCode::from(EX_USAGE)
         }
-        Err(Failure::Failed(text)) => {
+        Err(CommandError::Failed(text)) => {
             eprintln!("usersd: {text}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn execute(command: &Command) -> Result<ExitCode, Failure> {
+fn execute(command: &Command) -> Result<ExitCode, CommandError> {
     if let Some(Action::Health { address }) = command.action {
         return health::execute(address);
     }
     let overrides = Overrides { listen: command.listen.clone(), database: command.database.clone() };
     let (config, warnings) = Config::load(command.config.as_deref(), &overrides)
-        .map_err(|problems| Failure::Usage(problems.to_string()))?;
+        .map_err(|problems| CommandError::Usage(problems.to_string()))?;
     if let Some(Action::CheckConfig) = command.action {
         for warning in warnings {
             eprintln!("usersd: {warning}");
@@ -174,7 +174,7 @@ fn execute(command: &Command) -> Result<ExitCode, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        start::survive_full_files()?;
+        start::turn_sigxfsz_into_error()?;
         match &command.action {
             Some(Action::Migrate { step }) => schema::execute(&config, step).await,
             Some(Action::Backup { file }) => Box::pin(backup::execute(&config, file)).await,
@@ -197,10 +197,10 @@ fn print(text: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.trim_end())
 }
 
-async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
+async fn serve(config: &Config, source: Source) -> Result<ExitCode, CommandError> {
     // Before anything is opened, which may take long: from here on a signal ends the process in order.
     let (signals, hangup) = (StopSignals::catch()?, Hangup::catch()?);
-    let (stop, hurry) = (CancellationToken::new(), Hurry::default());
+    let (stop, skip_drain_delay) = (CancellationToken::new(), DrainDelaySkip::default());
     let settings = source.path.as_ref().map(|path| path.display().to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -209,7 +209,7 @@ async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
         database = config.shown_database(),
         "starting"
     );
-    let watched = tokio::spawn(signals.watch(stop.clone(), hurry.clone()));
+    let watched = tokio::spawn(signals.watch(stop.clone(), skip_drain_delay.clone()));
     let (server, listener, store) = tokio::select! {
         started = start(config) => started?,
         () = stop.cancelled() => {
@@ -217,7 +217,7 @@ async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let _ = hurry.set(server.hurry().clone());
+    let _ = skip_drain_delay.set(server.skip_drain_delay().clone());
     let reloading = tokio::spawn(hangup.watch(source, config.clone(), server.clone()));
     let drained = server.serve(listener, stop).await;
     watched.abort();
@@ -237,11 +237,11 @@ async fn serve(config: &Config, source: Source) -> Result<ExitCode, Failure> {
 }
 
 /// Everything that serving needs, with the port open.
-async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure> {
+async fn start(config: &Config) -> Result<(Server, TcpListener, Store), CommandError> {
     // First: a machine that cannot hash must not touch the database.
     let hasher = hasher(config)?;
     let (devices, blocklist) = (devices(config)?, blocklist(config)?);
-    let tls = Tls::open(config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let tls = Tls::open(config).map_err(|error| CommandError::Usage(error.to_string()))?;
     let store = open(config, config.pool.wait).await?;
     let keys = Box::pin(KeyRing::load(store.clone(), Clock::System)).await?;
     let ops = Operations::new(store.clone(), hasher, Clock::System, Rules::from(config), devices).await?;
@@ -251,14 +251,14 @@ async fn start(config: &Config) -> Result<(Server, TcpListener, Store), Failure>
     raise_nofile_limit(config);
     let listener = TcpListener::bind(config.listen)
         .await
-        .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
+        .map_err(|error| CommandError::Failed(format!("cannot listen on {}: {error}", config.listen)))?;
     start::monitor(config, &server).await?;
     announce(config, &server, &listener, &store)?;
     Ok((server, listener, store))
 }
 
 /// The database of the settings, as this program needs it, after waiting for it if it does not answer.
-async fn open(config: &Config, wait: Duration) -> Result<Store, Failure> {
+async fn open(config: &Config, wait: Duration) -> Result<Store, CommandError> {
     let store = start::connect(config, wait).await?;
     store.check_file().await?;
     store.check_writable().await?;
@@ -270,29 +270,29 @@ async fn open(config: &Config, wait: Duration) -> Result<Store, Failure> {
 }
 
 /// The database as it is, if this program can use it.
-async fn open_without_migrating(config: &Config) -> Result<Store, Failure> {
+async fn open_without_migrating(config: &Config) -> Result<Store, CommandError> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
     schema::check(&store).await?;
     Ok(store)
 }
 
 /// The database at `url`, which has to be there.
-async fn open_existing(url: &str) -> Result<Store, Failure> {
+async fn open_existing(url: &str) -> Result<Store, CommandError> {
     match Store::connect(&url.replace("mode=rwc", "mode=rw"), 1).await {
         Err(ConnectError::Missing(path) | ConnectError::Empty(path)) => {
-            Err(Failure::Failed(format!("there is no database in {path}")))
+            Err(CommandError::Failed(format!("there is no database in {path}")))
         }
         opened => Ok(opened?),
     }
 }
 
 /// Without keys, anyone who reaches the port has full access: only a loopback address is safe by itself.
-fn refuse_unauthenticated_listener(config: &Config, keys: &KeyRing) -> Result<(), Failure> {
+fn refuse_unauthenticated_listener(config: &Config, keys: &KeyRing) -> Result<(), CommandError> {
     let known = config.auth == Auth::Off || !config.tls.callers.is_empty() || !keys.is_empty_ever();
     if known || config.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }
-    Err(Failure::Usage(format!(
+    Err(CommandError::Usage(format!(
         "{} can be reached from other machines and no API key was ever created, so anyone there would have full \
          access.\nCreate a key first, with the same settings, and start again:\n  usersd key create --namespace default \
          --scopes users.read,users.write,sessions.read,sessions.write --name NAME\nOr listen on a loopback address such \
@@ -322,19 +322,19 @@ fn raise_nofile_limit(config: &Config) {
 
 /// A country database that is named but cannot be used is a fault of the settings, found before the
 /// service is up and not by the first call that needs it.
-fn devices(config: &Config) -> Result<Devices, Failure> {
-    Devices::open(config.geoip.database.as_deref()).map_err(|error| Failure::Usage(with_causes(&error)))
+fn devices(config: &Config) -> Result<Devices, CommandError> {
+    Devices::open(config.geoip.database.as_deref()).map_err(|error| CommandError::Usage(with_causes(&error)))
 }
 
 /// The same of the list of passwords that are refused.
-fn blocklist(config: &Config) -> Result<Option<Blocklist>, Failure> {
+fn blocklist(config: &Config) -> Result<Option<Blocklist>, CommandError> {
     let list = config.passwords.blocklist.as_deref().map(Blocklist::open).transpose();
-    list.map_err(|error| Failure::Usage(with_causes(&error)))
+    list.map_err(|error| CommandError::Usage(with_causes(&error)))
 }
 
-fn hasher(config: &Config) -> Result<Hasher, Failure> {
+fn hasher(config: &Config) -> Result<Hasher, CommandError> {
     let peppers = Peppers::open(config.passwords.pepper.as_deref())
-        .map_err(|error| Failure::Usage(with_causes(&error)))?;
+        .map_err(|error| CommandError::Usage(with_causes(&error)))?;
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let hasher = Hasher::new(HasherConfig {
         cost: config.passwords.cost,

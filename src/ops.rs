@@ -7,6 +7,7 @@ mod edits;
 pub mod factors;
 mod housekeeping;
 pub mod keys;
+mod last_reads;
 pub mod list;
 pub mod login;
 mod logs;
@@ -16,7 +17,6 @@ pub mod quotas;
 mod redeem;
 mod repeats;
 pub mod second_factor;
-mod seen;
 pub mod sessions;
 mod sweeps;
 mod timekeeping;
@@ -48,8 +48,8 @@ use crate::throttle::Throttle;
 
 use assertions::KeysInMemory;
 use deletion::DeletionsSeen;
+use last_reads::LastReadQueue;
 use repeats::RepeatableCalls;
-use seen::SeenQueue;
 use sweeps::Sweeps;
 use timekeeping::Timekeeper;
 
@@ -122,7 +122,7 @@ pub struct Operations {
     throttle: Throttle,
     timekeeper: Timekeeper,
     cache: Cache,
-    seen: SeenQueue,
+    seen: LastReadQueue,
     sweeps: Sweeps,
     deletions_seen: DeletionsSeen,
     repeatable: RepeatableCalls,
@@ -144,7 +144,7 @@ impl Operations {
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
         let timekeeper = Timekeeper::new(last);
         let cache = Cache::new(rules.cache.memory, rules.cache.max_age, Arc::clone(store.coherence()));
-        let seen = SeenQueue::new(store.clone(), rules.session_idle);
+        let seen = LastReadQueue::new(store.clone(), rules.session_idle);
         Ok(Self {
             store,
             hasher,

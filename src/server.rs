@@ -74,7 +74,7 @@ pub struct Server {
     protocol: Protocol,
     connections: Connections,
     drain_delay: Duration,
-    hurry: CancellationToken,
+    skip_drain_delay: CancellationToken,
     grace: Duration,
 }
 
@@ -118,7 +118,7 @@ impl Server {
             protocol: Protocol::new(config),
             connections,
             drain_delay: config.drain.delay,
-            hurry: CancellationToken::new(),
+            skip_drain_delay: CancellationToken::new(),
             grace: config.grace,
         })
     }
@@ -144,8 +144,8 @@ impl Server {
     }
 
     /// Ends the wait before the listener closes when it is cancelled. Cancelled once that wait is over.
-    pub fn hurry(&self) -> &CancellationToken {
-        &self.hurry
+    pub fn skip_drain_delay(&self) -> &CancellationToken {
+        &self.skip_drain_delay
     }
 
     /// Reads certificates, peppers and the country database again. What cannot be used is left as it was, with a
@@ -180,10 +180,10 @@ impl Server {
         self.accept_until(&listener, &open, &drain, stop.cancelled()).await;
         background.stop_showing_readiness();
         self.health.drain().await;
-        let hurry = self.hurry.clone();
-        let delay = tokio::time::timeout(self.drain_delay, hurry.cancelled());
+        let skip_drain_delay = self.skip_drain_delay.clone();
+        let delay = tokio::time::timeout(self.drain_delay, skip_drain_delay.cancelled());
         self.accept_until(&listener, &open, &drain, delay).await;
-        hurry.cancel();
+        skip_drain_delay.cancel();
         drop(listener);
         let (calls, streams) = (self.calls_in_flight(), self.streams_open());
         if calls + streams > 0 {

@@ -8,7 +8,7 @@ use super::seed::Seeded;
 use super::writes::Writer;
 use crate::Result;
 use crate::databases::sqlite;
-use crate::figures::{Bar, Figure};
+use crate::figures::{Figure, Target};
 use crate::options::Options;
 use crate::postgres::Database;
 use crate::server::Server;
@@ -22,7 +22,7 @@ const AT_A_TIME: usize = 16;
 const USERS: usize = 10_000;
 
 /// How much dearer the newer build may be.
-const LIMIT: Bar = Bar::AtMost(1.05);
+const LIMIT: Target = Target::AtMost(1.05);
 
 /// One build on a database that it made itself: an older one may not know the newer one's.
 pub(super) struct Build {

@@ -10,7 +10,7 @@ use super::compare::{Build, micros_each};
 use super::kinds::Call;
 use super::load::{self, Load};
 use crate::Result;
-use crate::figures::{Bar, Figure};
+use crate::figures::{Figure, Target};
 use crate::options::Options;
 use crate::server::{CpuTimes, Server};
 use crate::wire::Client;
@@ -19,8 +19,8 @@ use crate::wire::Client;
 const ALONE: usize = 10;
 
 /// A quarter of the CPU, and a third of the latency that is added.
-const CPU: Bar = Bar::AtMost(0.25);
-const ADDED: Bar = Bar::AtMost(1.0 / 3.0);
+const CPU: Target = Target::AtMost(0.25);
+const ADDED: Target = Target::AtMost(1.0 / 3.0);
 
 /// One of the two ways to a reply in JSON.
 struct Way {

@@ -7,7 +7,7 @@ use super::kinds;
 use crate::Result;
 use crate::calls::seed::Seeded;
 use crate::databases::Place;
-use crate::figures::{Bar, Figure, median};
+use crate::figures::{Figure, Target, median};
 use crate::options::Options;
 use crate::server::{METRICS, Server};
 use crate::wire::{Client, Wire};
@@ -46,13 +46,13 @@ pub(super) async fn measure(
     let mebibytes = server.mebibytes("VmRSS")?;
     server.stop().await?;
     Ok(vec![
-        Figure::alone("a scrape of /metrics", "ms", median(&millis), Bar::AtMost(5.0)),
-        Figure::alone("idle: share of one CPU", "%", percent, Bar::AtMost(0.5)),
+        Figure::alone("a scrape of /metrics", "ms", median(&millis), Target::AtMost(5.0)),
+        Figure::alone("idle: share of one CPU", "%", percent, Target::AtMost(0.5)),
         Figure::alone(
             "idle: resident memory after the checks of a start",
             "MiB",
             mebibytes,
-            Bar::AtMost(30.0),
+            Target::AtMost(30.0),
         ),
     ])
 }

@@ -9,7 +9,7 @@ use super::load::{self, Load};
 use super::seed::Seeded;
 use crate::Result;
 use crate::databases::Places;
-use crate::figures::{Bar, Figure};
+use crate::figures::{Figure, Target};
 use crate::options::Options;
 use crate::server::Server;
 use crate::wire::{Client, Wire};
@@ -18,14 +18,14 @@ use crate::wire::{Client, Wire};
 const FRAME_HEADER: usize = 5;
 
 /// What a call that is answered from memory may cost, of its baseline, and the calls a second that there must be.
-const CACHED: (Bar, Bar) = (Bar::AtMost(1.35), Bar::AtLeast(0.75));
-const CACHED_JSON: (Bar, Bar) = (Bar::AtMost(2.5), Bar::None);
+const CACHED: (Target, Target) = (Target::AtMost(1.35), Target::AtLeast(0.75));
+const CACHED_JSON: (Target, Target) = (Target::AtMost(2.5), Target::None);
 
 /// What one that asks the database may cost.
-const UNCACHED: (Bar, Bar) = (Bar::AtMost(4.0), Bar::None);
+const UNCACHED: (Target, Target) = (Target::AtMost(4.0), Target::None);
 
 /// What others may.
-const OPEN: (Bar, Bar) = (Bar::None, Bar::None);
+const OPEN: (Target, Target) = (Target::None, Target::None);
 
 /// A call and the server that takes it.
 struct Row<'a> {
@@ -33,7 +33,7 @@ struct Row<'a> {
     call: Call,
     server: &'a Server,
     /// On the CPU time of a call and on the calls a second, of the baseline's.
-    bars: (Bar, Bar),
+    targets: (Target, Target),
     /// Bytes in the body of its answer.
     answer_bytes: usize,
     /// What each round cost.
@@ -84,7 +84,7 @@ pub(crate) async fn measure(
     let mut figures = figures(places.kind, &rows);
     let memory = cached.mebibytes("RssAnon")?;
     let name = format!("{}: anonymous memory after these calls", places.kind);
-    figures.push(Figure::alone(name, "MiB", memory, Bar::AtMost(120.0)));
+    figures.push(Figure::alone(name, "MiB", memory, Target::AtMost(120.0)));
     drop(rows);
     cached.stop().await?;
     uncached.stop().await?;
@@ -110,24 +110,24 @@ fn figures(database: &str, rows: &[Row<'_>]) -> Vec<Figure> {
     let mut figures = Vec::new();
     for row in ours {
         let baseline = if row.call.wire == Wire::Json { bare_axum } else { bare_tonic };
-        let mut add = |what: &str, unit, figure: fn(&Cost) -> f64, bar| {
+        let mut add = |what: &str, unit, figure: fn(&Cost) -> f64, target| {
             let of = |row: &Row<'_>| row.costs.iter().map(figure).collect::<Vec<_>>();
             let name = format!("{database}: {}{what}", row.name);
-            figures.push(Figure::beside(name, unit, &of(row), &of(baseline), bar));
+            figures.push(Figure::beside(name, unit, &of(row), &of(baseline), target));
         };
-        add(", CPU", "µs", |cost| cost.cpu, row.bars.0);
-        add(", calls", "/s", |cost| cost.load.calls_a_second, row.bars.1);
-        add(", p99", "µs", |cost| cost.load.p99, Bar::None);
+        add(", CPU", "µs", |cost| cost.cpu, row.targets.0);
+        add(", calls", "/s", |cost| cost.load.calls_a_second, row.targets.1);
+        add(", p99", "µs", |cost| cost.load.p99, Target::None);
     }
     figures
 }
 
 impl<'a> Row<'a> {
     /// Asks once, to see that the answer is a real one.
-    async fn new(suffix: &str, call: Call, server: &'a Server, bars: (Bar, Bar)) -> Result<Self> {
+    async fn new(suffix: &str, call: Call, server: &'a Server, targets: (Target, Target)) -> Result<Self> {
         let answer_bytes = call.answer(&Client::new(), server.address).await?.len();
         let name = format!("{}{suffix}", call.name);
-        Ok(Self { name, call, server, bars, answer_bytes, costs: Vec::new() })
+        Ok(Self { name, call, server, targets, answer_bytes, costs: Vec::new() })
     }
 
     async fn load(&self, calls: usize, round: usize, dir: &Path) -> Result<Cost> {

@@ -13,7 +13,7 @@ use super::seed::{self, Seeded};
 use super::writes::{Write, Writer, p99};
 use crate::Result;
 use crate::databases::{Place, Places};
-use crate::figures::{Bar, Figure};
+use crate::figures::{Figure, Target};
 use crate::options::Options;
 use crate::server::Server;
 
@@ -72,7 +72,7 @@ pub(super) async fn measure(
         server.stop().await?;
     }
     let name = format!("{}: p99 of Update beside housekeeping and without it", places.kind);
-    Ok(vec![Figure::beside(name, "ms", &beside, &alone, Bar::AtMost(2.0))])
+    Ok(vec![Figure::beside(name, "ms", &beside, &alone, Target::AtMost(2.0))])
 }
 
 fn p99_of(mut millis: Vec<f64>) -> f64 {

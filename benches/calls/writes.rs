@@ -20,7 +20,7 @@ use usersd::pb::{
 use super::seed::Seeded;
 use crate::Result;
 use crate::databases::Places;
-use crate::figures::{Bar, Figure};
+use crate::figures::{Figure, Target};
 use crate::options::Options;
 use crate::server::{CpuTimes, Server};
 
@@ -130,7 +130,7 @@ fn figures(database: &str, name: &str, [one, crowd]: &[Vec<Cost>; 2]) -> [Figure
     let figure = |what: &str, unit, figure: fn(&Cost) -> f64| {
         let of = |costs: &[Cost]| costs.iter().map(figure).collect::<Vec<_>>();
         let name = format!("{database}: {name}, {CROWD} callers beside one, {what}");
-        Figure::beside(name, unit, &of(crowd), &of(one), Bar::None)
+        Figure::beside(name, unit, &of(crowd), &of(one), Target::None)
     };
     [
         figure("calls", "/s", |cost| cost.calls_a_second),

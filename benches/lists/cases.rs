@@ -32,7 +32,7 @@ pub(crate) const DEEP_SHORT: &str = "page 5,000 of 2 by token";
 
 /// What a kind of call is held to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bar {
+pub(crate) enum Target {
     /// It must not cost more with more users.
     Steady,
     /// Nor that, and the slowest must be quick.
@@ -53,7 +53,7 @@ pub(crate) enum Bar {
 pub(crate) struct Case {
     /// As the table shows it.
     pub(crate) name: &'static str,
-    pub(crate) bar: Bar,
+    pub(crate) target: Target,
     /// Whether the small tenant makes it.
     pub(crate) tenant: bool,
     /// Whether it takes so long that few calls must do.
@@ -82,14 +82,14 @@ pub(crate) struct Known {
 impl Case {
     /// All of them.
     pub(crate) fn all() -> Vec<Self> {
-        let kind = |bar, name, make| Self { name, bar, tenant: false, long: false, make };
-        let steady = |name, make| kind(Bar::Steady, name, make);
-        let quick = |name, make| kind(Bar::Quick, name, make);
-        let open = |name, make| kind(Bar::Open, name, make);
-        let typed = |name, make| kind(Bar::Typed, name, make);
-        let far = |name, make| Self { long: true, ..kind(Bar::Far, name, make) };
-        let long = |name, make| Self { long: true, ..kind(Bar::Open, name, make) };
-        let tenants = |name, make| Self { tenant: true, ..kind(Bar::Open, name, make) };
+        let kind = |target, name, make| Self { name, target, tenant: false, long: false, make };
+        let steady = |name, make| kind(Target::Steady, name, make);
+        let quick = |name, make| kind(Target::Quick, name, make);
+        let open = |name, make| kind(Target::Open, name, make);
+        let typed = |name, make| kind(Target::Typed, name, make);
+        let far = |name, make| Self { long: true, ..kind(Target::Far, name, make) };
+        let long = |name, make| Self { long: true, ..kind(Target::Open, name, make) };
+        let tenants = |name, make| Self { tenant: true, ..kind(Target::Open, name, make) };
         vec![
             steady(FIRST, |_, _| page(PAGE)),
             open(DEEP, |known, _| token(PAGE, &known.deep)),
@@ -109,14 +109,14 @@ impl Case {
             quick("few hits, status", |known, n| active(&known.across_name(n))),
             quick("no hit", |_, _| find("quizzaciously")),
             steady("label of few", |_, _| labelled(RARE_LABEL)),
-            kind(Bar::Point, "Read by username", |known, n| read(known.username(n))),
+            kind(Target::Point, "Read by username", |known, n| read(known.username(n))),
             typed("prefix, 2 letters", |known, n| find(start(known.username(n), 2))),
             typed("many hits, 3 letters", |known, n| find(inside(known.username(n), 1, 3))),
             open("many hits, '.com'", |_, _| find(".com")),
             open("many hits, label", |_, _| labelled("beta")),
             open("many hits, status", |_, _| active("")),
             far("offset 100,000", |known, _| offset(known)),
-            kind(Bar::Counted, "first page, total", |_, _| total("")),
+            kind(Target::Counted, "first page, total", |_, _| total("")),
             long("few hits, across a name, total", |known, n| total(&known.across_name(n))),
             long("many hits, 3 letters, total", |known, n| total(inside(known.username(n), 1, 3))),
             long("many hits, '.com', total", |_, _| total(".com")),

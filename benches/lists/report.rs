@@ -1,7 +1,7 @@
-//! The tables and the bars.
+//! The tables and the targets.
 
 use super::cases::{self, Case, DEEP, DEEP_SHORT, FIRST, FIRST_SHORT};
-use crate::figures::{Bar, Figure, median};
+use crate::figures::{Figure, Target, median};
 use crate::options::Options;
 
 /// One round of one kind of call.
@@ -112,11 +112,13 @@ pub(crate) fn figures(database: &str, rows: &[Row]) -> Vec<Figure> {
     for row in rows {
         let [base, large] = &row.costs;
         let name = row.case.name;
-        let limit = match row.case.bar {
-            _ if row.case.tenant => Bar::AtMost(GROWTH),
-            cases::Bar::Steady | cases::Bar::Quick => Bar::AtMost(GROWTH),
-            cases::Bar::Counted => Bar::AtMost(COUNTED),
-            cases::Bar::Typed | cases::Bar::Far | cases::Bar::Point | cases::Bar::Open => Bar::None,
+        let limit = match row.case.target {
+            _ if row.case.tenant => Target::AtMost(GROWTH),
+            cases::Target::Steady | cases::Target::Quick => Target::AtMost(GROWTH),
+            cases::Target::Counted => Target::AtMost(COUNTED),
+            cases::Target::Typed | cases::Target::Far | cases::Target::Point | cases::Target::Open => {
+                Target::None
+            }
         };
         let with = if row.case.tenant { "beside many" } else { "growth" };
         if !base.is_empty() && !large.is_empty() {
@@ -124,21 +126,21 @@ pub(crate) fn figures(database: &str, rows: &[Row]) -> Vec<Figure> {
             figures.push(Figure::beside(name, "µs", &cpu(large), &cpu(base), limit));
         }
         let millis = |figure: fn(&Cost) -> f64| row.middle(1, figure) / 1e3;
-        match row.case.bar {
-            cases::Bar::Quick | cases::Bar::Typed => {
+        match row.case.target {
+            cases::Target::Quick | cases::Target::Typed => {
                 let (name, p99) = (format!("{database}: p99, {name}"), millis(|cost| cost.p99));
-                figures.push(Figure::alone(name, "ms", p99, Bar::AtMost(QUICK)));
+                figures.push(Figure::alone(name, "ms", p99, Target::AtMost(QUICK)));
             }
-            cases::Bar::Far => {
+            cases::Target::Far => {
                 let (name, p50) = (format!("{database}: p50, {name}"), millis(|cost| cost.p50));
-                figures.push(Figure::alone(name, "ms", p50, Bar::AtMost(far(database))));
+                figures.push(Figure::alone(name, "ms", p50, Target::AtMost(far(database))));
             }
-            cases::Bar::Point => {
+            cases::Target::Point => {
                 let p50 = |costs: &[Cost]| costs.iter().map(|cost| cost.p50).collect::<Vec<_>>();
                 let name = format!("{database}: growth of p50, {name}");
-                figures.push(Figure::beside(name, "µs", &p50(large), &p50(base), Bar::AtMost(POINT)));
+                figures.push(Figure::beside(name, "µs", &p50(large), &p50(base), Target::AtMost(POINT)));
             }
-            cases::Bar::Steady | cases::Bar::Counted | cases::Bar::Open => {}
+            cases::Target::Steady | cases::Target::Counted | cases::Target::Open => {}
         }
     }
     let named = |name: &str| rows.iter().find(|row| row.case.name == name && !row.case.tenant);
@@ -152,7 +154,7 @@ pub(crate) fn figures(database: &str, rows: &[Row]) -> Vec<Figure> {
                 "µs",
                 &cpu(&deep.costs[1]),
                 &cpu(&first.costs[1]),
-                Bar::AtMost(NOISE),
+                Target::AtMost(NOISE),
             ));
         }
     }

@@ -6,11 +6,11 @@ use std::time::Instant;
 use super::load::{Clients, Login};
 use super::{ROUNDS, TURN, float, start_server};
 use crate::Result;
-use crate::figures::{Bar, Figure, median};
+use crate::figures::{Figure, Target, median};
 use crate::options::Options;
 
 /// How much worse the newer build may be.
-const LIMIT: Bar = Bar::AtMost(1.05);
+const LIMIT: Target = Target::AtMost(1.05);
 
 /// Log-ins one after the other in each turn.
 const ALONE: usize = 8;

@@ -10,7 +10,7 @@ use totp_rs::{Builder, Secret};
 use super::load::{Clients, Login, credentials};
 use super::{ROUNDS, float, start_server};
 use crate::Result;
-use crate::figures::{Bar, Figure};
+use crate::figures::{Figure, Target};
 
 /// Log-ins of a turn, each of another user: a code is taken once.
 const LOGINS: usize = 12;
@@ -45,7 +45,7 @@ pub(crate) async fn measure(binary: &Path) -> Result<Figure> {
     server.stop().await?;
     let [without, with] = millis;
     let name = "a log-in with a second factor, CPU with hashing, beside one without";
-    Ok(Figure::beside(name, "ms", &with, &without, Bar::AtMost(1.02)))
+    Ok(Figure::beside(name, "ms", &with, &without, Target::AtMost(1.02)))
 }
 
 /// Gives a user a second factor. Returns its secret, of which the present code is used up.

@@ -19,7 +19,7 @@ use usersd::ops::{Operations, Rules};
 use usersd::store::Store;
 
 use crate::Result;
-use crate::figures::{Bar, Figure, median};
+use crate::figures::{Figure, Target, median};
 
 /// Hashes of some milliseconds: what else differs shows all the more.
 const COST: u32 = 7;
@@ -81,7 +81,7 @@ pub(crate) async fn measure() -> Result<Vec<Figure>> {
     let (least, most) = medians.iter().fold((f64::MAX, 0.0), |(a, b), m| (m.min(a), m.max(b)));
     let hash = 1.0 / super::crate_rate(1, Duration::from_secs(1)) / f64::from(1_u32 << (super::COST - COST));
     let of_a_hash = |name: &str, seconds: f64| {
-        Figure::alone(name, "% of a hash", seconds / hash * 100.0, Bar::AtMost(3.0))
+        Figure::alone(name, "% of a hash", seconds / hash * 100.0, Target::AtMost(3.0))
     };
     let figures = vec![
         of_a_hash("whether time tells who exists: largest difference of medians", most - least),

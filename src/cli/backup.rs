@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use crate::config::Config;
 
-use super::{Failure, open_existing};
+use super::{CommandError, open_existing};
 
 /// Runs `usersd backup`.
-pub(super) async fn execute(config: &Config, to: &Path) -> Result<ExitCode, Failure> {
+pub(super) async fn execute(config: &Config, to: &Path) -> Result<ExitCode, CommandError> {
     let store = open_existing(&config.database).await?;
     let backup = Box::pin(store.backup(to)).await?;
     eprintln!(

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::store::Store;
 use crate::store::copy::Progress;
 
-use super::{Failure, open_existing, print, schema};
+use super::{CommandError, open_existing, print, schema};
 
 #[derive(Args)]
 pub(super) struct Addresses {
@@ -22,7 +22,7 @@ pub(super) struct Addresses {
 }
 
 /// Runs `usersd copy`.
-pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, Failure> {
+pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, CommandError> {
     let from = open_existing(&addresses.from).await?;
     check_schema(&from, "source").await?;
     let to = Store::connect(&addresses.to, 1).await?;
@@ -48,16 +48,16 @@ pub(super) async fn execute(addresses: &Addresses) -> Result<ExitCode, Failure> 
 }
 
 /// Rows are read and written as this program knows them: what a newer one added would be left behind.
-async fn check_schema(store: &Store, which: &str) -> Result<(), Failure> {
+async fn check_schema(store: &Store, which: &str) -> Result<(), CommandError> {
     let newer = schema::newer(&store.migrations().await?);
     if !newer.is_empty() {
-        return Err(Failure::Failed(format!(
+        return Err(CommandError::Failed(format!(
             "a newer usersd migrated the {which}, which is copied by that version only: this one does not know {newer}"
         )));
     }
     schema::check(store).await.map_err(|failure| match failure {
-        Failure::Failed(why) => Failure::Failed(format!("the {which}: {why}")),
-        usage @ Failure::Usage(_) => usage,
+        CommandError::Failed(why) => CommandError::Failed(format!("the {which}: {why}")),
+        usage @ CommandError::Usage(_) => usage,
     })
 }
 

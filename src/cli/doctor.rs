@@ -11,18 +11,18 @@ use crate::hasher::Peppers;
 use crate::store::doctor::{Finding, Grade};
 use crate::store::{Store, file};
 
-use super::{Failure, open_existing, print, schema};
+use super::{CommandError, open_existing, print, schema};
 
 /// Runs `usersd doctor`.
 pub(super) async fn execute(
     config: &Config,
     settings: Option<&Path>,
     json: bool,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CommandError> {
     let mut findings = vec![modes(config, settings)];
     match open_existing(&config.database).await {
         Ok(store) => findings.extend(database(&store, config).await),
-        Err(Failure::Failed(why) | Failure::Usage(why)) => {
+        Err(CommandError::Failed(why) | CommandError::Usage(why)) => {
             let advice = "check that it is running and that this is its address; or restore a backup";
             findings.push(Finding::new("database", Grade::Fault, why, advice));
         }

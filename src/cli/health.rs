@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Failure, print};
+use super::{CommandError, print};
 
 /// The longest time for the connection, and for the answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -14,8 +14,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Runs `usersd health`.
-pub(super) fn execute(address: SocketAddr) -> Result<ExitCode, Failure> {
-    let failed = |error: std::io::Error| Failure::Failed(format!("{address} does not answer: {error}"));
+pub(super) fn execute(address: SocketAddr) -> Result<ExitCode, CommandError> {
+    let failed = |error: std::io::Error| CommandError::Failed(format!("{address} does not answer: {error}"));
     let answer = ask(address).map_err(failed)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     print(body)?;

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::ops::keys;
 use crate::store::{self, Store};
 
-use super::{Failure, open_without_migrating, print, schema};
+use super::{CommandError, open_without_migrating, print, schema};
 
 #[derive(Subcommand)]
 pub(super) enum Step {
@@ -58,16 +58,16 @@ pub(super) enum Step {
 }
 
 /// Runs `usersd key`.
-pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Failure> {
+pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, CommandError> {
     match step {
         Step::Create { namespace, scopes, name, expires, file } => {
             let new = new_key(namespace, scopes, name, expires.as_deref());
-            let new = new.map_err(|problems| Failure::Usage(problems.to_string()))?;
+            let new = new.map_err(|problems| CommandError::Usage(problems.to_string()))?;
             Box::pin(create(config, new, file.as_deref())).await
         }
         Step::List { namespace } => {
             let namespaces = namespace.as_deref().map(AllowedNamespaces::parse).transpose();
-            list(config, namespaces.map_err(|why| Failure::Usage(format!("--namespace {why}")))?).await
+            list(config, namespaces.map_err(|why| CommandError::Usage(format!("--namespace {why}")))?).await
         }
         Step::Revoke { id, descendants } => revoke(config, id, *descendants).await,
     }
@@ -92,7 +92,7 @@ fn new_key(namespace: &str, scopes: &str, name: &str, expires: Option<&str>) -> 
     }
 }
 
-async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<ExitCode, Failure> {
+async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<ExitCode, CommandError> {
     let store = open_or_new(config).await?;
     // Before there is a key: with one, programs of this machine need one.
     let file = file.map(|path| new_file(path).map(|file| (path, file))).transpose()?;
@@ -115,20 +115,20 @@ async fn create(config: &Config, new: NewKey, file: Option<&Path>) -> Result<Exi
     };
     if let Err(error) = printed {
         keys::revoke(&store, &Clock::System, &key.id, false).await?;
-        return Err(Failure::Failed(format!("the key could not be printed, and is revoked: {error}")));
+        return Err(CommandError::Failed(format!("the key could not be printed, and is revoked: {error}")));
     }
     close(&store).await;
     Ok(ExitCode::SUCCESS)
 }
 
-fn new_file(path: &Path) -> Result<File, Failure> {
+fn new_file(path: &Path) -> Result<File, CommandError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| Failure::Failed(format!("cannot create the file {}: {error}", path.display())))
+    file.map_err(|error| CommandError::Failed(format!("cannot create the file {}: {error}", path.display())))
 }
 
 /// The database, with its tables if it is new. An older one stays as it is: servers of an older version may
 /// run on it.
-async fn open_or_new(config: &Config) -> Result<Store, Failure> {
+async fn open_or_new(config: &Config) -> Result<Store, CommandError> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
     store.check_file().await?;
     store.check_writable().await?;
@@ -139,7 +139,7 @@ async fn open_or_new(config: &Config) -> Result<Store, Failure> {
     Ok(store)
 }
 
-async fn list(config: &Config, namespaces: Option<AllowedNamespaces>) -> Result<ExitCode, Failure> {
+async fn list(config: &Config, namespaces: Option<AllowedNamespaces>) -> Result<ExitCode, CommandError> {
     let store = open_without_migrating(config).await?;
     let keys: Vec<Key> = match &namespaces {
         Some(namespaces) => store::keys::of(store.reader(), namespaces).await?,
@@ -158,7 +158,7 @@ async fn list(config: &Config, namespaces: Option<AllowedNamespaces>) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-async fn revoke(config: &Config, id: &str, descendants: bool) -> Result<ExitCode, Failure> {
+async fn revoke(config: &Config, id: &str, descendants: bool) -> Result<ExitCode, CommandError> {
     let store = open_without_migrating(config).await?;
     store.check_writable().await?;
     let revoked = keys::revoke(&store, &Clock::System, id, descendants).await;
@@ -170,7 +170,7 @@ async fn revoke(config: &Config, id: &str, descendants: bool) -> Result<ExitCode
             Ok(ExitCode::SUCCESS)
         }
         Err(Error::KeyNotFound) => {
-            Err(Failure::Failed(format!("there is no key {id}: `usersd key list` shows them")))
+            Err(CommandError::Failed(format!("there is no key {id}: `usersd key list` shows them")))
         }
         Err(error) => Err(error.into()),
     }

@@ -14,7 +14,7 @@ use crate::ops::namespaces;
 use crate::store::{self, Store};
 
 use super::keys::{close, time};
-use super::{Failure, open_without_migrating, print};
+use super::{CommandError, open_without_migrating, print};
 
 /// Names that are read at a time.
 const PAGE: u64 = 1_000;
@@ -70,7 +70,7 @@ pub(super) struct LimitFlags {
 }
 
 /// Runs `usersd namespace`.
-pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Failure> {
+pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, CommandError> {
     let caller = Caller::server(Namespace::root());
     match step {
         Step::Create { name, limits } => {
@@ -91,7 +91,7 @@ pub(super) async fn execute(config: &Config, step: &Step) -> Result<ExitCode, Fa
         Step::Delete { name, confirm } => {
             let (parsed, _) = parse(name, &LimitFlags::none())?;
             if name != confirm {
-                return Err(Failure::Usage("--confirm must repeat the name".to_owned()));
+                return Err(CommandError::Usage("--confirm must repeat the name".to_owned()));
             }
             let store = open(config).await?;
             let done = namespaces::delete(&store, &Clock::System, &caller, &parsed).await;
@@ -111,7 +111,7 @@ impl LimitFlags {
 }
 
 /// Reads a name and limits, or names every fault in them.
-fn parse(name: &str, limits: &LimitFlags) -> Result<(Namespace, LimitChanges), Failure> {
+fn parse(name: &str, limits: &LimitFlags) -> Result<(Namespace, LimitChanges), CommandError> {
     let mut problems = Problems::default();
     let parsed = Namespace::parse(name).map_err(|why| problems.0.push(format!("the name {why}")));
     let mut changes = LimitChanges::default();
@@ -131,11 +131,11 @@ fn parse(name: &str, limits: &LimitFlags) -> Result<(Namespace, LimitChanges), F
     }
     match parsed {
         Ok(parsed) if problems.0.is_empty() => Ok((parsed, changes)),
-        _ => Err(Failure::Usage(problems.to_string())),
+        _ => Err(CommandError::Usage(problems.to_string())),
     }
 }
 
-async fn open(config: &Config) -> Result<Store, Failure> {
+async fn open(config: &Config) -> Result<Store, CommandError> {
     let store = open_without_migrating(config).await?;
     store.check_writable().await?;
     Ok(store)
@@ -146,23 +146,23 @@ async fn changed(
     store: &Store,
     done: crate::error::Result<NamespaceRecord>,
     what: &str,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CommandError> {
     close(store).await;
     let record = done.map_err(failure)?;
     eprintln!("usersd: namespace {} {what}: {}", record.name.as_str(), line(&record));
     Ok(ExitCode::SUCCESS)
 }
 
-fn failure(error: Error) -> Failure {
+fn failure(error: Error) -> CommandError {
     match error {
         Error::NamespaceNotFound | Error::NamespaceTaken | Error::NamespaceBeingDeleted => {
-            Failure::Failed(error.to_string())
+            CommandError::Failed(error.to_string())
         }
         error => error.into(),
     }
 }
 
-async fn list(config: &Config) -> Result<ExitCode, Failure> {
+async fn list(config: &Config) -> Result<ExitCode, CommandError> {
     let store = open_without_migrating(config).await?;
     eprintln!("name\tstate\tmax users\tmax sessions\tmax keys\tmax calls a second");
     let mut after = String::new();
@@ -179,7 +179,7 @@ async fn list(config: &Config) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn read(config: &Config, name: &Namespace) -> Result<ExitCode, Failure> {
+async fn read(config: &Config, name: &Namespace) -> Result<ExitCode, CommandError> {
     let store = open_without_migrating(config).await?;
     let found = namespaces::read(store.reader(), name, &Clock::System).await;
     close(&store).await;
@@ -222,7 +222,7 @@ mod tests {
             max_keys: text("x"),
             max_calls_per_second: text("5"),
         };
-        let Err(Failure::Usage(message)) = parse("A", &flags) else { panic!("it was taken") };
+        let Err(CommandError::Usage(message)) = parse("A", &flags) else { panic!("it was taken") };
         assert_eq!(message.lines().count(), 3, "{message}");
         let flags = LimitFlags { max_users: text("7"), max_sessions: text("default"), ..LimitFlags::none() };
         let (name, changes) = parse("shop", &flags).unwrap_or_else(|_| panic!("it was not taken"));

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::store::{Step, Store};
 
-use super::{Failure, print};
+use super::{CommandError, print};
 
 #[derive(Subcommand)]
 pub(super) enum Migrate {
@@ -19,7 +19,7 @@ pub(super) enum Migrate {
 }
 
 /// Runs `usersd migrate`.
-pub(super) async fn execute(config: &Config, step: &Migrate) -> Result<ExitCode, Failure> {
+pub(super) async fn execute(config: &Config, step: &Migrate) -> Result<ExitCode, CommandError> {
     let store = Store::connect(&config.database, config.pool.connections).await?;
     match step {
         Migrate::Status => {
@@ -54,10 +54,12 @@ pub(super) fn newer(steps: &[Step]) -> String {
 
 /// Fails if the database lacks migrations. Warns if a newer program migrated it: while replicas are replaced one by one, and
 /// after a step back.
-pub(super) async fn check(store: &Store) -> Result<(), Failure> {
+pub(super) async fn check(store: &Store) -> Result<(), CommandError> {
     let steps = store.migrations().await?;
     if steps.iter().any(|step| !step.applied) {
-        return Err(Failure::Failed("the database lacks migrations: run `usersd migrate up`".to_owned()));
+        return Err(CommandError::Failed(
+            "the database lacks migrations: run `usersd migrate up`".to_owned(),
+        ));
     }
     let newer = newer(&steps);
     if !newer.is_empty() {
@@ -71,7 +73,7 @@ pub(super) async fn check(store: &Store) -> Result<(), Failure> {
 }
 
 /// Applies the migrations that the database lacks, with a line before and after: on large tables they take long.
-pub(super) async fn migrate(store: &Store) -> Result<(), Failure> {
+pub(super) async fn migrate(store: &Store) -> Result<(), CommandError> {
     let pending = store.migrations().await?.iter().filter(|step| !step.applied).count();
     if pending > 0 {
         tracing::info!(pending, "applying migrations before serving calls");

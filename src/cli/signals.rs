@@ -16,8 +16,8 @@ pub(super) struct StopSignals {
     interrupt: Signal,
 }
 
-/// The end of the drain delay, once there is a server that has one.
-pub(super) type Hurry = Arc<OnceLock<CancellationToken>>;
+/// Ends the drain delay, once there is a server that has one.
+pub(super) type DrainDelaySkip = Arc<OnceLock<CancellationToken>>;
 
 impl StopSignals {
     pub(super) fn catch() -> std::io::Result<Self> {
@@ -27,16 +27,16 @@ impl StopSignals {
 
     /// The first signal cancels `stop`, after which the server drains. The next one ends the drain delay if it
     /// lasts, and the one after it the process where it is.
-    pub(super) async fn watch(mut self, stop: CancellationToken, hurry: Hurry) {
+    pub(super) async fn watch(mut self, stop: CancellationToken, skip_drain_delay: DrainDelaySkip) {
         self.next().await;
         tracing::info!(
             "stopping: waiting for calls in flight; another signal ends the drain delay or, if there is none, exits at once"
         );
         stop.cancel();
         self.next().await;
-        if let Some(hurry) = hurry.get().filter(|hurry| !hurry.is_cancelled()) {
+        if let Some(skip) = skip_drain_delay.get().filter(|skip| !skip.is_cancelled()) {
             tracing::info!("drain delay ended by a second signal; a third one exits at once");
-            hurry.cancel();
+            skip.cancel();
             self.next().await;
         }
         tracing::warn!("stopped at once by another signal");

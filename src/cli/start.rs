@@ -10,13 +10,13 @@ use crate::config::Config;
 use crate::server::Server;
 use crate::store::{ConnectError, Store};
 
-use super::Failure;
+use super::CommandError;
 
 /// The time between attempts to connect.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Connects to the database, trying for as long as `wait` if it does not answer.
-pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Failure> {
+pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, CommandError> {
     let begun = Instant::now();
     let mut last_logged = None;
     loop {
@@ -46,10 +46,10 @@ pub(super) async fn connect(config: &Config, wait: Duration) -> Result<Store, Fa
 }
 
 /// Serves metrics and health beside `server`, if the settings say so.
-pub(super) async fn monitor(config: &Config, server: &Server) -> Result<(), Failure> {
+pub(super) async fn monitor(config: &Config, server: &Server) -> Result<(), CommandError> {
     let Some(address) = config.metrics.listen else { return Ok(()) };
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        Failure::Failed(format!(
+        CommandError::Failed(format!(
             "cannot listen on {address} (metrics.listen): {error}; another server on this machine needs another \
              address, or metrics.listen = \"off\""
         ))
@@ -62,7 +62,7 @@ pub(super) async fn monitor(config: &Config, server: &Server) -> Result<(), Fail
 
 /// Makes writing beyond the system's limit for files an error like a full disk. Unhandled, the signal ends
 /// the process.
-pub(super) fn survive_full_files() -> std::io::Result<()> {
+pub(super) fn turn_sigxfsz_into_error() -> std::io::Result<()> {
     // The handler stays when its stream is dropped.
     signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }

@@ -15,9 +15,9 @@ use crate::store::factors::StoredTotp;
 use crate::store::{self, Transaction};
 use crate::throttle::{AttemptReservation, LoginIdentifier};
 
-use super::second_factor::{CodePurpose, FactorCode, check_code};
+use super::second_factor::{FactorCode, FactorCodeAction, check_code};
 use super::users::UserRef;
-use super::verify::{Proof, Purpose, Verified, recheck_credentials};
+use super::verify::{PasswordAction, PasswordAttempt, Verified, recheck_credentials};
 use super::{Operations, require};
 
 /// The proof that a user wants a change of its second factors.
@@ -147,11 +147,11 @@ struct ByPassword<'a, C> {
     change: &'a C,
 }
 
-impl<C: Change> Purpose for ByPassword<'_, C> {
+impl<C: Change> PasswordAction for ByPassword<'_, C> {
     type Output = C::Output;
 
-    fn proof(&self) -> Proof<'_> {
-        Proof {
+    fn password_attempt(&self) -> PasswordAttempt<'_> {
+        PasswordAttempt {
             identifier: LoginIdentifier::by_id(&self.request.user),
             password: self.password,
             device: &self.request.device,
@@ -192,7 +192,7 @@ struct ByCode<'a, C> {
     change: &'a C,
 }
 
-impl<C: Change> CodePurpose for ByCode<'_, C> {
+impl<C: Change> FactorCodeAction for ByCode<'_, C> {
     type Output = C::Output;
 
     const REFUSAL: Action = Action::FactorRefused;
@@ -217,7 +217,7 @@ struct Confirm<'a> {
     request: &'a FactorRequest,
 }
 
-impl CodePurpose for Confirm<'_> {
+impl FactorCodeAction for Confirm<'_> {
     type Output = Vec<RecoveryCode>;
 
     const REFUSAL: Action = Action::FactorRefused;

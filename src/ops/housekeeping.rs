@@ -38,7 +38,7 @@ const MAX_PAGES: u32 = 64;
 
 /// Counts of the rows that a round of housekeeping removed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Removed {
+pub(super) struct RemovedCounts {
     sessions: u64,
     events: u64,
     attempts: u64,
@@ -50,7 +50,7 @@ pub(super) struct Removed {
     codes: u64,
 }
 
-impl Removed {
+impl RemovedCounts {
     /// The counts, in the order of their fields.
     pub(super) fn counts(&self) -> [u64; 9] {
         let Self {
@@ -110,11 +110,11 @@ impl Operations {
     ///
     /// Those of the database; rows removed so far stay removed.
     pub async fn clean_up(&self) -> Result<()> {
-        let mut removed = Removed::default();
+        let mut removed = RemovedCounts::default();
         let done = self.remove_due(&mut removed).await;
         self.sweeps.note(&removed, done.is_ok(), Clock::System.now());
-        if removed != Removed::default() {
-            let Removed {
+        if removed != RemovedCounts::default() {
+            let RemovedCounts {
                 sessions,
                 events,
                 attempts,
@@ -141,7 +141,7 @@ impl Operations {
         done
     }
 
-    async fn remove_due(&self, removed: &mut Removed) -> Result<()> {
+    async fn remove_due(&self, removed: &mut RemovedCounts) -> Result<()> {
         // What was decided already does not depend on the clock.
         removed.cleared_logs = self.clear_logs_of_purged().await?;
         if !self.clock_is_trusted().await? {

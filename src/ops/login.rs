@@ -14,7 +14,7 @@ use crate::throttle::{AttemptReservation, LoginIdentifier};
 
 use super::Operations;
 use super::users::UserRef;
-use super::verify::{Proof, Purpose, Verified, recheck_credentials};
+use super::verify::{PasswordAction, PasswordAttempt, Verified, recheck_credentials};
 
 /// The credentials of a log-in, as typed. A text that cannot be a name matches no user.
 #[derive(Debug)]
@@ -60,11 +60,11 @@ struct NamedLogin {
     named: Named,
 }
 
-impl Purpose for NamedLogin {
+impl PasswordAction for NamedLogin {
     type Output = (SessionToken, Session);
 
-    fn proof(&self) -> Proof<'_> {
-        Proof {
+    fn password_attempt(&self) -> PasswordAttempt<'_> {
+        PasswordAttempt {
             identifier: self.named.identifier.clone(),
             password: &self.login.password,
             device: &self.login.session.device,
@@ -102,11 +102,11 @@ pub struct PasswordCheck {
     pub device: Device,
 }
 
-impl Purpose for PasswordCheck {
+impl PasswordAction for PasswordCheck {
     type Output = User;
 
-    fn proof(&self) -> Proof<'_> {
-        Proof {
+    fn password_attempt(&self) -> PasswordAttempt<'_> {
+        PasswordAttempt {
             identifier: LoginIdentifier::by_id(&self.user),
             password: &self.password,
             device: &self.device,

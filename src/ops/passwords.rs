@@ -12,7 +12,7 @@ use crate::throttle::{AttemptReservation, LoginIdentifier};
 
 use super::edits::Edit;
 use super::users::{Lifecycle, UserRef};
-use super::verify::{Proof, Purpose, Verified, recheck_credentials};
+use super::verify::{PasswordAction, PasswordAttempt, Verified, recheck_credentials};
 use super::{Operations, check_etag};
 
 /// A change of password by one who knows the old one.
@@ -32,11 +32,11 @@ pub struct PasswordChange {
     pub etag: String,
 }
 
-impl Purpose for PasswordChange {
+impl PasswordAction for PasswordChange {
     type Output = User;
 
-    fn proof(&self) -> Proof<'_> {
-        Proof {
+    fn password_attempt(&self) -> PasswordAttempt<'_> {
+        PasswordAttempt {
             identifier: LoginIdentifier::by_id(&self.user),
             password: &self.old,
             device: &self.device,

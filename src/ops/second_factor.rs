@@ -53,7 +53,7 @@ pub struct SecondStep {
     /// The code that answers it.
     pub code: FactorCode,
     /// The session to open.
-    pub wanted: SessionRequest,
+    pub session: SessionRequest,
 }
 
 /// A log-in whose first proof was right, as its challenge keeps it. What it says of the user must still hold when it is
@@ -95,8 +95,8 @@ impl PendingLogin {
     }
 }
 
-/// The purpose that a code is taken for.
-pub(super) trait CodePurpose: Sync {
+/// The operation that a code of a second factor is taken for.
+pub(super) trait FactorCodeAction: Sync {
     type Output: Send;
 
     /// The event of a refusal.
@@ -119,7 +119,7 @@ struct OpenedStep<'a> {
     step: &'a SecondStep,
 }
 
-impl CodePurpose for OpenedStep<'_> {
+impl FactorCodeAction for OpenedStep<'_> {
     type Output = (SessionToken, Session);
 
     const REFUSAL: Action = Action::LoginRefused;
@@ -135,8 +135,8 @@ impl CodePurpose for OpenedStep<'_> {
         let user = user.ok_or(Error::ChallengeInvalid)?;
         let factor = store::factors::find_confirmed(tx, &caller.namespace, &user.id).await?;
         factor.filter(|factor| self.pending.still_holds(&user, factor)).ok_or(Error::ChallengeInvalid)?;
-        let SecondStep { code, wanted, .. } = self.step;
-        ops.require_code(tx, caller, attempt, &user, &wanted.device, code).await?;
+        let SecondStep { code, session, .. } = self.step;
+        ops.require_code(tx, caller, attempt, &user, &session.device, code).await?;
         let issued = Timestamp(self.pending.issued);
         store::factors::end_challenges(tx, &caller.namespace, &user.id, issued).await?;
         let mut amr: Vec<Amr> = self.pending.amr.iter().filter_map(|name| Amr::from_name(name)).collect();
@@ -144,7 +144,7 @@ impl CodePurpose for OpenedStep<'_> {
             FactorCode::Totp(_) => Amr::Otp,
             FactorCode::Recovery(_) => Amr::Recovery,
         });
-        ops.open_session_in(tx, caller, &user, wanted, &amr, Some(issued)).await
+        ops.open_session_in(tx, caller, &user, session, &amr, Some(issued)).await
     }
 }
 
@@ -191,43 +191,43 @@ impl Operations {
         let pending = pending.filter(is_good).ok_or(Error::ChallengeInvalid)?;
         let user = UserId::from_trusted(pending.user.clone());
         let opened = OpenedStep { pending, step };
-        let SessionRequest { device, replaces, .. } = &step.wanted;
+        let SessionRequest { device, replaces, .. } = &step.session;
         self.with_code(caller, &user, device, replaces.as_ref(), &opened).await
     }
 
-    /// Lets `purpose` take a code within the limits of guessing.
+    /// Lets `action` take a code within the limits of guessing.
     ///
     /// # Cancel safety
     ///
     /// As [`with_verified_password`](Self::with_verified_password).
-    pub(super) async fn with_code<P: CodePurpose>(
+    pub(super) async fn with_code<A: FactorCodeAction>(
         &self,
         caller: &Caller,
         user: &UserId,
         device: &Device,
         session: Option<&SessionToken>,
-        purpose: &P,
-    ) -> Result<P::Output> {
+        action: &A,
+    ) -> Result<A::Output> {
         let found = self.find(caller, &UserRef::Id(user.clone())).await?.map(|account| account.user.id);
         let session = self.own_session(caller, found.as_ref(), session).await?;
         let origin = Origin { ip: caller.end_user_address(device), session: session.as_deref() };
         let identifier = LoginIdentifier::by_second_factor(user);
         let mut attempt = self.throttle.reserve(caller, &identifier, found.as_ref(), origin).await?;
-        let done = self.act_by_code(caller, user, &mut attempt, purpose).await;
-        with_verdict(attempt, done, P::REFUSAL, device).await
+        let done = self.act_by_code(caller, user, &mut attempt, action).await;
+        with_verdict(attempt, done, A::REFUSAL, device).await
     }
 
-    async fn act_by_code<P: CodePurpose>(
+    async fn act_by_code<A: FactorCodeAction>(
         &self,
         caller: &Caller,
         user: &UserId,
         attempt: &mut AttemptReservation,
-        purpose: &P,
-    ) -> Result<P::Output> {
+        action: &A,
+    ) -> Result<A::Output> {
         let tx = self.store.begin(caller).await?; // any `?` from here to commit takes no code
         let account = store::users::lock(&tx, &caller.namespace, user).await?;
         let user = account.map(|account| account.user);
-        let output = purpose.act(self, &tx, caller, attempt, user).await?;
+        let output = action.act(self, &tx, caller, attempt, user).await?;
         attempt.succeed(tx).await?;
         Ok(output)
     }
@@ -246,11 +246,11 @@ impl Operations {
         device: &Device,
         code: &FactorCode,
     ) -> Result<()> {
-        let right = match code {
+        let verified = match code {
             FactorCode::Totp(code) => self.take_totp(tx, caller, user, code).await?,
             FactorCode::Recovery(code) => self.take_recovery_code(tx, caller, user, device, code).await?,
         };
-        check_code(attempt, right, user)
+        check_code(attempt, verified, user)
     }
 
     async fn take_totp(&self, tx: &Transaction, caller: &Caller, user: &User, code: &str) -> Result<bool> {
@@ -318,8 +318,8 @@ impl Operations {
 }
 
 /// Checks that a code proves something, and that its user is not blocked.
-pub(super) fn check_code(attempt: &AttemptReservation, right: bool, user: &User) -> Result<()> {
-    if !attempt.accepts(right) {
+pub(super) fn check_code(attempt: &AttemptReservation, verified: bool, user: &User) -> Result<()> {
+    if !attempt.accepts(verified) {
         return Err(Error::BadFactorCode);
     }
     if user.status == Status::Blocked { Err(Error::UserBlocked) } else { Ok(()) }

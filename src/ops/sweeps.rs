@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use crate::domain::time::Timestamp;
 use crate::metrics::{ByLabel, Counter, Registry, timestamp};
 
-use super::housekeeping::Removed;
+use super::housekeeping::RemovedCounts;
 
-/// The kinds of rows, in the order of [`Removed::counts`], and last those of deleted namespaces.
+/// The kinds of rows, in the order of [`RemovedCounts::counts`], and last those of deleted namespaces.
 const KINDS: [&str; 10] = [
     "session",
     "event",
@@ -40,7 +40,7 @@ impl Default for Sweeps {
 
 impl Sweeps {
     /// Counts a round that ended at `now`.
-    pub(super) fn note(&self, removed: &Removed, succeeded: bool, now: Timestamp) {
+    pub(super) fn note(&self, removed: &RemovedCounts, succeeded: bool, now: Timestamp) {
         for (number, count) in removed.counts().into_iter().enumerate() {
             self.removed.of(number).inc_by(count);
         }

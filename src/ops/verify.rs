@@ -1,4 +1,4 @@
-//! Proof by a password, for every RPC that asks for one.
+//! Verification of a password, for every RPC that asks for one.
 
 use crate::domain::caller::Caller;
 use crate::domain::event::Action;
@@ -14,7 +14,7 @@ use crate::throttle::{AttemptReservation, LoginIdentifier, Origin};
 use super::Operations;
 
 /// A password to be verified.
-pub(super) struct Proof<'a> {
+pub(super) struct PasswordAttempt<'a> {
     /// The user's names, as they were typed.
     pub(super) identifier: LoginIdentifier,
     pub(super) password: &'a Password,
@@ -26,7 +26,7 @@ pub(super) struct Proof<'a> {
     pub(super) refusal: Action,
 }
 
-/// A password that is right, and the hash that it was checked against.
+/// A verified password, and the hash that it was checked against.
 #[derive(Clone, Copy)]
 pub(super) struct Verified<'a> {
     pub(super) user: &'a User,
@@ -34,10 +34,10 @@ pub(super) struct Verified<'a> {
 }
 
 /// The operation that a password is verified for: a log-in, or a new password.
-pub(super) trait Purpose: Sync {
+pub(super) trait PasswordAction: Sync {
     type Output: Send;
 
-    fn proof(&self) -> Proof<'_>;
+    fn password_attempt(&self) -> PasswordAttempt<'_>;
 
     /// The user whose password it is.
     fn find(&self, ops: &Operations, caller: &Caller)
@@ -60,52 +60,52 @@ impl Operations {
     /// # Errors
     ///
     /// [`Error::BadCredentials`] for an unknown user as for a wrong password, [`Error::UserBlocked`] after
-    /// the right one only, [`Error::HasherBusy`], [`Error::TooManyAttempts`], and those of the purpose.
+    /// the right one only, [`Error::HasherBusy`], [`Error::TooManyAttempts`], and those of the action.
     ///
     /// # Cancel safety
     ///
     /// Dropped before a verdict, the attempt is refunded. A verdict that is being stored is stored to the
     /// end.
-    pub(super) async fn with_verified_password<P: Purpose>(
+    pub(super) async fn with_verified_password<A: PasswordAction>(
         &self,
         caller: &Caller,
-        purpose: &P,
-    ) -> Result<P::Output> {
+        action: &A,
+    ) -> Result<A::Output> {
         let permit = self.reserve_hash(caller)?;
-        let account = purpose.find(self, caller).await?;
+        let account = action.find(self, caller).await?;
         let user = account.as_ref().map(|account| &account.user.id);
-        let Proof { identifier, device, session, refusal, .. } = purpose.proof();
+        let PasswordAttempt { identifier, device, session, refusal, .. } = action.password_attempt();
         let session = self.own_session(caller, user, session).await?;
         let origin = Origin { ip: caller.end_user_address(device), session: session.as_deref() };
         let mut attempt = self.throttle.reserve(caller, &identifier, user, origin).await?;
-        let done = self.verify_and_act(caller, purpose, permit, account, &mut attempt).await;
+        let done = self.verify_and_act(caller, action, permit, account, &mut attempt).await;
         with_verdict(attempt, done, refusal, device).await
     }
 
     /// If the hash was replaced while it was checked, as a log-in does with an outdated one, the password is
     /// verified once more: it may still be right.
-    async fn verify_and_act<P: Purpose>(
+    async fn verify_and_act<A: PasswordAction>(
         &self,
         caller: &Caller,
-        purpose: &P,
+        action: &A,
         mut permit: HashPermit,
         mut account: Option<Account>,
         attempt: &mut AttemptReservation,
-    ) -> Result<P::Output> {
-        let Proof { identifier, password, .. } = purpose.proof();
+    ) -> Result<A::Output> {
+        let PasswordAttempt { identifier, password, .. } = action.password_attempt();
         let dummy = self.throttle.dummy_hash(caller, &identifier).await?;
         for is_last in [false, true] {
             let hash = login_hash(account.as_ref());
-            let right = permit.verify(password, hash, dummy.as_ref()).await?;
-            let (true, Some(Account { user, .. }), Some(hash)) = (attempt.accepts(right), &account, hash)
+            let matches = permit.verify(password, hash, dummy.as_ref()).await?;
+            let (true, Some(Account { user, .. }), Some(hash)) = (attempt.accepts(matches), &account, hash)
             else {
                 break;
             };
-            let done = purpose.act(self, caller, attempt, Verified { user, hash }).await;
+            let done = action.act(self, caller, attempt, Verified { user, hash }).await;
             if is_last || !matches!(done, Err(Error::BadCredentials)) {
                 return done;
             }
-            let now = purpose.find(self, caller).await?.filter(|now| now.user.id == user.id);
+            let now = action.find(self, caller).await?.filter(|now| now.user.id == user.id);
             if now.is_none() || login_hash(now.as_ref()) == Some(hash) {
                 return done;
             }
@@ -141,7 +141,7 @@ pub(super) async fn with_verdict<T>(
             Err(attempt.fail(refusal, device.clone(), verdict).await)
         }
         Err(error) => {
-            attempt.release().await; // no verdict, or the proof was right and something else was wrong
+            attempt.release().await; // no verdict, or the password or code was right and something else was wrong
             Err(error)
         }
         done => done,

@@ -69,7 +69,7 @@ async fn draining_shows_before_the_port_closes(service: &Service) {
     assert_eq!(status, 200);
     assert!(!replica.running.is_finished());
 
-    replica.server.hurry().cancel();
+    replica.server.skip_drain_delay().cancel();
     assert!(replica.running.await.unwrap(), "all calls have ended");
     assert!(TcpStream::connect(&replica.address).await.is_err(), "the port is closed");
     assert_eq!(get(&monitor, "/readyz", "").await.0, 503, "the second listener outlives it");

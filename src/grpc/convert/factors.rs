@@ -133,11 +133,11 @@ pub(in crate::grpc) fn second_step(
             FactorCode::Totp(totp)
         }
     };
-    let wanted = session_request(device, lifetime, &replace_session, longest, &mut fields);
-    let Some(wanted) = wanted else { return Err(Error::Invalid(fields)) };
+    let session = session_request(device, lifetime, &replace_session, longest, &mut fields);
+    let Some(session) = session else { return Err(Error::Invalid(fields)) };
     fields.none().map_err(Error::Invalid).map(|()| SecondStep {
         challenge: Challenge(challenge),
         code,
-        wanted,
+        session,
     })
 }

@@ -21,7 +21,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Reads that are to be stored. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct SeenQueue {
+pub(super) struct LastReadQueue {
     store: Store,
     idle: Option<Duration>,
     state: Arc<Mutex<State>>,
@@ -35,7 +35,7 @@ struct State {
     storing: bool,
 }
 
-impl SeenQueue {
+impl LastReadQueue {
     /// `idle` is the time after which a session ends that is not read.
     pub(super) fn new(store: Store, idle: Option<Duration>) -> Self {
         Self { store, idle, state: Arc::default() }
