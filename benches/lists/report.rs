@@ -112,18 +112,10 @@ pub(crate) fn figures(database: &str, rows: &[Row]) -> Vec<Figure> {
     for row in rows {
         let [base, large] = &row.costs;
         let name = row.case.name;
-        let limit = match row.case.target {
-            _ if row.case.tenant => Target::AtMost(GROWTH),
-            cases::Target::Steady | cases::Target::Quick => Target::AtMost(GROWTH),
-            cases::Target::Counted => Target::AtMost(COUNTED),
-            cases::Target::Typed | cases::Target::Far | cases::Target::Point | cases::Target::Open => {
-                Target::None
-            }
-        };
         let with = if row.case.tenant { "beside many" } else { "growth" };
         if !base.is_empty() && !large.is_empty() {
             let name = format!("{database}: {with}, {name}");
-            figures.push(Figure::beside(name, "µs", &cpu(large), &cpu(base), limit));
+            figures.push(Figure::beside(name, "µs", &cpu(large), &cpu(base), growth_target(row)));
         }
         let millis = |figure: fn(&Cost) -> f64| row.middle(1, figure) / 1e3;
         match row.case.target {
@@ -159,6 +151,18 @@ pub(crate) fn figures(database: &str, rows: &[Row]) -> Vec<Figure> {
         }
     }
     figures
+}
+
+/// The target of a kind's growth.
+fn growth_target(row: &Row) -> Target {
+    match row.case.target {
+        _ if row.case.tenant => Target::AtMost(GROWTH),
+        cases::Target::Steady | cases::Target::Quick => Target::AtMost(GROWTH),
+        cases::Target::Counted => Target::AtMost(COUNTED),
+        cases::Target::Typed | cases::Target::Far | cases::Target::Point | cases::Target::Open => {
+            Target::None
+        }
+    }
 }
 
 /// Writes what a user takes to standard output.

@@ -27,15 +27,15 @@ crate::on_every_backend!(
 const HOME: &str = "198.51.100.7";
 const AWAY: &str = "203.0.113.9";
 
-fn at(address: &str) -> Option<Device> {
-    Some(Device { address: address.into(), ..Device::default() })
+fn at(address: &str) -> Device {
+    Device { address: address.into(), ..Device::default() }
 }
 
 async fn verify(service: &Service, user: &User, password: &str, address: &str) -> Result<(), Status> {
     let request = VerifyPasswordRequest {
         user_id: user.id.clone(),
         password: password.into(),
-        device: at(address),
+        device: Some(at(address)),
         ..VerifyPasswordRequest::default()
     };
     service.users().verify_password(request).await.map(|_| ())
@@ -46,7 +46,7 @@ async fn begin_at(service: &Service, address: &str) -> Result<String, Status> {
     let request = LoginRequest {
         username: "ada".into(),
         password: PASSWORD.into(),
-        device: at(address),
+        device: Some(at(address)),
         ..LoginRequest::default()
     };
     let status = service.users().login(request).await.unwrap_err();
@@ -54,7 +54,7 @@ async fn begin_at(service: &Service, address: &str) -> Result<String, Status> {
 }
 
 async fn complete_at(service: &Service, request: CompleteLoginRequest, address: &str) -> Result<(), Status> {
-    complete(service, CompleteLoginRequest { device: at(address), ..request }).await.map(|_| ())
+    complete(service, CompleteLoginRequest { device: Some(at(address)), ..request }).await.map(|_| ())
 }
 
 async fn known_addresses(service: &Service) -> i64 {

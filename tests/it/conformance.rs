@@ -135,12 +135,11 @@ async fn compressed_messages_of_streams_have_the_limit_of_a_body(service: &Servi
 #[track_caller]
 fn assert_code((_, headers, body): &(StatusCode, HeaderMap, Bytes), name: &str, number: u8) {
     let text = String::from_utf8_lossy(body);
-    let said = match headers.get("grpc-status") {
-        Some(code) => *code == number.to_string(),
-        None => {
-            let (connect, web) = (format!("\"code\":\"{name}\""), format!("grpc-status:{number}\r\n"));
-            text.contains(&connect) || text.contains(&web)
-        }
+    let said = if let Some(code) = headers.get("grpc-status") {
+        *code == number.to_string()
+    } else {
+        let (connect, web) = (format!("\"code\":\"{name}\""), format!("grpc-status:{number}\r\n"));
+        text.contains(&connect) || text.contains(&web)
     };
     assert!(said, "{name}: {headers:?} {text}");
 }

@@ -129,7 +129,6 @@ async fn rows(service: &Service, namespace: &str) -> Vec<String> {
     all
 }
 
-#[expect(clippy::too_many_lines, reason = "one story")]
 async fn every_call_in_it_is_refused_from_the_reply_on(service: &Service) {
     let token = fill(service, "shop").await;
     fill(service, "default").await;

@@ -25,7 +25,7 @@ fn shop() -> Namespace {
 }
 
 #[track_caller]
-fn assert_deleted(begun: Result<Transaction, Error>) {
+fn assert_deleted(begun: &Result<Transaction, Error>) {
     assert!(matches!(begun, Err(Error::NamespaceBeingDeleted)), "{begun:?}");
 }
 
@@ -63,13 +63,13 @@ async fn a_call_from_before_the_deletion_adds_nothing_under_the_name(service: &S
     for replica in [&service.replica, &another] {
         // The other one knows when it serves the name again.
         until(async || replica.store.begin(&Caller::server(shop())).await.is_ok()).await;
-        assert_deleted(replica.store.begin(&before).await);
+        assert_deleted(&replica.store.begin(&before).await);
     }
     let elsewhere = Caller { namespace: Namespace::default(), ..before.clone() };
     drop(service.replica.store.begin(&elsewhere).await.unwrap());
     // Nor where it was created anew, whose changes are no deletions.
     create_namespace(&service.replica, "shop", limits(Some(1), None)).await.unwrap();
-    assert_deleted(service.replica.store.begin(&before).await);
+    assert_deleted(&service.replica.store.begin(&before).await);
     let after = Caller::server(shop());
     let request =
         usersd::pb::UpdateNamespaceRequest { name: "shop".into(), limits: Some(limits(Some(2), None)) };
@@ -92,7 +92,7 @@ async fn a_call_that_waits_for_its_connection_learns_of_the_deletion(service: &S
         NamespaceRecord { state: NamespaceState::Deleting, version: 1, ..NamespaceRecord::implicit(shop()) };
     single.store.apply_namespace(record).await;
     drop(held);
-    assert_deleted(waiting.await);
+    assert_deleted(&waiting.await);
 }
 
 /// Such as one that was frozen: its calls go on when it does.
@@ -104,7 +104,7 @@ async fn a_server_that_did_not_run_asks_before_it_writes(service: &Service) {
     service.users().create(from("shop", ada())).await.unwrap();
     tokio::time::sleep(Directory::TRUSTED + Duration::from_millis(100)).await;
     delete(&service.replica).await;
-    assert_deleted(another.store.begin(&Caller::server(shop())).await);
+    assert_deleted(&another.store.begin(&Caller::server(shop())).await);
 }
 
 async fn a_deletion_takes_its_time_whatever_a_clock_says(service: &Service) {
