@@ -47,6 +47,7 @@ use crate::store::{self, Store};
 use crate::throttle::Throttle;
 
 use assertions::KeysInMemory;
+use deletion::DeletionsSeen;
 use last_reads::LastReadQueue;
 use repeats::RepeatableCalls;
 use sweeps::Sweeps;
@@ -123,6 +124,7 @@ pub struct Operations {
     cache: Cache,
     seen: LastReadQueue,
     sweeps: Sweeps,
+    deletions_seen: DeletionsSeen,
     repeatable: RepeatableCalls,
     assertion_keys: KeysInMemory,
 }
@@ -157,6 +159,7 @@ impl Operations {
             cache,
             seen,
             sweeps: Sweeps::default(),
+            deletions_seen: DeletionsSeen::default(),
             repeatable: RepeatableCalls::new(digester),
             assertion_keys: KeysInMemory::none().map_err(Error::internal)?,
         })

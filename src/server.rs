@@ -17,6 +17,7 @@ mod services;
 mod streams;
 mod tls;
 mod unread;
+mod unreadable;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ use metrics::Metrics;
 use monitor::Monitor;
 use pipeline::Pipeline;
 use protocol::Protocol;
+use unreadable::RefusalIo;
 
 pub use services::Services;
 pub use tls::{Tls, TlsError};
@@ -291,6 +293,7 @@ impl Server {
         if peer.certificate.is_some() {
             connection.mark_authenticated();
         }
+        let pipeline = Arc::clone(&self.pipeline);
         let shared = Arc::new((self.pipeline, Arc::clone(&connection), peer));
         let service = service_fn(move |request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
@@ -299,8 +302,8 @@ impl Server {
                 Ok::<_, Infallible>(pipeline.respond(request, connection, peer).await)
             }
         });
-        let stream =
-            TokioIo::new(FrameCountingIo::new(stream, Some(connection.peer()), self.protocol.limits));
+        let stream = FrameCountingIo::new(stream, Some(connection.peer()), self.protocol.limits);
+        let stream = TokioIo::new(RefusalIo::new(stream, pipeline));
         let http = self.protocol.http.serve_connection(stream, service).into_owned();
         connection::run(http, &connection, &drain).await;
     }

@@ -176,8 +176,13 @@ impl Store {
     /// Fails with `DatabaseUnavailable` if no connection comes free in time, and with `NamespaceBeingDeleted`: the call may
     /// have been admitted before.
     pub async fn begin(&self, caller: &Caller) -> Result<Transaction> {
-        self.directory.check(&caller.namespace)?;
-        self.begin_for(&caller.flow()).await
+        let tx = self.begin_for(&caller.flow()).await?;
+        // After BEGIN: a deletion that is not known here waits for transactions that began before it could be.
+        if self.directory.is_stale() {
+            self.keys_version().await?;
+        }
+        self.directory.check(&caller.namespace, caller.admitted)?;
+        Ok(tx)
     }
 
     /// Begins a transaction for the server's own work: housekeeping, notes. It takes turns with the callers

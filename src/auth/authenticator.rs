@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderMap, header};
@@ -131,7 +132,8 @@ impl Authenticator {
             true => return Err(Error::NamespaceMismatch),
             false => self.namespace(principal, &head.headers)?,
         };
-        self.keys.directory().check(&namespace)?;
+        let admitted = Instant::now();
+        self.keys.directory().check(&namespace, admitted)?;
         let user_agent =
             head.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let (address, proxied) = address(&head.headers, peer.address.ip(), &self.trusted_proxies);
@@ -145,6 +147,7 @@ impl Authenticator {
             proxied,
             user_agent: user_agent.map_or_else(String::new, |raw| Device::clean_user_agent(&raw)),
             deadline: None,
+            admitted,
         })
     }
 

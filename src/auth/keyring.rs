@@ -133,7 +133,7 @@ impl KeyRing {
     pub const REFRESH: Duration = Duration::from_millis(400);
 
     /// The time for which keys are trusted that could not be confirmed: a revoked one might be among them.
-    pub const TRUSTED: Duration = Duration::from_secs(5);
+    pub const TRUSTED: Duration = Directory::TRUSTED;
 
     /// The time between writes of the times of last use to the database.
     pub const FLUSH_INTERVAL: Duration = Duration::from_mins(1);

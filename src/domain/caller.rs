@@ -43,6 +43,8 @@ pub struct Caller {
     pub user_agent: String,
     /// When it stops waiting for the answer, if it said so.
     pub deadline: Option<Instant>,
+    /// When its call was admitted: it changes nothing in a namespace whose deletion began later.
+    pub admitted: Instant,
 }
 
 impl Caller {
@@ -64,6 +66,7 @@ impl Caller {
             proxied: false,
             user_agent: String::new(),
             deadline: None,
+            admitted: Instant::now(),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Compression by gzip and zstd: decompresses requests to at most the limit of a body, and compresses replies for clients that
-//! ask for it. Streams are not compressed.
+//! ask for it. Connect's streams of replies are not compressed.
 
 use std::io::{Read as _, Write as _};
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use http::header::{self, AsHeaderName};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tonic::body::Body;
@@ -166,7 +166,17 @@ impl Coding {
             return response; // there is no message
         }
         response.headers_mut().insert(GRPC_ENCODING, self.name());
-        response.map(|body| Body::new(CompressedBody { body, coding: self, messages: Messages::default() }))
+        response.map(|body| {
+            recoded(body, move |messages, out| {
+                while let Some(message) = messages.next() {
+                    let compressed = self.compress(&message);
+                    let start = frames::open(if compressed.is_some() { COMPRESSED } else { 0 }, out);
+                    out.extend_from_slice(compressed.as_deref().unwrap_or(&message));
+                    frames::close(start, out);
+                }
+                Ok(())
+            })
+        })
     }
 }
 
@@ -201,28 +211,45 @@ pub(super) async fn decompress_message(
     }
 }
 
-/// The body of a gRPC reply with its messages compressed.
-struct CompressedBody {
+/// Decompresses the messages of a gRPC stream as they arrive, each to at most `max` bytes. The headers do not name a coding
+/// any more, unless it is not known.
+pub(super) fn decompress_messages(mut request: Request<Body>, max: usize) -> Request<Body> {
+    let Ok(Some(coding)) = Coding::of(request.headers(), GRPC_ENCODING) else { return request };
+    request.headers_mut().remove(GRPC_ENCODING);
+    request.map(|body| {
+        recoded(body, move |messages, out| {
+            while let Some((flags, mut message)) = messages.next_within(max)? {
+                let compressed = flags == COMPRESSED;
+                if compressed {
+                    message = coding.decompress(&message, max)?;
+                }
+                let start = frames::open(if compressed { 0 } else { flags }, out);
+                out.extend_from_slice(&message);
+                frames::close(start, out);
+            }
+            Ok(())
+        })
+    })
+}
+
+/// A body of gRPC's frames whose complete messages `recode` takes and writes anew.
+fn recoded<F>(body: Body, recode: F) -> Body
+where
+    F: FnMut(&mut Messages, &mut Vec<u8>) -> Result<(), Status> + Send + Unpin + 'static,
+{
+    Body::new(Recoded { body, messages: Messages::default(), recode })
+}
+
+struct Recoded<F> {
     body: Body,
-    coding: Coding,
     messages: Messages,
+    recode: F,
 }
 
-impl CompressedBody {
-    /// The messages that are complete, in their frames.
-    fn complete(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        while let Some(message) = self.messages.next() {
-            let compressed = self.coding.compress(&message);
-            let start = frames::open(if compressed.is_some() { COMPRESSED } else { 0 }, &mut out);
-            out.extend_from_slice(compressed.as_deref().unwrap_or(&message));
-            frames::close(start, &mut out);
-        }
-        out
-    }
-}
-
-impl http_body::Body for CompressedBody {
+impl<F> http_body::Body for Recoded<F>
+where
+    F: FnMut(&mut Messages, &mut Vec<u8>) -> Result<(), Status> + Unpin,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -235,9 +262,15 @@ impl http_body::Body for CompressedBody {
             match ready!(Pin::new(&mut this.body).poll_frame(context)).transpose()?.map(Frame::into_data) {
                 Some(Ok(piece)) => this.messages.push(&piece),
                 Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
-                None => return Poll::Ready(None),
+                None if this.messages.is_empty() => return Poll::Ready(None),
+                None => {
+                    this.messages = Messages::default();
+                    let why = "the body ended early".to_owned();
+                    return Poll::Ready(Some(Err(Error::Malformed(why).into())));
+                }
             }
-            let out = this.complete();
+            let mut out = Vec::new();
+            (this.recode)(&mut this.messages, &mut out)?;
             if !out.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(out.into()))));
             }
@@ -245,7 +278,7 @@ impl http_body::Body for CompressedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.messages.is_empty() && self.body.is_end_stream()
     }
 }
 

@@ -26,9 +26,9 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::body::End;
-use super::coding::Coding;
+use super::coding::{Coding, decompress_messages};
 use super::frames::PREFIX;
-use super::receive::{media_type, starts_with_ignore_case};
+use super::receive::{media_type, starts_with_ignore_case, timed};
 use super::timeout;
 use super::upstream::Upstream;
 use crate::error::Result;
@@ -194,6 +194,14 @@ impl Gateway {
         Ok(Call { gateway: self, target, dialect })
     }
 
+    /// Calls the RPC that the path names, in gRPC. The messages of a stream must arrive in time, and are decompressed.
+    async fn serve(&self, mut request: http::Request<Body>, end: Option<End>) -> Response<Body> {
+        if end.is_some() {
+            request = decompress_messages(request.map(timed), self.settings.max_body);
+        }
+        self.upstream.serve(request, end).await
+    }
+
     fn locate_json(&self, head: &mut Parts) -> Located<(Target<'_>, Dialect<'_>)> {
         let (schema, path) = (&*self.schema, head.uri.path());
         let (method, dialect) = if micro::owns(path) {
@@ -299,17 +307,15 @@ impl<'g> Call<'g> {
         let gateway = self.gateway;
         match (&self.dialect, self.target) {
             (Dialect::Grpc(grpc), target) => {
-                grpc.answer(&gateway.upstream, target, request(head, extensions, content), end).await
+                grpc.answer(gateway, target, request(head, extensions, content), end).await
             }
-            (Dialect::Web(web), _) => {
-                web.answer(&gateway.upstream, request(head, extensions, content), end).await
-            }
+            (Dialect::Web(web), _) => web.answer(gateway, request(head, extensions, content), end).await,
             (dialect, Target::Rpc(method)) => {
                 let client = client::Client { gateway, method, extensions };
                 let accepted = Coding::accepted(&head.headers);
                 let response = match dialect {
                     Dialect::Rest(call) => call.answer(client, &head, &content.into_bytes(), end).await,
-                    Dialect::Connect(call) => call.answer(client, content, end).await,
+                    Dialect::Connect(call) => call.answer(client, head.headers, content, end).await,
                     Dialect::Micro => micro::answer(client, &content.into_bytes()).await,
                     Dialect::Appwrite(call) => {
                         Box::pin(call.answer(client, &head, &content.into_bytes())).await

@@ -47,6 +47,11 @@ pub(super) fn single(mut body: Bytes) -> Option<Bytes> {
     whole.then(|| body.split_off(PREFIX))
 }
 
+/// Returns true if more than one frame is in the body.
+pub(super) fn is_too_long(body: &[u8]) -> bool {
+    length(body).is_some_and(|length| body.len() - PREFIX > length)
+}
+
 /// Collects the messages of a stream from its pieces.
 #[derive(Default)]
 pub(super) struct Messages(BytesMut);

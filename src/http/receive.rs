@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::coding::{Coding, decompress_message};
-use super::frames::Position;
+use super::frames::{self, Position};
 use crate::error::Error;
 
 /// The longest time that the body of a request, or each message of a stream, may take to arrive.
@@ -24,7 +24,7 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The frames of a message: five bytes and the message. The decoder rejects a second frame.
+/// The frame of a message has five bytes more. A few others tell that a second one follows.
 const FRAMES: usize = 16;
 
 /// Reads a body of at most `max` bytes, and decompresses it to at most as many. Fails with `OUT_OF_RANGE` or, if only the
@@ -55,6 +55,7 @@ pub async fn receive_plain(head: &Parts, mut body: Body, max: usize) -> Result<B
 }
 
 /// Reads one gRPC message of at most `max` bytes in its frame, within `time`, and decompresses it if it is compressed.
+/// Fails with `MALFORMED` if there is more behind it, which tonic would ignore.
 pub async fn receive_message(
     head: &mut Parts,
     mut body: Body,
@@ -65,7 +66,13 @@ pub async fn receive_message(
     // In base64 frames are not seen.
     let is_text = media_type(&head.headers)
         .is_some_and(|media| starts_with_ignore_case(media, "application/grpc-web-text"));
-    if is_text { Ok(received) } else { decompress_message(&mut head.headers, received, max).await }
+    if is_text {
+        return Ok(received);
+    }
+    if frames::is_too_long(&received) {
+        return Err(Error::Malformed("the call has more than one message".to_owned()).into());
+    }
+    decompress_message(&mut head.headers, received, max).await
 }
 
 /// Reads a body of at most `max` bytes of message and `frames` of framing, whole and within `time`.

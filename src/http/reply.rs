@@ -40,6 +40,11 @@ pub(super) fn whole(status: StatusCode, media: &'static str, body: Bytes) -> Res
     response
 }
 
+/// A refusal by HTTP's own status, for clients that read no JSON of ours, with words for people.
+pub(super) fn text(status: StatusCode, why: String) -> Response<Body> {
+    whole(status, "text/plain; charset=utf-8", why.into())
+}
+
 /// A reply whose length is not known.
 pub(super) fn with_body(status: StatusCode, media: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
@@ -109,7 +114,23 @@ pub(super) fn no_content() -> Response<Body> {
 }
 
 /// 204 for OPTIONS, 405 for the others, both with the verbs there are.
-pub(super) fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
+pub fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
+    other_verb_as(verb, verbs, |why| {
+        let (code, status) = wrong_verb(&why);
+        error_as(code, &status)
+    })
+}
+
+/// As [`other_verb`], where clients take the status for the error.
+pub(super) fn other_verb_in_text(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
+    other_verb_as(verb, verbs, |why| text(StatusCode::METHOD_NOT_ALLOWED, why))
+}
+
+fn other_verb_as(
+    verb: &Verb,
+    verbs: &[&Verb],
+    refused: impl FnOnce(String) -> Response<Body>,
+) -> Response<Body> {
     let mut allowed: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
     if allowed.contains(&"GET") && !allowed.contains(&"HEAD") {
         allowed.push("HEAD");
@@ -119,8 +140,7 @@ pub(super) fn other_verb(verb: &Verb, verbs: &[&Verb]) -> Response<Body> {
     let mut response = if verb == Verb::OPTIONS {
         no_content()
     } else {
-        let (code, status) = wrong_verb(&format!("method not allowed; allowed: {allowed}"));
-        error_as(code, &status)
+        refused(format!("method not allowed; allowed: {allowed}"))
     };
     if let Ok(allowed) = allowed.parse() {
         response.headers_mut().insert(header::ALLOW, allowed);

@@ -66,10 +66,12 @@ fn front(
     }
     for method in schema.methods() {
         let (path, reply) = (method.path().to_owned(), reply.clone());
-        rpcs.insert_unary(method.path().to_owned().leak(), move |message, extensions| {
-            let caller = extensions.get().cloned();
-            let seen = Seen { path: path.clone(), caller, message: Bytes::copy_from_slice(message) };
-            Box::pin(std::future::ready(reply(seen).map(Bytes::from)))
+        rpcs.insert_unary(method.path().to_owned().leak(), move |request| {
+            let caller = request.extensions().get().cloned();
+            let message = Bytes::copy_from_slice(request.into_inner());
+            let seen = Seen { path: path.clone(), caller, message };
+            let reply = reply(seen).map(|reply| tonic::Response::new(reply.into()));
+            Box::pin(std::future::ready(reply))
         });
     }
     TestGateway { gateway: Gateway::new(Arc::clone(schema), rpcs, SETTINGS), refusal: None }

@@ -6,17 +6,15 @@ use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
 
-use http::{Extensions, Method as Verb, Request, Response};
+use http::{Method as Verb, Request, Response};
 use prost::Message;
 use tonic::body::Body;
 use tonic::codegen::BoxFuture;
-use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower::Service;
 
 use super::body::{End, until};
-use super::receive::timed;
 use crate::error::Error;
 use crate::grpc::status::refusal;
 use crate::pb::ErrorReason;
@@ -26,7 +24,7 @@ use bytes::Bytes;
 
 type Reply = BoxFuture<Response<Body>, Infallible>;
 type Serve = Box<dyn Fn(Request<Body>) -> Reply + Send + Sync>;
-type Unary = Box<dyn Fn(&[u8], Extensions) -> BoxFuture<Bytes, Status> + Send + Sync>;
+type Unary = Box<dyn Fn(tonic::Request<&[u8]>) -> BoxFuture<tonic::Response<Bytes>, Status> + Send + Sync>;
 
 /// The implementations of the RPCs.
 #[derive(Default)]
@@ -65,14 +63,15 @@ impl Upstream {
         F: Future<Output = Result<tonic::Response<R>, Status>> + Send + 'static,
     {
         let service = Arc::clone(service);
-        self.insert_unary(path, move |message, extensions| {
+        self.insert_unary(path, move |request| {
+            let (metadata, extensions, message) = request.into_parts();
             let message = match Q::decode(message) {
                 Ok(message) => message,
                 Err(error) => return Box::pin(ready(Err(Error::Malformed(error.to_string()).into()))),
             };
-            let request = tonic::Request::from_parts(MetadataMap::new(), extensions, message);
+            let request = tonic::Request::from_parts(metadata, extensions, message);
             let reply = rpc(Arc::clone(&service), request);
-            Box::pin(async move { Ok(reply.await?.into_inner().encode_to_vec().into()) })
+            Box::pin(async move { Ok(reply.await?.map(|reply| reply.encode_to_vec().into())) })
         });
     }
 
@@ -87,18 +86,18 @@ impl Upstream {
     pub(super) fn insert_unary(
         &mut self,
         path: &'static str,
-        unary: impl Fn(&[u8], Extensions) -> BoxFuture<Bytes, Status> + Send + Sync + 'static,
+        unary: impl Fn(tonic::Request<&[u8]>) -> BoxFuture<tonic::Response<Bytes>, Status> + Send + Sync + 'static,
     ) {
         self.unary.insert(path, Box::new(unary));
     }
 
-    /// Calls the RPC that the path names, in gRPC. With an `end` it is a stream: its messages must arrive in
-    /// time, and it ends at the latest when `end` resolves.
+    /// Calls the RPC that the path names, in gRPC. With an `end` it is a stream, and ends at the latest when `end`
+    /// resolves.
     pub(super) async fn serve(&self, request: Request<Body>, end: Option<End>) -> Response<Body> {
         let Some(mut end) = end else { return self.call(request).await };
         let response = tokio::select! {
             biased;
-            response = self.call(request.map(timed)) => response,
+            response = self.call(request) => response,
             status = &mut end => return status.into_http(),
         };
         response.map(|body| until(end, body))
@@ -108,26 +107,24 @@ impl Upstream {
     pub(super) async fn unary(
         &self,
         method: &Method,
-        message: &[u8],
-        extensions: Extensions,
-    ) -> Result<Bytes, Status> {
+        request: tonic::Request<&[u8]>,
+    ) -> Result<tonic::Response<Bytes>, Status> {
         let unary = self.unary.get(method.path()).ok_or(Error::MethodUnknown)?;
-        unary(message, extensions).await
+        unary(request).await
     }
 
-    /// Calls a streaming RPC with its messages in gRPC's frames, and returns the body of its reply.
+    /// Calls a streaming RPC with its messages in gRPC's frames, and returns its reply in them.
     /// Fails with the status of the call if it fails before its first message.
     pub(super) async fn stream(
         &self,
         method: &Method,
-        messages: Body,
-        extensions: Extensions,
+        messages: tonic::Request<Body>,
         end: Option<End>,
-    ) -> Result<Body, Status> {
-        let response = self.serve(request(method, messages, extensions), end).await;
+    ) -> Result<Response<Body>, Status> {
+        let response = self.serve(request(method, messages), end).await;
         match Status::from_header_map(response.headers()) {
             Some(status) if status.code() != Code::Ok => Err(status),
-            _ => Ok(response.into_body()),
+            _ => Ok(response),
         }
     }
 
@@ -147,11 +144,13 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// Extensions carry the caller. RPCs read no headers.
-fn request(method: &Method, messages: Body, extensions: Extensions) -> Request<Body> {
+/// The request as tonic takes it. Extensions carry the caller.
+fn request(method: &Method, messages: tonic::Request<Body>) -> Request<Body> {
+    let (metadata, extensions, messages) = messages.into_parts();
     let mut request = Request::new(messages);
     *request.method_mut() = Verb::POST;
     *request.uri_mut() = method.uri.clone();
+    *request.headers_mut() = metadata.into_headers();
     *request.extensions_mut() = extensions;
     request
 }

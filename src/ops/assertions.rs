@@ -72,8 +72,9 @@ impl Operations {
         &self.assertion_keys
     }
 
-    /// Signs an assertion about the session that a token opens. It ends with the session at the latest. Also while the
-    /// database is away, as far as the session is in memory.
+    /// Signs an assertion about the session that a token opens. It ends with the session at the latest. The session is read
+    /// from the database, and its time counts from before that: an assertion outlives a session that another replica ends
+    /// by no more than its lifetime.
     ///
     /// # Errors
     ///
@@ -83,12 +84,12 @@ impl Operations {
         caller: &Caller,
         wanted: &AssertionRequest,
     ) -> Result<(String, Timestamp)> {
-        let session = self.find_session(caller, &wanted.token).await?;
+        let now = self.clock.now();
+        let session = self.load_session(caller, &wanted.token).await?;
         let mut keys = self.assertion_keys.get();
         if keys.is_empty() {
             keys = self.refresh_assertion_keys().await?;
         }
-        let now = self.clock.now();
         let idle_end = self.rules.session_idle.map_or(session.expires, |idle| session.seen.plus(idle));
         let expires = now.plus(wanted.lifetime).min(session.expires).min(idle_end);
         let claims = Claims {

@@ -1,6 +1,7 @@
 //! Deletion of namespaces: removes their rows in batches, on one replica at a time. If one stops, another continues.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::domain::caller::Caller;
@@ -14,15 +15,42 @@ use crate::store;
 use super::Operations;
 use super::housekeeping::{BATCH, pause_after};
 
-/// The minimum duration of a deletion. A server that cannot learn of it refuses all calls after 5 s (`KeyRing::TRUSTED`), and
-/// calls that it admitted earlier have begun their transactions by the end of this time.
+/// The minimum duration of a deletion. Within 5 s of its beginning every server knows of it or asks for it
+/// (`Directory::TRUSTED`), whenever it admitted a call: a transaction that begins later is refused.
 const MIN_TIME: Duration = Duration::from_secs(15);
 
-/// The age in seconds from which an open transaction may belong to such a call.
+/// The age in seconds that a transaction from those 5 s has by then: one that is still open is waited for.
 const MIN_OLD_SECONDS: u64 = 10;
 
 /// How long the row of a deleted namespace stays, so that every replica reads that the deletion is complete.
 const RETENTION: Duration = Duration::from_hours(24);
+
+/// When this process first saw each deletion that goes on, by the time since the machine was started: the time of the
+/// deletion itself is that of another machine's clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DeletionsSeen(Arc<Mutex<HashMap<(Namespace, i64), Timestamp>>>);
+
+impl DeletionsSeen {
+    /// Notes the deletions that go on, and forgets others after a day.
+    fn note(&self, going_on: &[NamespaceRecord], boot: Timestamp) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let going_on: HashSet<_> = going_on.iter().map(Self::key).collect();
+        seen.retain(|key, since| going_on.contains(key) || since.plus(RETENTION) > boot);
+        for key in going_on {
+            seen.entry(key).or_insert(boot);
+        }
+    }
+
+    /// Returns true if a deletion was first seen [`MIN_TIME`] ago.
+    fn is_old(&self, record: &NamespaceRecord, boot: Timestamp) -> bool {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&Self::key(record)).is_some_and(|since| since.plus(MIN_TIME) <= boot)
+    }
+
+    fn key(record: &NamespaceRecord) -> (Namespace, i64) {
+        (record.name.clone(), record.version)
+    }
+}
 
 impl Operations {
     /// The time between looks for namespaces that are being deleted, which are known in memory.
@@ -38,6 +66,9 @@ impl Operations {
         loop {
             // A batch of each in turn: neither a large one nor one that fails keeps the others waiting.
             let mut turn = self.store.directory().deleting();
+            if !turn.is_empty() {
+                self.deletions_seen.note(&turn, self.clock.clocks().boot);
+            }
             turn.retain(|record| !finished.contains(&record.name));
             if turn.is_empty() {
                 return outcome;
@@ -77,11 +108,10 @@ impl Operations {
 
     /// Frees the name of an empty namespace, if no call can add to it any more.
     async fn end_deletion(&self, record: &NamespaceRecord) -> Result<()> {
-        let now = self.clock.now();
-        if now < record.deleted.plus(MIN_TIME) {
+        if !self.deletions_seen.is_old(record, self.clock.clocks().boot) {
             return Ok(());
         }
-        let namespace = &record.name;
+        let (now, namespace) = (self.clock.now(), &record.name);
         let tx = self.store.begin_sweep().await?;
         let version = store::namespaces::next_version(&tx).await?;
         let found = store::namespaces::find(&tx, namespace).await?;

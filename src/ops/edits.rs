@@ -31,7 +31,8 @@ impl Edit {
 }
 
 impl Operations {
-    /// Writes a user that `tx` has locked as `edit` left it, with its event. What ends the user's sessions ends its codes.
+    /// Writes a user that `tx` has locked as `edit` left it, with its event. What ends the user's sessions ends its codes and
+    /// the log-ins that wait for a second factor.
     pub(super) async fn write_edit(
         &self,
         tx: &Transaction,
@@ -46,6 +47,7 @@ impl Operations {
             user.password_updated = Some(user.updated);
         }
         if edit.end_sessions || self.is_ending(&edit.fields) {
+            store::factors::end_challenges(tx, namespace, &user.id, user.updated).await?;
             store::sessions::delete_of_user(tx, namespace, &user.id, None).await?;
             store::codes::delete_of_user(tx, namespace, &user.id).await?;
         }

@@ -85,7 +85,8 @@ impl PendingLogin {
         }
     }
 
-    /// Returns true if nothing that the first proof depends on has changed, and no later log-in was completed.
+    /// Returns true if nothing that the first proof depends on has changed, no later log-in was completed, and the user's
+    /// sessions were not ended since.
     fn still_holds(&self, user: &User, factor: &StoredTotp) -> bool {
         let now = Self::new(user, factor, Timestamp(self.issued), &[]);
         (self.generation, self.password_updated) == (now.generation, now.password_updated)
@@ -164,7 +165,9 @@ impl Operations {
         let Some(factor) = store::factors::find_confirmed(tx, namespace, &user.id).await? else {
             return Ok(());
         };
-        let pending = PendingLogin::new(user, &factor, self.clock.now(), amr);
+        // Later than the one that ended the others, whose replica may have a clock that is ahead.
+        let issued = self.clock.now().max(Timestamp(factor.challenge.0 + 1));
+        let pending = PendingLogin::new(user, &factor, issued, amr);
         let pending = serde_json::to_string(&pending).map_err(Error::internal)?;
         let challenge = Challenge(self.challenges.seal(&challenge_digest(namespace), &pending));
         Err(Error::SecondFactorRequired { challenge })

@@ -126,10 +126,10 @@ impl Operations {
     }
 
     /// As [`Operations::read_session`], however old the proof is.
-    pub(super) async fn find_session(&self, caller: &Caller, token: &str) -> Result<Session> {
+    async fn find_session(&self, caller: &Caller, token: &str) -> Result<Session> {
         let (namespace, now) = (&caller.namespace, self.clock.now());
         let digest = SessionToken::digest_of(token).ok_or(Error::SessionNotFound)?;
-        let every = self.rules.session_idle.map(|idle| LAST_SEEN_RESOLUTION.min(idle / 10));
+        let every = self.note_reads_every();
         // One that seems to have ended may have been read on another replica: the database knows.
         if let Some(cached) = self.cache.session(namespace, digest)
             && self.is_open(&cached.session)
@@ -138,6 +138,19 @@ impl Operations {
         {
             return Ok(cached.session.clone());
         }
+        self.load_session(caller, token).await
+    }
+
+    /// The time between reads of a session that are stored; `None` without an idle limit.
+    fn note_reads_every(&self) -> Option<Duration> {
+        self.rules.session_idle.map(|idle| LAST_SEEN_RESOLUTION.min(idle / 10))
+    }
+
+    /// The session that `token` opens, as the database has it.
+    pub(super) async fn load_session(&self, caller: &Caller, token: &str) -> Result<Session> {
+        let (namespace, now) = (&caller.namespace, self.clock.now());
+        let digest = SessionToken::digest_of(token).ok_or(Error::SessionNotFound)?;
+        let every = self.note_reads_every();
         let (stamp, unstored) = (self.cache.stamp(), self.seen.waiting(namespace, digest));
         let session = store::sessions::find(&self.store.read(caller).await?, namespace, digest).await?;
         let mut session = session.ok_or(Error::SessionNotFound)?;
@@ -236,13 +249,14 @@ impl Operations {
         tx.commit().await
     }
 
-    /// Ends all sessions of a user. How many were open.
+    /// Ends all sessions of a user, and the log-ins that wait for a second factor. How many sessions were open.
     pub async fn delete_sessions(&self, caller: &Caller, user: &UserId) -> Result<u64> {
         let event = Event::new(self.clock.now(), Action::SessionsDeleted, Some(user.clone()));
         let tx = self.store.begin(caller).await?;
         let account = store::users::lock(&tx, &caller.namespace, user).await?;
         self.note_read_for_change(caller, user);
         account.ok_or(Error::UserNotFound)?;
+        store::factors::end_challenges(&tx, &caller.namespace, user, self.clock.now()).await?;
         let ended = store::sessions::count_of_user(&tx, &caller.namespace, user, self.open()).await?;
         // Those that ended by themselves are no longer anyone's to end, but go with them. In one statement: the total of
         // sessions is locked after all rows.

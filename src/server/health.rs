@@ -9,6 +9,7 @@ use tonic::body::Body;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::http::other_verb;
 use crate::store::Health as Database;
 
 /// The names that gRPC's health can be asked about: the server as a whole, and its services.
@@ -66,6 +67,9 @@ impl Health {
     /// Answers a probe: 200, or 503 with what is wrong. The process lives while it answers: a restart mends no
     /// database.
     pub(super) fn answer(&self, probe: Probe, verb: &Verb) -> Response<Body> {
+        if !matches!(*verb, Verb::GET | Verb::HEAD) {
+            return other_verb(verb, &[&Verb::GET]);
+        }
         let problems = self.problems();
         let (status, word) = match probe {
             Probe::Live => (StatusCode::OK, "alive"),
@@ -73,11 +77,6 @@ impl Health {
             Probe::Ready => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
         };
         let text = serde_json::json!({ "status": word, "problems": problems }).to_string();
-        let (status, text) = if matches!(*verb, Verb::GET | Verb::HEAD) {
-            (status, text)
-        } else {
-            (StatusCode::METHOD_NOT_ALLOWED, String::new())
-        };
         reply(status, "application/json", text)
     }
 

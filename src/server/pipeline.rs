@@ -37,7 +37,7 @@ use super::outcomes::Outcomes;
 use super::unread::Unread;
 
 /// The header that names a request in the logs of caller and server.
-const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// The header that names the span of a call to its caller (W3C Trace Context).
 const TRACE_RESPONSE: &str = "traceresponse";
@@ -319,6 +319,11 @@ impl Pipeline {
         if let Some(id) = headers.get(REQUEST_ID).filter(fits) {
             return id.clone();
         }
+        self.new_request_id()
+    }
+
+    /// A request id that no other request has.
+    pub(super) fn new_request_id(&self) -> HeaderValue {
         let mut number = itoa::Buffer::new();
         let number = number.format(self.requests.fetch_add(1, Ordering::Relaxed));
         let id = [self.instance_prefix.as_bytes(), number.as_bytes()].concat();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
@@ -29,16 +29,42 @@ struct Contents {
     /// The number of the last change that was read, and when the connection was made that it was read over: another one may
     /// lead to another database.
     read: Option<(i64, Instant)>,
+    /// When the database last confirmed the records; `None`: this process does not follow them.
+    confirmed: Option<Instant>,
     records: HashMap<Namespace, NamespaceRecord>,
+    /// The last change of each namespace by its deletion: the time in its record, and when this process learned of it.
+    deletions: HashMap<Namespace, (Timestamp, Instant)>,
 }
 
+/// The time for which a completed deletion is remembered: every call that was admitted before has ended by then.
+const DELETION_RETENTION: Duration = Duration::from_hours(24);
+
 impl Directory {
-    /// Fails with [`Error::NamespaceBeingDeleted`] if it is.
-    pub fn check(&self, namespace: &Namespace) -> Result<()> {
-        match self.find(namespace, |record| record.state) {
-            Some(NamespaceState::Deleting) => Err(Error::NamespaceBeingDeleted),
-            _ => Ok(()),
+    /// The time for which records are trusted that could not be confirmed.
+    pub const TRUSTED: Duration = Duration::from_secs(5);
+
+    /// Fails with [`Error::NamespaceBeingDeleted`] if it is, or if this process learned of its deletion after `admitted`: the
+    /// name may be free again, and a call from before must add nothing under it.
+    pub fn check(&self, namespace: &Namespace, admitted: Instant) -> Result<()> {
+        if !self.any.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        let known = self.known();
+        let is_deleting =
+            known.records.get(namespace).is_some_and(|record| record.state == NamespaceState::Deleting);
+        let was_deleted = known.deletions.get(namespace).is_some_and(|(_, learned)| admitted <= *learned);
+        if is_deleting || was_deleted { Err(Error::NamespaceBeingDeleted) } else { Ok(()) }
+    }
+
+    /// Returns true if the records may be out of date: this process did not run, or the database did not answer.
+    pub(super) fn is_stale(&self) -> bool {
+        self.known().confirmed.is_some_and(|confirmed| confirmed.elapsed() > Self::TRUSTED)
+    }
+
+    /// Notes that the records were as the database had them at `asked_at`.
+    pub(super) fn note_confirmed(&self, asked_at: Instant) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.confirmed = known.confirmed.max(Some(asked_at));
     }
 
     /// The limits that were set for a namespace.
@@ -58,8 +84,7 @@ impl Directory {
 
     /// Returns true if the namespace was deleted since its record was last read, also if it was created again meanwhile.
     fn was_deleted(&self, record: &NamespaceRecord) -> bool {
-        let known = self.find(&record.name, |known| known.deleted).unwrap_or(Timestamp(0));
-        record.state != NamespaceState::Active || record.deleted != known
+        self.known().was_deleted(record)
     }
 
     fn find<T>(&self, namespace: &Namespace, of: impl FnOnce(&NamespaceRecord) -> T) -> Option<T> {
@@ -85,6 +110,7 @@ impl Directory {
     /// Puts records in place of older ones; `complete`: there are no others.
     fn apply(&self, records: Vec<NamespaceRecord>, complete: bool, read: Option<(i64, Instant)>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         if complete {
             known.records.clear();
         }
@@ -94,14 +120,32 @@ impl Directory {
             if outdated {
                 continue;
             }
+            if known.was_deleted(&record) {
+                known.deletions.insert(record.name.clone(), (record.deleted, now));
+            }
             if record.state == NamespaceState::Implicit {
                 known.records.remove(&record.name);
             } else {
                 known.records.insert(record.name.clone(), record);
             }
         }
+        let Contents { records, deletions, .. } = &mut *known;
+        deletions.retain(|name, (_, learned)| {
+            records.contains_key(name) || now.duration_since(*learned) < DELETION_RETENTION
+        });
+        let any = !records.is_empty() || !deletions.is_empty();
         known.read = read.or(known.read);
-        self.any.store(!known.records.is_empty(), Ordering::Relaxed);
+        self.any.store(any, Ordering::Relaxed);
+    }
+}
+
+impl Contents {
+    fn was_deleted(&self, record: &NamespaceRecord) -> bool {
+        let is_deleting = |record: &NamespaceRecord| record.state == NamespaceState::Deleting;
+        let begins = is_deleting(record) && !self.records.get(&record.name).is_some_and(is_deleting);
+        begins
+            || record.deleted
+                != self.deletions.get(&record.name).map_or(Timestamp(0), |(deleted, _)| *deleted)
     }
 }
 
@@ -150,13 +194,19 @@ mod tests {
     #[test]
     fn an_older_record_does_not_replace_a_newer_one() {
         let (directory, shop) = (Directory::default(), Namespace::parse("shop").unwrap());
-        assert!(directory.check(&shop).is_ok());
+        let admits = |admitted| directory.check(&shop, admitted).is_ok();
+        let before = Instant::now();
+        assert!(admits(before));
         directory.apply(vec![record("shop", NamespaceState::Deleting, 2)], false, None);
         directory.apply(vec![record("shop", NamespaceState::Active, 1)], false, None);
-        assert!(matches!(directory.check(&shop), Err(Error::NamespaceBeingDeleted)));
+        assert!(!admits(Instant::now() + Duration::from_secs(1)));
         assert_eq!(directory.deleting().len(), 1);
         directory.apply(vec![record("shop", NamespaceState::Implicit, 3)], false, None);
-        assert!(directory.check(&shop).is_ok() && directory.deleting().is_empty());
+        let after = Instant::now() + Duration::from_secs(1);
+        assert!(admits(after) && directory.deleting().is_empty());
+        // Read over a new connection, too, calls from before the deletion are refused, and those from after it are not.
+        directory.apply(vec![record("shop", NamespaceState::Implicit, 3)], true, None);
+        assert!(admits(after) && !admits(before));
     }
 
     #[test]

@@ -107,15 +107,16 @@ pub async fn take_step(
     execute(tx, of_user(tx, sql, namespace, user, values)).await.map(|changed| changed > 0)
 }
 
-/// Ends the challenges of a user up to one of `issued`.
+/// Ends the challenges of a user up to one of `issued`, or, if the newest that has ended is not older, those that were issued
+/// right after that one by a clock that is behind.
 pub async fn end_challenges(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
     issued: Timestamp,
 ) -> Result<()> {
-    let sql =
-        "UPDATE totp_factors SET challenge = $3 WHERE namespace = $1 AND user_id = $2 AND challenge < $3";
+    let sql = "UPDATE totp_factors SET challenge = CASE WHEN challenge < $3 THEN $3 ELSE challenge + 1 END \
+        WHERE namespace = $1 AND user_id = $2";
     execute(tx, of_user(tx, sql, namespace, user, [issued.0.into()])).await.map(|_| ())
 }
 

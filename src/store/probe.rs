@@ -274,8 +274,10 @@ impl Store {
     /// Asks the database for the version of the keys, over the probe's own connection. Whether it answers
     /// becomes its `Health`. Namespaces that changed are read with it.
     pub async fn keys_version(&self) -> Result<KeysVersion> {
+        let asked_at = Instant::now();
         let Versions { keys, namespaces } = self.probe.ask(&self.trust).await?;
         self.refresh_namespaces(namespaces, keys.connected).await?;
+        self.directory().note_confirmed(asked_at);
         Ok(keys)
     }
 

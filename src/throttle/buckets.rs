@@ -31,23 +31,30 @@ pub(super) struct Bucket {
 /// The names of the user that an attempt is about, each in its canonical form: another spelling counts in the
 /// same bucket.
 #[derive(Clone, Debug)]
-pub(crate) struct LoginIdentifier(Vec<String>);
+pub(crate) struct LoginIdentifier {
+    names: Vec<String>,
+    is_second_factor: bool,
+}
 
 impl LoginIdentifier {
     /// By a username, an e-mail address, or both.
     pub(crate) fn by_names(username: Option<&str>, email: Option<&str>) -> Self {
-        Self([username, email].map(|name| name.unwrap_or_default().to_owned()).into())
+        Self::of_password([username, email].map(|name| name.unwrap_or_default().to_owned()).into())
     }
 
     /// By an id.
     pub(crate) fn by_id(id: &UserId) -> Self {
-        Self(vec![id.as_str().to_owned()])
+        Self::of_password(vec![id.as_str().to_owned()])
+    }
+
+    fn of_password(names: Vec<String>) -> Self {
+        Self { names, is_second_factor: false }
     }
 
     /// By an id, for codes of a second factor: wrong ones make the next code wait and not the next password, and a right
     /// password does not end their streak.
     pub(crate) fn by_second_factor(id: &UserId) -> Self {
-        Self(["second factor", id.as_str(), ""].map(str::to_owned).into())
+        Self { names: ["second factor", id.as_str(), ""].map(str::to_owned).into(), is_second_factor: true }
     }
 
     /// Every identifier of a user.
@@ -64,7 +71,7 @@ impl LoginIdentifier {
     }
 
     pub(super) fn parts(&self) -> Vec<&[u8]> {
-        self.0.iter().map(String::as_bytes).collect()
+        self.names.iter().map(String::as_bytes).collect()
     }
 }
 
@@ -91,6 +98,8 @@ pub(super) struct Buckets {
     pub(super) user: Option<UserId>,
     /// True if the user has a session there or signed in from there before.
     pub(super) is_known: bool,
+    /// True if the attempt is about a code of a second factor, false if about a password.
+    pub(super) is_second_factor: bool,
     /// The end user's address.
     pub(super) ip: Option<BucketKey>,
     /// True if the user signed in from that address before.
@@ -131,7 +140,9 @@ impl Throttle {
         };
         let session = origin.session.map(|session| keyer.key("session", &[session.as_bytes()]));
         let known = ip.filter(|_| is_known_ip).or(session);
+        // At a known origin the names of a user share a streak, and codes have another one than passwords there, too.
         let streak = match &known {
+            Some(origin) if identifier.is_second_factor => keyer.key("familiar factor", &[&account, origin]),
             Some(origin) => keyer.key("familiar", &[&account, origin]),
             None => keyer.name(identifier),
         };
@@ -145,6 +156,7 @@ impl Throttle {
             shared,
             user: user.cloned(),
             is_known: known.is_some(),
+            is_second_factor: identifier.is_second_factor,
             ip,
             is_known_ip,
         })

@@ -23,18 +23,26 @@ pub(super) async fn is_known_ip(
     Ok(db.query_one_raw(statement).await?.is_some())
 }
 
-/// Remembers that the user logged in from the address.
+/// Remembers that the user logged in from the address. After a password alone (`by_second_factor` is false) only of users who
+/// have no second factor: a stolen password must not make the address of its thief known.
 pub(super) async fn remember_ip(
     tx: &impl ConnectionTrait,
     namespace: &Namespace,
     user: &UserId,
     ip: &BucketKey,
+    by_second_factor: bool,
     now: Timestamp,
 ) -> Result<()> {
-    let sql = "INSERT INTO familiar_places (namespace, user_id, place, seen) VALUES ($1, $2, $3, $4) \
+    let sql = "INSERT INTO familiar_places (namespace, user_id, place, seen) SELECT $1, $2, $3, $4 \
+        WHERE $5 OR NOT EXISTS (SELECT 1 FROM totp_factors WHERE namespace = $1 AND user_id = $2 AND confirmed > 0) \
         ON CONFLICT (namespace, user_id, place) DO UPDATE SET seen = excluded.seen";
-    let values: [Value; 4] =
-        [namespace.as_str().into(), user.as_str().into(), ip.to_vec().into(), now.0.into()];
+    let values: [Value; 5] = [
+        namespace.as_str().into(),
+        user.as_str().into(),
+        ip.to_vec().into(),
+        now.0.into(),
+        by_second_factor.into(),
+    ];
     tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;
     Ok(())
 }

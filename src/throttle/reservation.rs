@@ -49,7 +49,7 @@ impl AttemptReservation {
     }
 
     /// Stores the success and commits `tx`, the changes that the password was proven for. The streak ends,
-    /// and the address becomes a known IP.
+    /// and the address becomes a known IP, unless the user has a second factor and gave the password alone.
     ///
     /// # Errors
     ///
@@ -64,7 +64,8 @@ impl AttemptReservation {
         let (namespace, buckets) = (&self.caller.namespace, &self.buckets);
         counts::refund(&tx, namespace, &self.reserved, Some(&buckets.streak)).await?;
         if let Buckets { user: Some(user), ip: Some(ip), is_known_ip, .. } = buckets {
-            known_ips::remember_ip(&tx, namespace, user, ip, self.throttle.clock.now()).await?;
+            let (by_second_factor, now) = (buckets.is_second_factor, self.throttle.clock.now());
+            known_ips::remember_ip(&tx, namespace, user, ip, by_second_factor, now).await?;
             if !is_known_ip {
                 known_ips::forget_oldest_ips(&tx, namespace, user).await?;
             }

@@ -92,6 +92,8 @@ build_clients() {
     build_once go-example deploy/examples/go deploy/examples/whoami.proto || failed=1
     with_new_go install_go_tool protoc-gen-grpc-gateway "$GATEWAY_MODULE/protoc-gen-grpc-gateway" "$GATEWAY_VERSION" &&
         with_new_go build_once gateway tests/clients/gateway || failed=1
+    with_new_go install_go_tool connectconformance connectrpc.com/conformance/cmd/connectconformance "$CONFORMANCE_VERSION" ||
+        failed=1
     build_once go-assertion deploy/examples/go-assertion || failed=1
     build_once java tests/clients/java || failed=1
     build_once js tests/clients/node deploy/examples/node || failed=1

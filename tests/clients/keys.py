@@ -1,8 +1,13 @@
 """API keys by those who use them: the command line, generated clients, grpcurl, curl, the SDKs."""
 
+import base64
 import contextlib
+import hmac
 import json
+import os
+import pathlib
 import secrets
+import tempfile
 import time
 
 import grpc
@@ -134,15 +139,23 @@ def by_sdk(kind, make):
 
 
 def nothing_is_told(kind):
-    """Keys, passwords and tokens, good and bad, go through every way in; no log line and no row has them, at any level."""
-    with database(kind) as db:
+    """Keys, passwords, tokens, codes and what belongs to second factors, good and bad, go through every way in; no log line and
+    no row has them, at any level."""
+    with database(kind) as db, tempfile.TemporaryDirectory() as folder:
         admin = new_key(db, "default", EVERY_SCOPE)
-        secrets = {"a key": admin}
-        with Server(db.url, {"USERSD_LOG_LEVEL": "trace", "USERSD_LOG_FORMAT": "json"}, key=admin) as server:
+        pepper = base64.b64encode(os.urandom(32)).decode()
+        (pathlib.Path(folder) / "keys").write_text(f"1 {pepper}\n")
+        secrets = {"a key": admin, "the key of TOTP secrets": pepper}
+        settings = {
+            "USERSD_LOG_LEVEL": "trace", "USERSD_LOG_FORMAT": "json", "USERSD_PASSWORDS_PEPPER": f"{folder}/keys",
+            "USERSD_ASSERTIONS_AUDIENCES": "shop",
+        }
+        with Server(db.url, settings, key=admin) as server:
             told = []
             for number, make in enumerate([PythonClient, Canonical, Grpcurl]):
                 with contextlib.closing(make(server, "default")) as over:
                     secrets.update(use_secrets(over, number, told))
+                    secrets.update(use_factors(over, number, told))
             for path, body in [("/v1/users", '{"username":"x","password":"canary-broken'), ("/v1/canary-path", "{}")]:
                 curl(f"http://{server.address}{path}", "-H", "content-type: application/json", "-d", body,
                      "-H", f"authorization: Bearer {admin}x")
@@ -153,14 +166,22 @@ def nothing_is_told(kind):
             assert_equal(status, 200, text)
             secrets["another key"] = json.loads(text)["secret"]
         assert_true(sum("TRACE" in line for line in server.lines) > 100, "the log says everything it can")
+        said, stored = "\n".join([*server.lines, *told]), everything(db)
         for what, secret in secrets.items():
-            found = [line for line in [*server.lines, *told] if secret in line]
+            found = [line for line in said.splitlines() if secret in line] if secret in said else []
             assert_equal(found, [], f"log lines and errors with {what}")
-            for where, content in everything(db):
-                assert_true(secret.encode() not in content, f"{what} is in {where}")
-                digits = secret.partition("_")[2]
-                if len(digits) == 64:
-                    assert_true(bytes.fromhex(digits) not in content, f"the bytes of {what} are in {where}")
+            for where, content in stored:
+                for form in forms(what, secret):
+                    assert_true(form not in content, f"{what} is in {where}")
+
+
+def forms(what, secret):
+    """A secret in the forms that it could be stored in."""
+    digits = secret.partition("_")[2]
+    raw = [bytes.fromhex(digits)] if len(digits) == 64 else []
+    raw += [base64.b32decode(secret)] if "TOTP secret by" in what else []
+    plain = [secret.replace("-", "").encode()] if "recovery" in what else []
+    return [secret.encode(), *plain, *raw, *(one.hex().encode() for one in raw)]
 
 
 def use_secrets(over, number, told):
@@ -203,6 +224,54 @@ def use_secrets(over, number, told):
         **{f"token {at} by {over.name}": token for at, token in enumerate(tokens)},
         **{f"code {at} by {over.name}": code for at, code in enumerate(codes)},
     }
+
+
+def use_factors(over, number, told):
+    """A second factor through everything that takes it, and an assertion. Returns all that was shown and tried."""
+    name, password = f"factor{number}", f"canary-factor-{number}"
+    id = over.call("Create", {"username": name, "password": password})["user"]["id"]
+    secret = over.call("EnrollTotp", {"userId": id, "password": password})["secret"]
+    codes = over.call("ConfirmTotp", {"userId": id, "totp": totp(secret, 0)})["recoveryCodes"]
+    challenges, wrong = [], {"recovery code": "-".join(["canary"] * 4), "challenge": f"canary-challenge-{number}"}
+
+    def login(**proof):
+        try:
+            over.call("Login", {"username": name, "password": password})
+        except Refused as refused:
+            challenges.append(refused.metadata["challenge"])
+        return over.call("CompleteLogin", {"challenge": challenges[-1], **proof})["session"]["id"]
+
+    tokens = [login(totp=totp(secret, 1)), login(recoveryCode=codes[0])]
+    assertion = over.call("IssueAssertion", {"sessionId": tokens[1], "audience": "shop"})["assertion"]
+    for method, request in [
+        ("CompleteLogin", {"challenge": challenges[-1], "recoveryCode": codes[1]}),
+        ("CompleteLogin", {"challenge": wrong["challenge"], "recoveryCode": codes[1]}),
+        ("RemoveTotp", {"userId": id, "recoveryCode": wrong["recovery code"]}),
+        ("RemoveTotp", {"userId": id, "recoveryCode": codes[0]}),
+        ("IssueAssertion", {"sessionId": tokens[1], "audience": assertion}),
+    ]:
+        try:
+            over.call(method, request)
+        except Refused as refused:
+            told.append(str(refused))
+        else:
+            raise Wrong(f"{method} was answered")
+    codes += over.call("CreateRecoveryCodes", {"userId": id, "recoveryCode": codes[2]})["recoveryCodes"]
+    return {
+        f"the TOTP secret by {over.name}": secret, f"an assertion by {over.name}": assertion,
+        **{f"recovery code {at} by {over.name}": code for at, code in enumerate(codes)},
+        **{f"challenge {at} by {over.name}": challenge for at, challenge in enumerate(challenges)},
+        **{f"the token of a second factor {at} by {over.name}": token for at, token in enumerate(tokens)},
+        **{f"a wrong {what} by {over.name}": text for what, text in wrong.items()},
+    }
+
+
+def totp(secret, steps):
+    """The code that an app with the secret shows, so many steps of 30 seconds from now (RFC 6238)."""
+    counter = int(time.time() // 30) + steps
+    digest = hmac.digest(base64.b32decode(secret), counter.to_bytes(8, "big"), "sha1")
+    at = digest[-1] & 15
+    return f"{(int.from_bytes(digest[at:at + 4], 'big') & 0x7fffffff) % 10**6:06}"
 
 
 def use_codes(over, email, password, told):

@@ -13,6 +13,7 @@ import sys
 import appwrite_users
 import appwrite_wire
 import assertions
+import conformance
 import countries
 import docs
 import early
@@ -170,7 +171,7 @@ def main():
         *endurance.tests(), *races.tests(), *faults.tests(), *outages.tests(), *files.tests(), *strained.tests(),
         *failover.tests(), *replicas.tests(), *rolling.tests(), *telemetry.tests(), *queries.tests(), *whole.tests(),
         *docs.tests(), *schema.tests(), *gateway.tests(), *messages.tests(),
-        *assertions.tests(),
+        *assertions.tests(), *conformance.tests(),
     ]:
         if Postgres in kinds or "postgres" not in name.lower():
             runner.run(name, function, *arguments, alone=True)

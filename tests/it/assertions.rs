@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use usersd::config::Config;
 use usersd::domain::scope::Scopes;
-use usersd::pb::{IssueAssertionRequest, IssueAssertionResponse, LoginRequest, LogoutRequest, Session};
+use usersd::pb::{
+    IssueAssertionRequest, IssueAssertionResponse, LoginRequest, LogoutRequest, ReadSessionRequest, Session,
+};
 
 use crate::steps::{RIVAL, assert_alike};
 use crate::support::{PASSWORD, Replica, START, Service, ada, assert_refused, create, fields, from, login};
@@ -22,6 +24,7 @@ crate::on_every_backend!(
     an_assertion_ends_with_its_session_at_the_latest,
     an_assertion_ends_with_the_idle_time_at_the_latest,
     a_session_that_has_ended_gets_no_assertion,
+    a_session_that_another_replica_ended_gets_no_assertion_from_memory,
     the_public_keys_are_for_everybody_and_for_caches,
     without_audiences_there_are_no_assertions_and_no_keys,
     replicas_that_start_together_make_one_key,
@@ -182,6 +185,24 @@ async fn a_session_that_has_ended_gets_no_assertion(service: &Service) {
     assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     let five_minutes = 300;
     assert!(earlier.expires <= START + five_minutes, "what was issued before ends soon");
+}
+
+/// (R24) Its assertions outlive it by no more than their lifetime.
+async fn a_session_that_another_replica_ended_gets_no_assertion_from_memory(service: &Service) {
+    create(service, ada()).await;
+    let session = login(service, "ada").await;
+    let replica = service
+        .another(|config| {
+            on(config);
+            config.cache.poll = HOUR;
+        })
+        .await;
+    replica.ops.refresh_assertion_keys().await.unwrap();
+    let read = || ReadSessionRequest { session_id: session.id.clone(), ..Default::default() };
+    replica.users.clone().read_session(read()).await.unwrap();
+    service.users().logout(LogoutRequest { session_id: session.id.clone() }).await.unwrap();
+    let status = issue(&replica, of(&session)).await.unwrap_err();
+    assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
 }
 
 async fn the_public_keys_are_for_everybody_and_for_caches(service: &Service) {

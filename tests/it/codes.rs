@@ -495,6 +495,10 @@ async fn no_code_is_stored(service: &Service) {
     let stored: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
     assert_eq!(stored.len(), PURPOSES.len());
     assert!(stored.iter().all(|secret| secret.starts_with("$2b$")), "{stored:?}");
+    // Passwords of these tests cost less than codes; here they cost more, as everywhere else.
+    let usual = service.another(|config| config.passwords.cost = 11).await;
+    code_on(&usual, CreateCodeRequest { length: 10, ..digits(CodePurpose::Login) }).await;
+    assert_eq!(service.number("SELECT count(*) FROM codes WHERE secret LIKE '$2b$10$%'").await, 1);
     if service.backend == Backend::Sqlite {
         for file in service.files() {
             let bytes = std::fs::read(&file).unwrap();

@@ -24,7 +24,7 @@ crate::on_every_backend!(
 
 const CODINGS: [&str; 2] = ["gzip", "zstd"];
 
-fn compress(coding: &str, plain: &[u8]) -> Vec<u8> {
+pub(crate) fn compress(coding: &str, plain: &[u8]) -> Vec<u8> {
     if coding == "zstd" {
         return zstd::encode_all(plain, 3).unwrap();
     }

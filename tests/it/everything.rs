@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use usersd::domain::caller::Caller;
 use usersd::domain::scope::Scope;
 use usersd::grpc::codec::Codec;
@@ -33,6 +34,21 @@ type Replies = Pin<Box<dyn Stream<Item = Result<FileReply, Status>> + Send>>;
 
 fn reply(title: impl Into<String>) -> FileReply {
     FileReply { title: title.into() }
+}
+
+/// The metadata of replies: what the request has under one name.
+fn echoed<T>(request: &Request<T>) -> MetadataMap {
+    let mut metadata = MetadataMap::new();
+    for value in request.metadata().get_all("x-echo") {
+        metadata.append("x-echo", value.clone());
+    }
+    metadata
+}
+
+fn with<T>(metadata: MetadataMap, reply: T) -> Response<T> {
+    let mut response = Response::new(reply);
+    *response.metadata_mut() = metadata;
+    response
 }
 
 /// The service of `everything.proto`, as far as tests call it.
@@ -76,7 +92,14 @@ impl tonic::server::UnaryService<FileRequest> for File {
     type Future = Pin<Box<dyn Future<Output = Result<Response<FileReply>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
-        async move { Ok(Response::new(reply(request.into_inner().name))) }.boxed()
+        let (metadata, name) = (echoed(&request), request.into_inner().name);
+        async move {
+            match &*name {
+                "files/refuse" => Err(Status::with_metadata(Code::NotFound, "no such file", metadata)),
+                _ => Ok(with(metadata, reply(name))),
+            }
+        }
+        .boxed()
     }
 }
 
@@ -89,15 +112,22 @@ impl tonic::server::ServerStreamingService<FileRequest> for Watch {
 
     /// So many replies, and then what the name says.
     fn call(&mut self, request: Request<FileRequest>) -> Self::Future {
+        let metadata = echoed(&request);
         let FileRequest { name, page_size } = request.into_inner();
+        let failed = |code, message| Status::with_metadata(code, message, metadata.clone());
+        let (missing, changed) =
+            (failed(Code::NotFound, "no such file"), failed(Code::Aborted, "it changed"));
         async move {
             let replies = stream::iter((0..page_size).map(|n| Ok(reply(n.to_string()))));
-            Ok(Response::new(match &*name {
-                "refuse" => return Err(Status::not_found("no such file")),
-                "fail" => replies.chain(stream::iter([Err(Status::aborted("it changed"))])).boxed(),
-                "endless" => replies.chain(stream::pending()).boxed(),
-                _ => replies.boxed(),
-            }))
+            Ok(with(
+                metadata,
+                match &*name {
+                    "refuse" => return Err(missing),
+                    "fail" => replies.chain(stream::iter([Err(changed)])).boxed(),
+                    "endless" => replies.chain(stream::pending()).boxed(),
+                    _ => replies.boxed(),
+                },
+            ))
         }
         .boxed()
     }

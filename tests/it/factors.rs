@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Method;
+use percent_encoding::percent_decode;
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -56,7 +57,7 @@ pub(crate) fn code(secret: &str, after: i64) -> String {
 }
 
 /// A code that is not the one of any step near.
-fn wrong(secret: &str) -> String {
+pub(crate) fn wrong(secret: &str) -> String {
     let near: Vec<String> = (-10..100).map(|step| code(secret, step * 30)).collect();
     (0..1_000).map(|n| format!("{n:06}")).find(|code| !near.contains(code)).unwrap()
 }
@@ -84,7 +85,7 @@ pub(crate) async fn confirm(service: &Service, user: &str) -> (String, Vec<Strin
 }
 
 /// A user with a second factor, whose next code is that of 30 seconds later.
-async fn protected(service: &Service) -> (User, String, Vec<String>) {
+pub(crate) async fn protected(service: &Service) -> (User, String, Vec<String>) {
     give_keys(service, &[1]);
     let user = create(service, ada()).await;
     let (secret, codes) = confirm(service, &user.id).await;
@@ -93,7 +94,7 @@ async fn protected(service: &Service) -> (User, String, Vec<String>) {
 }
 
 #[track_caller]
-fn challenge_of(status: &Status) -> String {
+pub(crate) fn challenge_of(status: &Status) -> String {
     assert_refused(status, Code::FailedPrecondition, "SECOND_FACTOR_REQUIRED");
     status.get_details_error_info().unwrap().metadata["challenge"].clone()
 }
@@ -103,11 +104,11 @@ pub(crate) async fn challenge(service: &Service, username: &str) -> String {
     challenge_of(&try_login(service, username, PASSWORD).await.unwrap_err())
 }
 
-fn by_totp(challenge: &str, totp: String) -> CompleteLoginRequest {
+pub(crate) fn by_totp(challenge: &str, totp: String) -> CompleteLoginRequest {
     CompleteLoginRequest { challenge: challenge.into(), totp, ..CompleteLoginRequest::default() }
 }
 
-fn by_recovery_code(challenge: &str, code: &str) -> CompleteLoginRequest {
+pub(crate) fn by_recovery_code(challenge: &str, code: &str) -> CompleteLoginRequest {
     CompleteLoginRequest {
         challenge: challenge.into(),
         recovery_code: code.into(),
@@ -115,7 +116,7 @@ fn by_recovery_code(challenge: &str, code: &str) -> CompleteLoginRequest {
     }
 }
 
-async fn complete(service: &Service, request: CompleteLoginRequest) -> Result<Session, Status> {
+pub(crate) async fn complete(service: &Service, request: CompleteLoginRequest) -> Result<Session, Status> {
     Ok(service.users().complete_login(request).await?.into_inner().session.unwrap())
 }
 
@@ -391,20 +392,25 @@ async fn wrong_codes_make_the_next_one_wait_and_not_the_password(service: &Servi
     complete(service, by_totp(&waiting, code(&secret, 30))).await.unwrap();
 }
 
-/// (7)
+/// (7) After a log-in that waited has ended with the block, too.
 async fn a_blocked_user_learns_of_it_with_the_right_code(service: &Service) {
     let (user, secret, codes) = protected(service).await;
     let waiting = challenge(service, "ada").await;
     set_status(service, &user.id, UserStatus::Blocked).await;
-    let status = complete(service, by_totp(&waiting, wrong(&secret))).await.unwrap_err();
+    let removing = || RemoveTotpRequest { user_id: user.id.clone(), ..RemoveTotpRequest::default() };
+    let with_wrong = RemoveTotpRequest { totp: wrong(&secret), ..removing() };
+    let status = service.users().remove_totp(with_wrong).await.unwrap_err();
     assert_refused(&status, Code::Unauthenticated, "BAD_CREDENTIALS");
-    for request in [by_totp(&waiting, code(&secret, 30)), by_recovery_code(&waiting, &codes[0])] {
-        let status = complete(service, request).await.unwrap_err();
+    for request in [
+        RemoveTotpRequest { totp: code(&secret, 30), ..removing() },
+        RemoveTotpRequest { recovery_code: codes[0].clone(), ..removing() },
+    ] {
+        let status = service.users().remove_totp(request).await.unwrap_err();
         assert_refused(&status, Code::PermissionDenied, "USER_BLOCKED");
     }
     assert_eq!(factors(service, &user.id).await.recovery_codes, 10);
-    set_status(service, &user.id, UserStatus::Active).await;
-    complete(service, by_totp(&waiting, code(&secret, 30))).await.unwrap();
+    let status = complete(service, by_totp(&waiting, code(&secret, 30))).await.unwrap_err();
+    assert_refused(&status, Code::Unauthenticated, "CHALLENGE_INVALID");
 }
 
 /// (5, R9, R25)
@@ -615,14 +621,28 @@ async fn every_bad_field_is_named_at_once(service: &Service) {
     assert_eq!(fields(&status), ["user_id"]);
 }
 
-/// Its callers cannot complete a log-in and are not told the challenge.
+/// Its callers cannot complete a log-in and are not told the challenge: over HTTP, by JSON in gRPC's frames, and over gRPC.
 async fn the_first_dialect_refuses_in_its_words(service: &Service) {
     protected(service).await;
     let body = json!({"username": "ada", "password": PASSWORD}).to_string();
     let (status, answer) = service.replica.json(Method::POST, "/users/Users/Login", &body).await;
     let detail = "the user has a second factor: complete the log-in with a TOTP or recovery code";
     let expected = json!({"id": "users.Login", "code": 400, "detail": detail, "status": "Bad Request"});
-    assert_eq!((status.as_u16(), answer), (400, expected));
+    assert_eq!((status.as_u16(), &answer), (400, &expected));
+    let frame = [&[0, 0, 0, 0, u8::try_from(body.len()).unwrap()], body.as_bytes()].concat();
+    let headers = [("content-type", "application/grpc+json")];
+    let (status, told, _) =
+        service.replica.request(Method::POST, "/users.Users/Login", frame, &headers).await;
+    assert_eq!((status.as_u16(), &told["grpc-status"]), (200, &"9".parse().unwrap()));
+    let said = percent_decode(told["grpc-message"].as_bytes()).decode_utf8().unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&said).unwrap(), expected);
+    assert!(!told.contains_key("grpc-status-details-bin"));
+    let login = LoginRequest { username: "ada".into(), password: PASSWORD.into(), ..LoginRequest::default() };
+    let mut request = tonic::Request::new(login);
+    request.metadata_mut().insert("x-content-type", "application/protobuf".parse().unwrap());
+    let status = service.users().login(request).await.unwrap_err();
+    assert_eq!((status.code(), status.details()), (Code::FailedPrecondition, &[][..]));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(status.message()).unwrap(), expected);
 }
 
 async fn they_have_their_paths(service: &Service) {

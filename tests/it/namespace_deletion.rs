@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait as _, Statement};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use usersd::domain::scope::Scopes;
 use usersd::error::Error;
+use usersd::ops::keys;
 use usersd::pb::{
-    CreateKeyRequest, ListRequest, LoginRequest, NamespaceState, ReadSessionRequest, UpdateNamespaceRequest,
+    CodeForm, CodePurpose, ConfirmTotpRequest, CreateCodeRequest, CreateKeyRequest, EnrollTotpRequest,
+    ListRequest, LoginRequest, NamespaceState, ReadSessionRequest, UpdateNamespaceRequest,
+    VerifyEmailRequest,
 };
 use usersd::store::deletion::{TABLES, has_older_transactions};
 
+use crate::factors::{code, give_keys};
 use crate::namespaces::{create_namespace, deletion, limits, read_namespace, with_key};
 use crate::process::Process;
 use crate::support::{
@@ -34,7 +38,8 @@ async fn delete_namespace(replica: &Replica, name: &str) -> Result<(), Status> {
     Ok(())
 }
 
-/// Users, sessions, keys, events, failures, idempotency keys and trash of a namespace. Returns the token of a session.
+/// Users, sessions, events, failures, idempotency keys, codes, second factors and trash of a namespace. Returns the token of
+/// a session.
 async fn fill(service: &Service, namespace: &str) -> String {
     let mut users = service.users();
     users.create(from(namespace, ada())).await.unwrap();
@@ -44,6 +49,7 @@ async fn fill(service: &Service, namespace: &str) -> String {
         .delete(from(namespace, usersd::pb::DeleteRequest { id: user.id, ..Default::default() }))
         .await
         .unwrap();
+    fill_with_codes(service, namespace).await;
     let login = |password: &str| LoginRequest {
         username: "ada".into(),
         password: password.into(),
@@ -52,6 +58,50 @@ async fn fill(service: &Service, namespace: &str) -> String {
     };
     users.login(from(namespace, login("wrong"))).await.unwrap_err();
     users.login(from(namespace, login(PASSWORD))).await.unwrap().into_inner().session.unwrap().id
+}
+
+/// A code, an attempt with it, and a user with a second factor.
+async fn fill_with_codes(service: &Service, namespace: &str) {
+    let mut users = service.users();
+    let (email, length) = ("ada@example.com".to_owned(), 10);
+    let (purpose, form) = (CodePurpose::EmailVerification.into(), CodeForm::Digits.into());
+    let asking = CreateCodeRequest { email: email.clone(), purpose, form, length, ..Default::default() };
+    users.create_code(from(namespace, asking)).await.unwrap();
+    let wrong = VerifyEmailRequest { code: "0".repeat(10), email, ..VerifyEmailRequest::default() };
+    users.verify_email(from(namespace, wrong)).await.unwrap_err();
+    give_keys(service, &[1]);
+    let user_id = users.create(from(namespace, nth(2))).await.unwrap().into_inner().user.unwrap().id;
+    let password = PASSWORD.into();
+    let request = EnrollTotpRequest { user_id: user_id.clone(), password, ..EnrollTotpRequest::default() };
+    let secret = users.enroll_totp(from(namespace, request)).await.unwrap().into_inner().secret;
+    let totp = code(&secret, service.clock.now().seconds() - START);
+    let request = ConfirmTotpRequest { user_id, totp, ..ConfirmTotpRequest::default() };
+    users.confirm_totp(from(namespace, request)).await.unwrap();
+}
+
+/// Gives each namespace a key and one that was revoked. Returns a root key, without which no call is served from now on.
+async fn fill_with_keys(service: &Service, namespaces: &[&str]) -> String {
+    for namespace in namespaces {
+        service.key(namespace, Scopes::ALL).await;
+        let (_, revoked) = service.key(namespace, Scopes::ALL).await;
+        keys::revoke(&service.replica.store, &service.clock, &revoked, false).await.unwrap();
+    }
+    service.key("*", Scopes::ALL).await.0
+}
+
+/// The message as a caller with a key sends it for a namespace.
+fn of_namespace<T>(key: &str, namespace: &str, message: T) -> Request<T> {
+    let mut request = with_key(key, message);
+    request.metadata_mut().insert("usersd-namespace", namespace.parse().unwrap());
+    request
+}
+
+/// Fails unless each table of tenants is among the rows. A purged user's row is gone with its events.
+#[track_caller]
+fn assert_complete(rows: &[String]) {
+    for table in TABLES.into_iter().filter(|table| *table != "purged") {
+        assert!(rows.iter().any(|row| row.starts_with(&format!("{table} "))), "no row in {table}");
+    }
 }
 
 /// Every row of a namespace, as text.
@@ -87,9 +137,8 @@ async fn every_call_in_it_is_refused_from_the_reply_on(service: &Service) {
     let (root, _) = service.key("*", Scopes::ALL).await;
     let another = service.another(|_| {}).await;
     let list = async |replica: &Replica, key: &str, namespace: &str| {
-        let mut request = with_key(key, ListRequest::default());
-        request.metadata_mut().insert("usersd-namespace", namespace.parse().unwrap());
-        replica.users.clone().list(request).await.map(|_| ())
+        let list = of_namespace(key, namespace, ListRequest::default());
+        replica.users.clone().list(list).await.map(|_| ())
     };
     let read =
         |key: &str| with_key(key, ReadSessionRequest { session_id: token.clone(), ..Default::default() });
@@ -129,12 +178,8 @@ async fn every_call_in_it_is_refused_from_the_reply_on(service: &Service) {
     let status =
         client.update_namespace(with_key(&root, UpdateNamespaceRequest { name, limits })).await.unwrap_err();
     assert_refused(&status, Code::FailedPrecondition, "NAMESPACE_BEING_DELETED");
-    let mut request = with_key(
-        &root,
-        CreateKeyRequest { name: "late".into(), scopes: vec!["users.read".into()], expires: 0 },
-    );
-    request.metadata_mut().insert("usersd-namespace", "shop".parse().unwrap());
-    let status = service.replica.keys_client().create(request).await.unwrap_err();
+    let late = CreateKeyRequest { name: "late".into(), scopes: vec!["users.read".into()], expires: 0 };
+    let status = service.replica.keys_client().create(of_namespace(&root, "shop", late)).await.unwrap_err();
     assert_refused(&status, Code::FailedPrecondition, "NAMESPACE_BEING_DELETED");
 }
 
@@ -142,14 +187,18 @@ async fn nothing_of_it_is_left_and_nobody_else_is_touched(service: &Service) {
     for namespace in ["shop", "shop2", "default"] {
         fill(service, namespace).await;
     }
+    let root = fill_with_keys(service, &["shop", "shop2", "default"]).await;
     let before = [rows(service, "shop2").await, rows(service, "default").await];
-    assert!(before[0].len() > 12, "{before:?}");
-    delete_namespace(&service.replica, "shop").await.unwrap();
+    for rows in before.iter().chain([&rows(service, "shop").await]) {
+        assert_complete(rows);
+    }
+    service.replica.namespaces().delete_namespace(with_key(&root, deletion("shop"))).await.unwrap();
     until(async || rows(service, "shop").await.is_empty()).await;
     assert_eq!([rows(service, "shop2").await, rows(service, "default").await], before);
     // Nor is the search index.
     let search = ListRequest { search: "user1@".into(), ..ListRequest::default() };
-    let found = service.users().list_trash(search).await.unwrap().into_inner().users;
+    let found =
+        service.users().list_trash(of_namespace(&root, "default", search)).await.unwrap().into_inner().users;
     assert_eq!(found.len(), 1);
     if service.backend == Backend::Sqlite {
         let entries = "SELECT count(*) FROM users_search_docsize WHERE id NOT IN (SELECT num FROM users)";
@@ -256,17 +305,21 @@ fn obstacle(backend: Backend) -> &'static str {
 
 async fn a_server_that_is_killed_goes_on_after_its_restart(service: &Service) {
     fill(service, "neighbour").await;
+    fill(service, "shop").await;
+    let root = fill_with_keys(service, &["neighbour", "shop"]).await;
     service.execute(&user_rows(service.backend, "neighbour", 1_000)).await;
     service.execute(&user_rows(service.backend, "shop", 4_000)).await;
     service.execute(obstacle(service.backend)).await;
     let before = rows(service, "neighbour").await;
+    assert_complete(&before);
+    assert_complete(&rows(service, "shop").await);
     // Only processes do the work.
     service.replica.stop.cancel();
     until(async || service.replica.running.is_finished()).await;
 
     let left = async || service.number("SELECT count(*) FROM users WHERE namespace = 'shop'").await;
     let mut process = Process::start(service.url(), &[]).await;
-    process.namespaces.delete_namespace(deletion("shop")).await.unwrap();
+    process.namespaces.delete_namespace(with_key(&root, deletion("shop"))).await.unwrap();
     until(async || left().await < 4_000).await;
     process.kill().await;
     assert!(left().await > 0);
@@ -274,7 +327,8 @@ async fn a_server_that_is_killed_goes_on_after_its_restart(service: &Service) {
     service.execute(&format!("DROP TRIGGER obstacle{drop}")).await;
 
     let mut process = Process::start(service.url(), &[]).await;
-    let status = process.users.list(from("shop", ListRequest::default())).await.unwrap_err();
+    let list = of_namespace(&root, "shop", ListRequest::default());
+    let status = process.users.list(list).await.unwrap_err();
     assert_refused(&status, Code::FailedPrecondition, "NAMESPACE_BEING_DELETED");
     until(async || rows(service, "shop").await.is_empty()).await;
     assert_eq!(rows(service, "neighbour").await, before);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -25,7 +24,6 @@ crate::on_every_backend!(
     calls_beyond_the_limit_are_refused_at_once,
     a_deadline_that_passed_is_said_so,
     a_call_in_flight_ends_before_the_server_does,
-    a_request_over_the_header_limits_is_refused,
     cancelled_calls_leave_no_open_transaction,
     a_full_server_still_hears_the_signal_to_stop,
 );
@@ -149,17 +147,6 @@ async fn a_call_in_flight_ends_before_the_server_does(service: &Service) {
     drop(tx);
     held.await.unwrap().unwrap();
     assert!(other.running.await.unwrap(), "everything ended within the grace period");
-}
-
-async fn a_request_over_the_header_limits_is_refused(service: &Service) {
-    let mut stream = TcpStream::connect(&service.replica.address).await.unwrap();
-    let padding = "x".repeat(17 * 1024);
-    let request = format!("GET /v1/users/x HTTP/1.1\r\nhost: localhost\r\nx-padding: {padding}\r\n\r\n");
-    let _ = stream.write_all(request.as_bytes()).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 }
 
 async fn cancelled_calls_leave_no_open_transaction(service: &Service) {

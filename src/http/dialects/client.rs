@@ -1,11 +1,12 @@
 //! The RPCs as the dialects of JSON call them.
 
 use bytes::Bytes;
-use http::Extensions;
+use http::{Extensions, Response};
 use http_body_util::Full;
 use prost::Message;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 
 use super::Gateway;
 use crate::error::Error;
@@ -31,17 +32,35 @@ impl<'g> Client<'g> {
 
     /// Calls the RPC of the request once, with its encoded message.
     pub(super) async fn unary(self, message: &[u8]) -> Result<Bytes, Status> {
-        self.gateway.upstream.unary(self.method, message, self.extensions).await
+        Ok(self.unary_with(MetadataMap::new(), message).await?.into_inner())
+    }
+
+    /// As [`Client::unary`], with the metadata of the call and of its reply.
+    pub(super) async fn unary_with(
+        self,
+        metadata: MetadataMap,
+        message: &[u8],
+    ) -> Result<tonic::Response<Bytes>, Status> {
+        let request = Request::from_parts(metadata, self.extensions, message);
+        self.gateway.upstream.unary(self.method, request).await
     }
 
     /// Calls the RPC of the request, which replies with a stream.
     pub(super) async fn stream(self, message: &[u8], end: Option<End>) -> Result<Body, Status> {
-        self.stream_of(Body::new(Full::new(frame(message))), end).await
+        let message = Body::new(Full::new(frame(message)));
+        Ok(self.stream_of(MetadataMap::new(), message, end).await?.into_body())
     }
 
-    /// Calls the RPC of the request with a stream of messages in gRPC's frames; replies with a stream, too.
-    pub(super) async fn stream_of(self, messages: Body, end: Option<End>) -> Result<Body, Status> {
-        self.gateway.upstream.stream(self.method, messages, self.extensions, end).await
+    /// Calls the RPC of the request with metadata and a stream of messages in gRPC's frames; replies with such a
+    /// stream, too, and with metadata as headers.
+    pub(super) async fn stream_of(
+        self,
+        metadata: MetadataMap,
+        messages: Body,
+        end: Option<End>,
+    ) -> Result<Response<Body>, Status> {
+        let request = Request::from_parts(metadata, self.extensions, messages);
+        self.gateway.upstream.stream(self.method, request, end).await
     }
 
     /// Calls the RPC of the request.
@@ -67,9 +86,10 @@ impl<'g> Client<'g> {
         method: &Method,
         request: &impl Message,
     ) -> Result<Reply, Status> {
-        let extensions = self.extensions.clone();
-        let reply = self.gateway.upstream.unary(method, &request.encode_to_vec(), extensions).await?;
-        Ok(Reply::decode(reply).map_err(Error::internal)?)
+        let message = request.encode_to_vec();
+        let request = Request::from_parts(MetadataMap::new(), self.extensions.clone(), &*message);
+        let reply = self.gateway.upstream.unary(method, request).await?;
+        Ok(Reply::decode(reply.into_inner()).map_err(Error::internal)?)
     }
 
     /// A page of `List` or `ListTrash` in its full length: one reply has a limit in bytes, too, and these

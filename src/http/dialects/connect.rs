@@ -3,6 +3,7 @@
 
 mod envelopes;
 mod errors;
+mod metadata;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,17 +23,20 @@ use super::spelling::spelled;
 use super::streamed::streamed;
 use super::{Content, Expected, Located, Target};
 use crate::error::Error;
-use crate::grpc::status::refusal;
 use crate::http::body::End;
 use crate::http::coding::Coding;
 use crate::http::receive::{media_type, starts_with_ignore_case};
 use crate::http::reply;
-use crate::pb::ErrorReason;
 use transcode::json::{self, Style};
 use transcode::schema::{MessageId, Method, Schema};
 
+use envelopes::{Reader, Writer};
+
 /// The header that says that a request is in this protocol, which clients may leave out.
 const VERSION: &str = "connect-protocol-version";
+
+/// The header that names the coding of a stream's messages.
+const STREAM_ENCODING: &str = "connect-content-encoding";
 
 /// A call in Connect.
 #[derive(Debug)]
@@ -89,7 +93,7 @@ fn call(method: &Method, head: &Parts) -> Located<Connect> {
         Verb::GET | Verb::HEAD if by_get => by_query(head),
         _ => {
             let verbs: &[&Verb] = if by_get { &[&Verb::GET, &Verb::POST] } else { &[&Verb::POST] };
-            Err(Box::new(reply::other_verb(&head.method, verbs)))
+            Err(Box::new(reply::other_verb_in_text(&head.method, verbs)))
         }
     }
 }
@@ -144,11 +148,9 @@ fn by_query(head: &Parts) -> Located<Connect> {
 
 /// 415 with the media types of the RPC.
 fn wrong_media_type(medias: [&'static str; 2]) -> Response<Body> {
-    let (code, _) = reply::wrong_media_type();
     let medias = medias.join(", ");
     let why = format!("the body must be one of {medias}");
-    let status = refusal(tonic::Code::InvalidArgument, ErrorReason::Malformed, &why);
-    let mut response = reply::failure(code, errors::body(&status), &status);
+    let mut response = reply::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
     if let Ok(medias) = HeaderValue::from_str(&medias) {
         response.headers_mut().insert("accept-post", medias);
     }
@@ -168,20 +170,21 @@ impl Connect {
     pub(super) async fn answer(
         &self,
         client: Client<'_>,
+        headers: HeaderMap,
         content: Content,
         end: Option<End>,
     ) -> Response<Body> {
         let (schema, method) = (client.schema(), client.method);
         let answered = match &self.kind {
-            Kind::Unary => self.unary(client, content.into_bytes()).await,
-            Kind::Get(message, None) => self.unary(client, message.clone()).await,
+            Kind::Unary => self.unary(client, headers, content.into_bytes()).await,
+            Kind::Get(message, None) => self.unary(client, headers, message.clone()).await,
             Kind::Get(message, Some(coding)) => {
                 match coding.decompress(message, client.gateway.settings.max_body) {
-                    Ok(message) => self.unary(client, message).await,
+                    Ok(message) => self.unary(client, headers, message).await,
                     Err(status) => Err(status),
                 }
             }
-            Kind::Stream => Box::pin(self.stream(client, content, end)).await,
+            Kind::Stream => Box::pin(self.stream(client, headers, content, end)).await,
         };
         answered.unwrap_or_else(|status| self.refuse(schema, Target::Rpc(method), &status))
     }
@@ -200,13 +203,23 @@ impl Connect {
             response.extensions_mut().insert(reply::FailedStream(status.code()));
             return response;
         }
-        reply::failure(reply::canonical_status(status.code()), errors::body(status), status)
+        let http_status = reply::canonical_status(status.code());
+        let mut response = reply::failure(http_status, errors::body(status), status);
+        metadata::add(status.metadata().as_ref(), &mut response);
+        response
     }
 
-    async fn unary(&self, client: Client<'_>, content: Bytes) -> Result<Response<Body>, Status> {
+    async fn unary(
+        &self,
+        client: Client<'_>,
+        headers: HeaderMap,
+        content: Bytes,
+    ) -> Result<Response<Body>, Status> {
         let (schema, method) = (client.schema(), client.method);
-        let reply = client.unary(&self.format.read(schema, method.input, content)?).await?;
-        Ok(match self.format {
+        let message = self.format.read(schema, method.input, content)?;
+        let reply = client.unary_with(metadata::of_call(headers), &message).await?;
+        let (metadata, reply, _) = reply.into_parts();
+        let mut response = match self.format {
             Format::Json => {
                 let mut out = Vec::with_capacity(2 * reply.len() + 64);
                 json::write(schema, method.output, &reply, Style::CONNECT, &mut out)
@@ -214,22 +227,29 @@ impl Connect {
                 reply::json(StatusCode::OK, out)
             }
             Format::Proto => reply::whole(StatusCode::OK, "application/proto", reply),
-        })
+        };
+        metadata::add(metadata.as_ref(), &mut response);
+        Ok(response)
     }
 
     async fn stream(
         &self,
         client: Client<'_>,
+        headers: HeaderMap,
         content: Content,
         end: Option<End>,
     ) -> Result<Response<Body>, Status> {
         let (schema, method) = (Arc::clone(&client.gateway.schema), client.method);
         let (max, format) = (client.gateway.settings.max_body, self.format);
-        let requests =
-            envelopes::requests(content.into_body(), Arc::clone(&schema), method.input, format, max);
-        let replies = client.stream_of(requests, end).await?;
-        let replies = streamed(replies, envelopes::Envelopes { schema, output: method.output, format });
-        Ok(self.streaming(replies))
+        let coding = Coding::of(&headers, STREAM_ENCODING)?;
+        let reader = Reader { schema: Arc::clone(&schema), input: method.input, format, coding, max };
+        let requests = envelopes::requests(content.into_body(), reader);
+        let replies = client.stream_of(metadata::of_call(headers), requests, end).await?;
+        let (head, replies) = replies.into_parts();
+        let writer = Writer { schema, output: method.output, format };
+        let mut response = self.streaming(streamed(replies, writer));
+        metadata::add(&head.headers, &mut response);
+        Ok(response)
     }
 
     /// A stream of replies, which has this status however it ends.

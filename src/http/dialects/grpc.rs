@@ -1,16 +1,15 @@
 //! gRPC itself: nothing to translate but errors, for the clients of one framework.
 
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Method as Verb, Request, Response, header};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::{Expected, Located, Target, grpc_json, micro};
+use super::{Expected, Gateway, Located, Target, grpc_json, micro};
 use crate::error::Error;
 use crate::http::body::End;
 use crate::http::coding::{Coding, GRPC_ENCODING, KNOWN};
 use crate::http::reply;
-use crate::http::upstream::Upstream;
 use transcode::schema::Schema;
 
 /// Longest message of health and reflection, which are names.
@@ -56,6 +55,9 @@ pub(super) fn locate<'g>(schema: &'g Schema, head: &Parts) -> Located<(Target<'g
     // does.
     let grpc = Grpc { micro: head.headers.contains_key("x-content-type"), coding: coding(&head.headers) };
     if let Some(target) = target(schema, head.uri.path()) {
+        if head.method != Verb::POST {
+            return Err(Box::new(reply::other_verb_in_text(&head.method, &[&Verb::POST])));
+        }
         return Ok((target, grpc));
     }
     let unknown = Status::from(Error::MethodUnknown).into_http();
@@ -74,12 +76,12 @@ pub(super) fn expects(target: Target<'_>, max: usize) -> Expected {
 impl Grpc {
     pub(super) async fn answer(
         &self,
-        upstream: &Upstream,
+        gateway: &Gateway,
         target: Target<'_>,
         request: Request<Body>,
         end: Option<End>,
     ) -> Response<Body> {
-        let mut response = upstream.serve(request, end).await;
+        let mut response = gateway.serve(request, end).await;
         if let Some(coding) = self.coding {
             response = coding.compress_messages(response);
         }

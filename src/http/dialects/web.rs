@@ -10,11 +10,10 @@ use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use super::{Expected, Located, Target, grpc};
+use super::{Expected, Gateway, Located, Target, grpc};
 use crate::error::Error;
 use crate::http::body::End;
 use crate::http::coding::Coding;
-use crate::http::upstream::Upstream;
 use transcode::schema::Schema;
 
 /// A call in gRPC-Web, with what the form of its reply depends on.
@@ -69,13 +68,13 @@ impl Web {
 
     pub(super) async fn answer(
         &self,
-        upstream: &Upstream,
+        gateway: &Gateway,
         request: Request<Body>,
         end: Option<End>,
     ) -> Response<Body> {
         let (mut end, coding) = (Some(end), self.coding);
         let serve = |request| {
-            let response = upstream.serve(request, end.take().flatten());
+            let response = gateway.serve(request, end.take().flatten());
             response.map(move |response| match coding {
                 Some(coding) => coding.compress_messages(response),
                 None => response,

@@ -9,26 +9,25 @@ use http_body::{Body as _, Frame};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::{Format, errors};
+use super::{Format, errors, metadata};
 use crate::error::Error;
-use crate::grpc::status::refusal;
+use crate::http::coding::Coding;
 use crate::http::dialects::streamed::Form;
 use crate::http::frames::{self, COMPRESSED, Messages};
 use crate::http::receive::timed;
-use crate::pb::ErrorReason;
 use transcode::json::{self, Style};
 use transcode::schema::{MessageId, Schema};
 
 const END: u8 = 2;
 
 /// Writes replies in envelopes.
-pub(super) struct Envelopes {
+pub(super) struct Writer {
     pub(super) schema: Arc<Schema>,
     pub(super) output: MessageId,
     pub(super) format: Format,
 }
 
-impl Form for Envelopes {
+impl Form for Writer {
     fn message(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let start = frames::open(0, out);
         match self.format {
@@ -49,52 +48,53 @@ impl Form for Envelopes {
 pub(super) fn end(status: &Status) -> Vec<u8> {
     let mut out = Vec::new();
     let start = frames::open(END, &mut out);
-    if status.code() == Code::Ok {
-        out.extend_from_slice(b"{}");
-    } else {
-        out.extend_from_slice(b"{\"error\":");
+    out.push(b'{');
+    let mut between: &[u8] = b"";
+    if status.code() != Code::Ok {
+        out.extend_from_slice(b"\"error\":");
         out.extend_from_slice(&errors::body(status));
-        out.push(b'}');
+        between = b",";
     }
+    metadata::write(status.metadata().as_ref(), between, &mut out);
+    out.push(b'}');
     frames::close(start, &mut out);
     out
 }
 
-/// The messages in a request's envelopes, each of at most `max` bytes, in gRPC's frames.
-pub(super) fn requests(
-    body: Body,
-    schema: Arc<Schema>,
-    input: MessageId,
-    format: Format,
-    max: usize,
-) -> Body {
-    let messages = Messages::default();
-    Body::new(Requests { body: timed(body), messages, schema, input, format, max, failed: false })
+/// The messages in a request's envelopes, in gRPC's frames.
+pub(super) fn requests(body: Body, reader: Reader) -> Body {
+    Body::new(Requests { body: timed(body), messages: Messages::default(), reader, failed: false })
+}
+
+/// Reads messages of envelopes.
+pub(super) struct Reader {
+    pub(super) schema: Arc<Schema>,
+    pub(super) input: MessageId,
+    pub(super) format: Format,
+    /// The coding of those that are compressed.
+    pub(super) coding: Option<Coding>,
+    /// Most bytes of each, also when decompressed.
+    pub(super) max: usize,
 }
 
 struct Requests {
     body: Body,
     messages: Messages,
-    schema: Arc<Schema>,
-    input: MessageId,
-    format: Format,
-    max: usize,
+    reader: Reader,
     failed: bool,
 }
 
 impl Requests {
     /// The frame of the next message that is complete.
     fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some((flags, message)) = self.messages.next_within(self.max)? else { return Ok(None) };
-        match flags {
-            0 => {}
-            COMPRESSED => {
-                let why = "messages must not be compressed";
-                return Err(refusal(Code::Unimplemented, ErrorReason::EncodingUnknown, why));
-            }
+        let reader = &self.reader;
+        let Some((flags, message)) = self.messages.next_within(reader.max)? else { return Ok(None) };
+        let message = match (flags, reader.coding) {
+            (0, _) => message,
+            (COMPRESSED, Some(coding)) => coding.decompress(&message, reader.max)?,
             _ => return Err(Error::Malformed("an envelope has flags of no request".to_owned()).into()),
-        }
-        let message = self.format.read(&self.schema, self.input, message)?;
+        };
+        let message = reader.format.read(&reader.schema, reader.input, message)?;
         Ok(Some(frames::frame(&message)))
     }
 
