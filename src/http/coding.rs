@@ -232,7 +232,7 @@ pub(super) fn decompress_messages(mut request: Request<Body>, max: usize) -> Req
     })
 }
 
-/// A body of gRPC's frames whose complete messages `recode` takes and writes anew.
+/// A body of gRPC's frames whose complete messages `recode` takes and writes again.
 fn recoded<F>(body: Body, recode: F) -> Body
 where
     F: FnMut(&mut Messages, &mut Vec<u8>) -> Result<(), Status> + Send + Unpin + 'static,
