@@ -122,7 +122,7 @@ pub struct Operations {
     throttle: Throttle,
     timekeeper: Timekeeper,
     cache: Cache,
-    seen: LastReadQueue,
+    last_reads: LastReadQueue,
     sweeps: Sweeps,
     deletions_seen: DeletionsSeen,
     repeatable: RepeatableCalls,
@@ -144,7 +144,7 @@ impl Operations {
         let last = store::clocks::last(store.reader(), &clock.clocks().boot_id).await?;
         let timekeeper = Timekeeper::new(last);
         let cache = Cache::new(rules.cache.memory, rules.cache.max_age, Arc::clone(store.coherence()));
-        let seen = LastReadQueue::new(store.clone(), rules.session_idle);
+        let last_reads = LastReadQueue::new(store.clone(), rules.session_idle);
         Ok(Self {
             store,
             hasher,
@@ -157,7 +157,7 @@ impl Operations {
             throttle,
             timekeeper,
             cache,
-            seen,
+            last_reads,
             sweeps: Sweeps::default(),
             deletions_seen: DeletionsSeen::default(),
             repeatable: RepeatableCalls::new(digester),

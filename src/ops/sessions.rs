@@ -23,7 +23,7 @@ use super::list::{ListPage, PageRequest};
 use super::users::UserRef;
 
 /// With an idle limit, reading a session is noted at most this often: a write costs a hundred reads.
-const LAST_SEEN_RESOLUTION: Duration = Duration::from_mins(1);
+const LAST_READ_RESOLUTION: Duration = Duration::from_mins(1);
 
 /// The most sessions that one sign-in ends.
 const MAX_ENDED: u64 = 100;
@@ -133,8 +133,9 @@ impl Operations {
         // One that seems to have ended may have been read on another replica: the database knows.
         if let Some(cached) = self.cache.session(namespace, digest)
             && self.is_open(&cached.session)
-            && every
-                .is_none_or(|every| !cached.note_read(now, every) || self.seen.add(namespace, digest, now))
+            && every.is_none_or(|every| {
+                !cached.note_read(now, every) || self.last_reads.add(namespace, digest, now)
+            })
         {
             return Ok(cached.session.clone());
         }
@@ -143,7 +144,7 @@ impl Operations {
 
     /// The time between reads of a session that are stored; `None` without an idle limit.
     fn note_reads_every(&self) -> Option<Duration> {
-        self.rules.session_idle.map(|idle| LAST_SEEN_RESOLUTION.min(idle / 10))
+        self.rules.session_idle.map(|idle| LAST_READ_RESOLUTION.min(idle / 10))
     }
 
     /// The session that `token` opens, as the database has it.
@@ -151,7 +152,7 @@ impl Operations {
         let (namespace, now) = (&caller.namespace, self.clock.now());
         let digest = SessionToken::digest_of(token).ok_or(Error::SessionNotFound)?;
         let every = self.note_reads_every();
-        let (stamp, unstored) = (self.cache.stamp(), self.seen.waiting(namespace, digest));
+        let (stamp, unstored) = (self.cache.stamp(), self.last_reads.waiting(namespace, digest));
         let session = store::sessions::find(&self.store.read(caller).await?, namespace, digest).await?;
         let mut session = session.ok_or(Error::SessionNotFound)?;
         let mut stored = session.seen;
@@ -174,7 +175,7 @@ impl Operations {
 
     /// Stores the times at which cached sessions were last read, at the end of the server.
     pub async fn flush_last_reads(&self) -> Result<()> {
-        self.seen.flush().await
+        self.last_reads.flush().await
     }
 
     /// Ends the session that `token` opens.
