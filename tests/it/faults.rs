@@ -54,9 +54,11 @@ async fn a_database_that_takes_no_writes_is_unavailable_and_the_connection_is_re
         rename(&single, &user, "first").await
     };
     let (mut status, mut headers, mut answer) = refused().await;
-    if status == StatusCode::OK {
-        // The first round of housekeeping came before us and had the connection replaced.
-        (status, headers, answer) = refused().await;
+    for _ in 0..10 {
+        if status == StatusCode::OK {
+            // A transaction of housekeeping came before us and had the connection replaced.
+            (status, headers, answer) = refused().await;
+        }
     }
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
     assert!(answer.to_string().contains("DATABASE_UNAVAILABLE"), "{answer}");
