@@ -424,7 +424,7 @@ def peppers():
             call = Caller(server, key)
             call.create("ada")
             assert_equal(found(0)["peppers"]["grade"], "ok", "each key is there")
-            for content, says in ((two + one, "read again"), ("nonsense", "cannot be reloaded")):
+            for content, says in ((two + one, "reloaded log level"), ("nonsense", "cannot be reloaded")):
                 file.write_text(content)
                 server.signal(signal.SIGHUP)
                 until(lambda: any(says in line for line in server.lines), 20, f"a line about it in:\n{server.log()}")
