@@ -75,6 +75,8 @@ struct Data {
     /// Part of the names of users that are made: those of an earlier run may be there.
     run: u64,
     ids: Vec<String>,
+    /// Those who may sign in.
+    active: Vec<String>,
     tokens: Vec<String>,
     /// The number of the next write.
     next: AtomicUsize,
@@ -152,6 +154,7 @@ impl Writer {
         let data = Data {
             run: since.as_secs(),
             ids: seeded.others.clone(),
+            active: seeded.active.clone(),
             tokens: seeded.tokens.clone(),
             next: AtomicUsize::new(PEOPLE),
             codes: Mutex::default(),
@@ -216,7 +219,8 @@ impl Writer {
             }
             Write::CreateCode => {
                 let purpose = CodePurpose::Login.into();
-                let message = CreateCodeRequest { id: id(), purpose, ..Default::default() };
+                let id = data.active[number % data.active.len()].clone();
+                let message = CreateCodeRequest { id, purpose, ..Default::default() };
                 let code = client.create_code(self.request(message)).await?.into_inner().code;
                 data.codes.lock().unwrap_or_else(PoisonError::into_inner).push(code);
             }
