@@ -59,7 +59,7 @@ impl Server {
 
     /// Makes an API key for everything in the namespace `default`.
     pub(crate) async fn new_key(binary: &Path, dir: &Path, url: &str) -> Result<String> {
-        let scopes = "users.admin,users.read,users.write,sessions.read,sessions.write,codes.write";
+        let scopes = "users.admin,users.read,users.write,sessions.read,sessions.write";
         let mut command = Self::command(binary, dir);
         command.args(["key", "create", "--namespace", "default", "--name", "bench", "--scopes", scopes]);
         let done = command.args(["--database", url]).output().await?;

@@ -87,7 +87,6 @@ impl Build {
             token: String::new(),
             tokens: Vec::new(),
             others: Vec::new(),
-            active: Vec::new(),
             key,
         };
         let writer = Writer::connect(&server, &seeded).await?;

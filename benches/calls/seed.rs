@@ -7,7 +7,6 @@ use sea_orm::ConnectionTrait as _;
 use usersd::clock::Clock;
 use usersd::domain::namespace::Namespace;
 use usersd::domain::session::{Amr, Device, SessionToken, StoredSession};
-use usersd::domain::user::Status;
 use usersd::domain::user_id::UserId;
 use usersd::store::{Store, Transaction, sessions};
 
@@ -33,9 +32,8 @@ pub(crate) struct Seeded {
     pub(crate) token: String,
     /// Open sessions of others.
     pub(crate) tokens: Vec<String>,
-    /// Ids of users from all over the table, and of those of them who may sign in.
+    /// Ids of users from all over the table.
     pub(crate) others: Vec<String>,
-    pub(crate) active: Vec<String>,
     /// An API key for everything in the namespace `default`.
     pub(crate) key: String,
 }
@@ -65,11 +63,6 @@ pub(crate) async fn seed(options: &Options, dir: &Path, place: &Place) -> Result
         token,
         tokens,
         others: others.iter().map(|user| user.id.as_str().to_owned()).collect(),
-        active: others
-            .iter()
-            .filter(|user| user.status == Status::Active)
-            .map(|user| user.id.as_str().to_owned())
-            .collect(),
         key: Server::new_key(&options.server, dir, &place.url).await?,
     })
 }

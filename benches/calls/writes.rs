@@ -1,8 +1,8 @@
 //! What writing costs, with one caller and with many.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use prost_types::value::Kind as JsonKind;
@@ -12,10 +12,7 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use usersd::pb::users_client::UsersClient;
-use usersd::pb::{
-    CodePurpose, CreateCodeRequest, CreateRequest, LoginRequest, LoginWithCodeRequest, LogoutRequest,
-    UpdatePrefsRequest, UpdateRequest,
-};
+use usersd::pb::{CreateRequest, LoginRequest, LogoutRequest, UpdatePrefsRequest, UpdateRequest};
 
 use super::seed::Seeded;
 use crate::Result;
@@ -46,20 +43,15 @@ pub(crate) enum Write {
     UpdatePrefs,
     Login,
     Logout,
-    CreateCode,
-    LoginWithCode,
 }
 
 impl Write {
-    const ALL: [(Self, &str); 7] = [
+    const ALL: [(Self, &str); 5] = [
         (Self::Create, "Create with a hash"),
         (Self::Update, "Update"),
         (Self::UpdatePrefs, "UpdatePrefs"),
         (Self::Login, "Login without its hash"),
         (Self::Logout, "Logout"),
-        (Self::CreateCode, "CreateCode, a link"),
-        // A log-in without a hash.
-        (Self::LoginWithCode, "LoginWithCode, a link"),
     ];
 }
 
@@ -75,13 +67,9 @@ struct Data {
     /// Part of the names of users that are made: those of an earlier run may be there.
     run: u64,
     ids: Vec<String>,
-    /// Those who may sign in.
-    active: Vec<String>,
     tokens: Vec<String>,
     /// The number of the next write.
     next: AtomicUsize,
-    /// Codes to log in with that were created and not used.
-    codes: Mutex<Vec<String>>,
 }
 
 /// One round of one kind.
@@ -154,10 +142,8 @@ impl Writer {
         let data = Data {
             run: since.as_secs(),
             ids: seeded.others.clone(),
-            active: seeded.active.clone(),
             tokens: seeded.tokens.clone(),
             next: AtomicUsize::new(PEOPLE),
-            codes: Mutex::default(),
         };
         let key = format!("Bearer {}", seeded.key).parse()?;
         Ok(Self { client: UsersClient::new(channel), key, data: Arc::new(data) })
@@ -216,19 +202,6 @@ impl Writer {
             Write::Logout => {
                 let session_id = data.tokens[number % data.tokens.len()].clone();
                 client.logout(self.request(LogoutRequest { session_id })).await?;
-            }
-            Write::CreateCode => {
-                let purpose = CodePurpose::Login.into();
-                let id = data.active[number % data.active.len()].clone();
-                let message = CreateCodeRequest { id, purpose, ..Default::default() };
-                let code = client.create_code(self.request(message)).await?.into_inner().code;
-                data.codes.lock().unwrap_or_else(PoisonError::into_inner).push(code);
-            }
-            Write::LoginWithCode => {
-                let code = data.codes.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let code = code.ok_or("no code is left")?;
-                let message = LoginWithCodeRequest { code, ..Default::default() };
-                client.login_with_code(self.request(message)).await?;
             }
         }
         Ok(())
