@@ -173,7 +173,7 @@ fn execute(command: &Command) -> Result<ExitCode, CommandError> {
         tracing::warn!("{warning}");
     }
     // A thread for each CPU, tokio's default. On two CPUs a cached call takes 0.9 times the CPU time with one thread, which
-    // serves half as many, and 1.02 (gRPC) to 1.10 times (JSON) with four.
+    // leaves the other CPU idle, and 1.02 (gRPC) to 1.10 times (JSON) with four.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         start::turn_sigxfsz_into_error()?;

@@ -256,7 +256,7 @@ impl<'g> Call<'g> {
         main.into_iter().chain(more.iter().copied())
     }
 
-    /// The dialect's own answer to a request that authenticates nobody, whatever else is wrong with it.
+    /// Returns the dialect's answer to a request without a key or certificate, whatever else is wrong with it.
     /// `authenticated` is true if a key or a certificate authenticated its caller.
     pub fn refuse_unauthenticated(&self, authenticated: bool) -> Option<Response<Body>> {
         match &self.dialect {
