@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::domain::assertion::{AssertionKeys, Claims, KeyInvalid, OVERLAP, SEED_BYTES, StoredKey};
 use crate::domain::caller::Caller;
+use crate::domain::session::SessionToken;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store;
@@ -85,7 +86,8 @@ impl Operations {
         wanted: &AssertionRequest,
     ) -> Result<(String, Timestamp)> {
         let now = self.clock.now();
-        let session = self.load_session(caller, &wanted.token).await?;
+        let digest = SessionToken::digest_of(&wanted.token).ok_or(Error::SessionNotFound)?;
+        let session = self.load_session(caller, digest).await?;
         let mut keys = self.assertion_keys.get();
         if keys.is_empty() {
             keys = self.refresh_assertion_keys().await?;

@@ -139,7 +139,7 @@ impl Operations {
         {
             return Ok(cached.session.clone());
         }
-        self.load_session(caller, token).await
+        self.load_session(caller, digest).await
     }
 
     /// The time between reads of a session that are stored; `None` without an idle limit.
@@ -147,10 +147,9 @@ impl Operations {
         self.rules.session_idle.map(|idle| LAST_READ_RESOLUTION.min(idle / 10))
     }
 
-    /// The session that `token` opens, as the database has it.
-    pub(super) async fn load_session(&self, caller: &Caller, token: &str) -> Result<Session> {
+    /// The session that the token of this digest opens, as the database has it.
+    pub(super) async fn load_session(&self, caller: &Caller, digest: SecretDigest) -> Result<Session> {
         let (namespace, now) = (&caller.namespace, self.clock.now());
-        let digest = SessionToken::digest_of(token).ok_or(Error::SessionNotFound)?;
         let every = self.note_reads_every();
         let (stamp, unstored) = (self.cache.stamp(), self.last_reads.waiting(namespace, digest));
         let session = store::sessions::find(&self.store.read(caller).await?, namespace, digest).await?;

@@ -16,7 +16,6 @@ use sea_orm::{
 
 use crate::domain::list::{Filters, Listing, Order, Position, SortValue, Start};
 use crate::domain::namespace::Namespace;
-use crate::domain::page::Page;
 use crate::domain::user::User;
 use crate::error::Result;
 
@@ -119,7 +118,7 @@ async fn scan(
     part: &Part<'_>,
 ) -> Result<Option<Rows>> {
     let (mut page, mut start, mut passed) = (Rows::default(), part.start.clone(), 0);
-    let mut room = Page::MAX_BYTES;
+    let mut room = part.room;
     for most in SCANS {
         let until = position_at(db, namespace, listing, start.after(), most).await?;
         let limit = part.limit - page.users.len() as u64;
