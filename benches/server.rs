@@ -33,6 +33,9 @@ pub(crate) struct Server {
 /// The setting of that address.
 pub(crate) const METRICS: &str = "USERSD_METRICS_LISTEN";
 
+/// The scopes that every build has.
+pub(crate) const SCOPES: &str = "users.admin,users.read,users.write,sessions.read,sessions.write";
+
 /// Nanoseconds on a CPU, user and system, by thread; threads that hash passwords are not among them.
 pub(crate) struct CpuTimes(HashMap<String, u64>);
 
@@ -57,9 +60,8 @@ impl Server {
         Self::start(command).await
     }
 
-    /// Makes an API key for everything in the namespace `default`.
-    pub(crate) async fn new_key(binary: &Path, dir: &Path, url: &str) -> Result<String> {
-        let scopes = "users.admin,users.read,users.write,sessions.read,sessions.write";
+    /// Makes an API key with these scopes in the namespace `default`.
+    pub(crate) async fn new_key(binary: &Path, dir: &Path, url: &str, scopes: &str) -> Result<String> {
         let mut command = Self::command(binary, dir);
         command.args(["key", "create", "--namespace", "default", "--name", "bench", "--scopes", scopes]);
         let done = command.args(["--database", url]).output().await?;

@@ -11,7 +11,7 @@ use crate::databases::sqlite;
 use crate::figures::{Figure, Target};
 use crate::options::Options;
 use crate::postgres::Database;
-use crate::server::Server;
+use crate::server::{SCOPES, Server};
 use crate::wire::Client;
 
 /// Users that one round creates with each build, and how many at a time.
@@ -79,7 +79,7 @@ impl Build {
         let name = format!("usersd_bench_{name}_{}", std::process::id());
         let database = admin.map(|admin| Database::create(admin, name.clone(), false)).transpose()?;
         let url = database.as_ref().map_or_else(|| sqlite(dir, &name).url, |database| database.url.clone());
-        let key = Server::new_key(binary, dir, &url).await?;
+        let key = Server::new_key(binary, dir, &url, SCOPES).await?;
         let server = Server::usersd(binary, dir, &url).await?;
         let mut seeded = Seeded {
             id: String::new(),

@@ -14,7 +14,7 @@ use crate::Result;
 use crate::databases::Place;
 use crate::lists::seed as users;
 use crate::options::Options;
-use crate::server::Server;
+use crate::server::{SCOPES, Server};
 
 /// Sessions that the table has, and how many are written in one transaction.
 const SESSIONS: usize = 100_000;
@@ -34,7 +34,7 @@ pub(crate) struct Seeded {
     pub(crate) tokens: Vec<String>,
     /// Ids of users from all over the table.
     pub(crate) others: Vec<String>,
-    /// An API key for everything in the namespace `default`.
+    /// An API key for every measured call in the namespace `default`.
     pub(crate) key: String,
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn seed(options: &Options, dir: &Path, place: &Place) -> Result
         token,
         tokens,
         others: others.iter().map(|user| user.id.as_str().to_owned()).collect(),
-        key: Server::new_key(&options.server, dir, &place.url).await?,
+        key: Server::new_key(&options.server, dir, &place.url, &format!("{SCOPES},codes.write")).await?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! What writing costs, with one caller and with many.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -12,7 +12,10 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use usersd::pb::users_client::UsersClient;
-use usersd::pb::{CreateRequest, LoginRequest, LogoutRequest, UpdatePrefsRequest, UpdateRequest};
+use usersd::pb::{
+    CodePurpose, CreateCodeRequest, CreateRequest, LoginRequest, LoginWithCodeRequest, LogoutRequest,
+    UpdatePrefsRequest, UpdateRequest,
+};
 
 use super::seed::Seeded;
 use crate::Result;
@@ -28,6 +31,9 @@ const CROWD: usize = 64;
 const CALLS: [usize; 2] = [300, 2_000];
 const LOGINS: [usize; 2] = [10, 128];
 
+/// As many codes for a user in an hour as a run of many rounds takes.
+const MANY_CODES: (&str, &str) = ("USERSD_CODES_PER_USER", "1000");
+
 /// Users who log in, with this password.
 const PEOPLE: usize = 64;
 const PASSWORD: &str = "correct horse battery staple";
@@ -42,15 +48,17 @@ pub(crate) enum Write {
     Update,
     UpdatePrefs,
     Login,
+    LoginWithCode,
     Logout,
 }
 
 impl Write {
-    const ALL: [(Self, &str); 5] = [
+    const ALL: [(Self, &str); 6] = [
         (Self::Create, "Create with a hash"),
         (Self::Update, "Update"),
         (Self::UpdatePrefs, "UpdatePrefs"),
         (Self::Login, "Login without its hash"),
+        (Self::LoginWithCode, "LoginWithCode, a link"),
         (Self::Logout, "Logout"),
     ];
 }
@@ -68,6 +76,8 @@ struct Data {
     run: u64,
     ids: Vec<String>,
     tokens: Vec<String>,
+    /// Codes of different users that nobody has used yet.
+    codes: Mutex<Vec<String>>,
     /// The number of the next write.
     next: AtomicUsize,
 }
@@ -88,17 +98,22 @@ pub(crate) async fn measure(
     places: &Places,
     seeded: &Seeded,
 ) -> Result<Vec<Figure>> {
-    let server = Server::usersd(&options.server, dir, &places.large.url).await?;
+    let server = Server::usersd_with(&options.server, dir, &places.large.url, &[MANY_CODES]).await?;
     let writer = Writer::connect(&server, seeded).await?;
     for person in 0..PEOPLE {
         writer.create(person, Some(PASSWORD)).await?;
     }
+    let [_, most] = CALLS;
+    writer.create_users(CROWD, most).await?;
     let mut rounds = Write::ALL.map(|_| [Vec::new(), Vec::new()]);
     for round in 0..options.rounds {
         eprintln!("{}: writes, round {} of {}", places.kind, round + 1, options.rounds);
         for ((write, _), rounds) in Write::ALL.iter().zip(&mut rounds) {
             let calls = if *write == Write::Login { LOGINS } else { CALLS };
             for ((callers, calls), costs) in [1, CROWD].into_iter().zip(calls).zip(rounds) {
+                if *write == Write::LoginWithCode {
+                    writer.create_codes(calls).await?;
+                }
                 let before = CpuTimes::of_server_and_database(&server, &places.large)?;
                 let mut cost = writer.run(*write, callers, calls).await?;
                 let nanos = CpuTimes::of_server_and_database(&server, &places.large)?.since(&before);
@@ -143,6 +158,7 @@ impl Writer {
             run: since.as_secs(),
             ids: seeded.others.clone(),
             tokens: seeded.tokens.clone(),
+            codes: Mutex::default(),
             next: AtomicUsize::new(PEOPLE),
         };
         let key = format!("Bearer {}", seeded.key).parse()?;
@@ -199,6 +215,12 @@ impl Writer {
                 let message = LoginRequest { username, password: PASSWORD.to_owned(), ..Default::default() };
                 client.login(self.request(message)).await?;
             }
+            Write::LoginWithCode => {
+                let code = data.codes.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let code = code.ok_or("no code is left")?;
+                let message = LoginWithCodeRequest { code, ..Default::default() };
+                client.login_with_code(self.request(message)).await?;
+            }
             Write::Logout => {
                 let session_id = data.tokens[number % data.tokens.len()].clone();
                 client.logout(self.request(LogoutRequest { session_id })).await?;
@@ -223,6 +245,19 @@ impl Writer {
             ..Default::default()
         };
         self.client.clone().create(self.request(message)).await?;
+        Ok(())
+    }
+
+    /// Creates a code to log in with for so many of the users that [`Self::create_users`] made first: a user's newer code
+    /// voids the older one.
+    async fn create_codes(&self, calls: usize) -> Result<()> {
+        for number in PEOPLE..PEOPLE + calls {
+            let username = self.username(number);
+            let message =
+                CreateCodeRequest { username, purpose: CodePurpose::Login.into(), ..Default::default() };
+            let code = self.client.clone().create_code(self.request(message)).await?.into_inner().code;
+            self.data.codes.lock().unwrap_or_else(PoisonError::into_inner).push(code);
+        }
         Ok(())
     }
 
