@@ -1,8 +1,8 @@
 //! What writing costs, with one caller and with many.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use prost_types::value::Kind as JsonKind;

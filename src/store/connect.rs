@@ -289,8 +289,9 @@ pub(super) fn configure(options: SqliteOptions) -> SqliteOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
-        // 4 MiB of pages: what housekeeping and a check of the whole file read once is not kept.
-        .pragma("cache_size", "-4096")
+        // 512 KiB of pages: what housekeeping and a check of the whole file read once is not kept. With 4 MiB writes to a million
+        // users cost the same, and an idle server held 11 MiB more.
+        .pragma("cache_size", "-512")
         .statement_cache_capacity(200)
 }
 

@@ -16,6 +16,7 @@ mod m20261126_000013_codes;
 mod m20261126_000014_factors;
 mod m20261126_000015_namespaces;
 mod m20261126_000016_assertions;
+mod m20261126_000017_search_order;
 mod steps;
 
 use sea_orm::{
@@ -50,6 +51,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000014_factors::MIGRATION),
             Box::new(m20261126_000015_namespaces::MIGRATION),
             Box::new(m20261126_000016_assertions::MIGRATION),
+            Box::new(m20261126_000017_search_order::MIGRATION),
         ]
     }
 }

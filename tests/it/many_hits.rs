@@ -24,7 +24,11 @@ const HITS: i64 = 2_200;
 /// What they have in their names, and the others do not.
 const WORD: &str = "zed";
 
-/// Writes the others, then the hits, into the table and the hits into the index: what it holds of the others is of no help.
+/// Of the users of whom the index tells that they may be hits, and who are none: twice as many as hits among the others.
+const FALSE: &str = "created % 50 = 1";
+
+/// Writes the others, then the hits, into the table, and the hits into the index with some who are none. On PostgreSQL half of
+/// them have no time of creation there, as those of an earlier program.
 async fn seed(service: &Service) {
     let (pad, numbers) = match service.backend {
         Backend::Sqlite => (
@@ -55,7 +59,8 @@ async fn seed(service: &Service) {
         Backend::Sqlite => {
             let words: Vec<String> = terms.iter().map(|term| format!("{:012x}", term >> 16)).collect();
             format!(
-                "INSERT INTO users_search (rowid, terms) SELECT num, '{}' FROM users WHERE name LIKE '{WORD}%'",
+                "INSERT INTO users_search (rowid, terms) SELECT num, '{}' FROM users \
+                 WHERE name LIKE '{WORD}%' OR {FALSE}",
                 words.join(" ")
             )
         }
@@ -63,7 +68,10 @@ async fn seed(service: &Service) {
             let numbers: Vec<String> =
                 terms.iter().map(|term| ((term >> 32) as u32).cast_signed().to_string()).collect();
             format!(
-                "INSERT INTO users_search SELECT namespace, id, ARRAY[{}] FROM users WHERE name LIKE '{WORD}%'; \
+                "INSERT INTO users_search SELECT namespace, id, ARRAY[{}] FROM users WHERE name LIKE '{WORD}%' OR {FALSE}; \
+                 ALTER TABLE users_search DISABLE TRIGGER users_search_created; \
+                 UPDATE users_search SET created = NULL WHERE created % 4 > 1; \
+                 ALTER TABLE users_search ENABLE TRIGGER users_search_created; \
                  ANALYZE users; ANALYZE users_search",
                 numbers.join(", ")
             )
@@ -85,7 +93,9 @@ fn hits() -> Vec<String> {
 async fn hits_far_along_the_order_are_found(service: &Service) {
     seed(service).await;
     // The few of the first page suggest that it is near, or that it is not.
-    for (order_dir, skip_total, limit) in [("asc", true, 40), ("asc", true, 500), ("desc", false, 500)] {
+    for (order_dir, skip_total, limit) in
+        [("asc", true, 40), ("asc", true, 500), ("desc", true, 500), ("desc", false, 500)]
+    {
         let mut request = search(order_dir, skip_total, limit);
         let mut found = Vec::new();
         loop {
@@ -126,8 +136,10 @@ async fn hits_that_are_near_are_found_without_the_index(service: &Service) {
 async fn hits_that_are_far_cost_no_more_than_they_are(service: &Service) {
     seed(service).await;
     let noted = statements(service, search("asc", true, 500)).await;
-    let last = noted.last().unwrap();
-    let plan = explain(service, last).await;
+    let mut plan = Vec::new();
+    for statement in &noted {
+        plan.extend(explain(service, statement).await);
+    }
     let text = plan.join("\n");
     match service.backend {
         // Looked for along the order, by their numbers, which its index has: nobody else's row is read.

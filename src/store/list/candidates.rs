@@ -1,17 +1,17 @@
 //! The queries that find users by an index of a filter, and the choice between them.
 
 use sea_orm::sea_query::{Expr, ExprTrait as _, Query, SelectStatement};
-use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend};
+use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend, Order as Direction};
 
-use crate::domain::list::{Filters, Listing, Order};
+use crate::domain::list::{Filters, Listing, Order, Position};
 use crate::domain::namespace::Namespace;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::super::entity::user::{self, Column};
 use super::super::search::{self, Term, probes};
 use super::super::users::zero;
 use super::AccessPath;
-use super::conditions::{after_prefix, prefixes, spans, within};
+use super::conditions::{after_cursor, after_prefix, prefixes, spans, within};
 
 /// Most matching users that are sorted rather than read along the index of the order: each is looked up, which takes
 /// PostgreSQL as long as to pass over ten.
@@ -31,10 +31,9 @@ pub async fn choose_path(
     let backend = db.get_database_backend();
     let candidate_queries = candidate_queries(backend, namespace, listing);
     for candidate in &candidate_queries {
-        let Some(row) = db.query_one(&some_of(backend, candidate.clone())).await? else { continue };
-        if u64::try_from(row.try_get_by_index::<i64>(0)?).is_ok_and(|found| found <= sort_threshold(backend))
-        {
-            return Ok(AccessPath::Among(row.try_get_by_index(1)?));
+        let (found, users) = some_of(db, candidate.clone(), sort_threshold(backend) + 1).await?;
+        if found <= sort_threshold(backend) {
+            return Ok(users);
         }
     }
     Ok(best_for_many(candidate_queries))
@@ -52,16 +51,50 @@ fn best_for_many(candidate_queries: Vec<SelectStatement>) -> AccessPath {
         .map_or(AccessPath::Order, |found| AccessPath::Found(Box::new(found)))
 }
 
-/// Counts the users that are found, and names them as a JSON list; of one more than [`sort_threshold`]. In
-/// one row: a row each would cost more than finding them.
-fn some_of(backend: DbBackend, mut candidate: SelectStatement) -> SelectStatement {
-    let list = if backend == DbBackend::Sqlite {
+/// The first `most` of those behind `after`, in order of creation, that PostgreSQL's search index finds for a list, and how many
+/// those are. The index has the times of creation, so no user is looked up. `None` where it is of no help.
+pub(super) async fn first_created(
+    db: &impl ConnectionTrait,
+    namespace: &Namespace,
+    listing: &Listing,
+    after: Option<&Position>,
+    most: u64,
+) -> Result<Option<(u64, AccessPath)>> {
+    let Some(terms) = probes(namespace, listing.trash, &listing.filters).pop() else { return Ok(None) };
+    let (created, id) = (Expr::cust(CREATED), Expr::cust("id"));
+    let direction = if listing.descending { Direction::Desc } else { Direction::Asc };
+    let mut first = indexed(DbBackend::Postgres, terms);
+    if let Some(cursor) = after {
+        first.and_where(after_cursor(Some(created.clone()), id.clone(), cursor, listing.descending));
+    }
+    first.order_by_expr(created, direction.clone()).order_by_expr(id, direction);
+    Ok(Some(some_of(db, first, most).await?))
+}
+
+/// When the user of a row of the search index was created. Rows from before the index had it have none.
+const CREATED: &str = "coalesce(created, (SELECT users.created FROM users \
+    WHERE users.namespace = users_search.namespace AND users.id = users_search.id))";
+
+/// Finds `most` users at most, and counts them. In one row: a row each would cost more than finding them.
+async fn some_of(
+    db: &impl ConnectionTrait,
+    mut candidate: SelectStatement,
+    most: u64,
+) -> Result<(u64, AccessPath)> {
+    let list = if db.get_database_backend() == DbBackend::Sqlite {
         "json_group_array(found)"
     } else {
         "CAST(coalesce(json_agg(found), '[]') AS text)"
     };
-    let some = candidate.limit(sort_threshold(backend) + 1).take();
-    Query::select().expr(Expr::cust("COUNT(*)")).expr(Expr::cust(list)).from_subquery(some, "some").take()
+    let some = candidate.limit(most).take();
+    let select = Query::select()
+        .expr(Expr::cust("COUNT(*)"))
+        .expr(Expr::cust(list))
+        .from_subquery(some, "some")
+        .take();
+    let row = db.query_one(&select).await?.ok_or_else(|| Error::internal("a count has no row"))?;
+    let found = u64::try_from(row.try_get_by_index::<i64>(0)?).unwrap_or_default();
+    Ok((found, AccessPath::Among(row.try_get_by_index(1)?)))
 }
 
 /// The queries that can find those who fit without reading all the others, the last of them best where they
