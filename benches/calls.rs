@@ -4,12 +4,12 @@
 mod baseline;
 mod compare;
 mod gateway;
+mod housekeeping;
 mod idle;
 mod kinds;
 mod load;
 mod rounds;
 mod seed;
-mod sweeping;
 mod writes;
 
 use std::path::Path;
@@ -48,7 +48,7 @@ pub(crate) async fn measure(options: &Options, databases: &Databases) -> Result<
         let seeded = seed::seed(options, dir, &places.large).await?;
         figures.extend(rounds::measure(options, dir, places, &seeded).await?);
         figures.extend(writes::measure(options, dir, places, &seeded).await?);
-        figures.extend(sweeping::measure(options, dir, places, &seeded).await?);
+        figures.extend(housekeeping::measure(options, dir, places, &seeded).await?);
         if places.large.file.is_some() {
             figures.extend(measure_starts(options, dir, &places.large, &seeded).await?);
             figures.extend(idle::measure(options, dir, &places.large, &seeded).await?);

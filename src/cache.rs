@@ -214,7 +214,7 @@ impl Cache {
     pub fn keep_session(&self, stamp: Stamp, namespace: &Namespace, digest: SecretDigest, session: &Session) {
         let Some(records) = &self.records else { return };
         let slot = self.coherence.slot(namespace.as_str(), session.user.as_str());
-        let noted = AtomicI64::new(session.seen.0);
+        let noted = AtomicI64::new(session.last_read.0);
         let bytes = size_of::<Cached<CachedSession>>() + heap_of_session(session);
         let record = CachedSession { digest, session: session.clone(), noted };
         let cached = cached(namespace, slot, stamp, bytes, record);

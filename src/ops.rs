@@ -18,7 +18,6 @@ mod redeem;
 mod repeats;
 pub mod second_factor;
 pub mod sessions;
-mod sweeps;
 mod timekeeping;
 mod trash;
 pub mod users;
@@ -48,9 +47,9 @@ use crate::throttle::Throttle;
 
 use assertions::KeysInMemory;
 use deletion::DeletionsSeen;
+use housekeeping::HousekeepingMetrics;
 use last_reads::LastReadQueue;
 use repeats::RepeatableCalls;
-use sweeps::Sweeps;
 use timekeeping::Timekeeper;
 
 /// The rules that are settings.
@@ -123,7 +122,7 @@ pub struct Operations {
     timekeeper: Timekeeper,
     cache: Cache,
     last_reads: LastReadQueue,
-    sweeps: Sweeps,
+    housekeeping: HousekeepingMetrics,
     deletions_seen: DeletionsSeen,
     repeatable: RepeatableCalls,
     assertion_keys: KeysInMemory,
@@ -158,7 +157,7 @@ impl Operations {
             timekeeper,
             cache,
             last_reads,
-            sweeps: Sweeps::default(),
+            housekeeping: HousekeepingMetrics::default(),
             deletions_seen: DeletionsSeen::default(),
             repeatable: RepeatableCalls::new(digester),
             assertion_keys: KeysInMemory::none().map_err(Error::internal)?,
@@ -191,7 +190,7 @@ impl Operations {
         self.throttle.register(registry);
         self.cache.register(registry);
         self.store.register(registry);
-        self.sweeps.register(registry);
+        self.housekeeping.register(registry);
     }
 
     /// The time between reads of the log of events for the cache; `None` without a cache.

@@ -257,7 +257,8 @@ impl Server {
     }
 
     async fn connection(self, stream: TcpStream, entry: Entry, drain: CancellationToken) {
-        // Replies are written whole: waiting for more to send only adds delay.
+        // Replies are written whole: waiting for more to send only adds delay. Without this one caller at a time had 0.84 times as
+        // many replies a second, and the CPU of a call was the same (h2load, five rounds in turns, 2026-11-26).
         let _ = stream.set_nodelay(true);
         let connection = Arc::new(Connection::new(entry, self.protocol.lifetimes));
         let address = connection.peer();

@@ -109,7 +109,7 @@ impl Kind {
 }
 
 /// Held on PostgreSQL by a batch of housekeeping. The number only has to be the same in all replicas, and not that of migrations.
-pub const SWEEP_LOCK: i64 = 0x7573_6572_7365;
+pub const HOUSEKEEPING_LOCK: i64 = 0x7573_6572_7365;
 
 /// An open database.
 #[derive(Clone, Debug)]
@@ -197,19 +197,19 @@ impl Store {
 
     /// As [`Store::begin_as_server`], for a batch of housekeeping: one replica at a time. On SQLite every transaction that
     /// writes is the only one.
-    pub async fn begin_sweep(&self) -> Result<Transaction> {
+    pub async fn begin_housekeeping(&self) -> Result<Transaction> {
         self.one_at_a_time(self.begin_as_server().await?).await
     }
 
-    /// As [`Store::begin_sweep`], in the turn of the caller's namespace.
+    /// As [`Store::begin_housekeeping`], in the turn of the caller's namespace.
     /// Fails as [`Store::begin`].
-    pub async fn begin_sweep_of(&self, caller: &Caller) -> Result<Transaction> {
+    pub async fn begin_housekeeping_of(&self, caller: &Caller) -> Result<Transaction> {
         self.one_at_a_time(self.begin(caller).await?).await
     }
 
     async fn one_at_a_time(&self, tx: Transaction) -> Result<Transaction> {
         if self.kind == Kind::Postgres {
-            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({SWEEP_LOCK})")).await?;
+            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({HOUSEKEEPING_LOCK})")).await?;
         }
         Ok(tx)
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::baseline::{self, Kind};
+use super::idle;
 use super::kinds::{self, Call};
 use super::load::{self, Load};
 use super::seed::Seeded;
@@ -57,6 +58,8 @@ pub(crate) async fn measure(
     let url = &places.large.url;
     let cached = Server::usersd(&options.server, dir, url).await?;
     let uncached = Server::usersd_with(&options.server, dir, url, &[("USERSD_CACHE_MEMORY", "0")]).await?;
+    idle::wait(&cached).await?;
+    idle::wait(&uncached).await?;
     let [bare_tonic, bare_axum] = baselines(&cached, dir, seeded).await?;
     let mut rows = vec![
         Row::new("", kinds::read(seeded)?, &bare_tonic, OPEN).await?,

@@ -17,6 +17,7 @@ use usersd::pb::{
     UpdatePrefsRequest, UpdateRequest,
 };
 
+use super::idle;
 use super::seed::Seeded;
 use crate::Result;
 use crate::databases::Places;
@@ -99,6 +100,7 @@ pub(crate) async fn measure(
     seeded: &Seeded,
 ) -> Result<Vec<Figure>> {
     let server = Server::usersd_with(&options.server, dir, &places.large.url, &[MANY_CODES]).await?;
+    idle::wait(&server).await?;
     let writer = Writer::connect(&server, seeded).await?;
     for person in 0..PEOPLE {
         writer.create(person, Some(PASSWORD)).await?;

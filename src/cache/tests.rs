@@ -20,7 +20,7 @@ fn session(n: usize) -> Session {
         expires: Timestamp(2),
         auth_time: Timestamp(1),
         amr: "pwd".to_owned(),
-        seen: Timestamp(1),
+        last_read: Timestamp(1),
     }
 }
 

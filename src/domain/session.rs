@@ -131,7 +131,7 @@ pub struct Session {
     /// The names of the methods, separated by spaces; empty if they are not known.
     pub amr: String,
     /// When it was last read, as far as noted.
-    pub seen: Timestamp,
+    pub last_read: Timestamp,
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ impl Operations {
         if keys.is_empty() {
             keys = self.refresh_assertion_keys().await?;
         }
-        let idle_end = self.rules.session_idle.map_or(session.expires, |idle| session.seen.plus(idle));
+        let idle_end = self.rules.session_idle.map_or(session.expires, |idle| session.last_read.plus(idle));
         let expires = now.plus(wanted.lifetime).min(session.expires).min(idle_end);
         let claims = Claims {
             iss: &self.rules.assertions.issuer,
@@ -136,7 +136,7 @@ impl Operations {
         if !self.assertion_keys.get().is_replaced(cutoff) {
             return Ok(());
         }
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         store::assertion_keys::delete_replaced(&tx, cutoff).await?;
         tx.commit().await
     }

@@ -90,14 +90,14 @@ impl Operations {
     /// Removes a batch of rows, or ends the deletion where none is left. Returns true if there may be more.
     async fn remove_more(&self, record: &NamespaceRecord) -> Result<bool> {
         let begun = Instant::now();
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         // Another replica may have ended the deletion, and the namespace begun again.
         if store::namespaces::find(&tx, &record.name).await?.state != NamespaceState::Deleting {
             return Ok(false);
         }
         let removed = store::deletion::remove(&tx, &record.name, BATCH).await?;
         tx.commit().await?;
-        self.sweeps.note_namespace_rows(removed);
+        self.housekeeping.note_namespace_rows(removed);
         if removed == 0 {
             self.end_deletion(record).await?;
             return Ok(false);
@@ -112,7 +112,7 @@ impl Operations {
             return Ok(());
         }
         let (now, namespace) = (self.clock.now(), &record.name);
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         let version = store::namespaces::next_version(&tx).await?;
         let found = store::namespaces::find(&tx, namespace).await?;
         let is_incomplete = found.state != NamespaceState::Deleting

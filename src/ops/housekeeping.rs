@@ -1,5 +1,7 @@
 //! Expiry of sessions, events and users in the trash, and merging of the search index on SQLite.
 
+mod metrics;
+
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -12,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::store;
 
 use super::Operations;
+
+pub(super) use metrics::HousekeepingMetrics;
 
 /// Rows removed in one transaction: SQLite's other writers wait meanwhile, for some milliseconds. 500 rows took
 /// as long as twenty writes, and the p99 of those became nine times as long.
@@ -97,7 +101,7 @@ impl Operations {
     pub const CHECK_TOTALS_INTERVAL: Duration = Duration::from_hours(24);
 
     /// The time between rounds: short enough that nothing outlives its time by a quarter, or by a minute.
-    pub fn clean_up_every(&self) -> Duration {
+    pub fn housekeeping_interval(&self) -> Duration {
         let rules = &self.rules;
         let spans = [Some(rules.session_lifetime), rules.session_idle, rules.trash_keep, rules.logs_keep];
         let shortest = spans.into_iter().flatten().min().unwrap_or(INTERVAL_BOUNDS.1);
@@ -109,10 +113,10 @@ impl Operations {
     /// # Errors
     ///
     /// Those of the database; rows removed so far stay removed.
-    pub async fn clean_up(&self) -> Result<()> {
+    pub async fn housekeep(&self) -> Result<()> {
         let mut removed = RemovedCounts::default();
         let done = self.remove_due(&mut removed).await;
-        self.sweeps.note(&removed, done.is_ok(), Clock::System.now());
+        self.housekeeping.note(&removed, done.is_ok(), Clock::System.now());
         if removed != RemovedCounts::default() {
             let RemovedCounts {
                 sessions,
@@ -237,7 +241,7 @@ impl Operations {
     async fn remove_ended_sessions(&self) -> Result<u64> {
         let now = self.clock.now();
         let idle_since = self.rules.session_idle.map(|idle| now.minus(idle));
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         let removed = store::sessions::delete_ended(&tx, now, idle_since, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
@@ -246,14 +250,14 @@ impl Operations {
     async fn remove_old_events(&self) -> Result<u64> {
         let Some(keep) = self.rules.logs_keep else { return Ok(0) };
         let cutoff = self.clock.now().minus(keep.max(MIN_EVENT_AGE));
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         let removed = store::events::delete_before(&tx, cutoff, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
     }
 
     async fn remove_old_attempts(&self) -> Result<u64> {
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         let removed = self.throttle.delete_outdated(&tx, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
@@ -261,14 +265,14 @@ impl Operations {
 
     async fn remove_old_calls(&self) -> Result<u64> {
         let cutoff = self.clock.now().minus(MIN_CALL_AGE);
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         let removed = store::idempotency_keys::delete_before(&tx, cutoff, BATCH).await?;
         tx.commit().await?;
         Ok(removed)
     }
 
     async fn remove_old_codes(&self) -> Result<u64> {
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         let codes = store::codes::delete_expired(&tx, self.clock.now(), BATCH).await?;
         let attempts = self.throttle.delete_old_attempts(&tx, BATCH).await?;
         tx.commit().await?;
@@ -310,7 +314,7 @@ impl Operations {
     /// Fails with [`Error::UserNotFound`] if another replica was quicker, or the user was restored.
     async fn purge_if_due(&self, namespace: &Namespace, user: &UserId, cutoff: Timestamp) -> Result<()> {
         let caller = Caller::server(namespace.clone());
-        let tx = self.store.begin_sweep_of(&caller).await?;
+        let tx = self.store.begin_housekeeping_of(&caller).await?;
         let still_due = |user: &User| match user.deleted {
             Some(at) if at < cutoff => Ok(()),
             _ => Err(Error::UserNotFound),

@@ -126,7 +126,7 @@ impl Operations {
     /// Forgets keys that ended longer ago than events are kept, at most `most`. Returns how many.
     pub(super) async fn forget_ended_keys(&self, most: u64) -> Result<u64> {
         let Some(keep) = self.rules.logs_keep else { return Ok(0) };
-        let tx = self.store.begin_sweep().await?;
+        let tx = self.store.begin_housekeeping().await?;
         let forgotten = store::keys::forget_ended(&tx, self.clock.now().minus(keep), most).await?;
         tx.commit().await?;
         Ok(forgotten)

@@ -154,21 +154,21 @@ impl Operations {
         let (stamp, unstored) = (self.cache.stamp(), self.last_reads.waiting(namespace, digest));
         let session = store::sessions::find(&self.store.read(caller).await?, namespace, digest).await?;
         let mut session = session.ok_or(Error::SessionNotFound)?;
-        let mut stored = session.seen;
-        session.seen = unstored.map_or(stored, |at| at.max(stored));
+        let mut stored = session.last_read;
+        session.last_read = unstored.map_or(stored, |at| at.max(stored));
         if !self.is_open(&session) {
             return Err(Error::SessionNotFound);
         }
-        if every.is_some_and(|every| session.seen.plus(every) < now) {
+        if every.is_some_and(|every| session.last_read.plus(every) < now) {
             let tx = self.store.begin(caller).await?;
             if store::sessions::touch(&tx, namespace, digest, now, self.open().idle_since).await? {
                 stored = now;
             }
             tx.commit().await?;
-            session.seen = now;
+            session.last_read = now;
         }
         // With the last read that the database has: other replicas tell by it whether the session has ended.
-        self.cache.keep_session(stamp, namespace, digest, &Session { seen: stored, ..session.clone() });
+        self.cache.keep_session(stamp, namespace, digest, &Session { last_read: stored, ..session.clone() });
         Ok(session)
     }
 
@@ -278,7 +278,7 @@ impl Operations {
     /// Returns true unless the session has ended by itself.
     pub(super) fn is_open(&self, session: &Session) -> bool {
         let now = self.clock.now();
-        let idle = self.rules.session_idle.is_some_and(|idle| session.seen.plus(idle) <= now);
+        let idle = self.rules.session_idle.is_some_and(|idle| session.last_read.plus(idle) <= now);
         session.expires > now && !idle
     }
 }
@@ -287,7 +287,7 @@ fn session_of(user: &User, new: StoredSession) -> Session {
     Session {
         username: user.username.as_ref().map_or("", Username::as_str).to_owned(),
         email: user.email.as_ref().map_or("", Email::as_str).to_owned(),
-        seen: new.created,
+        last_read: new.created,
         public_id: new.public_id,
         user: new.user,
         created: new.created,

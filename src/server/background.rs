@@ -115,8 +115,10 @@ async fn refresh_assertion_keys(ops: Operations) {
 
 async fn housekeep(ops: Operations) {
     let failure = "housekeeping failed and will be retried";
-    run_periodically(ops.clean_up_every(), failure, || async { unless_away(&ops, ops.clean_up().await) })
-        .await;
+    run_periodically(ops.housekeeping_interval(), failure, || async {
+        unless_away(&ops, ops.housekeep().await)
+    })
+    .await;
 }
 
 async fn merge_search_index(ops: Operations) {

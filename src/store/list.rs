@@ -6,6 +6,7 @@
 
 mod candidates;
 mod conditions;
+mod scan;
 
 use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, SelectStatement};
@@ -21,24 +22,15 @@ use crate::error::Result;
 
 use super::count;
 use super::entity::user::{self, Column};
-use super::search::may_be_common;
 use super::totals;
 use super::users::{among, in_trash, list_columns, zero};
 
 pub use candidates::choose_path;
-use candidates::{first_created, key_of, uncounted_path};
+use candidates::key_of;
 use conditions::{after_cursor, conditions, order_of, up_to_cursor};
 
 /// Users that are looked at along the order at first, where an index could find those that match.
 const FIRST_SCAN: u64 = 1_000;
-
-/// Users that are passed one step after the other where PostgreSQL's index would have to find all that are in a list.
-const SCANS: [u64; 3] = [1_000, 4_000, 20_000];
-
-/// Users that are passed along an order in the time in which PostgreSQL's search index finds one: in an order that the index has,
-/// and in another, where each is looked up. Measured, see `benches/README.md`.
-const FOUND_IN_ORDER: u64 = 3;
-const LOOKED_UP: u64 = 10;
 
 /// Most that are looked at, where those suggest that the page is near.
 fn max_scan(backend: DbBackend) -> u64 {
@@ -95,74 +87,14 @@ pub async fn page(
     part: &Part<'_>,
     counted: bool,
 ) -> Result<(Rows, Option<u64>)> {
-    // PostgreSQL's index finds all that have a text before it tells of the first: many of them need not be found.
-    let scans = !counted && backend_of(db) == DbBackend::Postgres && part.limit > 0 && may_be_common(listing);
-    if scans && let Some(page) = scan(db, namespace, listing, part).await? {
+    let in_steps = !counted && part.limit > 0 && scan::is_of_use(backend_of(db), listing);
+    if in_steps && let Some(page) = scan::page(db, namespace, listing, part).await? {
         return Ok((page, None));
-    }
-    if scans && part.start.offset() == 0 {
-        // They are few, as far as that tells.
-        if listing.order == Order::Created
-            && let Some(page) = first_found(db, namespace, listing, part).await?
-        {
-            return Ok((page, None));
-        }
-        let path = uncounted_path(DbBackend::Postgres, namespace, listing);
-        return Ok((read(db, namespace, listing, &path, part, None).await?, None));
     }
     let path = choose_path(db, namespace, listing).await?;
     let page = page_by(db, namespace, listing, &path, part).await?;
     let total = if counted { Some(total(db, namespace, listing, &path).await?) } else { None };
     Ok((page, total))
-}
-
-/// The page, if it is found along the order sooner than by the index of its filters, as far as those that were found so far tell.
-async fn scan(
-    db: &(impl ConnectionTrait + StreamTrait),
-    namespace: &Namespace,
-    listing: &Listing,
-    part: &Part<'_>,
-) -> Result<Option<Rows>> {
-    let (mut page, mut start, mut passed) = (Rows::default(), part.start.clone(), 0);
-    let mut room = part.room;
-    for (step, most) in SCANS.into_iter().enumerate() {
-        let until = position_at(db, namespace, listing, start.after(), most).await?;
-        let limit = part.limit - page.users.len() as u64;
-        let rest = Part { start: &start, limit, room, ..*part };
-        let rows = read(db, namespace, listing, &AccessPath::Order, &rest, until.as_ref()).await?;
-        room -= rows.users.iter().map(User::message_size).sum::<usize>();
-        page.users.extend(rows.users);
-        page.more = rows.more;
-        let Some(reached) = until.filter(|_| !page.more) else { return Ok(Some(page)) };
-        passed += most;
-        // How many of those before an offset were passed is not known.
-        let (0, Some(next)) = (start.offset(), SCANS.get(step + 1)) else { break };
-        // Laplace's rule: of those that are still to be passed one more is in the list than of those before.
-        let (found, left) = (page.users.len() as u64, part.limit + 1 - page.users.len() as u64);
-        let one = if listing.order == Order::Created { FOUND_IN_ORDER } else { LOOKED_UP };
-        let all = one * (found + 1) * totals::total(db, namespace, false).await? / passed;
-        if left * passed / (found + 1) > all && *next > all {
-            break;
-        }
-        start = Start::After(reached);
-    }
-    Ok(None)
-}
-
-/// The page, if all of it is among the first users that PostgreSQL's search index finds in order of creation. Some of those may
-/// not be in the list: a term does not tell all.
-async fn first_found(
-    db: &(impl ConnectionTrait + StreamTrait),
-    namespace: &Namespace,
-    listing: &Listing,
-    part: &Part<'_>,
-) -> Result<Option<Rows>> {
-    let most = 2 * (part.limit + 1);
-    let Some((found, path)) = first_created(db, namespace, listing, part.start.after(), most).await? else {
-        return Ok(None);
-    };
-    let page = read(db, namespace, listing, &path, part, None).await?;
-    Ok((page.more || found < most).then_some(page))
 }
 
 /// One page by an access path.

@@ -155,7 +155,7 @@ pub async fn find(
         expires: Timestamp(row.expires),
         auth_time: auth_time(row.auth_time, row.created),
         amr: row.amr,
-        seen: Timestamp(row.seen),
+        last_read: Timestamp(row.seen),
     }))
 }
 

@@ -292,10 +292,10 @@ async fn a_key_is_published_before_it_signs_and_after_it_did(service: &Service) 
     service.clock.advance(Duration::from_micros(1));
     assert_eq!(signs().await, both[1]["kid"]);
     service.clock.advance(HOUR.saturating_sub(Duration::from_micros(1)));
-    one.ops.clean_up().await.unwrap();
+    one.ops.housekeep().await.unwrap();
     assert_eq!(refresh().await, both, "the last assertions of the first key have not ended long ago");
     service.clock.advance(Duration::from_micros(1));
-    one.ops.clean_up().await.unwrap();
+    one.ops.housekeep().await.unwrap();
     assert_eq!(refresh().await, both[1..]);
     assert_eq!(signs().await, both[1]["kid"]);
 }

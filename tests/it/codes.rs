@@ -474,11 +474,11 @@ async fn expired_codes_are_removed(service: &Service) {
     };
     assert_eq!(rows().await, (3, 2));
     service.clock.advance(Duration::from_hours(1));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(rows().await, (1, 2));
     uses(service, CodePurpose::EmailVerification, &kept).await.unwrap();
     service.clock.advance(Duration::from_hours(24));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(rows().await, (0, 0));
 }
 

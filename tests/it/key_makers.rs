@@ -130,7 +130,7 @@ async fn revoking_a_key_with_its_descendants_leaves_none(service: &Service) {
     assert_eq!(keys.delete(with_key(&admin, family(&stolen_id))).await.unwrap().into_inner().revoked, 0);
     assert_eq!(keys.delete(with_key(&other, family(&admin_id))).await.unwrap().into_inner().revoked, 2);
     service.clock.advance(Duration::from_hours(24 * 366));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM keys_ended").await, 0);
 }
 
@@ -187,7 +187,7 @@ async fn how_keys_begin_and_end_is_logged(service: &Service) {
     let (_, other_id) = make(&service.replica, &admin, &["users.read"]).await;
     service.clock.advance(Duration::from_secs(70));
     service.replica.keys_client().delete(with_key(&admin, gone(&other_id))).await.unwrap();
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     let logged = |log: &KeyLogEntry| (log.event(), log.key_id.clone(), log.caller.clone(), log.time - START);
     let (created, usersd) = (LogEvent::KeyCreated, || "usersd".to_owned());
     let all = logs(service, &admin, ListKeyLogsRequest::default()).await;
@@ -260,7 +260,7 @@ async fn expired_keys_do_not_count_and_are_logged_once(service: &Service) {
     let listed = keys.list(with_key(&admin, ListKeysRequest {})).await.unwrap().into_inner().keys;
     assert_eq!(listed.len(), 2);
     let another = service.another(|_| {}).await;
-    let (one, two) = tokio::join!(service.replica.ops.clean_up(), another.ops.clean_up());
+    let (one, two) = tokio::join!(service.replica.ops.housekeep(), another.ops.housekeep());
     one.unwrap();
     two.unwrap();
     for sql in ["SELECT count(*) FROM events WHERE action = 'KEY_EXPIRED'", "SELECT count(*) FROM keys_ended"]

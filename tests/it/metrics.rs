@@ -66,9 +66,9 @@ async fn every_counter_moves(service: &Service) {
     miss_a_deadline(service).await;
     // A session whose time is over, and a round that fails.
     service.clock.advance(std::time::Duration::from_hours(24 * 8));
-    replica.ops.clean_up().await.unwrap();
+    replica.ops.housekeep().await.unwrap();
     service.execute("ALTER TABLE sessions RENAME TO gone").await;
-    replica.ops.clean_up().await.unwrap_err();
+    replica.ops.housekeep().await.unwrap_err();
     service.execute("ALTER TABLE gone RENAME TO sessions").await;
 
     let slow = service.another(|config| config.limits.rate = Some(1)).await;

@@ -248,25 +248,25 @@ async fn nothing_is_removed_for_an_hour_after_the_clock_jumped(service: &Service
     }
     login(service, "user2").await;
     delete(service, "1").await;
-    ops.clean_up().await.unwrap();
+    ops.housekeep().await.unwrap();
     let before = service.counts().await;
     let ahead = Timestamp((START + 400 * 86_400) * 1_000_000);
     service.clock.set(ahead);
     for _ in 0..3 {
-        ops.clean_up().await.unwrap();
+        ops.housekeep().await.unwrap();
         service.clock.advance(Duration::from_mins(19));
     }
     // Nor by a process that was started since.
-    service.another(|_| {}).await.ops.clean_up().await.unwrap();
+    service.another(|_| {}).await.ops.housekeep().await.unwrap();
     assert_eq!(service.counts().await, before);
     service.clock.set(Timestamp(START * 1_000_000));
-    ops.clean_up().await.unwrap();
+    ops.housekeep().await.unwrap();
     assert_eq!(service.counts().await, before);
     // One that stays so is right.
     service.clock.set(ahead);
-    ops.clean_up().await.unwrap();
+    ops.housekeep().await.unwrap();
     service.clock.advance(Duration::from_mins(61));
-    ops.clean_up().await.unwrap();
+    ops.housekeep().await.unwrap();
     assert!(ids(service, true).await.is_empty());
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, 0);
 }
@@ -303,7 +303,7 @@ async fn the_log_of_a_purged_user_is_cleared_in_batches_and_shows_nothing_meanwh
                 .all(|entry| entry.device.as_ref().is_none_or(|device| device.address != "192.0.2.1"))
     );
 
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number(uncleared).await, 0);
     assert_eq!(service.number("SELECT count(*) FROM purged").await, 0);
 }

@@ -160,7 +160,7 @@ async fn call_everything(service: &Service) {
     codes(service).await;
     namespaces(service).await;
     second_factors(service).await;
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     // With an idle limit there are more.
     let replica =
         service.another(|config| config.sessions.idle = Some(std::time::Duration::from_hours(1))).await;
@@ -171,7 +171,7 @@ async fn call_everything(service: &Service) {
     users.read_session(ReadSessionRequest { session_id: session.id.clone(), max_age: None }).await.unwrap();
     let sessions = ListSessionsRequest { user_id: session.user_id, ..ListSessionsRequest::default() };
     users.list_sessions(sessions).await.unwrap();
-    replica.ops.clean_up().await.unwrap();
+    replica.ops.housekeep().await.unwrap();
     let more = replica.statements.lock().unwrap().take().unwrap();
     service.replica.statements.lock().unwrap().as_mut().unwrap().extend(more);
 }

@@ -292,11 +292,11 @@ async fn keys_are_known_for_a_day(service: &Service) {
     let first = create(service, keyed()).await;
     create(service, CreateRequest { idempotency_key: "later".into(), ..nth(1) }).await;
     service.clock.advance(Duration::from_hours(24));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(create(service, keyed()).await, first);
     create(service, CreateRequest { idempotency_key: "young".into(), ..nth(2) }).await;
     service.clock.advance(Duration::from_secs(1));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(rows(service).await, 1);
     let status = service.users().create(keyed()).await.unwrap_err();
     assert_refused(&status, Code::AlreadyExists, "EMAIL_TAKEN");

@@ -123,7 +123,7 @@ async fn an_unread_session_ends_at_the_idle_limit(service: &Service) {
     let status = strict.users.read_session(request).await.unwrap_err();
     assert_refused(&status, Code::NotFound, "SESSION_NOT_FOUND");
     read(service, &session.id).await.unwrap(); // without the limit it is alive
-    strict.ops.clean_up().await.unwrap();
+    strict.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, 0);
 }
 
@@ -133,7 +133,7 @@ async fn ended_sessions_are_removed_in_the_background(service: &Service) {
     service.clock.advance(Duration::from_hours(6 * 24));
     let young = login(service, "ada").await;
     service.clock.advance(Duration::from_hours(24));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM sessions").await, 1);
     read(service, &young.id).await.unwrap();
 }

@@ -45,7 +45,7 @@ async fn old_events_go_and_new_ones_stay(service: &Service) {
     }
     service.clock.advance(Duration::from_hours(365 * 24 + 1));
     create(service, ada()).await;
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM events").await, 1);
     assert_eq!(service.number("SELECT count(*) FROM users").await, 4);
     // Numbers are never given twice, also after the newest rows are gone.
@@ -61,7 +61,7 @@ async fn users_long_in_the_trash_are_purged_and_their_events_lose_addresses(serv
     service.clock.advance(Duration::from_hours(24));
     service.clock.advance(Duration::from_secs(1));
 
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
 
     assert_eq!(service.number("SELECT count(*) FROM users").await, 1);
     let of_old = format!("SELECT count(*) FROM events WHERE user_id = '{}'", old.id);

@@ -366,7 +366,7 @@ async fn counts_of_a_clock_that_was_ahead_start_again(service: &Service) {
         "the longest wait"
     );
     service.execute(ahead).await;
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM attempts").await, 0);
 }
 

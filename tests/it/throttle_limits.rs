@@ -416,13 +416,13 @@ async fn outdated_counts_are_deleted(service: &Service) {
     create(service, ada()).await;
     tries(&service.replica, attempt("ada", PASSWORD, "198.51.100.7")).await.unwrap();
     assert_wrong(service, attempt("nobody", "wrong", "")).await;
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert!(service.number("SELECT count(*) FROM attempts").await > 0);
     service.clock.advance(Duration::from_hours(4));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM attempts").await, 0);
     assert_eq!(service.number("SELECT count(*) FROM familiar_places").await, 1);
     service.clock.advance(Duration::from_hours(24 * 91));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM familiar_places").await, 0);
 }

@@ -334,7 +334,7 @@ async fn a_user_restored_in_time_is_not_purged_by_age(service: &Service) {
     restore(service, "1").await;
     restore(service, "2").await;
     delete(service, "2").await; // its time starts again
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!((ids(service, false).await, ids(service, true).await), (vec!["1".into()], vec!["2".into()]));
     assert_eq!(happened(service, LogEvent::UserPurged).await, 1);
 }
@@ -351,7 +351,7 @@ async fn a_restore_and_the_purge_by_age_exclude_each_other(service: &Service) {
     }
     service.clock.advance(Duration::from_hours(31 * 24));
     let ops = [service.replica.ops.clone(), service.another(|_| {}).await.ops];
-    let cleaning = ops.map(|ops| tokio::spawn(async move { ops.clean_up().await.unwrap() }));
+    let cleaning = ops.map(|ops| tokio::spawn(async move { ops.housekeep().await.unwrap() }));
     let restoring = users.iter().rev().map(|id| {
         let (mut users, request) = (service.users(), restoring(id));
         tokio::spawn(async move { users.restore(request).await })
@@ -366,7 +366,7 @@ async fn a_restore_and_the_purge_by_age_exclude_each_other(service: &Service) {
     for cleaned in cleaning {
         cleaned.await.unwrap();
     }
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     let mut alive = ids(service, false).await;
     alive.sort();
     back.sort();

@@ -147,7 +147,7 @@ async fn twins_in_two_namespaces_never_touch(service: &Service) {
 
     // Its session would have ended by itself meanwhile; the user is what must be left.
     service.clock.advance(std::time::Duration::from_hours(31 * 24));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM users").await, 1);
     assert_eq!(users.read(from("two", by_id("twin"))).await.unwrap().into_inner(), before.0);
     let events = "SELECT count(*) FROM events WHERE namespace = 'two' AND address = '127.0.0.1'";

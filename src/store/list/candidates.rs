@@ -132,6 +132,11 @@ pub(super) fn key_of(backend: DbBackend) -> Expr {
     Expr::cust(if backend == DbBackend::Sqlite { "num" } else { "id" })
 }
 
+/// Returns true if the users of a list are one range of its order.
+pub(super) fn is_range_of_order(listing: &Listing) -> bool {
+    index_ranges(&listing.filters).iter().any(|(order, _)| *order == listing.order)
+}
+
 /// Ranges of the order indexes in which all rows match.
 fn index_ranges(filters: &Filters) -> Vec<(Order, Vec<Expr>)> {
     let begun = prefixes(filters).into_iter().filter_map(|(order, column, prefix)| {

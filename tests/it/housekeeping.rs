@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database};
 use usersd::pb::CreateRequest;
-use usersd::store::SWEEP_LOCK;
+use usersd::store::HOUSEKEEPING_LOCK;
 
 use crate::steps::deletion;
 use crate::support::{Backend, Service, ada, create, login, nth};
 
 crate::on_every_backend!(
-    one_replica_sweeps_at_a_time,
+    one_replica_keeps_house_at_a_time,
     one_replica_purges_at_a_time,
     users_that_cannot_be_purged_hold_up_no_others,
     a_migration_waits_for_who_has_locked_a_user
@@ -20,7 +20,7 @@ crate::on_every_backend!(
 const WAITING: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-async fn one_replica_sweeps_at_a_time(service: &Service) {
+async fn one_replica_keeps_house_at_a_time(service: &Service) {
     create(service, ada()).await;
     login(service, "ada").await;
     assert_waits_for_a_batch(service, 8, "SELECT count(*) FROM sessions").await;
@@ -39,21 +39,21 @@ async fn assert_waits_for_a_batch(service: &Service, days: u64, rows: &str) {
     let other = Database::connect(options).await.unwrap();
     let begin = match service.backend {
         Backend::Sqlite => "BEGIN IMMEDIATE".to_owned(),
-        Backend::Postgres => format!("BEGIN; SELECT pg_advisory_xact_lock({SWEEP_LOCK})"),
+        Backend::Postgres => format!("BEGIN; SELECT pg_advisory_xact_lock({HOUSEKEEPING_LOCK})"),
     };
     other.execute_unprepared(&begin).await.unwrap();
 
     service.clock.advance(Duration::from_hours(days * 24));
     let ops = service.replica.ops.clone();
-    let sweep = tokio::spawn(async move { ops.clean_up().await });
+    let round = tokio::spawn(async move { ops.housekeep().await });
     while service.backend == Backend::Postgres && service.number(WAITING).await == 0 {
-        assert!(!sweep.is_finished(), "it did not wait");
+        assert!(!round.is_finished(), "it did not wait");
         tokio::task::yield_now().await;
     }
     assert_eq!(service.number(rows).await, 1);
 
     other.execute_unprepared("COMMIT").await.unwrap();
-    sweep.await.unwrap().unwrap();
+    round.await.unwrap().unwrap();
     assert_eq!(service.number(rows).await, 0);
     other.close().await.unwrap();
 }
@@ -81,7 +81,7 @@ async fn users_that_cannot_be_purged_hold_up_no_others(service: &Service) {
         })
         .await;
     service.clock.advance(Duration::from_hours(400 * 24));
-    service.replica.ops.clean_up().await.unwrap();
+    service.replica.ops.housekeep().await.unwrap();
     assert_eq!(service.number("SELECT count(*) FROM users").await, 60);
     assert_eq!(service.number("SELECT count(*) FROM users WHERE id = 'last'").await, 0);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use crate::domain::time::Timestamp;
 use crate::metrics::{ByLabel, Counter, Registry, timestamp};
 
-use super::housekeeping::RemovedCounts;
+use super::RemovedCounts;
 
 /// The kinds of rows, in the order of [`RemovedCounts::counts`], and last those of deleted namespaces.
 const KINDS: [&str; 10] = [
@@ -24,21 +24,21 @@ const KINDS: [&str; 10] = [
 
 /// The counts of housekeeping. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Sweeps {
+pub(in super::super) struct HousekeepingMetrics {
     removed: ByLabel<Counter, { KINDS.len() }>,
     failed: Counter,
     /// When a round last succeeded, in microseconds; 0: none has yet.
     last: Arc<AtomicI64>,
 }
 
-impl Default for Sweeps {
+impl Default for HousekeepingMetrics {
     fn default() -> Self {
         let removed = ByLabel::new("kind", KINDS, Counter::default);
         Self { removed, failed: Counter::default(), last: Arc::default() }
     }
 }
 
-impl Sweeps {
+impl HousekeepingMetrics {
     /// Counts a round that ended at `now`.
     pub(super) fn note(&self, removed: &RemovedCounts, succeeded: bool, now: Timestamp) {
         for (number, count) in removed.counts().into_iter().enumerate() {
@@ -52,11 +52,11 @@ impl Sweeps {
     }
 
     /// Counts rows of deleted namespaces.
-    pub(super) fn note_namespace_rows(&self, removed: u64) {
+    pub(in super::super) fn note_namespace_rows(&self, removed: u64) {
         self.removed.of(KINDS.len() - 1).inc_by(removed);
     }
 
-    pub(super) fn register(&self, registry: &mut Registry) {
+    pub(in super::super) fn register(&self, registry: &mut Registry) {
         let last = Arc::clone(&self.last);
         registry.register(
             "usersd_housekeeping_removed",

@@ -1,0 +1,98 @@
+//! Pages of searches for few letters on PostgreSQL, whose index finds all that have a text before it tells of the first: many of
+//! them need not be found.
+
+use sea_orm::{ConnectionTrait, DbBackend, StreamTrait};
+
+use crate::domain::list::{Listing, Order, Start};
+use crate::domain::namespace::Namespace;
+use crate::domain::user::User;
+use crate::error::Result;
+
+use super::super::search::may_be_common;
+use super::super::totals;
+use super::candidates::{first_created, is_range_of_order, uncounted_path};
+use super::{AccessPath, Part, Rows, position_at, read};
+
+/// Users that are passed along the order, one step after the other.
+const STEPS: [u64; 3] = [1_000, 4_000, 20_000];
+
+/// Users that are passed along the order in the time in which the index finds one. Measured: 0.6 and 1.8 µs in order of creation,
+/// which the index knows; in another, where the users lie on as many pages and each that is found is looked up, 1.4 and 5 µs.
+const PASSED: u64 = 3;
+
+/// Returns true if a list is a search for few letters on PostgreSQL. One of a range of its order begins somewhere in it: there is
+/// nobody to be passed.
+pub(super) fn is_of_use(backend: DbBackend, listing: &Listing) -> bool {
+    backend == DbBackend::Postgres && may_be_common(listing) && !is_range_of_order(listing)
+}
+
+/// The page: along the order as long as that is likely to take less than the index. `None` if that cannot be told.
+pub(super) async fn page(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    part: &Part<'_>,
+) -> Result<Option<Rows>> {
+    if let Some(page) = along_order(db, namespace, listing, part).await? {
+        return Ok(Some(page));
+    }
+    if part.start.offset() > 0 {
+        return Ok(None);
+    }
+    // They are few, as far as that tells.
+    if listing.order == Order::Created
+        && let Some(page) = first_found(db, namespace, listing, part).await?
+    {
+        return Ok(Some(page));
+    }
+    let path = uncounted_path(DbBackend::Postgres, namespace, listing);
+    read(db, namespace, listing, &path, part, None).await.map(Some)
+}
+
+/// The page, if it is found along the order sooner than by the index, as far as those that were found so far tell.
+async fn along_order(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    part: &Part<'_>,
+) -> Result<Option<Rows>> {
+    let (mut page, mut start, mut passed) = (Rows::default(), part.start.clone(), 0);
+    let mut room = part.room;
+    for (step, most) in STEPS.into_iter().enumerate() {
+        let until = position_at(db, namespace, listing, start.after(), most).await?;
+        let limit = part.limit - page.users.len() as u64;
+        let rest = Part { start: &start, limit, room, ..*part };
+        let rows = read(db, namespace, listing, &AccessPath::Order, &rest, until.as_ref()).await?;
+        room -= rows.users.iter().map(User::message_size).sum::<usize>();
+        page.users.extend(rows.users);
+        page.more = rows.more;
+        let Some(reached) = until.filter(|_| !page.more) else { return Ok(Some(page)) };
+        passed += most;
+        // How many of those before an offset were passed is not known.
+        let (0, Some(next)) = (start.offset(), STEPS.get(step + 1)) else { break };
+        // Laplace's rule of succession: of those that follow one more is in the list than of as many before.
+        let (found, left) = (page.users.len() as u64, part.limit + 1 - page.users.len() as u64);
+        let by_index = PASSED * (found + 1) * totals::total(db, namespace, false).await? / passed;
+        if left * passed / (found + 1) > by_index && *next > by_index {
+            break;
+        }
+        start = Start::After(reached);
+    }
+    Ok(None)
+}
+
+/// The page, if all of it is among the first users that the search index finds in order of creation. Some of those may not be in
+/// the list: a term does not tell all.
+async fn first_found(
+    db: &(impl ConnectionTrait + StreamTrait),
+    namespace: &Namespace,
+    listing: &Listing,
+    part: &Part<'_>,
+) -> Result<Option<Rows>> {
+    let most = 2 * (part.limit + 1);
+    let Some((found, path)) = first_created(db, namespace, listing, part.start.after(), most).await? else {
+        return Ok(None);
+    };
+    let page = read(db, namespace, listing, &path, part, None).await?;
+    Ok((page.more || found < most).then_some(page))
+}
