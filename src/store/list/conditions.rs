@@ -3,7 +3,7 @@
 use sea_orm::sea_query::{BinOper, Expr, ExprTrait as _, Func, SimpleExpr, Value};
 use sea_orm::{ColumnTrait as _, DbBackend};
 
-use crate::domain::list::{Filters, Order, Position, SortValue, TimeRange};
+use crate::domain::list::{Filters, Listing, Order, Position, SortValue, TimeRange};
 
 use super::super::entity::user::Column;
 use super::super::users::zero;
@@ -51,6 +51,22 @@ pub(super) fn prefixes(filters: &Filters) -> [(Order, Column, &str); 2] {
 
 pub(super) fn spans(filters: &Filters) -> [(Order, Column, TimeRange); 2] {
     [(Order::Created, Column::Created, filters.created), (Order::Updated, Column::Updated, filters.updated)]
+}
+
+/// Those of the filters that are a range of the list's order.
+pub(super) fn range_of_order(listing: &Listing) -> Filters {
+    let Listing { filters, order, .. } = listing;
+    let begun = |of: Order, prefix: &str| {
+        if *order == of && after_prefix(prefix).is_some() { prefix.to_owned() } else { String::new() }
+    };
+    let span = |of: Order, span: TimeRange| if *order == of { span } else { TimeRange::default() };
+    Filters {
+        username: begun(Order::Username, &filters.username),
+        email: begun(Order::Email, &filters.email),
+        created: span(Order::Created, filters.created),
+        updated: span(Order::Updated, filters.updated),
+        ..Filters::default()
+    }
 }
 
 pub(super) fn within(time: Expr, span: TimeRange) -> impl Iterator<Item = Expr> {
