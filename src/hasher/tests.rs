@@ -68,14 +68,14 @@ async fn every_byte_counts_with_a_pepper_and_none_without_its_key() {
 }
 
 #[tokio::test]
-async fn nobodys_password_is_never_right() {
+async fn no_password_is_right_for_an_unknown_user() {
     let hasher = Hasher::new(SETUP).unwrap();
     assert!(!hasher.verify("password", None).await);
     assert!(!hasher.verify("", None).await);
     let dummy_hash = hasher.hash("password").await.unwrap();
     let turn = hasher.admit(&one(), None).unwrap();
     let matches = turn.verify(&password("password"), None, Some(&dummy_hash)).await.unwrap();
-    assert!(!matches, "not even a dummy hash's");
+    assert!(!matches, "the password of the dummy hash is not right either");
 }
 
 #[tokio::test]
